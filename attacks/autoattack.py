@@ -1,0 +1,90 @@
+"""The real AutoAttack (Croce & Hein, ICML 2020), package ``pyautoattack``, as one of our attacks."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from attacks.base import Attack
+from attacks.noise import Noise
+from attacks.regions import Ball
+from models.multi_exit import MultiExitNet
+from models.policies import Policy
+from models.views import DeployedView, ExitView
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AutoAttack(Attack):
+    """AutoAttack on one view of the network: the deployed rule, or one exit.
+
+    Attributes:
+        region: Linf or L2 ball.
+        target: the policy whose deployed view is attacked, or a 1-based exit.
+        variant: ``standard`` (APGD-CE, APGD-T, FAB-T, Square); the leaderboards' AutoAttack.
+
+    Raises:
+        ValueError: when run on a model of fewer than 4 classes, where the targeted DLR loss is undefined.
+    """
+
+    region: Ball
+    target: Policy | int
+    variant: Literal["standard"] = "standard"
+
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
+        return run_autoattack(view, x, y, self.region, seed=noise.integer("autoattack"), variant=self.variant)
+
+
+def implementation() -> str:
+    """Which package and version the numbers come from."""
+    return f"pyautoattack {package_version('pyautoattack')}"
+
+
+def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: Ball, *, seed: int, variant: str) -> Tensor:
+    """Run the package on a classifier ``(B, C, H, W) -> (B, classes)`` and return its images.
+
+    Images that it does not break come back clean. The package's global effects (torch's random
+    state, the trace function, the counters of its dynamic-defence check) do not outlive the call.
+    """
+    from pyautoattack import AutoAttack as Package
+
+    with torch.no_grad():
+        n_classes = view(x[:1]).shape[-1]
+    if n_classes < 4:
+        raise ValueError(f"AutoAttack needs at least 4 classes for its targeted DLR loss, the model has {n_classes}")
+    with _contained():
+        package = Package(view, norm=region.norm, eps=region.eps, version=variant, seed=seed, device=x.device)
+        # The package asks for nine targets whatever the number of classes.
+        package.apgd_targeted.n_target_classes = min(9, n_classes - 1)
+        package.fab.n_target_classes = min(9, n_classes - 1)
+        x_adv, _ = package.run_standard_evaluation(x, y, batch_size=max(1, len(x)))
+    _log.debug("%s finished on %d images", implementation(), len(x))
+    return torch.as_tensor(x_adv).detach()
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Put back what the package changes globally."""
+    from pyautoattack import checks
+
+    counters = dict(checks.funcs)
+    trace = sys.gettrace()
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices):
+        try:
+            checks.funcs.update(dict.fromkeys(checks.funcs, 0))
+            yield
+        finally:
+            checks.funcs.clear()
+            checks.funcs.update(counters)
+            sys.settrace(trace)

@@ -1,0 +1,64 @@
+"""What an attack is: a frozen description that proposes one candidate per sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from attacks.noise import Noise
+from models.multi_exit import MultiExitNet
+
+
+class Region(Protocol):
+    """Where an attack may go; always inside the box [0, 1]."""
+
+    def start(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
+        """A random point of the region around each ``x`` ``(B, C, H, W)``."""
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The nearest allowed point, box included."""
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Unit step that ascends fastest in the region's norm."""
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Distance ``(B,)`` in the region's norm."""
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """An attack on a multi-exit network, as a value: equality, ``repr``, JSON and cache key are one object.
+
+    Subclasses implement ``propose``. An attack that builds on others names them in ``children``;
+    whoever runs it may hand in their candidates instead of computing them again.
+    """
+
+    version: ClassVar[int] = 1
+
+    @property
+    def children(self) -> tuple[Attack, ...]:
+        """Attacks whose candidates this one starts from or selects among."""
+        return ()
+
+    @abstractmethod
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        """One candidate per sample, given the children's candidates in the order of ``children``."""
+
+    def __call__(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise) -> Tensor:
+        """Run the children, then this attack.
+
+        Args:
+            model: in evaluation mode.
+            x: clean images ``(B, C, H, W)`` in [0, 1].
+            y: labels ``(B,)``.
+            noise: the randomness of these samples.
+
+        Returns:
+            Candidates of the shape of ``x``, judged by nobody.
+        """
+        candidates = [child(model, x, y, noise=noise) for child in self.children]
+        return self.propose(model, x, y, noise=noise, candidates=candidates)

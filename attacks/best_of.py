@@ -1,0 +1,43 @@
+"""Selection among attacks by an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack
+from attacks.gradient import value
+from attacks.noise import Noise
+from attacks.objectives import Objective
+from models.multi_exit import MultiExitNet
+
+
+@dataclass(frozen=True)
+class BestOf(Attack):
+    """Per sample, the candidate among ``attacks`` with the highest objective ``by``; the first wins ties.
+
+    The choice depends on logits alone, so whoever has stored the candidates' logits can derive the
+    result with ``choose`` and no forward at all.
+    """
+
+    attacks: tuple[Attack, ...]
+    by: Objective
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise ValueError("BestOf needs at least one attack")
+
+    @property
+    def children(self) -> tuple[Attack, ...]:
+        return self.attacks
+
+    def choose(self, logits: Sequence[Tensor], y: Tensor) -> Tensor:
+        """Index ``(B,)`` of the child chosen per sample, from each child's logits ``(K, B, C)``."""
+        return torch.stack([self.by(child, y) for child in logits]).argmax(0)
+
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        values = torch.stack([value(model, self.by, candidate, y) for candidate in candidates])
+        return torch.stack(list(candidates))[values.argmax(0), torch.arange(len(x), device=x.device)]

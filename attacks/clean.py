@@ -1,0 +1,20 @@
+"""No attack: the clean images, so that clean accuracy takes the same path as every other number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attacks.base import Attack
+from attacks.noise import Noise
+from models.multi_exit import MultiExitNet
+
+
+@dataclass(frozen=True)
+class Clean(Attack):
+    """Proposes each image as it is; called ``none`` in results."""
+
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        return x

@@ -1,0 +1,119 @@
+"""What an attack ascends: functions of logits and labels, per sample, higher is worse for the defender.
+
+An objective is a loss at every exit, reduced over the exits: ``Objective(CE(), Mean())``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Loss(ABC):
+    """A loss at each exit: logits ``(K, B, C)`` and labels ``(B,)`` to ``(K, B)``."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class CE(Loss):
+    """Cross-entropy, ``L_k = CE(z_k, y)``."""
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        n_exits, n = logits.shape[:2]
+        return F.cross_entropy(logits.flatten(0, 1), y.repeat(n_exits), reduction="none").view(n_exits, n)
+
+
+@dataclass(frozen=True)
+class Margin(Loss):
+    """``max_{c != y} z[c] - z[y]``: positive exactly where the exit misclassifies (Carlini & Wagner, S&P 2017)."""
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        true, others = _true_and_others(logits, y)
+        return others.amax(-1) - true
+
+
+@dataclass(frozen=True)
+class DLR(Loss):
+    """Difference of logits ratio (Croce & Hein, ICML 2020, equation 6): the margin over ``z_(1) - z_(3)``.
+
+    Raises:
+        ValueError: for fewer than three classes, where the ratio has no denominator.
+    """
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        if logits.shape[-1] < 3:
+            raise ValueError(f"the DLR loss needs at least 3 classes, the model has {logits.shape[-1]}; use ce or margin")
+        true, others = _true_and_others(logits, y)
+        top = logits.topk(3, dim=-1).values
+        return (others.amax(-1) - true) / (top[..., 0] - top[..., 2] + 1e-12)
+
+
+def _true_and_others(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The label's logit ``(K, B)`` and all logits with the label's masked out ``(K, B, C)``."""
+    is_true = F.one_hot(y, logits.shape[-1]).bool().expand_as(logits)
+    true = logits.masked_fill(~is_true, 0).sum(-1)
+    return true, logits.masked_fill(is_true, -torch.inf)
+
+
+class Reduction(ABC):
+    """How the exits' losses ``(K, B)`` become one value per sample ``(B,)``."""
+
+    @property
+    def upto(self) -> int | None:
+        """Last exit needed, 0-based; None for all."""
+        return None
+
+    @abstractmethod
+    def __call__(self, losses: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Only(Reduction):
+    """One exit's loss; ``exit`` is 1-based."""
+
+    exit: int
+
+    @property
+    def upto(self) -> int:
+        return self.exit - 1
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        return losses[self.exit - 1]
+
+
+@dataclass(frozen=True)
+class Mean(Reduction):
+    """The mean over the exits."""
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        return losses.mean(0)
+
+
+@dataclass(frozen=True)
+class Max(Reduction):
+    """The largest over the exits."""
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        return losses.amax(0)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``over`` the exits of ``loss``: logits ``(K, B, C)`` and labels ``(B,)`` to ``(B,)``."""
+
+    loss: Loss
+    over: Reduction
+
+    @property
+    def upto(self) -> int | None:
+        """Last exit needed, 0-based; None for all. Stages behind it need not run."""
+        return self.over.upto
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.over(self.loss(logits, y))

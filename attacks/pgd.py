@@ -1,0 +1,92 @@
+"""Projected gradient ascent, and its one-step form FGSM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack
+from attacks.gradient import value, value_and_gradient
+from attacks.noise import Noise
+from attacks.objectives import Objective
+from attacks.regions import Ball
+from models.multi_exit import MultiExitNet
+
+Keep = Literal["best", "last"]
+Start = Literal["random", "clean"]
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """Projected gradient ascent (Madry et al., ICLR 2018) on any objective in any ball.
+
+    Attributes:
+        objective: what is ascended.
+        region: where.
+        steps: gradient steps per restart.
+        step_size: length of a step in the region's norm.
+        restarts: independent runs, the best by the objective wins.
+        keep: ``last`` returns each run's last iterate, as the paper does; ``best`` its best by the objective.
+        start: ``random`` in the region, ``clean``, or another attack's candidate.
+    """
+
+    objective: Objective
+    region: Ball
+    steps: int
+    step_size: float
+    restarts: int = 1
+    keep: Keep = "best"
+    start: Start | Attack = "random"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(f"need at least one step and one restart, got {self.steps} and {self.restarts}")
+        if self.start != "random" and self.restarts > 1:
+            raise ValueError("restarts differ only by their random start")
+
+    @property
+    def children(self) -> tuple[Attack, ...]:
+        return (self.start,) if isinstance(self.start, Attack) else ()
+
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        best = _Best(x)
+        for restart in range(self.restarts):
+            if candidates:
+                x_adv = self.region.project(candidates[0], x)
+            else:
+                x_adv = self.region.start(x, noise, restart) if self.start == "random" else x
+            for _ in range(self.steps):
+                values, gradient = value_and_gradient(model, self.objective, x_adv, y)
+                if self.keep == "best":
+                    best.offer(x_adv, values)
+                x_adv = self.region.project(x_adv + self.step_size * self.region.steepest(gradient), x)
+            if self.keep == "last" and self.restarts == 1:
+                return x_adv
+            best.offer(x_adv, value(model, self.objective, x_adv, y))
+        return best.x_adv
+
+
+def fgsm(objective: Objective, region: Ball, start: Start | Attack = "clean") -> PGD:
+    """One step across the whole region (Goodfellow et al., ICLR 2015), projected, so never outside the ball.
+
+    With ``start="random"`` it is FGSM-RS (Wong et al., ICLR 2020) with a step of ``eps``.
+    """
+    return PGD(objective, region, steps=1, step_size=region.eps, keep="last", start=start)
+
+
+class _Best:
+    """Keeps, per sample, the iterate with the highest value so far."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x_adv = x.clone()
+        self.values = torch.full((len(x),), -torch.inf, device=x.device)
+
+    def offer(self, x_adv: Tensor, values: Tensor) -> None:
+        # A NaN value is taken at once: the harness must see it, not a clean image in its place.
+        better = ~(values <= self.values)
+        self.x_adv[better] = x_adv[better]
+        self.values[better] = values[better]

@@ -1,0 +1,132 @@
+"""The named attacks: what each name on the command line means for a network of K exits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from attacks.autoattack import AutoAttack
+from attacks.base import Attack
+from attacks.best_of import BestOf
+from attacks.objectives import CE, Loss, Max, Mean, Objective, Only, Reduction
+from attacks.pgd import PGD, Keep, Start, fgsm
+from attacks.regions import Ball
+from models.policies import Policy
+from models.registry import UnknownName
+
+FORMS = {
+    "single": "single:k for every exit k",
+    "single:k": "ascend the loss of exit k",
+    "average": "ascend the mean loss over the exits",
+    "max": "ascend the largest loss over the exits",
+    "max_average": "of single:1..K, keep per sample the one with the highest mean loss",
+    "average_max": "ascend the mean loss from 1 + K starts (random, each single:k), keep the one with the highest maximum loss",
+    "autoattack": "AutoAttack (standard) on the deployed view",
+    "autoattack:k": "AutoAttack (standard) on the view of exit k",
+}
+"""Every name and its one-line meaning."""
+
+ALL = ("single", "average", "max", "max_average", "average_max", "autoattack")
+"""What ``all`` stands for."""
+
+
+CROSS_ENTROPY = CE()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the gradient attacks are run.
+
+    Attributes:
+        region: the threat model's ball.
+        method: ``pgd`` or ``fgsm``.
+        loss: the loss at each exit.
+        steps, step_size, restarts, keep: see ``PGD``; FGSM takes one step of ``eps`` from the clean image.
+    """
+
+    region: Ball
+    steps: int
+    step_size: float
+    method: Literal["pgd", "fgsm"] = "pgd"
+    loss: Loss = CROSS_ENTROPY
+    restarts: int = 1
+    keep: Keep = "best"
+
+    def ascend(self, over: Reduction, start: Start | Attack = "random") -> Attack:
+        """The method on the objective ``loss`` reduced by ``over``."""
+        objective = Objective(self.loss, over)
+        if self.method == "fgsm":
+            return fgsm(objective, self.region, "clean" if start == "random" else start)
+        restarts = self.restarts if start == "random" else 1
+        return PGD(objective, self.region, self.steps, self.step_size, restarts, self.keep, start)
+
+    def select(self, attacks: Iterable[Attack], by: Reduction) -> Attack:
+        """The best of ``attacks`` by the loss reduced by ``by``."""
+        return BestOf(tuple(attacks), Objective(self.loss, by))
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A name that asks for nothing new, and why."""
+
+    name: str
+    reason: str
+
+
+def expand(names: Iterable[str], n_exits: int, settings: Settings, policy: Policy) -> tuple[dict[str, Attack], list[Skipped]]:
+    """The attacks that ``names`` stand for, by name, in order, and the names skipped with the reason.
+
+    ``all`` is the whole matrix and ``single`` every ``single:k``. On a one-exit network every form of the
+    gradient attack is ``single:1``; the others are skipped.
+
+    Raises:
+        UnknownName: with suggestions.
+        ValueError: for an exit that the network does not have.
+    """
+    attacks: dict[str, Attack] = {}
+    skipped: list[Skipped] = []
+    for name in _elementary(names, n_exits):
+        if n_exits == 1 and name in ("average", "max", "max_average", "average_max"):
+            skipped.append(Skipped(name, "the same as single:1 on a network with one exit"))
+            attacks.setdefault("single:1", _build("single:1", n_exits, settings, policy))
+        else:
+            attacks[name] = _build(name, n_exits, settings, policy)
+    return attacks, skipped
+
+
+def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
+    for name in names:
+        if name == "all":
+            yield from _elementary(ALL, n_exits)
+        elif name == "single":
+            yield from (f"single:{k}" for k in range(1, n_exits + 1))
+        else:
+            yield name
+
+
+def _build(name: str, n_exits: int, settings: Settings, policy: Policy) -> Attack:
+    singles = [settings.ascend(Only(k)) for k in range(1, n_exits + 1)]
+    form, _, exit_ = name.partition(":")
+    if exit_ and form in ("single", "autoattack"):
+        k = _exit_number(name, exit_, n_exits)
+        return singles[k - 1] if form == "single" else AutoAttack(settings.region, k)
+    match name:
+        case "average":
+            return settings.ascend(Mean())
+        case "max":
+            return settings.ascend(Max())
+        case "max_average":
+            return settings.select(singles, by=Mean())
+        case "average_max":
+            starts: list[Start | Attack] = ["random", *singles]
+            return settings.select([settings.ascend(Mean(), start) for start in starts], by=Max())
+        case "autoattack":
+            return AutoAttack(settings.region, policy)
+    raise UnknownName("attack", name, ["all", *FORMS])
+
+
+def _exit_number(name: str, text: str, n_exits: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= n_exits:
+        raise ValueError(f"attack {name!r}: the model's exits are 1..{n_exits}")
+    return int(text)

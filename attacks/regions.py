@@ -1,0 +1,77 @@
+"""Where an attack may go."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from attacks.noise import Noise
+
+Norm = Literal["Linf", "L2"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """All points within ``eps`` of the clean image in ``norm``, intersected with the box [0, 1].
+
+    Raises:
+        ValueError: unknown norm, or ``eps`` negative or not finite.
+    """
+
+    norm: Norm
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"norm {self.norm!r} is not one of {', '.join(NORMS)}")
+        if not (math.isfinite(self.eps) and self.eps >= 0):
+            raise ValueError(f"eps must be a finite number >= 0, got {self.eps}")
+
+    def start(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
+        """Uniform in the ball: ``x + U(-eps, eps)`` for Linf; a random direction and radius for L2."""
+        if self.norm == "Linf":
+            return self.project(x + self.eps * (2 * noise.uniform(x, restart) - 1), x)
+        gaussian = noise.normal(x, restart)
+        # A uniform point of the d-ball lies at radius eps * U^(1/d).
+        radius = self.eps * noise.uniform(x, restart).flatten(1)[:, 0] ** (1 / x[0].numel())
+        return self.project(x + _scaled_to(gaussian, radius), x)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Into the ball, then into the box; as ``x`` is in the box, the second step never leaves the ball."""
+        delta = x_adv - x
+        if self.norm == "Linf":
+            delta = delta.clamp(-self.eps, self.eps)
+        else:
+            length = _length(delta)
+            delta = torch.where(_column(length > self.eps, delta), _scaled_to(delta, torch.full_like(length, self.eps)), delta)
+        return (x + delta).clamp(0, 1)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The sign for Linf, the unit gradient for L2 (zero where the gradient is zero)."""
+        return gradient.sign() if self.norm == "Linf" else _scaled_to(gradient, torch.ones(len(gradient)).to(gradient))
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Distance ``(B,)`` in this ball's norm."""
+        delta = x_adv - x
+        return delta.abs().flatten(1).amax(1) if self.norm == "Linf" else _length(delta)
+
+
+def _length(delta: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return length
+
+
+def _column(per_sample: Tensor, like: Tensor) -> Tensor:
+    return per_sample.view(-1, *[1] * (like.ndim - 1))
+
+
+def _scaled_to(direction: Tensor, length: Tensor) -> Tensor:
+    """Each row of ``direction`` stretched to ``length``; a zero row stays zero."""
+    norm = _length(direction)
+    factor = torch.where(norm > 0, length / norm.clamp_min(torch.finfo(norm.dtype).tiny), torch.zeros_like(norm))
+    return direction * _column(factor, direction)

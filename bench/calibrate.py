@@ -1,0 +1,52 @@
+"""Which exit policy a model is deployed with: given, from its card, or calibrated on held-out training data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.data.split import Split
+from bench.errors import UserError
+from models.calibration import Kind, equal_share, target_cost
+from models.cost import measure_costs
+from models.multi_exit import MultiExitNet
+from models.policies import FixedExit, Policy
+from models.spec import digest
+
+METHODS = ("equal", "mmacs=COST")
+
+
+@torch.no_grad()
+def all_logits(model: MultiExitNet, split: Split, batch_size: int = 100) -> Tensor:
+    """Logits ``(K, N, classes)`` of every exit on a whole split."""
+    batches = (split.batch(start, start + batch_size) for start in range(0, len(split), batch_size))
+    return torch.cat([model(batch.x) for batch in batches], dim=1)
+
+
+def calibrated_policy(model: MultiExitNet, calibration: Split, kind: Kind = "entropy", method: str = "equal") -> Policy:
+    """Calibrate thresholds on the calibration split; the digest of split and procedure goes into the policy.
+
+    Args:
+        model: in evaluation mode.
+        calibration: held-out training data, never test data.
+        kind: ``entropy`` or ``confidence``.
+        method: ``equal`` (every exit takes the same share) or ``mmacs=COST`` (a target mean cost).
+
+    Raises:
+        UserError: unknown method, or a cost out of reach.
+    """
+    if model.n_exits == 1:
+        return FixedExit(1)
+    hashes = calibration.batch(0, len(calibration)).input_hashes()
+    provenance = digest({"inputs": hashes, "split": calibration.name, "kind": kind, "method": method})[:16]
+    logits = all_logits(model, calibration)
+    if method == "equal":
+        return equal_share(logits, kind, provenance)
+    name, _, cost = method.partition("=")
+    try:
+        if name != "mmacs":
+            raise ValueError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
+        costs = measure_costs(model, calibration.shape).mmacs
+        return target_cost(logits, costs, float(cost), kind, provenance)
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,36 @@
+"""``bench import-checkpoint``: the authors' released checkpoint as a registered weight file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("import-checkpoint")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", default="rdi_resnet38", show_default=True, help="Architecture of the checkpoint.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to [your weights folder].")
+def command(file: Path, model: str, out: Path | None) -> None:
+    """Turn FILE, a checkpoint released with "Triple Wins", into registered weights of MODEL.
+
+    The file is read without executing anything in it, and its digest is recorded.
+    """
+    from bench.errors import UserError
+    from models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
+    from models.registry import UnknownName, model_card
+    from models.weights import WeightsCard, WeightsError, save_weights, user_weights
+
+    try:
+        card = model_card(model)
+        net = card.build()
+        digest = import_checkpoint(file, net)
+        known = "the released checkpoint" if digest == RELEASED_SHA256 else "not the released checkpoint"
+        source = f"imported from {file.name} ({known}), SHA-256 {digest}"
+        weights = WeightsCard(model, card.dataset, "authors", sha256="", source=source)
+        _, path = save_weights(net, out or user_weights(), weights)
+    except (UnknownName, WeightsError) as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+    click.echo(f"{source}\nwrote {path}\nevaluate it with: python -m bench run --model {model} --training authors --attack all")

@@ -1,0 +1,58 @@
+"""``bench list``: what can be named on the command line."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["models", "attacks", "datasets", "recipes"]))
+def command(what: str) -> None:
+    """List models, attacks, datasets or recipes, with a line on each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", *_EXTRA.get(what, ()), "what it is"):
+        table.add_column(heading, overflow="fold")
+    for row in _ROWS[what]():
+        table.add_row(*row)
+    Console().print(table, markup=False)
+
+
+_EXTRA = {"models": ("dataset", "weights"), "datasets": ("Linf eps", "L2 eps", "test images")}
+
+
+def _models() -> list[tuple[str, ...]]:
+    from models.registry import model_card, model_names
+    from models.weights import known_weights
+
+    weights: dict[str, list[str]] = {}
+    for card, _ in known_weights():
+        weights.setdefault(card.model, []).append(f"{card.dataset} ({card.training})")
+    cards = map(model_card, model_names())
+    return [(card.name, card.dataset, ", ".join(weights.get(card.name, [])) or "-", card.summary) for card in cards]
+
+
+def _attacks() -> list[tuple[str, ...]]:
+    from attacks.presets import ALL, FORMS
+
+    return [("all", f"{', '.join(ALL)}"), *FORMS.items()]
+
+
+def _datasets() -> list[tuple[str, ...]]:
+    from bench.data.cards import dataset_card, dataset_names
+    from bench.record import eps_text
+
+    cards = map(dataset_card, dataset_names())
+    return [(card.name, eps_text(card.eps["Linf"]), eps_text(card.eps["L2"]), str(card.n_test), card.summary) for card in cards]
+
+
+def _recipes() -> list[tuple[str, ...]]:
+    from bench.training.recipe import named_recipe, recipe_names
+
+    recipes = map(named_recipe, recipe_names())
+    return [(r.name, f"{r.model} on {r.dataset}, defence {r.defence}, {r.epochs} epochs") for r in recipes]
+
+
+_ROWS = {"models": _models, "attacks": _attacks, "datasets": _datasets, "recipes": _recipes}

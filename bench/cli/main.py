@@ -1,0 +1,68 @@
+"""The command group, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+import click
+
+EXIT_CODES = """
+\b
+Exit codes: 0 done; 1 some attacks ended in errors; 2 bad input;
+130 interrupted (finished cells are kept: run the same command again to resume).
+"""
+
+_COMMANDS = {
+    "run": "bench.cli.run",
+    "report": "bench.cli.report",
+    "list": "bench.cli.listing",
+    "cost": "bench.cli.cost",
+    "train": "bench.cli.train",
+    "import-checkpoint": "bench.cli.import_checkpoint",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is asked for, and suggests the near miss for a wrong name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
+        return command
+
+
+@click.group(cls=_LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="exitbench")
+@click.option("-v", "--verbose", is_flag=True, help="Log what the libraries say, too.")
+def cli(verbose: bool) -> None:
+    """The robustness benchmark for networks that exit early."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    from bench.errors import UserError
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.Abort:
+        code = _say("interrupted", 130)
+    except KeyboardInterrupt:
+        code = _say("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except UserError as error:
+        code = _say(f"error: {error}", 2)
+    sys.exit(code or 0)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(message, err=True)
+    return code

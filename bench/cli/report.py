@@ -1,0 +1,29 @@
+"""``bench report``: every report again, from the store alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli.options import results_option
+
+
+@click.command("report")
+@results_option
+def command(results: Path) -> None:
+    """Write leaderboards, plots and the HTML page from the store, with no model and no data at hand."""
+    from bench.errors import UserError
+    from bench.harness.store import Store
+    from bench.report.write import write_reports
+    from bench.verdicts import evaluations
+
+    if not (results / "store").is_dir():
+        raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
+    found = evaluations(Store(results / "store"))
+    try:
+        written = write_reports(found, results)
+    except OSError as error:
+        raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
+    for path in written:
+        click.echo(path)

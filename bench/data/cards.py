@@ -1,0 +1,63 @@
+"""The datasets by name, with the threat models that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attacks.regions import Norm
+from models.registry import UnknownName
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What is known of a dataset without reading it.
+
+    Attributes:
+        name: as typed on the command line.
+        summary: one line for listings.
+        input_shape: ``(C, H, W)`` of its images; None where they fit any model.
+        n_test: size of the test split.
+        eps: the threat model's radius by norm.
+        steps: PGD steps.
+        step_ratio: PGD step size as a fraction of eps.
+    """
+
+    name: str
+    summary: str
+    input_shape: tuple[int, int, int] | None
+    n_test: int
+    eps: Mapping[Norm, float]
+    steps: int
+    step_ratio: float
+
+
+# CIFAR-10 and MNIST as in RobustBench and "Triple Wins": 20 steps of 2/255, 40 steps of 0.01.
+_CARDS = {
+    card.name: card
+    for card in (
+        DatasetCard(
+            "cifar10", "CIFAR-10, 10 classes of 32x32 colour images", (3, 32, 32), 10_000, {"Linf": 8 / 255, "L2": 0.5}, 20, 1 / 4
+        ),
+        DatasetCard("mnist", "MNIST, handwritten digits of 28x28", (1, 28, 28), 10_000, {"Linf": 0.3, "L2": 2.0}, 40, 1 / 30),
+        DatasetCard(
+            "digits", "scikit-learn's 8x8 digits, enlarged; needs no download", None, 500, {"Linf": 0.2, "L2": 2.0}, 20, 1 / 4
+        ),
+    )
+}
+
+
+def dataset_names() -> list[str]:
+    """All known datasets."""
+    return list(_CARDS)
+
+
+def dataset_card(name: str) -> DatasetCard:
+    """The card of a dataset.
+
+    Raises:
+        UnknownName: with suggestions.
+    """
+    if name not in _CARDS:
+        raise UnknownName("dataset", name, _CARDS)
+    return _CARDS[name]

@@ -1,0 +1,84 @@
+"""A split: images and labels in memory, as small as they come, handed out as float batches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A run of consecutive samples.
+
+    Attributes:
+        x: float32 ``(B, C, H, W)`` in [0, 1].
+        y: int64 ``(B,)``.
+        indices: each sample's index in the split.
+    """
+
+    x: Tensor
+    y: Tensor
+    indices: tuple[int, ...]
+
+    def input_hashes(self) -> list[str]:
+        """SHA-256 (hex) of each sample's float32 pixels and label: what a verdict is about."""
+        pixels = self.x.cpu().contiguous().numpy()
+        labels = self.y.cpu().numpy().astype("<i8")
+        return [
+            hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest() for image, label in zip(pixels, labels, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset.
+
+    Attributes:
+        dataset: its name.
+        name: ``train``, ``calibration`` or ``test``.
+        images: uint8 ``(N, C, H, W)`` of 0..255, or float32 in [0, 1].
+        labels: int64 ``(N,)``.
+        n_classes: labels are 0..n_classes - 1.
+        source: which file or package the pixels came from.
+
+    Raises:
+        UserError: wrong shapes, labels out of range, pixels out of range or not numbers.
+    """
+
+    dataset: str
+    name: str
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    n_classes: int
+    source: str
+
+    def __post_init__(self) -> None:
+        where = f"{self.dataset} {self.name} ({self.source})"
+        if self.images.ndim != 4 or len(self.images) != len(self.labels):
+            raise UserError(f"{where}: images {self.images.shape} and labels {self.labels.shape} do not fit together")
+        if self.labels.size and not 0 <= self.labels.min() <= self.labels.max() < self.n_classes:
+            low, high = self.labels.min(), self.labels.max()
+            raise UserError(f"{where}: labels must be 0..{self.n_classes - 1}, found {low}..{high}")
+        if self.images.dtype != np.uint8 and not bool(((self.images >= 0) & (self.images <= 1)).all()):
+            raise UserError(f"{where}: pixels must be numbers in [0, 1]")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of an image."""
+        return tuple(self.images.shape[1:])
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """The samples ``start..stop - 1``."""
+        pixels = torch.from_numpy(np.ascontiguousarray(self.images[start:stop]))
+        x = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
+        return Batch(x, torch.from_numpy(self.labels[start:stop].copy()), tuple(range(start, min(stop, len(self)))))

@@ -1,0 +1,1 @@
+"""Plan, run, certify, store: from names to cells on disk."""

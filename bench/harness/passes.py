@@ -1,0 +1,43 @@
+"""Counts forward and backward passes at the victim's boundary, in samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.multi_exit import MultiExitNet
+
+
+@dataclass
+class Passes:
+    """Sample-passes: a forward of 32 images counts 32. Passes cut short after an early exit count whole."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(self.forwards + other.forwards, self.backwards + other.backwards)
+
+
+@contextmanager
+def counted(model: MultiExitNet) -> Iterator[Passes]:
+    """Count every pass through the model's first stage while the context lasts."""
+    passes = Passes()
+
+    def on_backward(gradient: Tensor) -> None:
+        passes.backwards += len(gradient)
+
+    def on_forward(_module: nn.Module, _inputs: object, out: Tensor) -> None:
+        passes.forwards += len(out)
+        if torch.is_grad_enabled() and out.requires_grad:
+            out.register_hook(on_backward)  # type: ignore[no-untyped-call]
+
+    handle = model.stages[0].register_forward_hook(on_forward)
+    try:
+        yield passes
+    finally:
+        handle.remove()

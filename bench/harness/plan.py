@@ -1,0 +1,120 @@
+"""The plan: every cell of an evaluation, done or missing, known before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from attacks.autoattack import AutoAttack
+from attacks.base import Attack
+from attacks.best_of import BestOf
+from attacks.clean import Clean
+from attacks.pgd import PGD
+from attacks.presets import Settings, Skipped, expand
+from bench.data.split import Batch, Split
+from bench.harness.cell import SLICE, cell_key
+from bench.harness.store import Store
+from models.policies import Policy
+
+CLEAN = "none"
+"""Name of the clean cells' attack."""
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell to be.
+
+    Attributes:
+        name: of the attack, as reported.
+        attack: resolved.
+        key: content address.
+        batch: the slice.
+        done: already in the store.
+        component: there because a selection is made among it and others, not asked for by name.
+    """
+
+    name: str
+    attack: Attack
+    key: str
+    batch: Batch
+    done: bool
+    component: bool
+
+    @property
+    def work(self) -> float:
+        """Expected gradients, for the progress display."""
+        return len(self.batch.y) * expected_gradients(self.attack)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of an evaluation in the order they are run: slice by slice, an attack's children before it."""
+
+    cells: tuple[PlannedCell, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def missing(self) -> list[PlannedCell]:
+        """Cells that there is work for."""
+        return [cell for cell in self.cells if not cell.done]
+
+
+def make_plan(
+    names: Iterable[str],
+    split: Split,
+    n: int,
+    n_exits: int,
+    settings: Settings,
+    policy: Policy,
+    weights: str,
+    seed: int,
+    store: Store,
+) -> Plan:
+    """Resolve attack names over the first ``n`` samples of ``split`` and look up what is done.
+
+    Raises:
+        UnknownName, ValueError: see ``attacks.presets.expand``.
+    """
+    wanted, skipped = expand(names, n_exits, settings, policy)
+    attacks = with_components({CLEAN: Clean(), **wanted}, n_exits, settings, policy)
+    cells = []
+    for batch in slices(split, n):
+        inputs = batch.input_hashes()
+        for name, attack in attacks.items():
+            key = cell_key(weights, inputs, attack, seed)
+            cells.append(PlannedCell(name, attack, key, batch, store.has(key), name not in (CLEAN, *wanted)))
+    return Plan(tuple(cells), tuple(skipped))
+
+
+def slices(split: Split, n: int) -> Iterator[Batch]:
+    """The first ``n`` samples in slices of fixed bounds, so that a larger n finds a smaller one's whole slices done."""
+    for start in range(0, n, SLICE):
+        yield split.batch(start, min(start + SLICE, n))
+
+
+def with_components(wanted: dict[str, Attack], n_exits: int, settings: Settings, policy: Policy) -> dict[str, Attack]:
+    """``wanted`` with the components of every selection before it, as attacks of their own right.
+
+    A component that has a name of its own (``single:3``) goes by it; another is called after its selection,
+    ``average_max[4]``. Components count in the worst case like any attack.
+    """
+    elementary, _ = expand(["single", "average", "max"], n_exits, settings, policy)
+    known = {attack: name for name, attack in [*wanted.items(), *elementary.items()]}
+    named: dict[str, Attack] = {}
+    for name, attack in wanted.items():
+        if isinstance(attack, BestOf):
+            for i, child in enumerate(attack.attacks, start=1):
+                if child not in named.values():
+                    named[known.get(child, f"{name}[{i}]")] = child
+        if attack not in named.values():
+            named[name] = attack
+    return named
+
+
+def expected_gradients(attack: Attack) -> float:
+    """Rough gradients per sample of an attack on its own, to divide the progress bar by."""
+    if isinstance(attack, PGD):
+        return attack.steps * attack.restarts
+    if isinstance(attack, AutoAttack):
+        return 1500.0
+    return 0.3

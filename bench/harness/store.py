@@ -1,0 +1,104 @@
+"""The store: cells, errors and runs as files named by content, each whole or absent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.harness.cell import BadCell, Cell
+from models.whole_file import write_whole
+
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """A folder of cells.
+
+    ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
+    again by the next run), ``runs/`` which cells belong together, ``quarantine/`` damaged files. Stores of
+    several machines are merged by copying files together.
+
+    Args:
+        root: made where it does not exist.
+
+    Raises:
+        UserError: if ``root`` cannot be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            for folder in ("cells", "errors", "runs"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=root):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"results cannot be written to {root}: {error.strerror or error}; choose another with --results"
+            ) from error
+
+    def has(self, key: str) -> bool:
+        """Whether the cell is there and whole; a damaged one is moved to quarantine."""
+        return self.read(key) is not None
+
+    def read(self, key: str) -> Cell | None:
+        """The cell, or None where it is absent or damaged; a damaged one is moved to quarantine."""
+        path = self._cell(key)
+        try:
+            return Cell.from_bytes(path.read_bytes(), key)
+        except FileNotFoundError:
+            return None
+        except BadCell as error:
+            quarantine = self.root / "quarantine"
+            quarantine.mkdir(exist_ok=True)
+            path.replace(quarantine / path.name)
+            _log.error("damaged cell %s moved to %s (%s); it will be computed again", path.name, quarantine, error)
+            return None
+
+    def write(self, cell: Cell) -> None:
+        """Store a finished cell and forget the error that it may have had."""
+        write_whole(self._cell(cell.key), cell.to_bytes())
+        self._error(cell.key).unlink(missing_ok=True)
+
+    def write_error(self, key: str, what: dict[str, Any]) -> None:
+        """Record that a cell could not be finished; it stays missing and is tried again."""
+        write_whole(self._error(key), _json(what))
+
+    def read_error(self, key: str) -> dict[str, Any] | None:
+        """What went wrong in the last try at a cell that is still missing."""
+        try:
+            what: dict[str, Any] = json.loads(self._error(key).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return what
+
+    def write_run(self, name: str, run: dict[str, Any]) -> None:
+        """Record which cells belong together."""
+        write_whole(self.root / "runs" / f"{name}.json", _json(run))
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """All recorded runs, in the order of their names.
+
+        Raises:
+            UserError: for a run file that cannot be read.
+        """
+        for path in sorted((self.root / "runs").glob("*.json")):
+            try:
+                yield json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error
+
+    def _cell(self, key: str) -> Path:
+        return self.root / "cells" / key[:2] / f"{key}.npz"
+
+    def _error(self, key: str) -> Path:
+        return self.root / "errors" / f"{key}.json"
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

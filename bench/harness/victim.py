@@ -1,0 +1,55 @@
+"""The victim: a network with its weights, its exit policy and its measured costs, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from models.cost import ExitCosts
+from models.multi_exit import MultiExitNet
+from models.policies import Policy
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What is evaluated.
+
+    Attributes:
+        name: registered model name.
+        model: in evaluation mode, on its device, parameters frozen.
+        training: which weights.
+        weights: their digest.
+        source: where they come from.
+        policy: the deployed exit rule.
+        costs: per exit.
+    """
+
+    name: str
+    model: MultiExitNet
+    training: str
+    weights: str
+    source: str
+    policy: Policy
+    costs: ExitCosts
+
+
+@torch.no_grad()
+def check_model(model: MultiExitNet, x: Tensor, y: Tensor) -> None:
+    """Run a batch and refuse a model whose outputs are not logits of the right shape.
+
+    Raises:
+        UserError: wrong shape, NaN or infinite values, probabilities, or labels beyond the classes.
+    """
+    logits = model(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != (model.n_exits, len(x)):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model returns {shape}; expected logits of shape ({model.n_exits} exits, {len(x)}, classes)")
+    if not torch.isfinite(logits).all():
+        raise UserError("the model returns NaN or infinite values on clean images; its weights may be damaged")
+    if int(y.max()) >= logits.shape[-1]:
+        raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has labels up to {int(y.max())}")
+    if bool(((logits >= 0) & (logits <= 1)).all() and ((logits.sum(-1) - 1).abs() < 1e-4).all()):
+        raise UserError("the model returns probabilities; it must return logits (remove its softmax)")

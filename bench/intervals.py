@@ -1,0 +1,25 @@
+"""Confidence intervals of proportions."""
+
+from __future__ import annotations
+
+import math
+
+_Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion (Wilson, JASA 1927): good at 0, at n, and for small n.
+
+    Raises:
+        ValueError: unless ``0 <= successes <= n`` and ``n >= 1``.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"no interval for {successes} of {n}")
+    p = successes / n
+    z2 = _Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n**2))
+    # At the ends the formula is exact in mathematics and off by one rounding in floats.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return low, high

@@ -1,0 +1,27 @@
+"""A second opinion on costs: ptflops, which counts the whole network in one figure."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+from bench.errors import UserError
+from models.multi_exit import MultiExitNet
+
+
+def ptflops_mmacs(model: MultiExitNet, input_shape: tuple[int, int, int]) -> float:
+    """10^6 multiply-accumulates of one forward through all exits, by ptflops' aten backend.
+
+    Raises:
+        UserError: ptflops gave no figure (it prints and returns None when a forward fails).
+    """
+    from ptflops import get_model_complexity_info
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        macs, _ = get_model_complexity_info(
+            model, input_shape, as_strings=False, print_per_layer_stat=False, backend="aten", ost=said
+        )
+    if macs is None:
+        raise UserError(f"ptflops could not count the model: {said.getvalue().strip()}")
+    return float(macs) / 1e6

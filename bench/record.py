@@ -1,0 +1,77 @@
+"""The record of a run: which cells belong to which model, data, policy and attack names; all that a report needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attacks.regions import Ball
+from bench.data.cards import dataset_card
+from bench.harness.plan import Plan
+from bench.harness.prepare import Prepared
+from bench.harness.store import Store
+from models.policy_text import policy_text
+from models.spec import canonical_json, describe, digest
+
+RECORD_SCHEMA = 1
+
+
+def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
+    """Store the record of an evaluation under the digest of its content: the same command, the same file."""
+    victim, split = prepared.victim, prepared.split
+    ball = prepared.settings.region
+    record: dict[str, Any] = {
+        "schema": RECORD_SCHEMA,
+        "model": victim.name,
+        "training": victim.training,
+        "weights": victim.weights,
+        "source": victim.source,
+        "policy": policy_text(victim.policy),
+        "calibration": getattr(victim.policy, "calibration", None),
+        "mmacs": list(victim.costs.mmacs),
+        "mflops_paper": list(victim.costs.mflops_paper),
+        "dataset": split.dataset,
+        "dataset_summary": dataset_card(split.dataset).summary,
+        "data": data_digest(plan),
+        "n": prepared.n,
+        "norm": ball.norm,
+        "eps": ball.eps,
+        "seed": seed,
+        "attacks": _attacks(plan),
+    }
+    store.write_run(digest(record), record)
+    return record
+
+
+def evaluation_key(record: Mapping[str, Any]) -> str:
+    """What two records share when they are of the same evaluation: everything but attacks and seed."""
+    return canonical_json({name: value for name, value in record.items() if name not in ("attacks", "seed")})
+
+
+def data_digest(plan: Plan) -> str:
+    """SHA-256 (hex) over the inputs' hashes of all samples, in order."""
+    by_start = {cell.batch.indices[0]: cell.batch for cell in plan.cells}
+    return digest([text for start in sorted(by_start) for text in by_start[start].input_hashes()])
+
+
+def _attacks(plan: Plan) -> list[dict[str, Any]]:
+    """Every attack in the order of the plan; ``component``: there for a selection's sake, not asked for by name."""
+    attacks: dict[str, dict[str, Any]] = {}
+    for cell in plan.cells:
+        fresh = {"name": cell.name, "spec": describe(cell.attack), "component": cell.component, "keys": []}
+        attacks.setdefault(cell.name, fresh)["keys"].append(cell.key)
+    return list(attacks.values())
+
+
+def eps_text(eps: float) -> str:
+    """``0.3`` where that is the number itself, ``8/255`` where it is such a fraction, else six digits."""
+    short = f"{eps:g}"
+    if float(short) == eps:
+        return short
+    pixels = round(eps * 255)
+    return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else short
+
+
+def board_name(dataset: str, ball: Ball) -> str:
+    """Name of the leaderboard a result belongs to, usable as a file name."""
+    return f"{dataset}-{ball.norm}-{eps_text(ball.eps).replace('/', '_')}"

@@ -1,0 +1,104 @@
+"""Pareto plots: clean and worst-case robust accuracy against mean cost, with intervals."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.verdicts import Evaluation, accuracy
+
+# Okabe & Ito's palette: tells the points apart for colour-blind readers as well.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model on the plot: mean cost on clean inputs, share and its interval."""
+
+    label: str
+    mmacs: float
+    share: float
+    low: float
+    high: float
+    multi_exit: bool
+
+
+def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -> list[Point]:
+    """A point for each evaluation that has the figure."""
+    found = []
+    for evaluation in evaluations:
+        if what == "worst" and not evaluation.attacks:
+            continue
+        share, low, high = accuracy(evaluation.clean.correct if what == "clean" else evaluation.worst)
+        multi_exit = len(evaluation.record["mmacs"]) > 1
+        found.append(Point(_label(evaluation), evaluation.mean_cost(evaluation.clean), share, low, high, multi_exit))
+    return found
+
+
+def pareto_front(candidates: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in both cost and accuracy, cheapest first."""
+    front: list[Point] = []
+    for point in sorted(candidates, key=lambda p: (p.mmacs, -p.share)):
+        if not front or point.share > front[-1].share:
+            front.append(point)
+    return front
+
+
+def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
+    """Two panels side by side: clean accuracy and worst-case robust accuracy against mean mmacs."""
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    styles = {_label(e): (_COLOURS[i % 7], _MARKERS[i % 8]) for i, e in enumerate(evaluations)}
+    _panel(left, points(evaluations, "clean"), styles, "clean accuracy")
+    _panel(right, points(evaluations, "worst"), styles, "worst-case robust accuracy")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]], title: str) -> None:
+    front = pareto_front(found)
+    axes.step([p.mmacs for p in front], [100 * p.share for p in front], where="post", color="0.75", lw=1.5, zorder=1)
+    for point in found:
+        colour, marker = styles[point.label]
+        errors = [[100 * max(0.0, point.share - point.low)], [100 * max(0.0, point.high - point.share)]]
+        axes.errorbar(
+            point.mmacs,
+            100 * point.share,
+            yerr=errors,
+            fmt=marker,
+            color=colour,
+            capsize=3,
+            markersize=7,
+            label=point.label,
+            markerfacecolor=colour if point.multi_exit else "white",
+        )
+    axes.set_title(f"{title} (%), 95 % intervals", fontsize=10)
+    axes.set_xlabel("mean cost on clean inputs (mmacs)")
+    axes.set_ylim(-3, 103)
+    axes.set_xlim(left=0, right=1.12 * max((p.mmacs for p in found), default=1))
+    axes.grid(alpha=0.25)
+
+
+def _label(evaluation: Evaluation) -> str:
+    record = evaluation.record
+    kind, _, _ = record["policy"].partition(":")
+    exits = f", {kind} policy" if len(record["mmacs"]) > 1 else ", one exit"
+    return f"{record['model']} ({record['training']}{exits}, n = {record['n']})"
+
+
+def to_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """The figure as a file, the same bytes every time."""
+    buffer = io.BytesIO()
+    fixed = {"Date": None} if kind == "svg" else {}
+    with matplotlib.rc_context({"svg.hashsalt": "exitbench", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=fixed)
+    return buffer.getvalue()

@@ -1,0 +1,128 @@
+"""The leaderboard as a tidy table: one row per model and attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.harness.plan import CLEAN
+from bench.record import eps_text
+from bench.verdicts import Evaluation, Result, accuracy
+
+WORST = "worst"
+
+COLUMNS = {
+    "model": "registered model name",
+    "training": "which weights of it",
+    "weights": "first 12 digits of the weight file's SHA-256",
+    "policy": "the deployed exit rule",
+    "calibration": "digest of the data and procedure that set the policy's thresholds; empty when given by hand",
+    "dataset": "dataset; always its test split",
+    "data": "first 12 digits of the SHA-256 over the n inputs and labels",
+    "norm": "norm of the threat model",
+    "eps": "its radius, for pixels in [0, 1]",
+    "n": "number of samples: the first n of the split",
+    "attack": f"attack name; '{CLEAN}' is the clean accuracy, '{WORST}' the per-sample worst case over all attacks",
+    "method": "how the attack was run",
+    "seed": "of the attack's noise",
+    "accuracy": "share of samples that the deployed rule gets right, on the clean image and under the attack",
+    "ci_low": "lower end of the accuracy's Wilson 95 % interval",
+    "ci_high": "upper end of it",
+    "mmacs": "mean cost under the attack: 10^6 multiply-accumulates of all that ran, every head on the way included",
+    "mflops_paper": "the same in the paper's figure, which leaves out the heads passed; for comparison only",
+    "exits_taken": "number of samples leaving at each exit, exit 1 first",
+    "exit_accuracy": "accuracy of each exit on its own on the attack's images, exit 1 first",
+    "forwards": "mean forward passes per sample that the attack took",
+    "backwards": "mean backward passes per sample that it took",
+    "status": "ok, or why there is no number",
+}
+"""Every column of the CSV and what it means."""
+
+
+def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """One row per evaluation and attack, best worst case first, columns as in ``COLUMNS``."""
+    rows: list[Mapping[str, Any]] = []
+    for evaluation in sorted(evaluations, key=rank):
+        rows += _rows(evaluation)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def rank(evaluation: Evaluation) -> tuple[Any, ...]:
+    """Sort key: highest worst-case accuracy first; without any attack, last."""
+    record = evaluation.record
+    return (not evaluation.attacks, -evaluation.worst.mean(), record["model"], record["training"], record["policy"], record["n"])
+
+
+def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    same = _same(evaluation.record)
+    rows = [{**same, **_measured(evaluation, evaluation.clean)}]
+    rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]
+    rows += [{**same, "attack": name, "status": reason} for name, reason in evaluation.unfinished.items()]
+    if evaluation.attacks:
+        share, low, high = accuracy(evaluation.worst)
+        attacks = len(evaluation.attacks)
+        rows.append(
+            {
+                **same,
+                "attack": WORST,
+                "method": f"worst of {attacks}",
+                "accuracy": share,
+                "ci_low": low,
+                "ci_high": high,
+                "status": "ok",
+            }
+        )
+    return rows
+
+
+def _same(record: Mapping[str, Any]) -> dict[str, Any]:
+    same = {name: record[name] for name in ("model", "training", "policy", "calibration", "dataset", "norm", "n")}
+    return {**same, "weights": record["weights"][:12], "data": record["data"][:12], "eps": eps_text(record["eps"])}
+
+
+def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
+    share, low, high = accuracy(evaluation.robust(result))
+    return {
+        "attack": result.name,
+        "method": method_text(result),
+        "seed": str(result.seed),
+        "accuracy": share,
+        "ci_low": low,
+        "ci_high": high,
+        "mmacs": evaluation.mean_cost(result),
+        "mflops_paper": evaluation.mean_cost(result, "mflops_paper"),
+        "exits_taken": " ".join(map(str, evaluation.exit_counts(result))),
+        "exit_accuracy": " ".join(f"{value:.4f}" for value in result.exit_accuracy),
+        "forwards": result.forwards,
+        "backwards": result.backwards,
+        "status": "ok",
+    }
+
+
+def method_text(result: Result) -> str:
+    """How an attack was run, in a few words."""
+    spec = result.spec
+    if result.implementation:
+        return f"{spec['variant']}, {result.implementation}"
+    if spec["type"] == "BestOf":
+        return f"best of {len(spec['attacks'])} by {_objective_text(spec['by'])}; {_pgd_text(spec['attacks'][0])}"
+    return _pgd_text(spec) if spec["type"] == "PGD" else "-"
+
+
+def _pgd_text(spec: Mapping[str, Any]) -> str:
+    if spec["steps"] == 1 and spec["step_size"] == spec["region"]["eps"]:
+        return f"fgsm, {_loss_text(spec['objective'])}"
+    restarts = f" x{spec['restarts']}" if spec["restarts"] > 1 else ""
+    return (
+        f"pgd-{spec['steps']}{restarts}, step {eps_text(spec['step_size'])}, {_loss_text(spec['objective'])}, keep {spec['keep']}"
+    )
+
+
+def _loss_text(objective: Mapping[str, Any]) -> str:
+    return str(objective["loss"]["type"]).lower()
+
+
+def _objective_text(objective: Mapping[str, Any]) -> str:
+    return f"{str(objective['over']['type']).lower()} {_loss_text(objective)}"

@@ -1,0 +1,80 @@
+"""The summary in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bench.record import eps_text
+from bench.verdicts import Bools, Evaluation, Result, accuracy
+
+
+def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableType:
+    """The figures of one evaluation: every attack asked for, then the worst case over all that is stored."""
+    record = evaluation.record
+    threat = f"{record['norm']} {eps_text(record['eps'])}"
+    title = f"{escape(record['model'])} on {record['dataset']} test, {threat}, n = {evaluation.n}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("attack")
+    for heading in ("accuracy %", "95 % interval", "mean mmacs", "gradients per sample"):
+        table.add_column(heading, justify="right")
+    table.add_row("none (clean)", *_figures(evaluation, evaluation.clean))
+    shown = [attack for attack in evaluation.attacks if attack.name in asked_for]
+    for attack in shown:
+        table.add_row(escape(attack.name), *_figures(evaluation, attack))
+    for name, reason in evaluation.unfinished.items():
+        table.add_row(escape(name), f"[red]{escape(reason)}")
+    if evaluation.attacks:
+        table.add_section()
+        table.add_row("[bold]worst case", *(f"[bold]{text}" for text in _shares(evaluation.worst)))
+    return Group(table, _exit_table(evaluation), *_notes(evaluation, shown))
+
+
+def _figures(evaluation: Evaluation, result: Result) -> list[str]:
+    cost = f"{evaluation.mean_cost(result):.2f}"
+    return [*_shares(evaluation.robust(result)), cost, f"{result.backwards:.0f}"]
+
+
+def _shares(correct: Bools) -> tuple[str, str]:
+    share, low, high = accuracy(correct)
+    return f"{100 * share:.2f}", f"{100 * low:.1f} - {100 * high:.1f}"
+
+
+def _exit_table(evaluation: Evaluation) -> Table:
+    """Who leaves where, what it costs, and each exit's own accuracy: clean, and under the strongest attack."""
+    strongest = evaluation.strongest()
+    situations = [("clean", evaluation.clean)]
+    if strongest is not None:
+        situations.append((f"under {strongest.name}", strongest))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("exit")
+    for k in range(1, len(evaluation.record["mmacs"]) + 1):
+        table.add_column(str(k), justify="right")
+    table.add_column("mean", justify="right")
+    for cost in ("mmacs", "mflops_paper"):
+        table.add_row(cost, *(f"{value:.1f}" for value in evaluation.record[cost]))
+    for situation, result in situations:
+        means = [f"{evaluation.mean_cost(result, cost):.1f}" for cost in ("mmacs", "mflops_paper")]
+        table.add_row(escape(f"taken, {situation}"), *map(str, evaluation.exit_counts(result)), " / ".join(means))
+        table.add_row(escape(f"right %, {situation}"), *(f"{100 * value:.2f}" for value in result.exit_accuracy))
+    return table
+
+
+def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
+    record = evaluation.record
+    notes = []
+    if hidden := [attack.name for attack in evaluation.attacks if attack not in shown]:
+        notes.append(f"the worst case is over {len(evaluation.attacks)} attacks, these included: {', '.join(hidden)}")
+    elif evaluation.attacks:
+        notes.append(f"the worst case is over these {len(evaluation.attacks)} attacks, per sample")
+    notes.append(f"policy {record['policy']}" + (f", calibration {record['calibration']}" if record["calibration"] else ""))
+    notes.append(f"seeds {_seeds(evaluation)}, weights {record['training']} {record['weights'][:12]}, data {record['data'][:12]}")
+    return [Text(note, style="dim") for note in notes]
+
+
+def _seeds(evaluation: Evaluation) -> str:
+    return ", ".join(map(str, sorted({result.seed for result in (evaluation.clean, *evaluation.attacks)})))

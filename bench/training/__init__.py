@@ -1,0 +1,1 @@
+"""Training of the shipped weights: recipes as data, one resumable loop."""

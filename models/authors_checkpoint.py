@@ -1,0 +1,66 @@
+"""Reads the checkpoint released with "Triple Wins" into the registered RDI-ResNets, for whoever has the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.multi_exit import MultiExitNet
+from models.weights import WeightsError, file_sha256, fill
+
+RELEASED_SHA256 = "f1c76b0f65ce23f5ecea647e3d8fa9688dc9bb3507cdc3b86942c94fe9e823b8"
+"""Digest of the released RDI-ResNet38 checkpoint (max-average defence, iteration 60,000)."""
+
+# Where our blocks keep what the released code calls conv1, bn1, conv2, bn2 and downsample.
+_IN_BLOCK = {"conv1": "body.0", "bn1": "body.1", "conv2": "body.3", "bn2": "body.4", "downsample": "shortcut"}
+
+
+def import_checkpoint(path: Path, model: MultiExitNet) -> str:
+    """Fill an RDI-ResNet from the authors' ``.pth.tar`` and return the file's SHA-256.
+
+    The file is unpickled with ``weights_only=True``: nothing in it is executed.
+
+    Raises:
+        WeightsError: missing, unreadable, without a ``state_dict``, or of another architecture.
+    """
+    if not path.is_file():
+        raise WeightsError(f"checkpoint {path} is missing")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and more for bad files
+        raise WeightsError(f"{path} is not a readable torch checkpoint ({str(error).splitlines()[0]})") from error
+    state = loaded.get("state_dict") if isinstance(loaded, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no 'state_dict' of tensors")
+    fill(model, _renamed(state, model), str(path))
+    return file_sha256(path)
+
+
+def _renamed(state: Mapping[str, Tensor], model: MultiExitNet) -> dict[str, Tensor]:
+    """The released names, ``module.group0_layer3.conv1.weight`` and so on, as ours; unknown names stay."""
+    stage_of_block = {name: s for s, stage in enumerate(model.stages) for name, _ in stage.named_children()}
+    renamed = {}
+    for name, tensor in state.items():
+        renamed[_our_name(name.removeprefix("module."), stage_of_block, model.n_exits)] = tensor
+    return renamed
+
+
+def _our_name(name: str, stage_of_block: Mapping[str, int], n_exits: int) -> str:
+    if stem := re.fullmatch(r"(conv|bn)1\.(.+)", name):
+        return f"stages.0.stem.{0 if stem[1] == 'conv' else 1}.{stem[2]}"
+    if block := re.fullmatch(r"group(\d+)_layer(\d+)\.(\w+)\.(.+)", name):
+        ours = f"group{block[1]}_block{block[2]}"
+        if ours in stage_of_block:
+            return f"stages.{stage_of_block[ours]}.{ours}.{_IN_BLOCK.get(block[3], block[3])}.{block[4]}"
+    if branch := re.fullmatch(r"branch_layer(\d+)\.(.+)", name):
+        inside = branch[2]
+        if in_block := re.fullmatch(r"(\d+)\.(\w+)\.(.+)", inside):
+            inside = f"{in_block[1]}.{_IN_BLOCK.get(in_block[2], in_block[2])}.{in_block[3]}"
+        return f"heads.{int(branch[1]) - 1}.{inside}"
+    if final := re.fullmatch(r"fc\.(.+)", name):
+        return f"heads.{n_exits - 1}.2.{final[1]}"
+    return name

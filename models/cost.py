@@ -1,0 +1,56 @@
+"""What each exit costs, measured on the network as it runs rather than typed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.multi_exit import MultiExitNet
+
+
+@dataclass(frozen=True)
+class ExitCosts:
+    """Cost of one image per exit taken, exit 1 first.
+
+    Attributes:
+        mmacs: 10^6 multiply-accumulates of everything that ran up to that exit, every head on the way included.
+        mflops_paper: the figure of "Triple Wins" (table 1): convolution multiply-accumulates / 2^20 of the
+            backbone up to that exit plus that exit's head alone. For comparison with the paper only.
+    """
+
+    mmacs: tuple[float, ...]
+    mflops_paper: tuple[float, ...]
+
+
+def measure_costs(model: MultiExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
+    """Count the multiply-accumulates of every stage and head on one image of ``input_shape``.
+
+    Counted at the dispatcher: functional calls are seen as well as modules.
+    """
+    mmacs, mflops_paper = [], []
+    so_far = backbone_convolutions = 0
+    features = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for stage, head in zip(model.stages, model.heads, strict=True):
+            features, stage_macs, stage_convolutions = _count(stage, features)
+            _, head_macs, head_convolutions = _count(head, features)
+            so_far += stage_macs + head_macs
+            backbone_convolutions += stage_convolutions
+            mmacs.append(so_far / 1e6)
+            mflops_paper.append((backbone_convolutions + head_convolutions) / 2**20)
+    model.train(was_training)
+    return ExitCosts(tuple(mmacs), tuple(mflops_paper))
+
+
+def _count(module: nn.Module, x: Tensor) -> tuple[Tensor, int, int]:
+    """The module's output, its multiply-accumulates, and those of its convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        out: Tensor = module(x)
+    by_operator = counter.get_flop_counts().get("Global", {})
+    convolutions = sum(flops for operator, flops in by_operator.items() if "convolution" in str(operator))
+    return out, counter.get_total_flops() // 2, convolutions // 2

@@ -1,0 +1,100 @@
+"""Exit policies: which exit each input takes, decided from the logits seen so far."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Policy(ABC):
+    """Maps the logits of all exits to the index of the exit taken: the first whose gate opens, else the last."""
+
+    @abstractmethod
+    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
+        """Whether each input leaves at exit ``k`` (0-based) given its logits ``(B, classes)`` there: ``(B,)`` bool."""
+
+    @abstractmethod
+    def check(self, n_exits: int) -> None:
+        """Raise ``ValueError`` if this policy cannot run on a network of ``n_exits`` exits."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Index ``(B,)`` (0-based, int64) of the exit taken, from the logits ``(K, B, classes)`` of all exits."""
+        n_exits = len(logits)
+        self.check(n_exits)
+        taken = torch.full((logits.shape[1],), n_exits - 1, dtype=torch.int64, device=logits.device)
+        for k in reversed(range(n_exits - 1)):
+            taken[self.leaves(logits[k], k)] = k
+        return taken
+
+
+def deployed_logits(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
+    """Logits ``(B, classes)`` at the exit taken, and that exit's index ``(B,)``, from all logits ``(K, B, classes)``."""
+    taken = policy(logits)
+    return logits[taken, torch.arange(logits.shape[1], device=logits.device)], taken
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of the softmax over the last dimension, ``-sum p log(p + 1e-5)`` as in the released code."""
+    p = torch.softmax(logits, dim=-1)
+    return -(p * torch.log(p + 1e-5)).sum(-1)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Largest softmax probability over the last dimension."""
+    return torch.softmax(logits, dim=-1).amax(-1)
+
+
+@dataclass(frozen=True)
+class _Thresholds(Policy):
+    """A policy with one threshold per exit but the last.
+
+    Attributes:
+        thresholds: K - 1 numbers, infinities allowed.
+        calibration: digest of the data and procedure that set the thresholds; None when typed in.
+    """
+
+    thresholds: tuple[float, ...]
+    calibration: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "thresholds", tuple(float(t) for t in self.thresholds))
+        if any(math.isnan(t) for t in self.thresholds):
+            raise ValueError("a threshold is NaN")
+
+    def check(self, n_exits: int) -> None:
+        if len(self.thresholds) != n_exits - 1:
+            raise ValueError(f"a network of {n_exits} exits needs {n_exits - 1} thresholds, got {len(self.thresholds)}")
+
+
+@dataclass(frozen=True)
+class EntropyPolicy(_Thresholds):
+    """Leave at the first exit whose softmax entropy (nats) is below its threshold (Triple Wins, section 3.1)."""
+
+    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
+        return entropy(logits_k) < self.thresholds[k]
+
+
+@dataclass(frozen=True)
+class ConfidencePolicy(_Thresholds):
+    """Leave at the first exit whose largest softmax probability is above its threshold (MSDNet, ICLR 2018)."""
+
+    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
+        return confidence(logits_k) > self.thresholds[k]
+
+
+@dataclass(frozen=True)
+class FixedExit(Policy):
+    """Always leave at one exit; ``exit`` is 1-based, as users count."""
+
+    exit: int
+
+    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
+        return torch.full((len(logits_k),), k == self.exit - 1, device=logits_k.device)
+
+    def check(self, n_exits: int) -> None:
+        if not 1 <= self.exit <= n_exits:
+            raise ValueError(f"exit {self.exit} is outside 1..{n_exits}")

@@ -1,0 +1,98 @@
+"""The registry of evaluated networks: a decorator, a card each, and lookups that suggest the near miss."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+
+from models.multi_exit import MultiExitNet
+
+PAPER_RDI = (
+    'Hu, Chen, Wang & Wang, "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together '
+    'by Enabling Input-Adaptive Inference", ICLR 2020'
+)
+
+_DEFINING_MODULES = ("models.smallcnn", "models.resnet", "models.mobilenet")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a registered architecture without building it.
+
+    Attributes:
+        name: the name typed on the command line, that of the registering function.
+        summary: one line for listings.
+        dataset: the dataset that the paper trains it on.
+        input_shape: ``(C, H, W)``.
+        paper: where the architecture comes from.
+        licence: licence of this implementation.
+        build: makes the network with fresh weights.
+    """
+
+    name: str
+    summary: str
+    dataset: str
+    input_shape: tuple[int, int, int]
+    paper: str
+    licence: str
+    build: Callable[[], MultiExitNet]
+
+
+class UnknownName(LookupError):
+    """A name that is not registered; the message holds the near misses and all that is allowed."""
+
+    def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
+        names = sorted(allowed)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+_cards: dict[str, ModelCard] = {}
+
+
+def register(
+    *, dataset: str, input_shape: tuple[int, int, int], paper: str, licence: str = "MIT"
+) -> Callable[[Callable[[], MultiExitNet]], Callable[[], MultiExitNet]]:
+    """Register the decorated builder under its function name.
+
+    Raises:
+        ValueError: if the name is taken, or the builder has no docstring to list it by.
+    """
+
+    def decorate(build: Callable[[], MultiExitNet]) -> Callable[[], MultiExitNet]:
+        name = build.__name__
+        if name in _cards:
+            raise ValueError(f"model {name!r} is already registered")
+        if not build.__doc__:
+            raise ValueError(f"model {name!r} needs a one-line docstring")
+        summary = build.__doc__.strip().splitlines()[0]
+        _cards[name] = ModelCard(name, summary, dataset, input_shape, paper, licence, build)
+        return build
+
+    return decorate
+
+
+def model_names() -> list[str]:
+    """All registered names, in the order of registration."""
+    _import_definitions()
+    return list(_cards)
+
+
+def model_card(name: str) -> ModelCard:
+    """The card of a registered model.
+
+    Raises:
+        UnknownName: with suggestions.
+    """
+    _import_definitions()
+    if name not in _cards:
+        raise UnknownName("model", name, _cards)
+    return _cards[name]
+
+
+def _import_definitions() -> None:
+    for module in _DEFINING_MODULES:
+        import_module(module)

@@ -1,0 +1,111 @@
+"""RDI-ResNet-38/74/110/152 for CIFAR-10 and the same backbones without branches.
+
+Architecture: Hu, Chen, Wang & Wang, "Triple Wins" (ICLR 2020), section 4 and appendix.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from models.blocks import BasicBlock, conv_bn
+from models.multi_exit import MultiExitNet, without_branches
+from models.registry import PAPER_RDI, register
+
+GROUP_CHANNELS = (16, 32, 64)
+
+
+def branch_blocks(blocks_per_group: int) -> tuple[int, int]:
+    """The two blocks of each group, counted from 0, behind which a branch leaves."""
+    return blocks_per_group // 4, 3 * blocks_per_group // 4
+
+
+def rdi_resnet(blocks_per_group: int) -> MultiExitNet:
+    """A CIFAR ResNet of ``6 * blocks_per_group + 2`` layers with two branches per group: seven exits."""
+    stages: list[nn.Module] = []
+    stage: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(*conv_bn(3, 16, 3, padding=1), nn.ReLU()))
+    c_in = GROUP_CHANNELS[0]
+    for group, channels in enumerate(GROUP_CHANNELS):
+        for block in range(blocks_per_group):
+            stride = 2 if group > 0 and block == 0 else 1
+            stage[f"group{group}_block{block}"] = BasicBlock(c_in, channels, stride)
+            c_in = channels
+            if block in branch_blocks(blocks_per_group):
+                stages.append(nn.Sequential(stage))
+                stage = OrderedDict()
+    stages.append(nn.Sequential(stage))
+    heads = [*(_convolutional_head() for _ in range(2)), *(_block_head() for _ in range(2)), *(_linear_head() for _ in range(3))]
+    return MultiExitNet(stages, heads)
+
+
+def _convolutional_head() -> nn.Module:
+    return nn.Sequential(
+        nn.MaxPool2d(2),
+        *conv_bn(16, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        *conv_bn(64, 32, 3, padding=1),
+        nn.AvgPool2d(8),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+
+
+def _block_head() -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(2), BasicBlock(32, 32), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(32, 10))
+
+
+def _linear_head() -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
+
+
+_cifar = register(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
+
+
+@_cifar
+def rdi_resnet38() -> MultiExitNet:
+    """RDI-ResNet-38: 6 blocks per group, 7 exits."""
+    return rdi_resnet(6)
+
+
+@_cifar
+def rdi_resnet74() -> MultiExitNet:
+    """RDI-ResNet-74: 12 blocks per group, 7 exits."""
+    return rdi_resnet(12)
+
+
+@_cifar
+def rdi_resnet110() -> MultiExitNet:
+    """RDI-ResNet-110: 18 blocks per group, 7 exits."""
+    return rdi_resnet(18)
+
+
+@_cifar
+def rdi_resnet152() -> MultiExitNet:
+    """RDI-ResNet-152: 25 blocks per group, 7 exits."""
+    return rdi_resnet(25)
+
+
+@_cifar
+def resnet38() -> MultiExitNet:
+    """ResNet-38: the backbone of RDI-ResNet-38 without branches."""
+    return without_branches(rdi_resnet(6))
+
+
+@_cifar
+def resnet74() -> MultiExitNet:
+    """ResNet-74: the backbone of RDI-ResNet-74 without branches."""
+    return without_branches(rdi_resnet(12))
+
+
+@_cifar
+def resnet110() -> MultiExitNet:
+    """ResNet-110: the backbone of RDI-ResNet-110 without branches."""
+    return without_branches(rdi_resnet(18))
+
+
+@_cifar
+def resnet152() -> MultiExitNet:
+    """ResNet-152: the backbone of RDI-ResNet-152 without branches."""
+    return without_branches(rdi_resnet(25))

@@ -1,0 +1,53 @@
+"""One canonical description for every frozen data class: test id, JSON and cache key are one object."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+JSONValue = None | bool | int | float | str | list[Any] | dict[str, Any]
+
+
+def describe(value: Any) -> JSONValue:
+    """Turn a frozen data class (nested, with tuples) into plain JSON values.
+
+    A data class becomes ``{"type": class name, field: value, ...}``; a class attribute
+    ``version``, bumped by hand when behaviour changes, is included so that stored results of
+    an older behaviour are never mistaken for new ones.
+
+    Raises:
+        TypeError: for anything that has no canonical JSON form.
+        ValueError: for a float that JSON cannot hold (NaN).
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        described: dict[str, Any] = {"type": type(value).__name__}
+        version = getattr(type(value), "version", None)
+        if version is not None:
+            described["version"] = version
+        for field in dataclasses.fields(value):
+            described[field.name] = describe(getattr(value, field.name))
+        return described
+    if isinstance(value, (tuple, list)):
+        return [describe(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, float):
+        if math.isnan(value):
+            raise ValueError("NaN has no canonical description")
+        return value if math.isfinite(value) else repr(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"no canonical description for {type(value).__name__}")
+
+
+def canonical_json(value: Any) -> str:
+    """The one textual form of a description: sorted keys, no white space."""
+    return json.dumps(describe(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -1,0 +1,182 @@
+"""Weight files: safetensors beside a small JSON card, found by model, dataset and training, checked by digest.
+
+Two folders hold them: ``models/weights`` (shipped) and the user's own, named by the environment
+variable ``EXITBENCH_WEIGHTS`` (default ``~/.local/share/exitbench/weights``), where imported and
+freshly trained weights go. A card in the user's folder comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from models.whole_file import write_whole
+
+SHIPPED = Path(__file__).parent / "weights"
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class WeightsError(ValueError):
+    """A weight file or card that cannot be used; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class WeightsCard:
+    """What is known of one weight file.
+
+    Attributes:
+        model: registered name of the architecture.
+        dataset: dataset it was trained on.
+        training: short name of the training (``average``, ``standard``, ``authors``); part of the file name.
+        sha256: digest of the safetensors file.
+        source: where it comes from: the command, or the imported file and its digest.
+        policy: the exit policy it is deployed with, as written on the command line; None to calibrate one.
+        calibration: digest of the data and procedure that gave the policy.
+        details: recipe, seed, versions, measured numbers: whatever the maker records.
+    """
+
+    model: str
+    dataset: str
+    training: str
+    sha256: str
+    source: str
+    policy: str | None = None
+    calibration: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending."""
+        return f"{self.model}-{self.dataset}-{self.training}"
+
+
+def user_weights() -> Path:
+    """The user's own weights folder."""
+    default = Path.home() / ".local" / "share" / "exitbench" / "weights"
+    return Path(os.environ.get("EXITBENCH_WEIGHTS") or default)
+
+
+def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
+    """Every card found with its safetensors path; the user's first, then the shipped; optionally of one model.
+
+    Raises:
+        WeightsError: for a card that is not readable, naming the file.
+    """
+    found: dict[str, tuple[WeightsCard, Path]] = {}
+    for folder in (user_weights(), SHIPPED):
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            card = _read_card(path)
+            if model is None or card.model == model:
+                found.setdefault(card.stem, (card, path.with_suffix(".safetensors")))
+    return list(found.values())
+
+
+def find_weights(model: str, dataset: str, training: str | None = None) -> tuple[WeightsCard, Path]:
+    """The weights of a model for a dataset; the first known when ``training`` is not given.
+
+    Raises:
+        WeightsError: none such; says what there is.
+    """
+    known = known_weights(model)
+    for card, path in known:
+        if card.dataset == dataset and training in (None, card.training):
+            return card, path
+    have = ", ".join(f"{card.dataset} ({card.training})" for card, _ in known) or "none at all"
+    wanted = dataset if training is None else f"{dataset} ({training})"
+    raise WeightsError(
+        f"no weights of {model} for {wanted}; there are: {have}. "
+        "Train some with `bench train`, or import the authors' with `bench import-checkpoint`"
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> str:
+    """Fill ``model`` from a safetensors file and return the file's digest.
+
+    Raises:
+        WeightsError: missing, another digest than ``sha256``, not a safetensors file, or of another architecture.
+    """
+    if not path.is_file():
+        raise WeightsError(f"weights file {path} is missing")
+    found = file_sha256(path)
+    if sha256 is not None and found != sha256:
+        raise WeightsError(
+            f"{path} is corrupt or not the registered file: SHA-256 {found[:16]}..., the card says {sha256[:16]}...; "
+            "delete it and restore it from the repository, train it or import it again"
+        )
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from error
+    fill(model, tensors, str(path))
+    return found
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load ``tensors`` into ``model``, naming what does not fit.
+
+    Raises:
+        WeightsError: missing or unexpected names, or other shapes, with up to three of each.
+    """
+    wanted = model.state_dict()
+    problems = []
+    if missing := [name for name in wanted if name not in tensors]:
+        problems.append(f"missing {_some(missing)}")
+    if unexpected := [name for name in tensors if name not in wanted]:
+        problems.append(f"unexpected {_some(unexpected)}")
+    other_shape = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if other_shape:
+        problems.append(f"other shapes: {_some(other_shape)}")
+    if problems:
+        raise WeightsError(f"{source} holds the weights of another architecture: {'; '.join(problems)}")
+    model.load_state_dict(dict(tensors))
+
+
+def save_weights(model: nn.Module, folder: Path, card: WeightsCard) -> tuple[WeightsCard, Path]:
+    """Write ``model`` and its card into ``folder``; the card returned carries the file's digest.
+
+    Each file appears whole or not at all.
+    """
+    for part in (card.model, card.dataset, card.training):
+        if not _SAFE_NAME.fullmatch(part):
+            raise WeightsError(f"{part!r} cannot be part of a file name")
+    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    signed = replace(card, sha256=hashlib.sha256(content).hexdigest())
+    path = folder / f"{card.stem}.safetensors"
+    write_whole(path, content)
+    write_whole(path.with_suffix(".json"), (json.dumps(asdict(signed), indent=2) + "\n").encode())
+    return signed, path
+
+
+def _read_card(path: Path) -> WeightsCard:
+    try:
+        card = WeightsCard(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path} is not a readable weights card ({error})") from error
+    if card.stem != path.stem:
+        raise WeightsError(f"{path} describes {card.stem}; a card has the name of what it describes")
+    return card
+
+
+def _some(names: list[str], n: int = 3) -> str:
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more
