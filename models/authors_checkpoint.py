@@ -32,7 +32,9 @@ def import_checkpoint(path: Path, model: MultiExitNet) -> str:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and more for bad files
-        raise WeightsError(f"{path} is not a readable torch checkpoint ({str(error).splitlines()[0]})") from error
+        raise WeightsError(
+            f"{path} is not a readable torch checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from error
     state = loaded.get("state_dict") if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no 'state_dict' of tensors")

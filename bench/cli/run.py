@@ -77,6 +77,8 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     from models.registry import UnknownName
 
     names = [name.strip() for text in attacks for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
     console = Console(stderr=True)
     store = Store(results / "store")
     prepared = prepare(Request(**asked))

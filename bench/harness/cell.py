@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -95,8 +93,8 @@ class Cell:
                 raise BadCell(f"it is cell {found[1]} of schema {found[0]}")
             cell = Cell(key=key, header=header, **arrays)
             cell._check_shapes()
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadCell(str(error)) from error
+        except Exception as error:
+            raise BadCell(str(error) or type(error).__name__) from error
         return cell
 
     def _check_shapes(self) -> None:

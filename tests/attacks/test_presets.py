@@ -1,0 +1,65 @@
+import pytest
+
+from attacks.autoattack import AutoAttack
+from attacks.best_of import BestOf
+from attacks.objectives import CE, Max, Mean, Objective, Only
+from attacks.pgd import PGD
+from attacks.presets import FORMS, Settings, expand
+from attacks.regions import Ball
+from models.policies import FixedExit
+from models.registry import UnknownName
+
+SETTINGS = Settings(Ball("Linf", 0.1), steps=4, step_size=0.025)
+
+
+def names(*wanted, n_exits=3):
+    return expand(wanted, n_exits, SETTINGS, FixedExit(n_exits))
+
+
+def test_all_is_the_whole_matrix():
+    attacks, skipped = names("all")
+    assert list(attacks) == ["single:1", "single:2", "single:3", "average", "max", "max_average", "average_max", "autoattack"]
+    assert not skipped
+
+
+def test_definitions_are_those_of_the_design():
+    attacks, _ = names("all")
+    pgd = {over: PGD(Objective(CE(), over), SETTINGS.region, 4, 0.025) for over in (Only(1), Only(2), Only(3), Mean(), Max())}
+    singles = tuple(pgd[Only(k)] for k in (1, 2, 3))
+    assert attacks["single:2"] == pgd[Only(2)]
+    assert attacks["average"] == pgd[Mean()]
+    assert attacks["max"] == pgd[Max()]
+    assert attacks["max_average"] == BestOf(singles, Objective(CE(), Mean()))
+    starts = [PGD(Objective(CE(), Mean()), SETTINGS.region, 4, 0.025, start=start) for start in ("random", *singles)]
+    assert attacks["average_max"] == BestOf(tuple(starts), Objective(CE(), Max()))
+    assert attacks["autoattack"] == AutoAttack(SETTINGS.region, FixedExit(3))
+
+
+def test_on_one_exit_the_forms_are_skipped_with_the_reason():
+    attacks, skipped = names("all", n_exits=1)
+    assert list(attacks) == ["single:1", "autoattack"]
+    assert {s.name for s in skipped} == {"average", "max", "max_average", "average_max"}
+    assert "one exit" in skipped[0].reason
+
+
+def test_on_one_exit_a_form_asked_for_alone_still_attacks():
+    attacks, skipped = names("average", n_exits=1)
+    assert list(attacks) == ["single:1"]
+    assert len(skipped) == 1
+
+
+def test_every_form_listed_can_be_built():
+    for form in FORMS:
+        attacks, _ = names(form.replace(":k", ":2"))
+        assert attacks
+
+
+@pytest.mark.parametrize("name", ["single:0", "single:4", "single:x", "autoattack:9"])
+def test_an_exit_the_model_has_not_is_refused(name):
+    with pytest.raises(ValueError, match=r"exits are 1\.\.3"):
+        names(name)
+
+
+def test_an_unknown_name_brings_suggestions():
+    with pytest.raises(UnknownName, match="did you mean 'average'"):
+        names("averag")

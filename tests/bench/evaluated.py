@@ -1,0 +1,77 @@
+"""A toy evaluation, from plan to verdicts, in memory and milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from attacks.presets import Settings
+from attacks.regions import Ball
+from bench.data.split import Split
+from bench.harness.plan import Plan, make_plan
+from bench.harness.prepare import Prepared
+from bench.harness.run import Outcome, Runner
+from bench.harness.store import Store
+from bench.harness.victim import Victim
+from bench.record import write_record
+from bench.verdicts import Evaluation, evaluations
+from models.cost import measure_costs
+from models.policies import EntropyPolicy, Policy
+from tests.toys import small_convolutional
+
+FORMS = ("single", "average", "max", "max_average", "average_max")
+NET = small_convolutional(3)
+SETTINGS = Settings(Ball("Linf", 0.15), steps=3, step_size=0.06)
+
+
+def toy_policy() -> Policy:
+    """Thresholds that send the toy's inputs to every exit."""
+    from models.calibration import equal_share
+
+    split = toy_split()
+    return equal_share(NET(split.batch(0, len(split)).x))
+
+
+def toy_split(n: int = 70) -> Split:
+    """Noise that the toy classifies, with one label in five wrong."""
+    generator = np.random.RandomState(0)
+    images = generator.rand(n, 1, 4, 4).astype(np.float32)
+    labels = NET(torch.from_numpy(images))[-1].argmax(-1).numpy()
+    labels[::5] = (labels[::5] + 1) % 5
+    return Split("digits", "test", images, labels, 5, "toy")
+
+
+def prepared(policy: Policy | None = None, n: int = 70, name: str = "toy") -> Prepared:
+    policy = policy or EntropyPolicy((1.45, 1.45))
+    costs = measure_costs(NET, (1, 4, 4))
+    victim = Victim(name, NET, "none", "0" * 64, "a test", policy, costs)
+    return Prepared(victim, toy_split(), n, SETTINGS, None)
+
+
+def plan_of(ready: Prepared, store: Store, names: Sequence[str] = FORMS, seed: int = 0) -> Plan:
+    victim = ready.victim
+    return make_plan(
+        names, ready.split, ready.n, victim.model.n_exits, ready.settings, victim.policy, victim.weights, seed, store
+    )
+
+
+def evaluate(
+    folder: Path, names: Sequence[str] = FORMS, ready: Prepared | None = None, seed: int = 0
+) -> tuple[list[Outcome], Store]:
+    """Run the missing cells of an evaluation of the toy and tell what became of each."""
+    ready = ready or prepared()
+    store = Store(folder)
+    plan = plan_of(ready, store, names, seed)
+    write_record(ready, plan, seed, store)
+    outcomes: list[Outcome] = []
+    runner = Runner(ready.victim, ready.settings.region, seed, ready.split.dataset, store)
+    runner.run(plan, lambda _: None, outcomes.append)
+    return outcomes, store
+
+
+def only_evaluation(store: Store) -> Evaluation:
+    (evaluation,) = evaluations(store)
+    return evaluation

@@ -1,0 +1,102 @@
+import csv
+import hashlib
+import io
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from bench.report.csv_file import to_csv
+from bench.report.html import to_html
+from bench.report.pareto import Point, draw, pareto_front, points, to_bytes
+from bench.report.table import COLUMNS, leaderboard
+from bench.report.terminal import summary
+from bench.report.write import boards, write_reports
+from bench.verdicts import evaluations
+from tests.bench.evaluated import FORMS, evaluate, only_evaluation, prepared
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    return evaluate(folder / "store", FORMS)[1]
+
+
+def hashes(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_reports_are_the_same_bytes_every_time(store, tmp_path):
+    write_reports(evaluations(store), tmp_path / "a")
+    first = hashes(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    write_reports(evaluations(store), tmp_path / "a")
+    assert hashes(tmp_path / "a") == first
+    name = "digits-Linf-0.15"
+    assert set(first) == {f"leaderboards/{name}.csv", f"plots/{name}.png", f"plots/{name}.svg", "index.html"}
+
+
+def test_the_csv_is_tidy_and_agrees_with_the_verdicts(store):
+    evaluation = only_evaluation(store)
+    table = pd.read_csv(io.StringIO(to_csv(leaderboard([evaluation]))), dtype={"attack": str})
+    assert list(table.columns) == list(COLUMNS)
+    by_attack = table.set_index("attack")
+    assert by_attack.index.is_unique
+    assert by_attack.loc["none", "accuracy"] == pytest.approx(evaluation.clean.correct.mean(), abs=1e-6)
+    assert by_attack.loc["worst", "accuracy"] == pytest.approx(evaluation.worst.mean(), abs=1e-6)
+    assert by_attack.loc["worst", "accuracy"] == by_attack["accuracy"].min()
+    exits = by_attack.loc["average", "exits_taken"].split()
+    assert sum(map(int, exits)) == evaluation.n
+    assert (table["ci_low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["ci_high"]).all()
+
+
+def test_a_name_cannot_become_a_formula():
+    table = pd.DataFrame({"model": ["=1+1", "@x", "-2", "+a", "-", "fine"]})
+    cells = [row["model"] for row in csv.DictReader(io.StringIO(to_csv(table)))]
+    assert cells == ["'=1+1", "'@x", "'-2", "'+a", "-", "fine"]
+
+
+def test_the_page_needs_nothing_but_itself_and_escapes_names(tmp_path):
+    name = "<script>alert(1)</script>"
+    _, hostile = evaluate(tmp_path, ["average"], prepared(name=name))
+    found = boards(evaluations(hostile))
+    page = to_html(found, dict.fromkeys(found, b"png"))
+    assert name not in page and "&lt;script&gt;alert(1)" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "@import" not in page and "url(" not in page
+
+
+def test_an_empty_store_makes_an_honest_page(tmp_path):
+    write_reports([], tmp_path)
+    assert "Nothing has been evaluated yet" in (tmp_path / "index.html").read_text()
+
+
+def test_the_front_holds_what_nothing_beats():
+    def point(mmacs, share):
+        return Point("x", mmacs, share, 0, 1, True)
+
+    front = pareto_front([point(3, 0.5), point(1, 0.2), point(2, 0.6), point(4, 0.9), point(1, 0.1)])
+    assert [(p.mmacs, p.share) for p in front] == [(1, 0.2), (2, 0.6), (4, 0.9)]
+
+
+def test_plots_show_every_evaluation_with_its_interval(store):
+    evaluation = only_evaluation(store)
+    (clean,), (worst,) = points([evaluation], "clean"), points([evaluation], "worst")
+    assert clean.mmacs == worst.mmacs == pytest.approx(evaluation.mean_cost(evaluation.clean))
+    assert worst.low < worst.share < worst.high
+    figure = draw([evaluation], "title")
+    assert to_bytes(figure, "png").startswith(b"\x89PNG")
+    assert b"<svg" in to_bytes(figure, "svg")
+
+
+def test_the_terminal_summary_shows_the_headline(store):
+    from rich.console import Console
+
+    evaluation = only_evaluation(store)
+    console = Console(file=io.StringIO(), width=100, record=True)
+    console.print(summary(evaluation, ["average", "max_average"]))
+    text = console.export_text()
+    assert f"{100 * evaluation.worst.mean():.2f}" in text
+    assert "worst case" in text and "max_average" in text and "these included" in text

@@ -1,0 +1,242 @@
+"""From plan to cells: resuming, errors, and cells that prove their verdicts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from attacks import presets
+from attacks.base import Attack
+from attacks.best_of import BestOf
+from attacks.noise import Noise
+from bench.harness.cell import SLICE
+from bench.harness.store import Store
+from bench.verdicts import evaluations
+from models.spec import canonical_json
+from tests.bench.evaluated import FORMS, NET, SETTINGS, evaluate, only_evaluation, plan_of, prepared, toy_policy, toy_split
+
+
+def contents(store: Store) -> dict[str, tuple[bytes, ...]]:
+    """What is in the cells, provenance apart."""
+    found = {}
+    for path in (store.root / "cells").rglob("*.npz"):
+        cell = store.read(path.stem)
+        found[path.stem] = tuple(getattr(cell, name).tobytes() for name in ("logits", "passes", "broken_rows", "counterexamples"))
+    return found
+
+
+def test_a_second_run_does_nothing(tmp_path):
+    first, store = evaluate(tmp_path)
+    before = contents(store)
+    second, _ = evaluate(tmp_path)
+    assert len(first) == len(before) and all(outcome.error is None for outcome in first)
+    assert second == []
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("survivors", range(0, 42, 6))
+def test_a_run_resumed_anywhere_ends_the_same(tmp_path, survivors):
+    """Whichever cells survive, the rest come out as in an unbroken run, passes included."""
+    _, whole = evaluate(tmp_path / "whole")
+    wanted = contents(whole)
+    _, store = evaluate(tmp_path / "broken")
+    paths = sorted((store.root / "cells").rglob("*.npz"))
+    for path in paths[survivors % len(paths) :: 3]:
+        path.unlink()
+    evaluate(tmp_path / "broken")
+    assert contents(store) == wanted
+
+
+def test_a_larger_n_finds_the_whole_slices_of_a_smaller_done(tmp_path):
+    small, _ = evaluate(tmp_path, ["average"], prepared(n=SLICE))
+    large, _ = evaluate(tmp_path, ["average"], prepared(n=70))
+    assert len(small) == 2  # clean and average
+    assert len(large) == 2 * 2  # two more slices of each
+
+
+def test_other_names_share_the_cells_they_have_in_common(tmp_path):
+    evaluate(tmp_path, ["single"])
+    outcomes, _ = evaluate(tmp_path, ["max_average"])
+    assert {outcome.cell.name for outcome in outcomes} == {"max_average"}
+
+
+def test_counterexamples_prove_the_verdicts_without_the_attack(tmp_path):
+    """Every broken sample is re-scored from the stored image alone, and lies in the ball."""
+    evaluate(tmp_path)
+    split, ball = toy_split(), SETTINGS.region
+    evaluation = only_evaluation(Store(tmp_path))
+    store, shown = Store(tmp_path), 0
+    for attack in evaluation.record["attacks"]:
+        for key in attack["keys"]:
+            cell = store.read(key)
+            x = torch.from_numpy(split.images[cell.indices])
+            images = dict(zip(cell.broken_rows.tolist(), torch.from_numpy(cell.counterexamples), strict=False))
+            wrong_somewhere = (cell.logits.argmax(-1) != cell.labels).any(0)
+            if attack["name"] == "none":
+                assert not images
+                continue
+            assert set(images) == set(np.flatnonzero(wrong_somewhere))
+            for row, image in images.items():
+                torch.testing.assert_close(NET(image[None])[:, 0], torch.from_numpy(cell.logits[:, row]), atol=1e-5, rtol=1e-5)
+                assert ball.distance(image[None], x[row][None]).item() <= ball.eps + 1e-6
+                shown += 1
+    assert shown > 100
+
+
+def test_a_derived_selection_is_what_the_attack_itself_returns(tmp_path):
+    """``max_average`` from stored logits equals running it from scratch, and costs no pass of its own."""
+    _, store = evaluate(tmp_path, ["max_average"], prepared(n=SLICE))
+    plan = plan_of(prepared(n=SLICE), store, ["max_average"])
+    (planned,) = (cell for cell in plan.cells if isinstance(cell.attack, BestOf))
+    cell = store.read(planned.key)
+    x_adv = planned.attack(NET, planned.batch.x, planned.batch.y, noise=Noise(0, planned.batch.indices))
+    torch.testing.assert_close(torch.from_numpy(cell.logits), NET(x_adv), atol=1e-5, rtol=1e-5)
+    for row, image in zip(cell.broken_rows, cell.counterexamples, strict=True):
+        assert np.array_equal(image, x_adv[row].numpy())
+    singles = [store.read(other.key).passes for other in plan.cells if other.name.startswith("single")]
+    assert (cell.passes == np.sum(singles, axis=0)).all()
+
+
+def test_passes_are_those_of_the_attack_on_its_own(tmp_path):
+    _, store = evaluate(tmp_path, FORMS, prepared(n=SLICE))
+    evaluation = only_evaluation(store)
+    found = {attack.name: attack.backwards for attack in evaluation.attacks}
+    steps = SETTINGS.steps
+    assert found["single:2"] == found["average"] == found["max"] == steps
+    assert found["max_average"] == 3 * steps
+    assert found["average_max"] == steps + 3 * 2 * steps
+
+
+@dataclass(frozen=True)
+class Crashes(Attack):
+    def propose(self, model, x, y, *, noise, candidates):
+        raise RuntimeError("boom")
+
+
+@dataclass(frozen=True)
+class Leaves(Attack):
+    by: float = 1e-3
+
+    def propose(self, model, x, y, *, noise, candidates):
+        return (x + SETTINGS.region.eps + self.by).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Boasts(Attack):
+    """Returns the clean image and calls itself successful: judged by nobody but the harness, it breaks nothing."""
+
+    claims_success: bool = True
+
+    def propose(self, model, x, y, *, noise, candidates):
+        return x
+
+
+def with_attack(monkeypatch, attack):
+    build = presets._build
+
+    def patched(name, *rest):
+        return attack if name == "planted" else build(name, *rest)
+
+    monkeypatch.setattr(presets, "_build", patched)
+
+
+@pytest.mark.parametrize(("attack", "why"), [(Crashes(), "RuntimeError: boom"), (Leaves(), "leave the Linf ball")])
+def test_an_attack_that_fails_is_an_error_and_neither_robust_nor_broken(tmp_path, monkeypatch, attack, why):
+    with_attack(monkeypatch, attack)
+    outcomes, store = evaluate(tmp_path, ["average", "planted"])
+    failed = [outcome for outcome in outcomes if outcome.error]
+    assert {outcome.cell.name for outcome in failed} == {"planted"} and why in failed[0].error
+    evaluation = only_evaluation(store)
+    assert [result.name for result in evaluation.attacks] == ["average"]
+    assert why in evaluation.unfinished["planted"]
+    again, _ = evaluate(tmp_path, ["average", "planted"])
+    assert {outcome.cell.name for outcome in again} == {"planted"}, "failures are tried again, nothing else is"
+
+
+def test_an_attack_that_boasts_breaks_nothing(tmp_path, monkeypatch):
+    with_attack(monkeypatch, Boasts())
+    _, store = evaluate(tmp_path, ["planted"])
+    evaluation = only_evaluation(store)
+    assert (evaluation.worst == evaluation.clean.correct).all()
+
+
+def test_a_selection_whose_child_fails_fails_and_says_why(tmp_path, monkeypatch):
+    singles = (Crashes(), Boasts())
+    with_attack(monkeypatch, BestOf(singles, presets.Objective(presets.CE(), presets.Mean())))
+    outcomes, _ = evaluate(tmp_path, ["planted"], prepared(n=SLICE))
+    errors = {outcome.cell.name: outcome.error for outcome in outcomes}
+    assert "did not finish" in errors["planted"] and "boom" in errors["planted[1]"] and errors["planted[2]"] is None
+
+
+def test_a_damaged_cell_is_computed_again(tmp_path):
+    _, store = evaluate(tmp_path, ["average"])
+    wanted = contents(store)
+    path = sorted((tmp_path / "cells").rglob("*.npz"))[0]
+    path.write_bytes(path.read_bytes()[:-20])
+    outcomes, _ = evaluate(tmp_path, ["average"])
+    assert len(outcomes) == 1
+    assert contents(store) == wanted
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    _, store = evaluate(tmp_path_factory.mktemp("store"), FORMS, prepared(policy=toy_policy()))
+    return only_evaluation(store)
+
+
+class TestVerdicts:
+    def test_the_toy_is_worth_judging(self, evaluation):
+        assert 0 < evaluation.worst.sum() < evaluation.clean.correct.sum() < evaluation.n
+        assert min(evaluation.exit_counts(evaluation.clean)) > 0
+
+    def test_the_worst_case_is_at_most_every_attack(self, evaluation):
+        for attack in evaluation.attacks:
+            assert (evaluation.worst <= evaluation.robust(attack)).all()
+
+    def test_the_worst_case_is_the_conjunction(self, evaluation):
+        survived = [evaluation.robust(attack) for attack in evaluation.attacks]
+        assert (evaluation.worst == np.logical_and.reduce(survived)).all()
+
+    def test_what_broke_a_sample_is_named(self, evaluation):
+        broken_by = evaluation.broken_by()
+        by_name = {attack.name: attack for attack in evaluation.attacks}
+        for row, name in enumerate(broken_by):
+            assert (name is None) == evaluation.worst[row]
+            if name == "none":
+                assert not evaluation.clean.correct[row]
+            elif name:
+                assert not by_name[name].correct[row]
+
+    def test_another_policy_is_judged_from_the_same_cells(self, tmp_path):
+        from models.policies import FixedExit
+
+        evaluate(tmp_path, ["single", "average"])
+        outcomes, store = evaluate(tmp_path, ["single", "average"], prepared(policy=FixedExit(1)))
+        assert outcomes == [], "no new gradients for a new policy"
+        assert len(evaluations(store)) == 2
+
+    def test_another_seed_joins_the_same_worst_case(self, tmp_path):
+        evaluate(tmp_path, ["average"])
+        alone = only_evaluation(Store(tmp_path)).worst
+        evaluate(tmp_path, ["average"], seed=1)
+        both = only_evaluation(Store(tmp_path))
+        assert sorted(attack.seed for attack in both.attacks) == [0, 1]
+        assert (both.worst <= alone).all()
+
+
+def test_plan_order_has_children_first(tmp_path):
+    plan = plan_of(prepared(n=SLICE), Store(tmp_path), ["average_max"])
+    place = {canonical_json(cell.attack): i for i, cell in enumerate(plan.cells)}
+    for cell in plan.cells:
+        for child in cell.attack.children if isinstance(cell.attack, BestOf) else ():
+            assert place[canonical_json(child)] < place[canonical_json(cell.attack)]
+
+
+def test_noise_is_the_samples_own(tmp_path):
+    """Cells of the second slice are what the attack computes on these samples alone."""
+    _, store = evaluate(tmp_path, ["average"])
+    plan = plan_of(prepared(), store, ["average"])
+    second = [cell for cell in plan.cells if cell.name == "average"][1]
+    x_adv = second.attack(NET, second.batch.x, second.batch.y, noise=Noise(0, second.batch.indices))
+    torch.testing.assert_close(torch.from_numpy(store.read(second.key).logits), NET(x_adv), atol=1e-5, rtol=1e-5)

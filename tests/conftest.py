@@ -1,0 +1,54 @@
+"""Fixtures: the data directory where there is one, weights folders of the test's own, quiet randomness."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's own weights, nor another test's random state."""
+    monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path / "no-weights"))
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The data directory named by EXITBENCH_DATA; tests on real CIFAR-10 and MNIST are skipped without it."""
+    folder = os.environ.get("EXITBENCH_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs real data: EXITBENCH_DATA names no data directory")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir(data_dir: Path) -> Path:
+    if not (data_dir / "cifar10-lossless" / "test.parquet").is_file():
+        pytest.skip("needs cifar10-lossless in the data directory")
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(data_dir: Path) -> Path:
+    if not (data_dir / "mnist" / "MNIST" / "raw").is_dir():
+        pytest.skip("needs mnist/MNIST/raw in the data directory")
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def authors_checkpoint(data_dir: Path) -> Path:
+    """The released checkpoint, looked for in the data directory and in ``weights`` beside it."""
+    name = "triplewins_cifar10_resnet38_checkpoint_60000.pth.tar"
+    for folder in (data_dir, data_dir.parent / "weights"):
+        if (folder / name).is_file():
+            return folder / name
+    pytest.skip(f"needs the authors' checkpoint {name} in the data directory or in weights/ beside it")

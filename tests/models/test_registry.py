@@ -1,0 +1,85 @@
+"""Conformance: whatever is registered is tested."""
+
+import pytest
+import torch
+
+from models.cost import measure_costs
+from models.multi_exit import MultiExitNet
+from models.registry import UnknownName, model_card, model_names, register
+from models.views import DeployedView, ExitView
+
+EXPECTED = {
+    *("rdi_smallcnn", "smallcnn", "rdi_mobilenetv2", "rdi_mobilenetv2_075", "mobilenetv2", "mobilenetv2_075"),
+    *(f"{kind}resnet{depth}" for kind in ("rdi_", "") for depth in (38, 74, 110, 152)),
+}
+
+
+@pytest.fixture(scope="module", params=model_names())
+def built(request):
+    card = model_card(request.param)
+    return card, card.build().eval()
+
+
+def test_everything_promised_is_registered():
+    assert set(model_names()) == EXPECTED
+
+
+def test_logits_have_the_promised_shape(built):
+    card, net = built
+    x = torch.rand(2, *card.input_shape)
+    with torch.no_grad():
+        logits = net(x)
+    n_exits = 1 if not card.name.startswith("rdi_") else 3 if "smallcnn" in card.name else 7
+    assert logits.shape == (n_exits, 2, 10)
+    assert torch.isfinite(logits).all()
+
+
+def test_views_agree_with_the_network(built):
+    card, net = built
+    x = torch.rand(2, *card.input_shape)
+    with torch.no_grad():
+        logits = net(x)
+        for k in (1, net.n_exits):
+            torch.testing.assert_close(ExitView(net, k)(x), logits[k - 1])
+
+
+def test_each_exit_costs_more_than_the_one_before(built):
+    card, net = built
+    costs = measure_costs(net, card.input_shape)
+    assert list(costs.mmacs) == sorted(costs.mmacs)
+    assert len(costs.mmacs) == len(costs.mflops_paper) == net.n_exits
+    assert costs.mmacs[0] > 0
+
+
+def test_cards_say_where_the_model_comes_from(built):
+    card, _ = built
+    assert card.paper and card.licence and card.summary and card.dataset in ("cifar10", "mnist")
+
+
+def test_plain_nets_are_their_rdi_nets_backbone():
+    for name in model_names():
+        if name.startswith("rdi_"):
+            with_branches, plain = model_card(name).build(), model_card(name.removeprefix("rdi_")).build()
+            backbone = [p.shape for stage in with_branches.stages for p in stage.parameters()]
+            assert [p.shape for stage in plain.stages for p in stage.parameters()] == backbone
+
+
+def test_a_taken_name_is_refused():
+    def rdi_resnet38() -> MultiExitNet:
+        """Taken."""
+        raise NotImplementedError
+
+    with pytest.raises(ValueError, match="already registered"):
+        register(dataset="cifar10", input_shape=(3, 32, 32), paper="-")(rdi_resnet38)
+
+
+def test_an_unknown_name_brings_suggestions():
+    with pytest.raises(UnknownName, match="did you mean 'rdi_resnet38'"):
+        model_card("rdi_resnet83")
+
+
+def test_deployed_view_of_a_registered_net_needs_a_fitting_policy():
+    from models.policies import EntropyPolicy
+
+    with pytest.raises(ValueError, match="6 thresholds"):
+        DeployedView(model_card("rdi_resnet38").build(), EntropyPolicy((0.1,)))
