@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from models.multi_exit import MultiExitNet
+from models.weights import WeightsCard, known_weights
 
 PAPER_RDI = (
     'Hu, Chen, Wang & Wang, "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together '
@@ -38,6 +39,10 @@ class ModelCard:
     paper: str
     licence: str
     build: Callable[[], MultiExitNet]
+
+    def weights(self) -> list[WeightsCard]:
+        """The cards of all weights known for this model, by dataset and training, digests included."""
+        return [card for card, _ in known_weights(self.name)]
 
 
 class UnknownName(LookupError):

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -151,20 +152,38 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     model.load_state_dict(dict(tensors))
 
 
+@torch.no_grad()
+def round_to_half(model: nn.Module) -> None:
+    """Round every weight to the nearest float16 in place, so that storing them in half the space loses nothing."""
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+
+
 def save_weights(model: nn.Module, folder: Path, card: WeightsCard) -> tuple[WeightsCard, Path]:
     """Write ``model`` and its card into ``folder``; the card returned carries the file's digest.
 
-    Each file appears whole or not at all.
+    Tensors that float16 holds exactly are stored so. Each file appears whole or not at all.
+
+    Raises:
+        WeightsError: a model, dataset or training whose name cannot be part of a file name.
+        OSError: the folder cannot be written.
     """
     for part in (card.model, card.dataset, card.training):
         if not _SAFE_NAME.fullmatch(part):
             raise WeightsError(f"{part!r} cannot be part of a file name")
-    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    content = save({name: _smallest(tensor).contiguous() for name, tensor in model.state_dict().items()})
     signed = replace(card, sha256=hashlib.sha256(content).hexdigest())
     path = folder / f"{card.stem}.safetensors"
     write_whole(path, content)
     write_whole(path.with_suffix(".json"), (json.dumps(asdict(signed), indent=2) + "\n").encode())
     return signed, path
+
+
+def _smallest(tensor: Tensor) -> Tensor:
+    if tensor.dtype == torch.float32 and torch.equal(tensor.half().float(), tensor):
+        return tensor.half()
+    return tensor
 
 
 def _read_card(path: Path) -> WeightsCard:

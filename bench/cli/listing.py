@@ -25,13 +25,12 @@ _EXTRA = {"models": ("dataset", "weights"), "datasets": ("Linf eps", "L2 eps", "
 
 def _models() -> list[tuple[str, ...]]:
     from models.registry import model_card, model_names
-    from models.weights import known_weights
 
-    weights: dict[str, list[str]] = {}
-    for card, _ in known_weights():
-        weights.setdefault(card.model, []).append(f"{card.dataset} ({card.training})")
-    cards = map(model_card, model_names())
-    return [(card.name, card.dataset, ", ".join(weights.get(card.name, [])) or "-", card.summary) for card in cards]
+    rows: list[tuple[str, ...]] = []
+    for card in map(model_card, model_names()):
+        weights = ", ".join(f"{found.dataset} ({found.training})" for found in card.weights())
+        rows.append((card.name, card.dataset, weights or "-", card.summary))
+    return rows
 
 
 def _attacks() -> list[tuple[str, ...]]:

@@ -115,6 +115,9 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
+    if name == "cuda":
+        # Convolutions default to TF32 on a GPU; the judge must not.
+        torch.backends.cudnn.allow_tf32 = False
     return torch.device(name)
 
 

@@ -22,7 +22,7 @@ from models.policies import Policy, deployed_logits
 from models.policy_text import policy_text
 from models.registry import model_card
 from models.spec import describe
-from models.weights import WeightsCard, save_weights
+from models.weights import WeightsCard, round_to_half, save_weights
 
 
 def make_weights(
@@ -45,6 +45,7 @@ def make_weights(
     for record in trainer.epochs():
         on_epoch(record)
     model = model.to(memory_format=torch.contiguous_format).eval()
+    round_to_half(model)  # before anything is measured: the figures are those of the stored weights
     policy = calibrated_policy(model, calibration)
     saved = save_weights(
         model,

@@ -15,6 +15,7 @@ from bench.report.terminal import summary
 from bench.report.write import boards, write_reports
 from bench.verdicts import evaluations
 from tests.bench.evaluated import FORMS, evaluate, only_evaluation, prepared
+from tests.toys import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,8 @@ def test_the_terminal_summary_shows_the_headline(store):
     text = console.export_text()
     assert f"{100 * evaluation.worst.mean():.2f}" in text
     assert "worst case" in text and "max_average" in text and "these included" in text
+
+
+def test_every_column_is_documented_in_its_own_words():
+    text = (ROOT / "docs" / "leaderboard.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE) == list(COLUMNS.items())
