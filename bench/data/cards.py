@@ -32,6 +32,7 @@ class DatasetCard:
     step_ratio: float
 
 
+# No threat model of digits is established: with 0.23 models trained at 0.2 are neither all robust nor all broken.
 # CIFAR-10 and MNIST as in RobustBench and "Triple Wins": 20 steps of 2/255, 40 steps of 0.01.
 _CARDS = {
     card.name: card
@@ -41,7 +42,7 @@ _CARDS = {
         ),
         DatasetCard("mnist", "MNIST, handwritten digits of 28x28", (1, 28, 28), 10_000, {"Linf": 0.3, "L2": 2.0}, 40, 1 / 30),
         DatasetCard(
-            "digits", "scikit-learn's 8x8 digits, enlarged; needs no download", None, 500, {"Linf": 0.2, "L2": 2.0}, 20, 1 / 4
+            "digits", "scikit-learn's 8x8 digits, enlarged; needs no download", None, 500, {"Linf": 0.23, "L2": 2.0}, 20, 1 / 4
         ),
     )
 }

@@ -106,7 +106,8 @@ def prepare(request: Request) -> Prepared:
         costs = measure_costs(model, card.input_shape)
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
-    model.to(device)
+    # The same weights and arithmetic, laid out as convolutions on today's processors prefer: about a quarter faster.
+    model.to(device, memory_format=torch.channels_last)
     return Prepared(Victim(card.name, model, training, weights, source, policy, costs), split, n, settings, note)
 
 

@@ -51,9 +51,9 @@ def test_the_main_job_in_small(tmp_path):
     assert "evaluated on digits, the embedded stand-in for mnist: there are no mnist weights of rdi_smallcnn" in " ".join(
         err.split()
     )
-    assert "worst case" in out and "rdi_smallcnn on digits test, Linf 0.2, n = 40" in out
+    assert "worst case" in out and "rdi_smallcnn on digits test, Linf 0.23, n = 40" in out
     results = tmp_path / "results"
-    for name in ("leaderboards/digits-Linf-0.2.csv", "plots/digits-Linf-0.2.png", "plots/digits-Linf-0.2.svg", "index.html"):
+    for name in ("leaderboards/digits-Linf-0.23.csv", "plots/digits-Linf-0.23.png", "plots/digits-Linf-0.23.svg", "index.html"):
         assert (results / name).stat().st_size > 500, name
 
     first = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
@@ -150,7 +150,8 @@ def test_a_model_that_returns_nan_is_refused(tmp_path):
 
 
 def test_results_that_cannot_be_written_are_noticed_before_any_work(tmp_path):
-    (tmp_path / "results").write_text("a file in the way")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "store").write_text("a file in the way")
     code, _, err = bench(*QUICK, cwd=tmp_path)
     assert code == 2 and "cannot be written" in err and "--results" in err
 
