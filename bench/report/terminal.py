@@ -47,20 +47,20 @@ def _shares(correct: Bools) -> tuple[str, str]:
 def _exit_table(evaluation: Evaluation) -> Table:
     """Who leaves where, what it costs, and each exit's own accuracy: clean, and under the strongest attack."""
     strongest = evaluation.strongest()
-    situations = [("clean", evaluation.clean)]
-    if strongest is not None:
-        situations.append((f"under {strongest.name}", strongest))
     table = Table(box=None, pad_edge=False)
-    table.add_column("exit")
+    table.add_column("exit", no_wrap=True)
     for k in range(1, len(evaluation.record["mmacs"]) + 1):
         table.add_column(str(k), justify="right")
     table.add_column("mean", justify="right")
+    situations = [evaluation.clean] if strongest is None else [evaluation.clean, strongest]
+    for result in situations:
+        table.add_row(f"[bold]{escape('clean' if result is evaluation.clean else result.name)}")
+        table.add_row("  taken", *map(str, evaluation.exit_counts(result)))
+        table.add_row("  right %", *(f"{100 * value:.1f}" for value in result.exit_accuracy))
+    table.add_row("[bold]cost")
     for cost in ("mmacs", "mflops_paper"):
-        table.add_row(cost, *(f"{value:.1f}" for value in evaluation.record[cost]))
-    for situation, result in situations:
-        means = [f"{evaluation.mean_cost(result, cost):.1f}" for cost in ("mmacs", "mflops_paper")]
-        table.add_row(escape(f"taken, {situation}"), *map(str, evaluation.exit_counts(result)), " / ".join(means))
-        table.add_row(escape(f"right %, {situation}"), *(f"{100 * value:.2f}" for value in result.exit_accuracy))
+        means = " -> ".join(f"{evaluation.mean_cost(result, cost):.2f}" for result in situations)
+        table.add_row(f"  {cost}", *(f"{value:.1f}" for value in evaluation.record[cost]), means)
     return table
 
 
@@ -71,10 +71,17 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append(f"the worst case is over {len(evaluation.attacks)} attacks, these included: {', '.join(hidden)}")
     elif evaluation.attacks:
         notes.append(f"the worst case is over these {len(evaluation.attacks)} attacks, per sample")
-    notes.append(f"policy {record['policy']}" + (f", calibration {record['calibration']}" if record["calibration"] else ""))
+    notes.append(f"{record['dataset']}: {record['dataset_summary']}")
+    notes.append(f"policy {_short(record['policy'])}, calibration {record['calibration'] or 'none: given by hand'}")
     notes.append(f"seeds {_seeds(evaluation)}, weights {record['training']} {record['weights'][:12]}, data {record['data'][:12]}")
     return [Text(note, style="dim") for note in notes]
 
 
 def _seeds(evaluation: Evaluation) -> str:
     return ", ".join(map(str, sorted({result.seed for result in (evaluation.clean, *evaluation.attacks)})))
+
+
+def _short(policy: str) -> str:
+    """The policy with four digits per threshold; reports on file have them all."""
+    kind, _, numbers = policy.partition(":")
+    return f"{kind} {' '.join(f'{float(number):.4g}' for number in numbers.split(',') if number)}"

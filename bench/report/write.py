@@ -35,7 +35,7 @@ def write_reports(evaluations: Sequence[Evaluation], results: Path) -> list[Path
     files: dict[Path, bytes] = {}
     plots: dict[str, bytes] = {}
     for name, found in by_board.items():
-        figure = draw(found, name)
+        figure = draw(found, f"{name}: {found[0].record['dataset_summary']}")
         plots[name] = to_bytes(figure, "png")
         files[results / "leaderboards" / f"{name}.csv"] = to_csv(leaderboard(found)).encode()
         files[results / "plots" / f"{name}.png"] = plots[name]
