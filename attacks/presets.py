@@ -30,6 +30,9 @@ FORMS = {
 ALL = ("single", "average", "max", "max_average", "average_max", "autoattack")
 """What ``all`` stands for."""
 
+SAME_ON_ONE_EXIT = {"average", "max", "max_average", "average_max"}
+"""Forms that are ``single:1`` on a network with one exit."""
+
 
 CROSS_ENTROPY = CE()
 
@@ -87,12 +90,18 @@ def expand(names: Iterable[str], n_exits: int, settings: Settings, policy: Polic
     attacks: dict[str, Attack] = {}
     skipped: list[Skipped] = []
     for name in _elementary(names, n_exits):
-        if n_exits == 1 and name in ("average", "max", "max_average", "average_max"):
+        if n_exits == 1 and name in SAME_ON_ONE_EXIT:
             skipped.append(Skipped(name, "the same as single:1 on a network with one exit"))
             attacks.setdefault("single:1", _build("single:1", n_exits, settings, policy))
         else:
             attacks[name] = _build(name, n_exits, settings, policy)
     return attacks, skipped
+
+
+def matrix_names(n_exits: int) -> set[str]:
+    """Names of the whole matrix on a network of ``n_exits`` exits: what ``all`` comes to."""
+    names = set(_elementary(["all"], n_exits))
+    return names - SAME_ON_ONE_EXIT if n_exits == 1 else names
 
 
 def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:

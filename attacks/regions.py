@@ -71,7 +71,13 @@ def _column(per_sample: Tensor, like: Tensor) -> Tensor:
 
 
 def _scaled_to(direction: Tensor, length: Tensor) -> Tensor:
-    """Each row of ``direction`` stretched to ``length``; a zero row stays zero."""
+    """Each row of ``direction`` stretched to ``length``; a zero row stays zero.
+
+    Rows are first brought to a largest entry of 1: the squares of a saturated loss's gradients vanish in
+    fp32, and a step of zero length would pass for robustness.
+    """
+    largest = direction.abs().flatten(1).amax(1)
+    direction = direction / _column(torch.where(largest > 0, largest, torch.ones_like(largest)), direction)
     norm = _length(direction)
-    factor = torch.where(norm > 0, length / norm.clamp_min(torch.finfo(norm.dtype).tiny), torch.zeros_like(norm))
+    factor = torch.where(norm > 0, length / norm.clamp_min(1), torch.zeros_like(norm))
     return direction * _column(factor, direction)

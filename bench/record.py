@@ -37,6 +37,7 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
         "norm": ball.norm,
         "eps": ball.eps,
         "seed": seed,
+        "note": prepared.note,
         "attacks": _attacks(plan),
     }
     store.write_run(digest(record), record)
@@ -44,8 +45,8 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:
-    """What two records share when they are of the same evaluation: everything but attacks and seed."""
-    return canonical_json({name: value for name, value in record.items() if name not in ("attacks", "seed")})
+    """What two records share when they are of the same evaluation: everything but attacks, seed and note."""
+    return canonical_json({name: value for name, value in record.items() if name not in ("attacks", "seed", "note")})
 
 
 def data_digest(plan: Plan) -> str:
@@ -64,12 +65,12 @@ def _attacks(plan: Plan) -> list[dict[str, Any]]:
 
 
 def eps_text(eps: float) -> str:
-    """``0.3`` where that is the number itself, ``8/255`` where it is such a fraction, else six digits."""
+    """``0.3`` where that is the number itself, ``8/255`` where it is such a fraction, else every digit."""
     short = f"{eps:g}"
     if float(short) == eps:
         return short
     pixels = round(eps * 255)
-    return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else short
+    return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else repr(eps)
 
 
 def board_name(dataset: str, ball: Ball) -> str:

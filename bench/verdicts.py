@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from attacks.presets import matrix_names
 from bench.harness.cell import Cell
 from bench.harness.plan import CLEAN
 from bench.harness.store import Store
 from bench.intervals import wilson
-from bench.record import evaluation_key
+from bench.record import RECORD_SCHEMA, evaluation_key
 from models.policies import Policy, deployed_logits
 from models.policy_text import parse_policy
 from models.spec import canonical_json
+
+_log = logging.getLogger(__name__)
 
 Bools = npt.NDArray[np.bool_]
 
@@ -35,6 +39,7 @@ class Result:
         exit_accuracy: ``(K,)`` accuracy of each exit there.
         forwards, backwards: mean passes per sample.
         implementation: package and version, for attacks that are another package's.
+        computed_with: versions and device, one text for each combination.
     """
 
     name: str
@@ -46,6 +51,15 @@ class Result:
     forwards: float
     backwards: float
     implementation: str | None
+    computed_with: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An attack without all its cells, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -53,21 +67,28 @@ class Evaluation:
     """All that is known of one model under one policy on the same n samples and threat model.
 
     Attributes:
-        record: the run record (any of those that were merged; they agree in everything but attacks and seed).
+        record: the run record (any of those that were merged; they agree in everything but attacks, seed and note).
         clean: the result of no attack.
         attacks: finished attacks, in order.
-        unfinished: attacks without all their cells, by name, with the reason.
+        unfinished: attacks without all their cells.
+        survived_unfinished: ``(n,)`` false where a finished cell of an unfinished attack breaks the sample.
     """
 
     record: Mapping[str, Any]
     clean: Result
     attacks: tuple[Result, ...]
-    unfinished: Mapping[str, str] = field(default_factory=dict)
+    unfinished: tuple[Unfinished, ...]
+    survived_unfinished: Bools
 
     @property
     def n(self) -> int:
         """Number of samples."""
         return len(self.clean.correct)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole matrix of attacks is finished, so that the worst case may stand beside others."""
+        return matrix_names(len(self.record["mmacs"])) <= {attack.name for attack in self.attacks}
 
     def robust(self, attack: Result) -> Bools:
         """``(n,)``: right on the clean image and on the attack's."""
@@ -75,8 +96,8 @@ class Evaluation:
 
     @property
     def worst(self) -> Bools:
-        """``(n,)``: robust to every finished attack: the headline."""
-        robust = self.clean.correct.copy()
+        """``(n,)``: robust to every stored cell, those of unfinished attacks included: the headline."""
+        robust = self.clean.correct & self.survived_unfinished
         for attack in self.attacks:
             robust &= attack.correct
         return robust
@@ -85,13 +106,18 @@ class Evaluation:
         """The single attack that leaves the fewest robust; the first of equals."""
         return min(self.attacks, key=lambda attack: int(self.robust(attack).sum()), default=None)
 
-    def broken_by(self) -> list[str | None]:
-        """Per sample, the first attack that breaks it; ``none`` where the clean image is wrong, None where robust."""
-        found: list[str | None] = [None if right else CLEAN for right in self.clean.correct]
-        for attack in self.attacks:
-            for row in np.flatnonzero(~attack.correct):
-                found[row] = found[row] or attack.name
-        return found
+    def first_to_break(self, result: Result) -> int:
+        """How many samples ``result`` breaks that neither the clean image nor any attack before it does."""
+        left = np.ones(self.n, dtype=np.bool_)
+        for earlier in (self.clean, *self.attacks):
+            if earlier is result:
+                return int((left & ~result.correct).sum())
+            left &= earlier.correct
+        raise ValueError(f"{result.name} is not of this evaluation")
+
+    def computed_with(self) -> str:
+        """Library versions and devices of all results, in order."""
+        return "; ".join(sorted({text for result in (self.clean, *self.attacks) for text in result.computed_with}))
 
     def mean_cost(self, result: Result, per_exit: str = "mmacs") -> float:
         """Mean cost of the exits taken; ``per_exit`` is ``mmacs`` or ``mflops_paper``."""
@@ -110,10 +136,13 @@ def accuracy(correct: Bools) -> tuple[float, float, float]:
 
 
 def evaluations(store: Store) -> list[Evaluation]:
-    """Every evaluation in the store with a finished clean pass, runs that differ in attacks or seed alone merged."""
+    """Every evaluation in the store with a finished clean pass, runs that differ in attacks, seed or note alone merged."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in store.runs():
-        groups.setdefault(evaluation_key(record), []).append(record)
+        if record.get("schema") == RECORD_SCHEMA:
+            groups.setdefault(evaluation_key(record), []).append(record)
+        else:
+            _log.error("a run recorded under schema %s is left out; run it again", record.get("schema"))
     found = [_evaluation(records, store) for _, records in sorted(groups.items())]
     return [evaluation for evaluation in found if evaluation is not None]
 
@@ -122,22 +151,25 @@ def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluatio
     record = records[0]
     policy = parse_policy(record["policy"], len(record["mmacs"]), record["calibration"])
     results: dict[str, Result] = {}
-    unfinished: dict[str, str] = {}
+    unfinished: dict[str, Unfinished] = {}
+    survived = np.ones(record["n"], dtype=np.bool_)
     for each in records:
         for attack in each["attacks"]:
             name = attack["name"]
             identity = canonical_json([name, attack["spec"], each["seed"]]) if name != CLEAN else CLEAN
-            if identity in results:
+            if identity in results or identity in unfinished:
                 continue
-            cells = [store.read(key) for key in attack["keys"]]
-            if None in cells:
-                unfinished[name] = _reason(attack["keys"], store)
-            else:
-                results[identity] = _result(attack, each["seed"], [c for c in cells if c], policy)
+            cells = [cell for cell in map(store.read, attack["keys"]) if cell is not None]
+            if len(cells) == len(attack["keys"]):
+                results[identity] = _result(attack, each["seed"], cells, policy)
+                continue
+            unfinished[identity] = Unfinished(name, _reason(attack["keys"], store))
+            for cell in cells:
+                survived[cell.indices] &= _result(attack, each["seed"], [cell], policy).correct
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
-    return Evaluation(record, clean, tuple(results.values()), unfinished)
+    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived)
 
 
 def _reason(keys: Iterable[str], store: Store) -> str:
@@ -150,6 +182,8 @@ def _result(attack: Mapping[str, Any], seed: int, cells: Sequence[Cell], policy:
     labels = torch.from_numpy(np.concatenate([cell.labels for cell in cells]))
     predicted, exits = deployed_logits(logits, policy)
     forwards, backwards = np.sum([cell.passes for cell in cells], axis=0) / len(labels)
+    provenance = [cell.header["provenance"] for cell in cells]
+    implementations = {each["implementation"] for each in provenance if "implementation" in each}
     return Result(
         name=attack["name"],
         spec=attack["spec"],
@@ -159,5 +193,6 @@ def _result(attack: Mapping[str, Any], seed: int, cells: Sequence[Cell], policy:
         exit_accuracy=tuple((logits.argmax(-1) == labels).double().mean(1).tolist()),
         forwards=float(forwards),
         backwards=float(backwards),
-        implementation=cells[0].header["provenance"].get("implementation"),
+        implementation=" and ".join(sorted(implementations)) or None,
+        computed_with=frozenset(f"torch {p['torch']}, python {p['python']}, {p['device']}" for p in provenance),
     )

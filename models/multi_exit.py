@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,7 @@ class MultiExitNet(nn.Module):
         last = self.n_exits - 1 if upto is None else upto
         if not 0 <= last < self.n_exits:
             raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
-        logits = []
-        for _, logits_k in zip(range(last + 1), self.exits(x), strict=False):
-            logits.append(logits_k)
-        return torch.stack(logits)
+        return torch.stack(list(islice(self.exits(x), last + 1)))
 
     def exits(self, x: Tensor) -> Iterator[Tensor]:
         """Yield each exit's logits ``(B, classes)`` in order, computing no stage before it is asked for."""

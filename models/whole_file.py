@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
+
+_PREFIX = ".partial-"
+_STALE_S = 3600
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -14,7 +18,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: the folder cannot be made or written, or the disk is full; nothing partial stays behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX)
     partial = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -26,3 +30,10 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in ``folder`` and below; an hour old, so that no living writer's file goes."""
+    for partial in folder.rglob(f"{_PREFIX}*"):
+        if time.time() - partial.stat().st_mtime > _STALE_S:
+            partial.unlink(missing_ok=True)

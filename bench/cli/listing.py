@@ -12,10 +12,17 @@ def command(what: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from bench.errors import UserError
+    from models.weights import WeightsError
+
+    try:
+        rows = _ROWS[what]()
+    except WeightsError as error:
+        raise UserError(str(error)) from error
     table = Table(box=None, pad_edge=False)
     for heading in ("name", *_EXTRA.get(what, ()), "what it is"):
         table.add_column(heading, overflow="fold")
-    for row in _ROWS[what]():
+    for row in rows:
         table.add_row(*row)
     Console().print(table, markup=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import sys
@@ -32,7 +33,8 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            return None
+            near = difflib.get_close_matches(cmd_name, _COMMANDS, n=1)
+            raise click.UsageError(f"no such command {cmd_name!r}" + (f"; did you mean {near[0]!r}?" if near else ""), ctx)
         command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
         return command
 
@@ -51,14 +53,12 @@ def main() -> None:
 
     try:
         code = cli.main(standalone_mode=False)
-    except click.Abort:
-        code = _say("interrupted", 130)
-    except KeyboardInterrupt:
-        code = _say("interrupted", 130)
+    except (click.Abort, KeyboardInterrupt):
+        code = _say("interrupted; what is finished is kept, the same command goes on from there", 130)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except UserError as error:
+    except (UserError, OSError) as error:
         code = _say(f"error: {error}", 2)
     sys.exit(code or 0)
 

@@ -28,7 +28,7 @@ def _number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
         return None
     try:
         number = float(Fraction(value)) if "/" in value else float(value)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         raise click.BadParameter(f"{value!r} is not a number or a fraction such as 8/255") from None
     if not (math.isfinite(number) and number >= 0):
         raise click.BadParameter(f"{value!r} is not a finite number >= 0")
@@ -112,6 +112,13 @@ def _show_plan(console: Console, plan: Plan) -> None:
     done = len(plan.cells) - len(plan.missing)
     left = "nothing left to do" if not plan.missing else f"{len(plan.missing)} to run"
     console.print(f"plan: {len(plan.cells)} cells, {done} done before, {left}", highlight=False)
+    states = plan.states()
+    if plan.missing:
+        console.print(
+            "  done/all: " + ", ".join(f"{name} {done}/{total}" for name, (done, total) in states.items()),
+            markup=False,
+            highlight=False,
+        )
     for skipped in plan.skipped:
         console.print(f"  skipped {skipped.name}: {skipped.reason}", markup=False, highlight=False)
 

@@ -11,7 +11,7 @@ from bench.cli.options import data_option
 
 @click.command("train")
 @click.argument("recipe_name", metavar="RECIPE")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to [your weights folder].")
 @data_option

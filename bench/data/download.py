@@ -54,6 +54,7 @@ def _fetch_one(url: str, md5: str, target: Path) -> None:
         if digest.hexdigest() != md5:
             page = " (it is an HTML page)" if b"<html" in first.lower() or b"<!doctype" in first.lower() else ""
             raise ValueError(f"what came is not the original file{page}: MD5 {digest.hexdigest()}, expected {md5}")
+        Path(partial).chmod(0o644)
         Path(partial).replace(target)
     finally:
         Path(partial).unlink(missing_ok=True)

@@ -43,6 +43,8 @@ def read_image_parquet(
         labels = np.asarray(table.column("label").to_pylist(), dtype=np.int64)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a readable image parquet file ({error})") from error
+    if any(not isinstance(image, bytes) for image in coded):
+        raise UserError(f"{path} has rows without image bytes")
     if not lossy_allowed and any(image.startswith(_JPEG_MAGIC) for image in coded):
         raise UserError(f"{path} holds JPEG images; robustness is measured on the original pixels only")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def _read_idx(folder: Path, name: str, n_dims: int) -> npt.NDArray[np.uint8]:
     path = plain if plain.is_file() else zipped
     try:
         raw = path.read_bytes() if path == plain else gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not readable ({error})") from error
     header = 4 + 4 * n_dims
     if len(raw) < header or raw[:4] != bytes((0, 0, 8, n_dims)):

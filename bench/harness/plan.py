@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -57,6 +58,11 @@ class Plan:
     def missing(self) -> list[PlannedCell]:
         """Cells that there is work for."""
         return [cell for cell in self.cells if not cell.done]
+
+    def states(self) -> dict[str, tuple[int, int]]:
+        """How many of each attack's cells are done, and how many there are, by name."""
+        done = Counter(cell.name for cell in self.cells if cell.done)
+        return {name: (done[name], total) for name, total in Counter(cell.name for cell in self.cells).items()}
 
 
 def make_plan(

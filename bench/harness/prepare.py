@@ -19,6 +19,7 @@ from bench.data.download import DataUnavailable
 from bench.data.load import load_split
 from bench.data.split import Split
 from bench.errors import UserError
+from bench.harness.plan import slices
 from bench.harness.victim import Victim, check_model
 from models.calibration import Kind
 from models.cost import measure_costs
@@ -100,8 +101,8 @@ def prepare(request: Request) -> Prepared:
         settings = _settings(request, dataset)
         n = _n(request, split, device)
         model, training, weights, source, own_policy = _weights(request, card, dataset)
-        check = split.batch(0, min(n, 32))
-        check_model(model, check.x, check.y)
+        for batch in slices(split, n):
+            check_model(model, batch.x, batch.y)
         policy = _policy(request, model, dataset, card, own_policy)
         costs = measure_costs(model, card.input_shape)
     except (UnknownName, WeightsError, ValueError) as error:
@@ -133,6 +134,8 @@ def _dataset(request: Request, card: ModelCard) -> tuple[str, Split, str | None]
     except WeightsError:
         reason = f"there are no {card.dataset} weights of {card.name}" + (f" ({request.training})" if request.training else "")
     except DataUnavailable as error:
+        if not any(weights.dataset == EMBEDDED and request.training in (None, weights.training) for weights in card.weights()):
+            raise
         reason = str(error)
     note = f"evaluated on {EMBEDDED}, the embedded stand-in for {card.dataset}: {reason}"
     return EMBEDDED, _test_split(EMBEDDED, card, request), note

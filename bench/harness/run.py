@@ -90,10 +90,12 @@ class Runner:
 
     def _attack(self, planned: PlannedCell, candidates: dict[Attack, tuple[Tensor, Passes]], started: float) -> Cell:
         device = next(self.victim.model.parameters()).device
-        x, y = planned.batch.x.to(device), planned.batch.y.to(device)
+        # Copies: what an attack does to its inputs must not reach the judge, nor the next attack.
+        x, y = planned.batch.x.to(device, copy=True), planned.batch.y.to(device, copy=True)
         noise = Noise(self.seed, planned.batch.indices)
         x_adv, passes = propose(planned.attack, self.victim.model, x, y, noise, candidates)
-        certified = certify(self.victim.model, x, x_adv, self.ball)
+        self.victim.model.eval()
+        certified = certify(self.victim.model, planned.batch.x.to(device), x_adv, self.ball)
         logits = certified.logits.cpu()
         broken = (logits.argmax(-1) != planned.batch.y).any(0).nonzero().flatten()
         kept = broken[:0] if isinstance(planned.attack, Clean) else broken
@@ -147,7 +149,9 @@ def propose(
     if attack not in candidates:
         children = [propose(child, model, x, y, noise, candidates) for child in attack.children]
         with counted(model) as own:
-            x_adv = attack.propose(model, x, y, noise=noise, candidates=[candidate for candidate, _ in children])
+            x_adv = attack.propose(
+                model, x.clone(), y.clone(), noise=noise, candidates=[candidate.clone() for candidate, _ in children]
+            )
         candidates[attack] = (x_adv, sum((passes for _, passes in children), own))
     return candidates[attack]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.harness.cell import BadCell, Cell
-from models.whole_file import write_whole
+from models.whole_file import sweep, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Store:
                 (root / folder).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root):
                 pass
+            sweep(root)
         except OSError as error:
             raise UserError(
                 f"results cannot be written to {root}: {error.strerror or error}; choose another with --results"

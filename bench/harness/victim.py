@@ -51,5 +51,8 @@ def check_model(model: MultiExitNet, x: Tensor, y: Tensor) -> None:
         raise UserError("the model returns NaN or infinite values on clean images; its weights may be damaged")
     if int(y.max()) >= logits.shape[-1]:
         raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has labels up to {int(y.max())}")
-    if bool(((logits >= 0) & (logits <= 1)).all() and ((logits.sum(-1) - 1).abs() < 1e-4).all()):
-        raise UserError("the model returns probabilities; it must return logits (remove its softmax)")
+    in_range = ((logits >= 0) & (logits <= 1)).flatten(1).all(1)
+    probabilities = in_range & ((logits.sum(-1) - 1).abs() < 1e-4).all(1)
+    if probabilities.any():
+        exits = ", ".join(str(k + 1) for k in probabilities.nonzero().flatten().tolist())
+        raise UserError(f"the model returns probabilities at exit {exits}; it must return logits (remove its softmax)")

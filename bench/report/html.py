@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report.table import COLUMNS, method_text
-from bench.verdicts import Evaluation, accuracy
+from bench.report.table import COLUMNS, method_text, worst_status
+from bench.verdicts import Evaluation, Result, accuracy
 
 
 def to_html(boards: Mapping[str, Sequence[Evaluation]], plots: Mapping[str, bytes]) -> str:
@@ -38,28 +38,31 @@ def _board(name: str, evaluations: Sequence[Evaluation], plot: bytes) -> dict[st
 
 def _row(evaluation: Evaluation) -> dict[str, Any]:
     strongest = evaluation.strongest()
-    broken_by = evaluation.broken_by()
     return {
         "record": evaluation.record,
         "n_exits": len(evaluation.record["mmacs"]),
         "clean": accuracy(evaluation.clean.correct),
-        "worst": accuracy(evaluation.worst) if evaluation.attacks else None,
+        "worst": accuracy(evaluation.worst) if evaluation.attacks or evaluation.unfinished else None,
+        "worst_status": worst_status(evaluation),
+        "n_attacks": len(evaluation.attacks),
+        "computed_with": evaluation.computed_with(),
         "strongest": strongest.name if strongest else None,
         "strongest_accuracy": accuracy(evaluation.robust(strongest)) if strongest else None,
         "mmacs": evaluation.mean_cost(evaluation.clean),
         "mmacs_attacked": evaluation.mean_cost(strongest) if strongest else None,
-        "attacks": [_attack(evaluation, attack, broken_by) for attack in (evaluation.clean, *evaluation.attacks)],
+        "attacks": [_attack(evaluation, attack) for attack in (evaluation.clean, *evaluation.attacks)],
         "unfinished": evaluation.unfinished,
     }
 
 
-def _attack(evaluation: Evaluation, attack: Any, broken_by: Sequence[str | None]) -> dict[str, Any]:
+def _attack(evaluation: Evaluation, attack: Result) -> dict[str, Any]:
     counts = evaluation.exit_counts(attack)
     return {
         "name": attack.name,
         "method": method_text(attack),
         "accuracy": accuracy(evaluation.robust(attack)),
-        "first_to_break": broken_by.count(attack.name),
+        "first_to_break": evaluation.first_to_break(attack),
+        "seed": attack.seed,
         "mmacs": evaluation.mean_cost(attack),
         "exits": [{"count": count, "share": count / evaluation.n} for count in counts],
         "exit_accuracy": attack.exit_accuracy,

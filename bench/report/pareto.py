@@ -34,7 +34,7 @@ def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -
     """A point for each evaluation that has the figure."""
     found = []
     for evaluation in evaluations:
-        if what == "worst" and not evaluation.attacks:
+        if what == "worst" and not (evaluation.attacks or evaluation.unfinished):
             continue
         share, low, high = accuracy(evaluation.clean.correct if what == "clean" else evaluation.worst)
         multi_exit = len(evaluation.record["mmacs"]) > 1
@@ -55,6 +55,7 @@ def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
     """Two panels side by side: clean accuracy and worst-case robust accuracy against mean mmacs."""
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
+    left.set_xlim(0, 1.12 * max((point.mmacs for point in points(evaluations, "clean")), default=1))
     styles = {_label(e): (_COLOURS[i % 7], _MARKERS[i % 8]) for i, e in enumerate(evaluations)}
     _panel(left, points(evaluations, "clean"), styles, "clean accuracy")
     _panel(right, points(evaluations, "worst"), styles, "worst-case robust accuracy")
@@ -84,15 +85,15 @@ def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]
     axes.set_title(f"{title} (%), 95 % intervals", fontsize=10)
     axes.set_xlabel("mean cost on clean inputs (mmacs)")
     axes.set_ylim(-3, 103)
-    axes.set_xlim(left=0, right=1.12 * max((p.mmacs for p in found), default=1))
     axes.grid(alpha=0.25)
 
 
 def _label(evaluation: Evaluation) -> str:
     record = evaluation.record
     kind, _, _ = record["policy"].partition(":")
+    partial = "" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix"
     exits = f", {kind} policy" if len(record["mmacs"]) > 1 else ", one exit"
-    return f"{record['model']} ({record['training']}{exits}, n = {record['n']})"
+    return f"{record['model']} ({record['training']}{exits}, n = {record['n']}{partial})"
 
 
 def to_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:

@@ -36,7 +36,8 @@ COLUMNS = {
     "exit_accuracy": "accuracy of each exit on its own on the attack's images, exit 1 first",
     "forwards": "mean forward passes per sample that the attack took",
     "backwards": "mean backward passes per sample that it took",
-    "status": "ok, or why there is no number",
+    "status": "ok, or why there is no number, or why the worst case is not yet one over the whole matrix",
+    "note": "a choice made for the user, such as the embedded dataset in place of the model's own",
 }
 """Every column of the CSV and what it means."""
 
@@ -50,35 +51,40 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
 
 def rank(evaluation: Evaluation) -> tuple[Any, ...]:
-    """Sort key: highest worst-case accuracy first; without any attack, last."""
+    """Sort key: the whole matrix before part of it before no attack at all; then the highest worst case first."""
     record = evaluation.record
-    return (not evaluation.attacks, -evaluation.worst.mean(), record["model"], record["training"], record["policy"], record["n"])
+    return (
+        not evaluation.attacks,
+        not evaluation.complete,
+        -evaluation.worst.mean(),
+        record["model"],
+        record["training"],
+        record["policy"],
+        record["n"],
+    )
 
 
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     same = _same(evaluation.record)
     rows = [{**same, **_measured(evaluation, evaluation.clean)}]
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]
-    rows += [{**same, "attack": name, "status": reason} for name, reason in evaluation.unfinished.items()]
-    if evaluation.attacks:
+    rows += [{**same, "attack": each.name, "status": each.reason} for each in evaluation.unfinished]
+    if evaluation.attacks or evaluation.unfinished:
         share, low, high = accuracy(evaluation.worst)
-        attacks = len(evaluation.attacks)
-        rows.append(
-            {
-                **same,
-                "attack": WORST,
-                "method": f"worst of {attacks}",
-                "accuracy": share,
-                "ci_low": low,
-                "ci_high": high,
-                "status": "ok",
-            }
-        )
+        worst = {"attack": WORST, "method": f"worst of {len(evaluation.attacks)}", "status": worst_status(evaluation)}
+        rows.append({**same, **worst, "accuracy": share, "ci_low": low, "ci_high": high})
     return rows
 
 
+def worst_status(evaluation: Evaluation) -> str:
+    """What keeps a worst case from standing beside others; ``ok`` for nothing."""
+    if evaluation.unfinished:
+        return f"attacks unfinished: {len(evaluation.unfinished)}"
+    return "ok" if evaluation.complete else "not the whole matrix"
+
+
 def _same(record: Mapping[str, Any]) -> dict[str, Any]:
-    same = {name: record[name] for name in ("model", "training", "policy", "calibration", "dataset", "norm", "n")}
+    same = {name: record[name] for name in ("model", "training", "policy", "calibration", "dataset", "norm", "n", "note")}
     return {**same, "weights": record["weights"][:12], "data": record["data"][:12], "eps": eps_text(record["eps"])}
 
 
@@ -112,7 +118,7 @@ def method_text(result: Result) -> str:
 
 
 def _pgd_text(spec: Mapping[str, Any]) -> str:
-    if spec["steps"] == 1 and spec["step_size"] == spec["region"]["eps"]:
+    if spec["steps"] == 1 and spec["step_size"] == spec["region"]["eps"] and spec["start"] != "random":
         return f"fgsm, {_loss_text(spec['objective'])}"
     restarts = f" x{spec['restarts']}" if spec["restarts"] > 1 else ""
     return (

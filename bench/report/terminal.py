@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 from rich.console import Group, RenderableType
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.record import eps_text
+from bench.report.table import method_text
 from bench.verdicts import Bools, Evaluation, Result, accuracy
 
 
@@ -24,11 +26,13 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
         table.add_column(heading, justify="right")
     table.add_row("none (clean)", *_figures(evaluation, evaluation.clean))
     shown = [attack for attack in evaluation.attacks if attack.name in asked_for]
+    times_shown = Counter(attack.name for attack in shown)
     for attack in shown:
-        table.add_row(escape(attack.name), *_figures(evaluation, attack))
-    for name, reason in evaluation.unfinished.items():
-        table.add_row(escape(name), f"[red]{escape(reason)}")
-    if evaluation.attacks:
+        apart = f" ({method_text(attack)}, seed {attack.seed})" if times_shown[attack.name] > 1 else ""
+        table.add_row(escape(attack.name + apart), *_figures(evaluation, attack))
+    for each in evaluation.unfinished:
+        table.add_row(escape(each.name), f"[red]{escape(each.reason)}")
+    if evaluation.attacks or evaluation.unfinished:
         table.add_section()
         table.add_row("[bold]worst case", *(f"[bold]{text}" for text in _shares(evaluation.worst)))
     return Group(table, _exit_table(evaluation), *_notes(evaluation, shown))
@@ -71,9 +75,12 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append(f"the worst case is over {len(evaluation.attacks)} attacks, these included: {', '.join(hidden)}")
     elif evaluation.attacks:
         notes.append(f"the worst case is over these {len(evaluation.attacks)} attacks, per sample")
-    notes.append(f"{record['dataset']}: {record['dataset_summary']}")
+    if evaluation.unfinished:
+        notes.append("attacks are unfinished: the worst case can only fall when they are")
+    notes.append(record["note"] or f"{record['dataset']}: {record['dataset_summary']}")
     notes.append(f"policy {_short(record['policy'])}, calibration {record['calibration'] or 'none: given by hand'}")
     notes.append(f"seeds {_seeds(evaluation)}, weights {record['training']} {record['weights'][:12]}, data {record['data'][:12]}")
+    notes.append(f"computed with {evaluation.computed_with()}")
     return [Text(note, style="dim") for note in notes]
 
 

@@ -87,7 +87,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise Diverged(
                     f"the loss became {loss} in epoch {epoch + 1} of {self.recipe.name}; "
-                    f"the weights after epoch {epoch} are kept in {self.resume_file}"
+                    + (f"the weights after epoch {epoch} are kept in {self.resume_file}" if epoch else "nothing was saved")
                 )
             total_loss += loss * len(rows)
             clean += clean_right

@@ -77,6 +77,14 @@ class TestCheckModel:
         with pytest.raises(UserError, match="must return logits"):
             check_model(MultiExitNet([Passed(), Passed()], heads), *batch()[:2])
 
+    def test_probabilities_at_one_exit_are_refused_by_its_number(self):
+        heads = [
+            torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), last)
+            for last in (torch.nn.Identity(), torch.nn.Softmax(-1))
+        ]
+        with pytest.raises(UserError, match="probabilities at exit 2"):
+            check_model(MultiExitNet([Passed(), Passed()], heads), *batch()[:2])
+
     def test_too_few_classes_are_refused(self):
         x, _, _ = batch()
         with pytest.raises(UserError, match="3 classes"):

@@ -102,7 +102,7 @@ BAD = {
     "missing weights file": ([*QUICK, "--weights", "nowhere.safetensors"], "nowhere.safetensors is missing"),
     "missing checkpoint": (["import-checkpoint", "nowhere.pth.tar"], "nowhere.pth.tar is missing"),
     "unknown recipe": (["train", "rdi_smallcn-digits-average"], "did you mean 'rdi_smallcnn-digits-average'"),
-    "unknown command": (["rum"], "No such command"),
+    "unknown command": (["rum"], "did you mean 'run'"),
     "report without a store": (["report"], "there is no store"),
     "unknown list": (["list", "modles"], "models"),
     "unknown model to cost": (["cost", "resnet39"], "did you mean 'resnet38'"),

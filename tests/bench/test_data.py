@@ -85,7 +85,16 @@ class TestMnist:
         assert split.labels.tolist() == [0, 1, 2, 3]
         assert split.images[0, 0, 0, :5].tolist() == [0, 1, 2, 3, 4]
 
-    @pytest.mark.parametrize("damage", [lambda raw: raw[:-10], lambda raw: raw[:30], lambda _: b"", lambda _: b"<html>"])
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda raw: raw[:-10],
+            lambda raw: raw[:30],
+            lambda _: b"",
+            lambda _: b"<html>",
+            lambda raw: raw[:60] + bytes(8) + raw[68:],
+        ],
+    )
     def test_damaged_files_are_named(self, tmp_path, damage):
         path = write_mnist(tmp_path) / "t10k-images-idx3-ubyte.gz"
         path.write_bytes(damage(path.read_bytes()))

@@ -149,9 +149,50 @@ def test_an_attack_that_fails_is_an_error_and_neither_robust_nor_broken(tmp_path
     assert {outcome.cell.name for outcome in failed} == {"planted"} and why in failed[0].error
     evaluation = only_evaluation(store)
     assert [result.name for result in evaluation.attacks] == ["average"]
-    assert why in evaluation.unfinished["planted"]
+    assert [each.name for each in evaluation.unfinished] == ["planted"] and why in evaluation.unfinished[0].reason
     again, _ = evaluate(tmp_path, ["average", "planted"])
     assert {outcome.cell.name for outcome in again} == {"planted"}, "failures are tried again, nothing else is"
+
+
+def test_finished_cells_of_an_unfinished_attack_count_in_the_worst_case(tmp_path):
+    """A certified counterexample is never thrown away because another slice is missing."""
+    from bench.report.table import leaderboard
+
+    _, store = evaluate(tmp_path, ["single", "average"])
+    whole = only_evaluation(store)
+    average = next(attack for attack in whole.record["attacks"] if attack["name"] == "average")
+    (store.root / "cells" / average["keys"][-1][:2] / f"{average['keys'][-1]}.npz").unlink()
+    partial = only_evaluation(Store(tmp_path))
+    assert [each.name for each in partial.unfinished] == ["average"]
+    assert (partial.worst[: 2 * SLICE] == whole.worst[: 2 * SLICE]).all()
+    table = leaderboard([partial]).set_index("attack")
+    assert table.loc["worst", "status"] == "attacks unfinished: 1"
+    assert table.loc["average", "status"] == "not finished"
+
+
+@dataclass(frozen=True)
+class Scribbles(Attack):
+    """Writes its adversarial images into the clean ones, so that they would seem to be at distance zero."""
+
+    loud: bool = True
+
+    def propose(self, model, x, y, *, noise, candidates):
+        x += 0.8
+        x.clamp_(0, 1)
+        y.zero_()
+        model.train()
+        return x
+
+
+def test_an_attack_cannot_write_into_what_it_is_judged_by(tmp_path, monkeypatch):
+    with_attack(monkeypatch, Scribbles())
+    _, store = evaluate(tmp_path / "scribbled", ["planted", "average"])
+    evaluation = only_evaluation(store)
+    assert "leave the Linf ball" in evaluation.unfinished[0].reason
+    monkeypatch.undo()
+    _, clean = evaluate(tmp_path / "clean", ["average"])
+    assert (evaluation.worst == only_evaluation(clean).worst).all()
+    assert not NET.training
 
 
 def test_an_attack_that_boasts_breaks_nothing(tmp_path, monkeypatch):
@@ -198,15 +239,13 @@ class TestVerdicts:
         survived = [evaluation.robust(attack) for attack in evaluation.attacks]
         assert (evaluation.worst == np.logical_and.reduce(survived)).all()
 
-    def test_what_broke_a_sample_is_named(self, evaluation):
-        broken_by = evaluation.broken_by()
-        by_name = {attack.name: attack for attack in evaluation.attacks}
-        for row, name in enumerate(broken_by):
-            assert (name is None) == evaluation.worst[row]
-            if name == "none":
-                assert not evaluation.clean.correct[row]
-            elif name:
-                assert not by_name[name].correct[row]
+    def test_every_broken_sample_is_first_broken_once(self, evaluation):
+        results = (evaluation.clean, *evaluation.attacks)
+        assert sum(map(evaluation.first_to_break, results)) == evaluation.n - evaluation.worst.sum()
+        assert evaluation.first_to_break(evaluation.clean) == (~evaluation.clean.correct).sum()
+
+    def test_only_the_whole_matrix_is_complete(self, evaluation):
+        assert not evaluation.complete, "AutoAttack was not run"
 
     def test_another_policy_is_judged_from_the_same_cells(self, tmp_path):
         from models.policies import FixedExit
