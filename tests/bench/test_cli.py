@@ -213,7 +213,7 @@ def test_costs_agree_with_ptflops(tmp_path):
     assert code == 0, err
     counted, theirs = map(float, re.search(r"all exits: ([\d.]+) mmacs counted, ([\d.]+) by ptflops", out).groups())
     assert counted == pytest.approx(101.11, abs=0.01)
-    assert theirs == pytest.approx(counted, rel=1e-2)
+    assert theirs == pytest.approx(counted, rel=1e-3)
 
 
 def test_one_exit_nets_skip_what_is_the_same(tmp_path):
