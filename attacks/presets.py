@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.objectives import CE, Loss, Max, Mean, Objective, Only, Reduction
 from attacks.pgd import PGD, Keep, Start, fgsm
+from attacks.policy_attack import PolicyAttack
 from attacks.regions import Ball
 from models.policies import Policy
 from models.registry import UnknownName
@@ -22,12 +23,13 @@ FORMS = {
     "max": "ascend the largest loss over the exits",
     "max_average": "of single:1..K, keep per sample the one with the highest mean loss",
     "average_max": "ascend the mean loss from 1 + K starts (random, each single:k), keep the one with the highest maximum loss",
+    "policy": "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
     "autoattack": "AutoAttack (standard) on the deployed view",
     "autoattack:k": "AutoAttack (standard) on the view of exit k",
 }
 """Every name and its one-line meaning."""
 
-ALL = ("single", "average", "max", "max_average", "average_max", "autoattack")
+ALL = ("single", "average", "max", "max_average", "average_max", "policy", "autoattack")
 """What ``all`` stands for."""
 
 SAME_ON_ONE_EXIT = {"average", "max", "max_average", "average_max"}
@@ -120,19 +122,18 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy) -> Attac
     if exit_ and form in ("single", "autoattack"):
         k = _exit_number(name, exit_, n_exits)
         return singles[k - 1] if form == "single" else AutoAttack(settings.region, k)
-    match name:
-        case "average":
-            return settings.ascend(Mean())
-        case "max":
-            return settings.ascend(Max())
-        case "max_average":
-            return settings.select(singles, by=Mean())
-        case "average_max":
-            starts: list[Start | Attack] = ["random", *singles]
-            return settings.select([settings.ascend(Mean(), start) for start in starts], by=Max())
-        case "autoattack":
-            return AutoAttack(settings.region, policy)
-    raise UnknownName("attack", name, ["all", *FORMS])
+    starts: list[Start | Attack] = ["random", *singles]
+    forms: dict[str, Callable[[], Attack]] = {
+        "average": lambda: settings.ascend(Mean()),
+        "max": lambda: settings.ascend(Max()),
+        "max_average": lambda: settings.select(singles, by=Mean()),
+        "average_max": lambda: settings.select([settings.ascend(Mean(), start) for start in starts], by=Max()),
+        "policy": lambda: PolicyAttack(settings.region, policy),
+        "autoattack": lambda: AutoAttack(settings.region, policy),
+    }
+    if name not in forms:
+        raise UnknownName("attack", name, ["all", *FORMS])
+    return forms[name]()
 
 
 def _exit_number(name: str, text: str, n_exits: int) -> int:

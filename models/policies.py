@@ -18,6 +18,10 @@ class Policy(ABC):
         """Whether each input leaves at exit ``k`` (0-based) given its logits ``(B, classes)`` there: ``(B,)`` bool."""
 
     @abstractmethod
+    def slack(self, logits_k: Tensor, k: int) -> Tensor:
+        """How far gate ``k`` is open, ``(B,)``: positive where inputs leave, relative to the threshold, differentiable."""
+
+    @abstractmethod
     def check(self, n_exits: int) -> None:
         """Raise ``ValueError`` if this policy cannot run on a network of ``n_exits`` exits."""
 
@@ -77,6 +81,12 @@ class EntropyPolicy(_Thresholds):
     def leaves(self, logits_k: Tensor, k: int) -> Tensor:
         return entropy(logits_k) < self.thresholds[k]
 
+    def slack(self, logits_k: Tensor, k: int) -> Tensor:
+        threshold = self.thresholds[k]
+        if math.isinf(threshold):
+            return torch.full_like(logits_k[:, 0], math.copysign(1, threshold))
+        return (threshold - entropy(logits_k)) / max(abs(threshold), 1e-6)
+
 
 @dataclass(frozen=True)
 class ConfidencePolicy(_Thresholds):
@@ -84,6 +94,12 @@ class ConfidencePolicy(_Thresholds):
 
     def leaves(self, logits_k: Tensor, k: int) -> Tensor:
         return confidence(logits_k) > self.thresholds[k]
+
+    def slack(self, logits_k: Tensor, k: int) -> Tensor:
+        threshold = self.thresholds[k]
+        if math.isinf(threshold):
+            return torch.full_like(logits_k[:, 0], math.copysign(1, -threshold))
+        return (confidence(logits_k) - threshold) / max(abs(1 - threshold), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,9 @@ class FixedExit(Policy):
 
     def leaves(self, logits_k: Tensor, k: int) -> Tensor:
         return torch.full((len(logits_k),), k == self.exit - 1, device=logits_k.device)
+
+    def slack(self, logits_k: Tensor, k: int) -> Tensor:
+        return torch.full_like(logits_k[:, 0], 1.0 if k == self.exit - 1 else -1.0)
 
     def check(self, n_exits: int) -> None:
         if not 1 <= self.exit <= n_exits:

@@ -11,6 +11,7 @@ from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.clean import Clean
 from attacks.pgd import PGD
+from attacks.policy_attack import PolicyAttack
 from attacks.presets import Settings, Skipped, expand
 from bench.data.split import Batch, Split
 from bench.harness.cell import SLICE, cell_key
@@ -121,6 +122,8 @@ def expected_gradients(attack: Attack) -> float:
     """Rough gradients per sample of an attack on its own, to divide the progress bar by."""
     if isinstance(attack, PGD):
         return attack.steps * attack.restarts
+    if isinstance(attack, PolicyAttack):
+        return 50.0
     if isinstance(attack, AutoAttack):
         return 1500.0
     return 0.3

@@ -114,6 +114,8 @@ def method_text(result: Result) -> str:
         return f"{spec['variant']}, {result.implementation}"
     if spec["type"] == "BestOf":
         return f"best of {len(spec['attacks'])} by {_objective_text(spec['by'])}; {_pgd_text(spec['attacks'][0])}"
+    if spec["type"] == "PolicyAttack":
+        return f"soft gates, then exit by exit; {spec['cycles']} cycles"
     return _pgd_text(spec) if spec["type"] == "PGD" else "-"
 
 

@@ -4,6 +4,7 @@ from attacks.autoattack import AutoAttack
 from attacks.best_of import BestOf
 from attacks.objectives import CE, Max, Mean, Objective, Only
 from attacks.pgd import PGD
+from attacks.policy_attack import PolicyAttack
 from attacks.presets import FORMS, Settings, expand
 from attacks.regions import Ball
 from models.policies import FixedExit
@@ -18,7 +19,17 @@ def names(*wanted, n_exits=3):
 
 def test_all_is_the_whole_matrix():
     attacks, skipped = names("all")
-    assert list(attacks) == ["single:1", "single:2", "single:3", "average", "max", "max_average", "average_max", "autoattack"]
+    assert list(attacks) == [
+        "single:1",
+        "single:2",
+        "single:3",
+        "average",
+        "max",
+        "max_average",
+        "average_max",
+        "policy",
+        "autoattack",
+    ]
     assert not skipped
 
 
@@ -32,12 +43,13 @@ def test_definitions_are_those_of_the_design():
     assert attacks["max_average"] == BestOf(singles, Objective(CE(), Mean()))
     starts = [PGD(Objective(CE(), Mean()), SETTINGS.region, 4, 0.025, start=start) for start in ("random", *singles)]
     assert attacks["average_max"] == BestOf(tuple(starts), Objective(CE(), Max()))
+    assert attacks["policy"] == PolicyAttack(SETTINGS.region, FixedExit(3))
     assert attacks["autoattack"] == AutoAttack(SETTINGS.region, FixedExit(3))
 
 
 def test_on_one_exit_the_forms_are_skipped_with_the_reason():
     attacks, skipped = names("all", n_exits=1)
-    assert list(attacks) == ["single:1", "autoattack"]
+    assert list(attacks) == ["single:1", "policy", "autoattack"]
     assert {s.name for s in skipped} == {"average", "max", "max_average", "average_max"}
     assert "one exit" in skipped[0].reason
 

@@ -29,6 +29,8 @@ def start(*arguments, cwd, env=None):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A runner in the background ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
