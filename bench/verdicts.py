@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value: a result is itself alone
 class Result:
     """One attack on one model's samples.
 
