@@ -83,7 +83,7 @@ class _Best:
 
     def __init__(self, x: Tensor) -> None:
         self.x_adv = x.clone()
-        self.values = torch.full((len(x),), -torch.inf, device=x.device)
+        self.values = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
 
     def offer(self, x_adv: Tensor, values: Tensor) -> None:
         # A NaN value is taken at once: the harness must see it, not a clean image in its place.

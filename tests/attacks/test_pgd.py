@@ -62,6 +62,9 @@ attacks = st.builds(
     start=st.sampled_from(["random", "clean"]),
 )
 NET = small_convolutional(3)
+# A batch's size may change a convolution's last bit, and a sign step amplifies it where the gradient is all but zero:
+# in double precision what is left of that is below any step.
+PRECISE = small_convolutional(3).double()
 
 
 def sample(seed=1, n=6):
@@ -86,18 +89,20 @@ def test_keeping_the_best_never_lowers_the_objective(attack, seed):
 @given(attacks, st.integers(1, 5))
 def test_results_do_not_depend_on_how_the_batch_is_split(attack, cut):
     x, y, noise = sample()
-    whole = attack(NET, x, y, noise=noise)
-    first = attack(NET, x[:cut], y[:cut], noise=Noise(noise.seed, noise.samples[:cut]))
-    second = attack(NET, x[cut:], y[cut:], noise=Noise(noise.seed, noise.samples[cut:]))
+    x = x.double()
+    whole = attack(PRECISE, x, y, noise=noise)
+    first = attack(PRECISE, x[:cut], y[:cut], noise=Noise(noise.seed, noise.samples[:cut]))
+    second = attack(PRECISE, x[cut:], y[cut:], noise=Noise(noise.seed, noise.samples[cut:]))
     torch.testing.assert_close(torch.cat([first, second]), whole, atol=1e-5, rtol=0)
 
 
 @given(attacks, st.permutations(range(6)))
 def test_results_do_not_depend_on_the_order_of_the_batch(attack, order):
     x, y, noise = sample()
+    x = x.double()
     rows = torch.tensor(order)
-    shuffled = attack(NET, x[rows], y[rows], noise=Noise(noise.seed, tuple(noise.samples[i] for i in order)))
-    torch.testing.assert_close(shuffled, attack(NET, x, y, noise=noise)[rows], atol=1e-5, rtol=0)
+    shuffled = attack(PRECISE, x[rows], y[rows], noise=Noise(noise.seed, tuple(noise.samples[i] for i in order)))
+    torch.testing.assert_close(shuffled, attack(PRECISE, x, y, noise=noise)[rows], atol=1e-5, rtol=0)
 
 
 @settings(max_examples=20)
