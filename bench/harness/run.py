@@ -93,7 +93,7 @@ class Runner:
         # Copies: what an attack does to its inputs must not reach the judge, nor the next attack.
         x, y = planned.batch.x.to(device, copy=True), planned.batch.y.to(device, copy=True)
         noise = Noise(self.seed, planned.batch.indices)
-        x_adv, passes = propose(planned.attack, self.victim.model, x, y, noise, candidates)
+        x_adv, passes = propose(planned.attack, self.victim.twin, x, y, noise, candidates)
         self.victim.model.eval()
         certified = certify(self.victim.model, planned.batch.x.to(device), x_adv, self.ball)
         logits = certified.logits.cpu()

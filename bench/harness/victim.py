@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from bench.errors import UserError
 from models.cost import ExitCosts
+from models.folded import folded
 from models.multi_exit import MultiExitNet
 from models.policies import Policy
 
@@ -34,6 +36,11 @@ class Victim:
     source: str
     policy: Policy
     costs: ExitCosts
+
+    @cached_property
+    def twin(self) -> MultiExitNet:
+        """What attacks search on: the same function, faster. The verdict is always ``model``'s."""
+        return folded(self.model)
 
 
 @torch.no_grad()

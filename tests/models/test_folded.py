@@ -1,0 +1,41 @@
+"""The twin that attacks search on computes what the plain model computes."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.folded import folded
+from models.registry import model_card, model_names
+
+
+def _settled(net: nn.Module) -> nn.Module:
+    """``net`` with batch statistics that are not those of a fresh layer, in evaluation mode."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", ["rdi_resnet38", "resnet38", "rdi_mobilenetv2", "rdi_smallcnn"])
+def test_the_twin_has_the_logits_and_gradients_of_the_model(name: str) -> None:
+    assert name in model_names()
+    torch.manual_seed(0)
+    card = model_card(name)
+    net = _settled(card.build()).double()
+    twin = folded(net)
+    x = torch.rand(3, *card.input_shape, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(twin(x), net(x), rtol=1e-9, atol=1e-9)
+    (expected,) = torch.autograd.grad(net(x).square().sum(), x)
+    (found,) = torch.autograd.grad(twin(x).square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_no_batch_normalisation_is_left_and_the_model_keeps_its_own() -> None:
+    net = model_card("rdi_resnet38").build().eval()
+    before = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    assert before > 0
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded(net).modules())
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == before
