@@ -40,6 +40,10 @@ class AutoAttack(Attack):
     target: Policy | int
     variant: Literal["standard"] = "standard"
 
+    @property
+    def expected_gradients(self) -> float:
+        return 1500.0
+
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
         return run_autoattack(view, x, y, self.region, seed=noise.integer("autoattack"), variant=self.variant)

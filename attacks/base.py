@@ -5,28 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from torch import Tensor
 
 from attacks.noise import Noise
 from models.multi_exit import MultiExitNet
-
-
-class Region(Protocol):
-    """Where an attack may go; always inside the box [0, 1]."""
-
-    def start(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
-        """A random point of the region around each ``x`` ``(B, C, H, W)``."""
-
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The nearest allowed point, box included."""
-
-    def steepest(self, gradient: Tensor) -> Tensor:
-        """Unit step that ascends fastest in the region's norm."""
-
-    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Distance ``(B,)`` in the region's norm."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +27,16 @@ class Attack(ABC):
     def children(self) -> tuple[Attack, ...]:
         """Attacks whose candidates this one starts from or selects among."""
         return ()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether candidates are bound to the threat model's ball; if not, those outside it count for nothing but themselves."""
+        return True
+
+    @property
+    def expected_gradients(self) -> float:
+        """Rough gradients per sample of this attack on its own, to divide a progress bar by."""
+        return 0.3
 
     @abstractmethod
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:

@@ -34,6 +34,10 @@ class BestOf(Attack):
     def children(self) -> tuple[Attack, ...]:
         return self.attacks
 
+    @property
+    def bounded(self) -> bool:
+        return all(attack.bounded for attack in self.attacks)
+
     def choose(self, logits: Sequence[Tensor], y: Tensor) -> Tensor:
         """Index ``(B,)`` of the child chosen per sample, from each child's logits ``(K, B, C)``."""
         return torch.stack([self.by(child, y) for child in logits]).argmax(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -9,16 +11,34 @@ from attacks.objectives import Objective
 from models.multi_exit import MultiExitNet
 
 
-def value_and_gradient(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The objective ``(B,)`` at ``x`` and its gradient; stages the objective does not need are not run.
+class Ascent(NamedTuple):
+    """What one forward and one backward pass tell: values ``(B,)``, gradients like ``x``, and who is fooled ``(B,)`` bool."""
+
+    values: Tensor
+    gradient: Tensor
+    fools: Tensor
+
+
+def ascent(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor, target: Tensor | None = None) -> Ascent:
+    """The objective at ``x``, its gradient, and whether it fools; stages the objective does not need are not run.
 
     Samples do not interact in a model in evaluation mode, so the gradient of the sum is each sample's own.
+
+    Args:
+        target: classes ``(B,)`` to drive towards, for a targeted loss.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        values = objective(model(x, upto=objective.upto), y)
+        logits = model(x, upto=objective.upto)
+        values = objective(logits, y, target)
         (gradient,) = torch.autograd.grad(values.sum(), x)
-    return values.detach(), gradient
+    return Ascent(values.detach(), gradient, objective.fools(logits.detach(), y))
+
+
+def value_and_gradient(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The objective ``(B,)`` at ``x`` and its gradient."""
+    found = ascent(model, objective, x, y)
+    return found.values, found.gradient
 
 
 @torch.no_grad()

@@ -30,6 +30,10 @@ class Noise:
         """Standard normal numbers of the shape ``(B, ...)`` of ``like``."""
         return self._draw(torch.randn, "normal", like, restart)
 
+    def of(self, rows: Tensor) -> Noise:
+        """The noise of some rows ``(M,)`` of the batch."""
+        return Noise(self.seed, tuple(self.samples[row] for row in rows.tolist()))
+
     def integer(self, purpose: str) -> int:
         """A seed in [0, 2^31) for a library that takes one for the whole batch."""
         return _hash(self.seed, purpose, *self.samples) % 2**31

@@ -54,6 +54,28 @@ class DLR(Loss):
         return (others.amax(-1) - true) / (top[..., 0] - top[..., 2] + 1e-12)
 
 
+@dataclass(frozen=True)
+class TargetedDLR:
+    """Targeted DLR at each exit (Croce & Hein, ICML 2020, equation 7): ``(z_t - z_y)`` over ``z_(1) - (z_(3) + z_(4)) / 2``.
+
+    Raises:
+        ValueError: for fewer than four classes, where the ratio has no denominator.
+    """
+
+    def __call__(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        if logits.shape[-1] < 4:
+            raise ValueError(
+                f"the targeted DLR loss needs at least 4 classes, the model has {logits.shape[-1]}; use ce or margin"
+            )
+        top = logits.topk(4, dim=-1).values
+        spread = top[..., 0] - (top[..., 2] + top[..., 3]) / 2
+        return (_logit_of(target, logits) - _logit_of(y, logits)) / (spread + 1e-12)
+
+
+def _logit_of(classes: Tensor, logits: Tensor) -> Tensor:
+    return logits.gather(-1, classes.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
+
+
 def _true_and_others(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The label's logit ``(K, B)`` and all logits with the label's masked out ``(K, B, C)``."""
     is_true = F.one_hot(y, logits.shape[-1]).bool().expand_as(logits)
@@ -107,7 +129,7 @@ class Max(Reduction):
 class Objective:
     """``over`` the exits of ``loss``: logits ``(K, B, C)`` and labels ``(B,)`` to ``(B,)``."""
 
-    loss: Loss
+    loss: Loss | TargetedDLR
     over: Reduction
 
     @property
@@ -115,5 +137,14 @@ class Objective:
         """Last exit needed, 0-based; None for all. Stages behind it need not run."""
         return self.over.upto
 
-    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
-        return self.over(self.loss(logits, y))
+    def __call__(self, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+        """The objective; a targeted loss needs the classes ``target`` ``(B,)`` to drive towards."""
+        if isinstance(self.loss, Loss):
+            return self.over(self.loss(logits, y))
+        if target is None:
+            raise ValueError(f"{self.loss} needs target classes")
+        return self.over(self.loss(logits, y, target))
+
+    def fools(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Whether the exits that the objective is about are fooled ``(B,)``: the margins, reduced like the loss, are positive."""
+        return self.over(Margin()(logits, y)) > 0

@@ -52,6 +52,10 @@ class PGD(Attack):
     def children(self) -> tuple[Attack, ...]:
         return (self.start,) if isinstance(self.start, Attack) else ()
 
+    @property
+    def expected_gradients(self) -> float:
+        return self.steps * self.restarts
+
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         for restart in range(self.restarts):

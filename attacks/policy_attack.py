@@ -45,6 +45,10 @@ class PolicyAttack(Attack):
     cycles: int = 2
     exits_per_cycle: int = 3
 
+    @property
+    def expected_gradients(self) -> float:
+        return 50.0
+
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         search = _Search(model, self.region, self.policy, x, y)
         tried = torch.zeros_like(search.violations)

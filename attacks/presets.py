@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from attacks.apgd import APGD, APGDTargeted
 from attacks.autoattack import AutoAttack
 from attacks.base import Attack
 from attacks.best_of import BestOf
-from attacks.objectives import CE, Loss, Max, Mean, Objective, Only, Reduction
+from attacks.cascade import Cascade
+from attacks.objectives import CE, DLR, Loss, Max, Mean, Objective, Only, Reduction, TargetedDLR
 from attacks.pgd import PGD, Keep, Start, fgsm
 from attacks.policy_attack import PolicyAttack
-from attacks.regions import Ball
+from attacks.regions import Ball, Penalty
+from attacks.wrm import WRM
 from models.policies import Policy
 from models.registry import UnknownName
 
@@ -26,6 +29,8 @@ FORMS = {
     "policy": "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
     "autoattack": "AutoAttack (standard) on the deployed view",
     "autoattack:k": "AutoAttack (standard) on the view of exit k",
+    "autoattack:each": "autoattack:k for every exit k",
+    "cascade": "the worst case alone: the whole matrix in turn, each attack on the survivors of those before; also called worst",
 }
 """Every name and its one-line meaning."""
 
@@ -38,6 +43,8 @@ SAME_ON_ONE_EXIT = {"average", "max", "max_average", "average_max"}
 
 CROSS_ENTROPY = CE()
 
+Method = Literal["pgd", "fgsm", "apgd", "wrm"]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -45,30 +52,48 @@ class Settings:
 
     Attributes:
         region: the threat model's ball.
-        method: ``pgd`` or ``fgsm``.
-        loss: the loss at each exit.
-        steps, step_size, restarts, keep: see ``PGD``; FGSM takes one step of ``eps`` from the clean image.
+        method: ``pgd``, ``fgsm``, ``apgd`` or ``wrm``.
+        loss: the loss at each exit; the targeted one is for APGD alone.
+        steps, step_size, restarts, keep: see ``PGD``; FGSM takes one step of ``eps`` from the clean image, APGD sets its own
+            steps' sizes, WRM too.
+        gamma: price of distance, of WRM.
+
+    Raises:
+        ValueError: a targeted loss with another method than APGD.
     """
 
     region: Ball
     steps: int
     step_size: float
-    method: Literal["pgd", "fgsm"] = "pgd"
-    loss: Loss = CROSS_ENTROPY
+    method: Method = "pgd"
+    loss: Loss | TargetedDLR = CROSS_ENTROPY
     restarts: int = 1
     keep: Keep = "best"
+    gamma: float = 0.3
+
+    def __post_init__(self) -> None:
+        if isinstance(self.loss, TargetedDLR) and self.method != "apgd":
+            raise ValueError(f"the targeted DLR loss is for the method apgd, not {self.method}")
 
     def ascend(self, over: Reduction, start: Start | Attack = "random") -> Attack:
         """The method on the objective ``loss`` reduced by ``over``."""
+        if isinstance(self.loss, TargetedDLR):
+            return APGDTargeted(over, self.region, self.steps, start=start)
         objective = Objective(self.loss, over)
+        deterministic_start = "clean" if start == "random" else start
         if self.method == "fgsm":
-            return fgsm(objective, self.region, "clean" if start == "random" else start)
+            return fgsm(objective, self.region, deterministic_start)
+        if self.method == "wrm":
+            return WRM(objective, Penalty(self.gamma), self.steps, deterministic_start)
         restarts = self.restarts if start == "random" else 1
+        if self.method == "apgd":
+            return APGD(objective, self.region, self.steps, restarts, start)
         return PGD(objective, self.region, self.steps, self.step_size, restarts, self.keep, start)
 
     def select(self, attacks: Iterable[Attack], by: Reduction) -> Attack:
         """The best of ``attacks`` by the loss reduced by ``by``."""
-        return BestOf(tuple(attacks), Objective(self.loss, by))
+        loss = DLR() if isinstance(self.loss, TargetedDLR) else self.loss
+        return BestOf(tuple(attacks), Objective(loss, by))
 
 
 @dataclass(frozen=True)
@@ -112,6 +137,10 @@ def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
             yield from _elementary(ALL, n_exits)
         elif name == "single":
             yield from (f"single:{k}" for k in range(1, n_exits + 1))
+        elif name == "autoattack:each":
+            yield from (f"autoattack:{k}" for k in range(1, n_exits + 1))
+        elif name == "worst":
+            yield "cascade"
         else:
             yield name
 
@@ -130,10 +159,19 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy) -> Attac
         "average_max": lambda: settings.select([settings.ascend(Mean(), start) for start in starts], by=Max()),
         "policy": lambda: PolicyAttack(settings.region, policy),
         "autoattack": lambda: AutoAttack(settings.region, policy),
+        "cascade": lambda: _cascade(n_exits, settings, policy),
     }
     if name not in forms:
         raise UnknownName("attack", name, ["all", *FORMS])
     return forms[name]()
+
+
+def _cascade(n_exits: int, settings: Settings, policy: Policy) -> Attack:
+    """The matrix, selections taken apart: the adaptive attack first, AutoAttack last, the others in their order."""
+    matrix, _ = expand(["policy", "all"], n_exits, settings, policy)
+    last = matrix.pop("autoattack")
+    apart = [attack.attacks if isinstance(attack, BestOf) else (attack,) for attack in matrix.values()]
+    return Cascade((*dict.fromkeys(each for attacks in apart for each in attacks), last), policy)
 
 
 def _exit_number(name: str, text: str, n_exits: int) -> int:

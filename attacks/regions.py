@@ -61,6 +61,31 @@ class Ball:
         return delta.abs().flatten(1).amax(1) if self.norm == "Linf" else _length(delta)
 
 
+@dataclass(frozen=True)
+class Penalty:
+    """No bound but the box: distance costs ``gamma`` times its square (WRM: Sinha, Namkoong & Duchi, ICLR 2018, equation 2).
+
+    What an attack finds here is told by the distance it reached; it speaks for a ball only where it lies in it.
+
+    Raises:
+        ValueError: ``gamma`` not a positive number.
+    """
+
+    gamma: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
+            raise ValueError(f"gamma must be a finite number > 0, got {self.gamma}")
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Into the box."""
+        return x_adv.clamp(0, 1)
+
+    def cost(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """``gamma * ||x_adv - x||^2``, ``(B,)``."""
+        return self.gamma * (x_adv - x).square().flatten(1).sum(1)
+
+
 def _length(delta: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
     return length

@@ -13,6 +13,7 @@ import torch
 
 from attacks.presets import matrix_names
 from bench.harness.cell import Cell
+from bench.harness.certify import TOLERANCE
 from bench.harness.plan import CLEAN
 from bench.harness.store import Store
 from bench.intervals import wilson
@@ -37,7 +38,10 @@ class Result:
         correct: ``(n,)`` the deployed prediction is right on the attack's image.
         exits: ``(n,)`` 0-based exit taken there.
         exit_accuracy: ``(K,)`` accuracy of each exit there.
+        within: ``(n,)`` its image lies in the threat model's ball; false for images that say nothing about it.
+        distance: mean distance of its images, in the threat model's norm.
         forwards, backwards: mean passes per sample.
+        seconds: mean per sample, on the machine that computed it.
         implementation: package and version, for attacks that are another package's.
         computed_with: versions and device, one text for each combination.
     """
@@ -48,10 +52,18 @@ class Result:
     correct: Bools
     exits: npt.NDArray[np.int64]
     exit_accuracy: tuple[float, ...]
+    within: Bools
+    distance: float
     forwards: float
     backwards: float
+    seconds: float
     implementation: str | None
     computed_with: frozenset[str]
+
+    @property
+    def survived(self) -> Bools:
+        """``(n,)``: not broken by an image of the threat model."""
+        return self.correct | ~self.within
 
 
 @dataclass(frozen=True)
@@ -88,10 +100,11 @@ class Evaluation:
     @property
     def complete(self) -> bool:
         """Whether the whole matrix of attacks is finished, so that the worst case may stand beside others."""
-        return matrix_names(len(self.record["mmacs"])) <= {attack.name for attack in self.attacks}
+        finished = {attack.name for attack in self.attacks if attack.within.all()}
+        return "cascade" in finished or matrix_names(len(self.record["mmacs"])) <= finished
 
     def robust(self, attack: Result) -> Bools:
-        """``(n,)``: right on the clean image and on the attack's."""
+        """``(n,)``: right on the clean image and on the attack's, wherever that lies."""
         return self.clean.correct & attack.correct
 
     @property
@@ -99,20 +112,21 @@ class Evaluation:
         """``(n,)``: robust to every stored cell, those of unfinished attacks included: the headline."""
         robust = self.clean.correct & self.survived_unfinished
         for attack in self.attacks:
-            robust &= attack.correct
+            robust &= attack.survived
         return robust
 
     def strongest(self) -> Result | None:
-        """The single attack that leaves the fewest robust; the first of equals."""
-        return min(self.attacks, key=lambda attack: int(self.robust(attack).sum()), default=None)
+        """The single attack of the threat model that leaves the fewest robust; the first of equals."""
+        bounded = [attack for attack in self.attacks if attack.within.all()]
+        return min(bounded, key=lambda attack: int(self.robust(attack).sum()), default=None)
 
     def first_to_break(self, result: Result) -> int:
         """How many samples ``result`` breaks that neither the clean image nor any attack before it does."""
         left = np.ones(self.n, dtype=np.bool_)
         for earlier in (self.clean, *self.attacks):
             if earlier is result:
-                return int((left & ~result.correct).sum())
-            left &= earlier.correct
+                return int((left & ~result.survived).sum())
+            left &= earlier.survived
         raise ValueError(f"{result.name} is not of this evaluation")
 
     def computed_with(self) -> str:
@@ -161,11 +175,11 @@ def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluatio
                 continue
             cells = [cell for cell in map(store.read, attack["keys"]) if cell is not None]
             if len(cells) == len(attack["keys"]):
-                results[identity] = _result(attack, each["seed"], cells, policy)
+                results[identity] = _result(attack, each, cells, policy)
                 continue
             unfinished[identity] = Unfinished(name, _reason(attack["keys"], store))
             for cell in cells:
-                survived[cell.indices] &= _result(attack, each["seed"], [cell], policy).correct
+                survived[cell.indices] &= _result(attack, each, [cell], policy).survived
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
@@ -177,22 +191,26 @@ def _reason(keys: Iterable[str], store: Store) -> str:
     return f"error: {errors[0]}" if errors else "not finished"
 
 
-def _result(attack: Mapping[str, Any], seed: int, cells: Sequence[Cell], policy: Policy) -> Result:
+def _result(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Sequence[Cell], policy: Policy) -> Result:
     logits = torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1))
     labels = torch.from_numpy(np.concatenate([cell.labels for cell in cells]))
     predicted, exits = deployed_logits(logits, policy)
     forwards, backwards = np.sum([cell.passes for cell in cells], axis=0) / len(labels)
+    distances = np.concatenate([cell.distances for cell in cells])
     provenance = [cell.header["provenance"] for cell in cells]
     implementations = {each["implementation"] for each in provenance if "implementation" in each}
     return Result(
         name=attack["name"],
         spec=attack["spec"],
-        seed=seed,
+        seed=record["seed"],
         correct=(predicted.argmax(-1) == labels).numpy(),
         exits=exits.numpy(),
         exit_accuracy=tuple((logits.argmax(-1) == labels).double().mean(1).tolist()),
+        within=distances <= record["eps"] + TOLERANCE[record["norm"]],
+        distance=float(distances.mean()),
         forwards=float(forwards),
         backwards=float(backwards),
+        seconds=sum(each["seconds"] for each in provenance) / len(labels),
         implementation=" and ".join(sorted(implementations)) or None,
         computed_with=frozenset(f"torch {p['torch']}, python {p['python']}, {p['device']}" for p in provenance),
     )

@@ -32,8 +32,11 @@ class Certified:
 
 
 @torch.no_grad()
-def certify(model: MultiExitNet, x: Tensor, x_adv: Tensor, ball: Ball) -> Certified:
+def certify(model: MultiExitNet, x: Tensor, x_adv: Tensor, ball: Ball, *, bounded: bool = True) -> Certified:
     """Check that ``x_adv`` is finite, in the box and in ``ball`` around ``x``, and compute all exits' logits.
+
+    Args:
+        bounded: whether the attack is bound to the ball; one that is not is told by the distance it reached.
 
     Raises:
         NotCertified: if it is not, or if the model's logits are not numbers there.
@@ -47,7 +50,7 @@ def certify(model: MultiExitNet, x: Tensor, x_adv: Tensor, ball: Ball) -> Certif
         raise NotCertified(f"{bad} of {len(x)} images leave the box [0, 1]")
     distances = ball.distance(x_adv, x)
     excess = distances - ball.eps
-    if bad := int((excess > TOLERANCE[ball.norm]).sum()):
+    if bounded and (bad := int((excess > TOLERANCE[ball.norm]).sum())):
         raise NotCertified(f"{bad} of {len(x)} images leave the {ball.norm} ball of {ball.eps:.6g}, by up to {excess.max():.3g}")
     logits = model(x_adv)
     if not torch.isfinite(logits).all():

@@ -6,12 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from attacks.autoattack import AutoAttack
 from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.clean import Clean
-from attacks.pgd import PGD
-from attacks.policy_attack import PolicyAttack
 from attacks.presets import Settings, Skipped, expand
 from bench.data.split import Batch, Split
 from bench.harness.cell import SLICE, cell_key
@@ -45,7 +42,7 @@ class PlannedCell:
     @property
     def work(self) -> float:
         """Expected gradients, for the progress display."""
-        return len(self.batch.y) * expected_gradients(self.attack)
+        return len(self.batch.y) * self.attack.expected_gradients
 
 
 @dataclass(frozen=True)
@@ -116,14 +113,3 @@ def with_components(wanted: dict[str, Attack], n_exits: int, settings: Settings,
         if attack not in named.values():
             named[name] = attack
     return named
-
-
-def expected_gradients(attack: Attack) -> float:
-    """Rough gradients per sample of an attack on its own, to divide the progress bar by."""
-    if isinstance(attack, PGD):
-        return attack.steps * attack.restarts
-    if isinstance(attack, PolicyAttack):
-        return 50.0
-    if isinstance(attack, AutoAttack):
-        return 1500.0
-    return 0.3

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from attacks.objectives import CE, DLR, Loss, Margin
+from attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
 from attacks.pgd import Keep
-from attacks.presets import Settings
+from attacks.presets import Method, Settings
 from attacks.regions import Ball, Norm
 from bench.calibrate import calibrated_policy
 from bench.data.cards import dataset_card
@@ -29,7 +28,8 @@ from models.policy_text import parse_policy
 from models.registry import ModelCard, UnknownName, model_card
 from models.weights import WeightsError, find_weights, load_weights
 
-LOSSES: dict[str, Loss] = {"ce": CE(), "margin": Margin(), "dlr": DLR()}
+LOSSES: dict[str, Loss | TargetedDLR] = {"ce": CE(), "margin": Margin(), "dlr": DLR(), "dlr-targeted": TargetedDLR()}
+APGD_STEPS = 100
 DEFAULT_N = {"cpu": 64, "cuda": 1000}
 EMBEDDED = "digits"
 
@@ -47,7 +47,7 @@ class Request:
         policy: see ``models.policy_text``, or ``entropy@equal``, ``confidence@mmacs=60``; None for the weights' own.
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.
-        method, loss, steps, step_size, restarts, keep: of the gradient attacks; None for the dataset's.
+        method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
 
@@ -60,12 +60,13 @@ class Request:
     n: int | None = None
     norm: Norm = "Linf"
     eps: float | None = None
-    method: Literal["pgd", "fgsm"] = "pgd"
+    method: Method = "pgd"
     loss: str = "ce"
     steps: int | None = None
     step_size: float | None = None
     restarts: int = 1
     keep: Keep = "best"
+    gamma: float = 0.3
     device: str = "auto"
 
 
@@ -148,13 +149,14 @@ def _test_split(dataset: str, card: ModelCard, request: Request) -> Split:
 def _settings(request: Request, dataset: str) -> Settings:
     card = dataset_card(dataset)
     ball = Ball(request.norm, card.eps[request.norm] if request.eps is None else request.eps)
-    steps = card.steps if request.steps is None else request.steps
+    default = APGD_STEPS if request.method == "apgd" else card.steps
+    steps = default if request.steps is None else request.steps
     if request.restarts < 1 or steps < 1:
         raise UserError(f"steps and restarts must be at least 1, got {steps} and {request.restarts}")
     step_size = ball.eps * card.step_ratio if request.step_size is None else request.step_size
     if not (math.isfinite(step_size) and step_size >= 0):
         raise UserError(f"the step size must be a finite number >= 0, got {step_size}")
-    return Settings(ball, steps, step_size, request.method, LOSSES[request.loss], request.restarts, request.keep)
+    return Settings(ball, steps, step_size, request.method, LOSSES[request.loss], request.restarts, request.keep, request.gamma)
 
 
 def _n(request: Request, split: Split, device: torch.device) -> int:

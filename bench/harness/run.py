@@ -31,6 +31,9 @@ from models.spec import describe
 
 _log = logging.getLogger(__name__)
 
+Candidates = dict[Attack, tuple[Tensor, Passes, float]]
+"""Of one slice: what each attack proposed, the passes and the seconds it took."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,7 +64,7 @@ class Runner:
         selections that need it. An interrupt or a full disk goes through to the caller, with every
         finished cell kept.
         """
-        candidates: dict[Attack, tuple[Tensor, Passes]] = {}
+        candidates: Candidates = {}
         current: Batch | None = None
         cells: dict[Attack, str] = {}
         for planned in plan.cells:
@@ -73,13 +76,12 @@ class Runner:
             on_start(planned)
             on_outcome(Outcome(planned, self._run(planned, candidates, cells)))
 
-    def _run(self, planned: PlannedCell, candidates: dict[Attack, tuple[Tensor, Passes]], cells: dict[Attack, str]) -> str | None:
-        started = time.perf_counter()
+    def _run(self, planned: PlannedCell, candidates: Candidates, cells: dict[Attack, str]) -> str | None:
         try:
             if isinstance(planned.attack, BestOf):
                 cell = self._select(planned, planned.attack, [cells[child] for child in planned.attack.attacks])
             else:
-                cell = self._attack(planned, candidates, started)
+                cell = self._attack(planned, candidates)
         except Exception as error:  # noqa: BLE001 - an attack is somebody's code: whatever it raises is its result
             _log.info("%s failed", planned.name, exc_info=True)
             message = f"{type(error).__name__}: {error}"
@@ -88,20 +90,20 @@ class Runner:
         self.store.write(cell)
         return None
 
-    def _attack(self, planned: PlannedCell, candidates: dict[Attack, tuple[Tensor, Passes]], started: float) -> Cell:
+    def _attack(self, planned: PlannedCell, candidates: Candidates) -> Cell:
         device = next(self.victim.model.parameters()).device
         # Copies: what an attack does to its inputs must not reach the judge, nor the next attack.
         x, y = planned.batch.x.to(device, copy=True), planned.batch.y.to(device, copy=True)
         noise = Noise(self.seed, planned.batch.indices)
-        x_adv, passes = propose(planned.attack, self.victim.twin, x, y, noise, candidates)
+        x_adv, passes, seconds = propose(planned.attack, self.victim.twin, x, y, noise, candidates)
         self.victim.model.eval()
-        certified = certify(self.victim.model, planned.batch.x.to(device), x_adv, self.ball)
+        certified = certify(self.victim.model, planned.batch.x.to(device), x_adv, self.ball, bounded=planned.attack.bounded)
         logits = certified.logits.cpu()
         broken = (logits.argmax(-1) != planned.batch.y).any(0).nonzero().flatten()
         kept = broken[:0] if isinstance(planned.attack, Clean) else broken
         return Cell(
             key=planned.key,
-            header=self._header(planned, time.perf_counter() - started),
+            header=self._header(planned, seconds),
             **_sample_arrays(planned.batch),
             logits=logits.numpy(),
             distances=certified.distances.cpu().numpy(),
@@ -116,7 +118,8 @@ class Runner:
         if len(found) < len(children):
             raise RuntimeError("an attack that it selects from did not finish")
         choice = selection.choose([torch.from_numpy(cell.logits) for cell in found], planned.batch.y)
-        return select_cells(planned.key, self._header(planned, 0.0), found, choice.numpy())
+        seconds = sum(cell.header["provenance"]["seconds"] for cell in found)
+        return select_cells(planned.key, self._header(planned, seconds), found, choice.numpy())
 
     def _header(self, planned: PlannedCell, seconds: float) -> dict[str, Any]:
         provenance = {
@@ -139,20 +142,22 @@ class Runner:
 
 
 def propose(
-    attack: Attack, model: MultiExitNet, x: Tensor, y: Tensor, noise: Noise, candidates: dict[Attack, tuple[Tensor, Passes]]
-) -> tuple[Tensor, Passes]:
-    """An attack's candidate and all passes it took, reusing and extending the slice's ``candidates``.
+    attack: Attack, model: MultiExitNet, x: Tensor, y: Tensor, noise: Noise, candidates: Candidates
+) -> tuple[Tensor, Passes, float]:
+    """An attack's candidate, all passes and seconds it took, reusing and extending the slice's ``candidates``.
 
-    The passes are those of the attack on its own: a child computed earlier counts again, so that they do
+    Passes and seconds are those of the attack on its own: a child computed earlier counts again, so that they do
     not depend on what was run before.
     """
     if attack not in candidates:
         children = [propose(child, model, x, y, noise, candidates) for child in attack.children]
+        started = time.perf_counter()
         with counted(model) as own:
             x_adv = attack.propose(
-                model, x.clone(), y.clone(), noise=noise, candidates=[candidate.clone() for candidate, _ in children]
+                model, x.clone(), y.clone(), noise=noise, candidates=[candidate.clone() for candidate, _, _ in children]
             )
-        candidates[attack] = (x_adv, sum((passes for _, passes in children), own))
+        seconds = time.perf_counter() - started + sum(child_seconds for _, _, child_seconds in children)
+        candidates[attack] = (x_adv, sum((passes for _, passes, _ in children), own), seconds)
     return candidates[attack]
 
 

@@ -67,4 +67,7 @@ def _attack(evaluation: Evaluation, attack: Result) -> dict[str, Any]:
         "exits": [{"count": count, "share": count / evaluation.n} for count in counts],
         "exit_accuracy": attack.exit_accuracy,
         "passes": f"{attack.forwards:.1f} / {attack.backwards:.1f}",
+        "seconds": f"{attack.seconds:.2g}",
+        "outside": 1 - float(attack.within.mean()),
+        "distance": f"{attack.distance:.3g}",
     }

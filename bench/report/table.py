@@ -34,8 +34,11 @@ COLUMNS = {
     "mflops_paper": "the same in the paper's figure, which leaves out the heads passed; for comparison only",
     "exits_taken": "number of samples leaving at each exit, exit 1 first",
     "exit_accuracy": "accuracy of each exit on its own on the attack's images, exit 1 first",
+    "distance": "mean distance of the attack's images from the clean ones, in the threat model's norm",
+    "within": "share of them in the threat model's ball; the others count for nothing in the worst case",
     "forwards": "mean forward passes per sample that the attack took",
     "backwards": "mean backward passes per sample that it took",
+    "seconds": "mean seconds per sample that it took on the machine that ran it, other work on it included",
     "status": "ok, or why there is no number, or why the worst case is not yet one over the whole matrix",
     "note": "a choice made for the user, such as the embedded dataset in place of the model's own",
 }
@@ -101,8 +104,11 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
         "mflops_paper": evaluation.mean_cost(result, "mflops_paper"),
         "exits_taken": " ".join(map(str, evaluation.exit_counts(result))),
         "exit_accuracy": " ".join(f"{value:.4f}" for value in result.exit_accuracy),
+        "distance": result.distance,
+        "within": float(result.within.mean()),
         "forwards": result.forwards,
         "backwards": result.backwards,
+        "seconds": result.seconds,
         "status": "ok",
     }
 
@@ -113,9 +119,23 @@ def method_text(result: Result) -> str:
     if result.implementation:
         return f"{spec['variant']}, {result.implementation}"
     if spec["type"] == "BestOf":
-        return f"best of {len(spec['attacks'])} by {_objective_text(spec['by'])}; {_pgd_text(spec['attacks'][0])}"
+        return f"best of {len(spec['attacks'])} by {_objective_text(spec['by'])}; {_ascent_text(spec['attacks'][0])}"
     if spec["type"] == "PolicyAttack":
         return f"soft gates, then exit by exit; {spec['cycles']} cycles"
+    if spec["type"] == "Cascade":
+        return f"{len(spec['attacks'])} attacks in turn, each on the survivors of those before"
+    return _ascent_text(spec)
+
+
+def _ascent_text(spec: Mapping[str, Any]) -> str:
+    """A gradient attack's method, steps and loss; ``-`` for what has none."""
+    if spec["type"] == "APGD":
+        restarts = f" x{spec['restarts']}" if spec["restarts"] > 1 else ""
+        return f"apgd-{spec['steps']}{restarts}, {_loss_text(spec['objective'])}"
+    if spec["type"] == "APGDTargeted":
+        return f"apgd-{spec['steps']}, dlr towards {spec['n_targets']} classes"
+    if spec["type"] == "WRM":
+        return f"wrm-{spec['steps']}, gamma {spec['region']['gamma']:g}, {_loss_text(spec['objective'])}; not bound to the ball"
     return _pgd_text(spec) if spec["type"] == "PGD" else "-"
 
 

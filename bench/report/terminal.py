@@ -22,14 +22,15 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     title = f"{escape(record['model'])} on {record['dataset']} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack")
-    for heading in ("accuracy %", "95 % interval", "mean mmacs", "gradients per sample"):
+    for heading in ("accuracy %", "95 % interval", "mean mmacs", "gradients", "seconds"):
         table.add_column(heading, justify="right")
     table.add_row("none (clean)", *_figures(evaluation, evaluation.clean))
     shown = [attack for attack in evaluation.attacks if attack.name in asked_for]
     times_shown = Counter(attack.name for attack in shown)
     for attack in shown:
         apart = f" ({method_text(attack)}, seed {attack.seed})" if times_shown[attack.name] > 1 else ""
-        table.add_row(escape(attack.name + apart), *_figures(evaluation, attack))
+        unbound = "" if attack.within.all() else f" (distance {attack.distance:.3g})"
+        table.add_row(escape(attack.name + apart + unbound), *_figures(evaluation, attack))
     for each in evaluation.unfinished:
         table.add_row(escape(each.name), f"[red]{escape(each.reason)}")
     if evaluation.attacks or evaluation.unfinished:
@@ -40,7 +41,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
 
 def _figures(evaluation: Evaluation, result: Result) -> list[str]:
     cost = f"{evaluation.mean_cost(result):.2f}"
-    return [*_shares(evaluation.robust(result)), cost, f"{result.backwards:.0f}"]
+    return [*_shares(evaluation.robust(result)), cost, f"{result.backwards:.0f}", f"{result.seconds:.2g}"]
 
 
 def _shares(correct: Bools) -> tuple[str, str]:
@@ -75,6 +76,9 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append(f"the worst case is over {len(evaluation.attacks)} attacks, these included: {', '.join(hidden)}")
     elif evaluation.attacks:
         notes.append(f"the worst case is over these {len(evaluation.attacks)} attacks, per sample")
+    notes.append("gradients and seconds are means per sample")
+    if any(not attack.within.all() for attack in shown):
+        notes.append("images outside the ball are told by their distance; they count for nothing in the worst case")
     if evaluation.unfinished:
         notes.append("attacks are unfinished: the worst case can only fall when they are")
     notes.append(record["note"] or f"{record['dataset']}: {record['dataset_summary']}")

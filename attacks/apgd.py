@@ -1,0 +1,235 @@
+"""Auto-PGD: projected ascent with momentum that sets its own step size, on any objective over the exits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack
+from attacks.gradient import Ascent, ascent
+from attacks.noise import Noise
+from attacks.objectives import Objective, Reduction, TargetedDLR
+from attacks.pgd import Start
+from attacks.regions import Ball
+from models.multi_exit import MultiExitNet
+
+MOMENTUM = 0.75
+RHO = 0.75  # share of steps in a window that must have climbed for the step size to stay
+
+
+@dataclass(frozen=True)
+class APGD(Attack):
+    """APGD (Croce & Hein, ICML 2020, algorithm 1) on an objective, from one start or several.
+
+    The step size starts at ``2 eps`` and halves at checkpoints where progress has stalled, going back to the best
+    iterate. What is returned is, per sample, the iterate of the highest objective among those that fool the exits the
+    objective is about (``Objective.fools``), else among all.
+
+    Attributes:
+        objective: what is ascended.
+        region: Linf or L2 ball.
+        steps: gradient steps per restart, one gradient each and one forward more at the end.
+        restarts: independent runs; samples fooled already are left out of later ones.
+        start: ``random``, ``clean``, or another attack's candidate.
+    """
+
+    objective: Objective
+    region: Ball
+    steps: int = 100
+    restarts: int = 1
+    start: Start | Attack = "random"
+
+    def __post_init__(self) -> None:
+        _check(self.steps, self.restarts)
+        if self.start != "random" and self.restarts > 1:
+            raise ValueError("restarts differ only by their random start")
+
+    @property
+    def children(self) -> tuple[Attack, ...]:
+        return (self.start,) if isinstance(self.start, Attack) else ()
+
+    @property
+    def expected_gradients(self) -> float:
+        return self.steps * self.restarts
+
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        best = _Best(x)
+        for restart in range(self.restarts):
+            rows = best.unfooled()
+            start = _start(self, x, noise, restart, candidates)
+
+            def look(x_adv: Tensor, rows: Tensor = rows) -> Ascent:
+                return ascent(model, self.objective, x_adv, y[rows])
+
+            best.offer(rows, *climb(look, self.region, x[rows], start[rows], self.steps))
+        return best.x_adv
+
+
+@dataclass(frozen=True)
+class APGDTargeted(Attack):
+    """Targeted APGD (Croce & Hein, ICML 2020, section 4.1): one run towards each of the likeliest wrong classes.
+
+    The loss at every exit is the targeted DLR, reduced over the exits; the target classes are ranked on the clean image
+    by the margin reduced in the same way. Samples fooled by one target are left out of the next.
+
+    Attributes:
+        over: how the exits' losses become one.
+        region: Linf or L2 ball.
+        steps: gradient steps per target.
+        n_targets: at most; fewer on a network of fewer classes.
+        start: ``random``, ``clean``, or another attack's candidate.
+    """
+
+    over: Reduction
+    region: Ball
+    steps: int = 100
+    n_targets: int = 9
+    start: Start | Attack = "random"
+
+    def __post_init__(self) -> None:
+        _check(self.steps, self.n_targets)
+
+    @property
+    def children(self) -> tuple[Attack, ...]:
+        return (self.start,) if isinstance(self.start, Attack) else ()
+
+    @property
+    def expected_gradients(self) -> float:
+        return self.steps * self.n_targets / 2
+
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        best = _Best(x)
+        with torch.no_grad():
+            classes = self._ranked(model(x, upto=self.over.upto), y)
+        for turn in range(min(self.n_targets, classes.shape[1])):
+            rows = best.unfooled()
+            objective = Objective(TargetedDLR(), self.over)
+
+            def look(x_adv: Tensor, rows: Tensor = rows, turn: int = turn, objective: Objective = objective) -> Ascent:
+                return ascent(model, objective, x_adv, y[rows], target=classes[rows, turn])
+
+            start = _start(self, x, noise, turn, candidates)
+            best.offer(rows, *climb(look, self.region, x[rows], start[rows], self.steps))
+        return best.x_adv
+
+    def _ranked(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The wrong classes ``(B, C - 1)`` from nearest to farthest, from clean logits ``(K', B, C)``."""
+        true = logits.gather(-1, y.expand(len(logits), -1).unsqueeze(-1))
+        margins = self.over((logits - true).flatten(1)).view(logits.shape[1:]).scatter(1, y[:, None], -torch.inf)
+        return margins.argsort(dim=1, descending=True, stable=True)[:, :-1]
+
+
+def _start(attack: APGD | APGDTargeted, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
+    if candidates:
+        return attack.region.project(candidates[0], x)
+    return attack.region.start(x, noise, run) if attack.start == "random" else x
+
+
+def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One run of APGD.
+
+    Args:
+        look: value, gradient and success at a point.
+        x: clean images ``(B, ...)``.
+        start: where to start, inside the region.
+
+    Returns:
+        The best iterates, their values ``(B,)`` and whether they fool ``(B,)`` bool.
+    """
+    if not len(x):
+        return x, x.new_empty(0), torch.empty(0, dtype=torch.bool, device=x.device)
+    here, previous = start, start
+    values, gradient, fools = look(start)
+    state = _Schedule(start, values, gradient, 2 * region.eps)
+    best = _Best(x)
+    everybody = torch.arange(len(x), device=x.device)
+    best.offer(everybody, start, values, fools)
+    windows = _windows(steps)
+    window = next(windows)
+    since = 0
+    for step in range(steps):
+        size = state.size.view(-1, *[1] * (x.ndim - 1))
+        target = region.project(here + size * region.steepest(gradient), x)
+        weight = MOMENTUM if step else 1.0
+        moved = region.project(here + weight * (target - here) + (1 - weight) * (here - previous), x)
+        previous, here, before = here, moved, values
+        values, gradient, fools = look(here)
+        best.offer(everybody, here, values, fools)
+        state.note(here, values, gradient, values > before)
+        since += 1
+        if since == window:
+            stalled = state.checkpoint(window)
+            here = torch.where(_column(stalled, here), state.x_best, here)
+            gradient = torch.where(_column(stalled, here), state.gradient_best, gradient)
+            values = torch.where(stalled, state.value_best, values)
+            since, window = 0, next(windows)
+    return best.x_adv, best.values, best.fools
+
+
+class _Schedule:
+    """Per sample: the step size, the highest point so far, and the progress since the last checkpoint."""
+
+    def __init__(self, x_adv: Tensor, values: Tensor, gradient: Tensor, size: float) -> None:
+        self.x_best, self.value_best, self.gradient_best = x_adv.clone(), values.clone(), gradient.clone()
+        self.size = torch.full_like(values, size)
+        self.climbed = torch.zeros_like(values)
+        self._value_then = values.clone()
+        self._halved_then = torch.ones_like(values, dtype=torch.bool)
+
+    def note(self, x_adv: Tensor, values: Tensor, gradient: Tensor, climbs: Tensor) -> None:
+        """One step taken."""
+        self.climbed += climbs
+        higher = values > self.value_best
+        self.x_best = torch.where(_column(higher, x_adv), x_adv, self.x_best)
+        self.gradient_best = torch.where(_column(higher, x_adv), gradient, self.gradient_best)
+        self.value_best = torch.where(higher, values, self.value_best)
+
+    def checkpoint(self, window: int) -> Tensor:
+        """Halve the step where too few steps climbed, or where neither step nor best changed (conditions 1 and 2)."""
+        stalled = self.climbed <= RHO * window
+        stalled |= ~self._halved_then & (self.value_best <= self._value_then)
+        self._halved_then, self._value_then = stalled, self.value_best.clone()
+        self.climbed = torch.zeros_like(self.climbed)
+        self.size = torch.where(stalled, self.size / 2, self.size)
+        return stalled
+
+
+class _Best:
+    """Per sample the iterate kept: one that fools before one that does not, then the highest value."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x_adv = x.clone()
+        self.values = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+        self.fools = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def unfooled(self) -> Tensor:
+        """Rows not fooled yet."""
+        return (~self.fools).nonzero().flatten()
+
+    def offer(self, rows: Tensor, x_adv: Tensor, values: Tensor, fools: Tensor) -> None:
+        # A NaN value is taken at once: the harness must see it, not a clean image in its place.
+        now = self.fools[rows]
+        better = (fools & ~now) | ((fools == now) & ~(values <= self.values[rows]))
+        taken = rows[better]
+        self.x_adv[taken], self.values[taken], self.fools[taken] = x_adv[better], values[better], fools[better]
+
+
+def _windows(steps: int) -> Iterator[int]:
+    """Lengths of the windows between checkpoints: 0.22 of the steps, each next 0.03 shorter, down to 0.06 (section 3.1)."""
+    length, shorter, shortest = (max(math.floor(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    while True:
+        yield length
+        length = max(length - shorter, shortest)
+
+
+def _column(per_sample: Tensor, like: Tensor) -> Tensor:
+    return per_sample.view(-1, *[1] * (like.ndim - 1))
+
+
+def _check(steps: int, runs: int) -> None:
+    if steps < 1 or runs < 1:
+        raise ValueError(f"need at least one step and one run, got {steps} and {runs}")

@@ -1,0 +1,66 @@
+"""The cascade breaks what its attacks break, for the price of the survivors."""
+
+import pytest
+import torch
+
+from attacks.cascade import Cascade
+from attacks.noise import Noise
+from attacks.objectives import CE, Mean, Objective, Only
+from attacks.pgd import PGD
+from attacks.regions import Ball, Penalty
+from attacks.wrm import WRM
+from bench.harness.passes import counted
+from models.policies import deployed_logits
+from tests.attacks.test_policy_attack import NET, policy_for, right, sample
+from tests.toys import small_convolutional
+
+BALL = Ball("Linf", 0.06)
+STEPS = tuple(PGD(Objective(CE(), over), BALL, 5, 0.02) for over in (Only(1), Only(2), Only(3), Mean()))
+POLICY = policy_for()
+
+
+def test_it_breaks_exactly_what_one_of_its_attacks_breaks():
+    x, y, noise = sample(POLICY)
+    cascade = Cascade(STEPS, POLICY)(NET, x, y, noise=noise)
+    each = torch.stack([right(NET, attack(NET, x, y, noise=noise), y, POLICY) for attack in STEPS])
+    assert 0 < each.all(0).sum() < each[0].sum() < len(y), "the toy must have something to tell"
+    assert torch.equal(right(NET, cascade, y, POLICY), each.all(0))
+    assert (BALL.distance(cascade, x) <= BALL.eps + 1e-6).all()
+
+
+def test_survivors_alone_go_on():
+    x, y, noise = sample(POLICY)
+    left = [len(y)]
+    for i in range(1, len(STEPS)):
+        left.append(int(right(NET, Cascade(STEPS[:i], POLICY)(NET, x, y, noise=noise), y, POLICY).sum()))
+    with counted(NET) as passes:
+        Cascade(STEPS, POLICY)(NET, x, y, noise=noise)
+    assert passes.backwards == 5 * sum(left)
+
+
+def test_survivors_keep_their_clean_image_and_the_wrong_ones_cost_nothing():
+    x, y, noise = sample(POLICY)
+    nothing = Cascade(tuple(PGD(Objective(CE(), Mean()), Ball("Linf", 0.0), 1, 0.0) for _ in range(2)), POLICY)
+    assert torch.equal(nothing(NET, x, y, noise=noise), x)
+    with counted(NET) as passes:
+        Cascade(STEPS, POLICY)(NET, x, (y + 1) % 5, noise=noise)
+    assert passes.backwards == 0
+
+
+def test_it_depends_neither_on_split_nor_on_order():
+    net = small_convolutional(3).double()
+    x, y, noise = sample(POLICY, 12)
+    x, y = x.double(), deployed_logits(net(x.double()), POLICY)[0].argmax(-1)
+    cascade = Cascade(STEPS, POLICY)
+    whole = cascade(net, x, y, noise=noise)
+    parts = [cascade(net, x[s], y[s], noise=Noise(noise.seed, noise.samples[s])) for s in (slice(0, 5), slice(5, 12))]
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-6, rtol=0)
+    rows = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cascade(net, x[rows], y[rows], noise=noise.of(rows)), whole[rows], atol=1e-6, rtol=0)
+
+
+def test_what_has_no_place_in_a_worst_case_is_refused():
+    with pytest.raises(ValueError, match="no place in a worst case"):
+        Cascade((WRM(Objective(CE(), Mean()), Penalty(1.0), 2),), POLICY)
+    with pytest.raises(ValueError, match="at least one"):
+        Cascade((), POLICY)
