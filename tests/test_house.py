@@ -38,7 +38,9 @@ def test_nothing_imports_robustbench():
             assert "robustbench" not in imports(path), path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["verify", "--help"], ["export", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments):
     code = (
         "import sys; sys.argv = ['bench', *{!r}]\n"
@@ -48,7 +50,7 @@ def test_help_loads_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(done.stdout.split())
-    assert not loaded & {"torch", "pandas", "matplotlib", "sklearn", "pyarrow"}
+    assert not loaded & {"torch", "pandas", "matplotlib", "sklearn", "pyarrow", "torchattacks"}
 
 
 def test_no_file_is_two_rooms():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from attacks.regions import Norm
 from models.registry import UnknownName
+
+if TYPE_CHECKING:
+    from attacks.regions import Norm
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from attacks.base import Attack
 from models.spec import describe, digest
+
+if TYPE_CHECKING:  # reading cells back takes no attack's code
+    from attacks.base import Attack
 
 SCHEMA = 1
 """Bumped when the meaning of a stored field changes; part of every key."""

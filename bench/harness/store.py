@@ -95,10 +95,15 @@ class Store:
                 raise UserError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error
 
     def _cell(self, key: str) -> Path:
-        return self.root / "cells" / key[:2] / f"{key}.npz"
+        return cell_path(self.root, key)
 
     def _error(self, key: str) -> Path:
         return self.root / "errors" / f"{key}.json"
+
+
+def cell_path(root: Path, key: str) -> Path:
+    """Where the store in ``root`` keeps the cell of this key."""
+    return root / "cells" / key[:2] / f"{key}.npz"
 
 
 def _json(value: dict[str, Any]) -> bytes:

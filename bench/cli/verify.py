@@ -1,0 +1,99 @@
+"""``bench verify``: every stored counterexample, re-scored with the plain model and no attack's code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import data_option, results_option
+
+if TYPE_CHECKING:
+    from bench.proof.check import Verified
+    from bench.proof.claims import Claims
+
+HOLDS, FAILS = 0, 1
+_SHOWN = 20
+
+
+@click.command("verify")
+@click.argument("what", metavar="RUN_OR_FILE")
+@click.option("--model", help="Only what is claimed of this model.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A safetensors file [the registered weights of the claimed digest].",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@data_option
+@results_option
+def command(what: str, model: str | None, weights: Path | None, device: str, data: Path, results: Path) -> None:
+    """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
+
+    Every counterexample must lie in its ball and do to the plain model what is claimed; clean accuracy and
+    worst case are derived again. A results folder needs the dataset at hand, an exported file does not.
+    """
+    import time
+
+    from bench.errors import UserError
+    from bench.proof.check import verify
+    from bench.proof.scorer import Scorer
+    from bench.proof.subject import load_subject
+
+    started = time.perf_counter()
+    scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
+    verified = []
+    for claims in _claims(what, results, data, model):
+        which = (claims.subject["model"], claims.subject["weights"])
+        if which not in scorers:
+            net, digest = load_subject(claims, weights, device)
+            scorers[which] = Scorer(net), digest
+        try:
+            verified.append(verify(claims, *scorers[which]))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        _show(verified[-1])
+    if not verified:
+        raise UserError(f"{what} holds nothing to verify" + (f" of model {model!r}" if model else ""))
+    failed = sum(len(each.mismatches) for each in verified)
+    scored = sum(len(each.claims.row) for each in verified)
+    attacks = sum(each.claims.n_attacks for each in verified)
+    seconds = time.perf_counter() - started
+    click.echo(f"{scored} counterexamples of {attacks} attacks checked, {failed} mismatches, {seconds:.1f} s")
+    raise SystemExit(FAILS if failed else HOLDS)
+
+
+def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
+    from bench.proof.sources import claims_in_file, claims_in_results
+
+    if Path(what).is_file() and Path(what).suffix != ".json":
+        yield from (claims for claims in claims_in_file(Path(what)) if model in (None, claims.subject["model"]))
+    else:
+        yield from claims_in_results(what, results, data, model)
+
+
+def _show(verified: Verified) -> None:
+    """One evaluation: what was checked, what holds, and every claim that does not."""
+    from bench.record import eps_text
+
+    claims, subject = verified.claims, verified.claims.subject
+    n = len(claims.indices)
+    click.echo(
+        f"{subject['model']} ({subject['training']}, weights {subject['weights'][:12]}) on {subject['dataset']} test, "
+        f"{subject['norm']} {eps_text(subject['eps'])}, n = {n}, policy {subject['policy']}"
+    )
+    for mismatch in verified.mismatches[:_SHOWN]:
+        click.echo(f"  MISMATCH {mismatch}", err=True)
+    if (more := len(verified.mismatches) - _SHOWN) > 0:
+        click.echo(f"  ... and {more} more mismatches", err=True)
+    holds = "verified" if not verified.mismatches else "NOT VERIFIED"
+    click.echo(
+        f"  {holds}: {len(claims.row)} counterexamples of {claims.n_attacks} attacks, {int(claims.broken.sum())} of them "
+        f"break the deployed rule; right on {verified.clean} clean images, worst case {verified.worst} of {n}"
+    )
+    if rounding := int(verified.borderline.sum() + verified.clean_borderline.sum()):
+        click.echo(f"  {rounding} images lie within rounding of a threshold and are decided otherwise on this machine")
+    if claims.reported:
+        click.echo("  compared with the reported clean accuracy and worst case")

@@ -1,0 +1,1 @@
+"""Proof: stored counterexamples, checked and re-scored with nothing but the plain model. No attack's code is imported."""

@@ -1,0 +1,31 @@
+"""The threat model, checked a second time and on its own: finite, in the box, in the ball."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.proof.claims import Floats
+
+SLACK = {"Linf": 2e-6, "L2": 2e-5}
+"""How far a distance in double precision may exceed eps: rounding of the attack and of the fp32 distance it was certified by."""
+
+
+def outside(image: Floats, clean: Floats, norm: str, eps: float) -> str | None:
+    """What is wrong with one image ``(C, H, W)`` as an adversarial one of ``clean``; None for nothing."""
+    if bad := int((~np.isfinite(image)).sum()):
+        return f"{bad} pixels are NaN or infinite"
+    if not (image.min() >= 0 and image.max() <= 1):
+        return f"pixels {image.min():.6g} to {image.max():.6g} leave the box [0, 1]"
+    found = distance(image, clean, norm)
+    if not found <= eps + SLACK[norm]:
+        return f"claimed within {norm} {eps:.6g} of the clean image, found at {found:.6g}"
+    return None
+
+
+def distance(image: Floats, clean: Floats, norm: str) -> float:
+    """Distance between two images in double precision."""
+    delta: npt.NDArray[np.float64] = image.astype(np.float64).ravel() - clean.astype(np.float64).ravel()
+    return float(np.abs(delta).max()) if norm == "Linf" else math.sqrt(float(delta @ delta))

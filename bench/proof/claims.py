@@ -1,0 +1,109 @@
+"""What is claimed of one evaluation: every counterexample with what it is said to do, and the figures that rest on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.policies import Policy
+from models.policy_text import parse_policy
+
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+SUBJECT = ("model", "training", "weights", "source", "policy", "calibration", "dataset", "data", "norm", "eps", "n")
+"""What identifies an evaluation; all of it stands in its run record."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A claim that does not hold: where it stands, what is claimed and what was found."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The cell that counterexamples come from.
+
+    Attributes:
+        attack: name, as reported.
+        spec: the resolved attack, as JSON values.
+        seed: of its noise.
+        key: of the cell.
+    """
+
+    attack: str
+    spec: Mapping[str, Any]
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
+class Claims:
+    """All that is claimed of one model under one policy on the same n samples and threat model.
+
+    Attributes:
+        subject: the fields ``SUBJECT`` of the run record.
+        sources: the cells that the counterexamples come from.
+        indices: ``(n,)`` sample indices in the test split.
+        labels: ``(n,)``.
+        inputs: ``(n, 32)`` bytes, SHA-256 of each sample's float32 pixels and label.
+        clean_images: ``(n, C, H, W)``.
+        clean_logits: ``(K, n, classes)`` claimed of all exits.
+        source: ``(M,)`` of each counterexample, into ``sources``.
+        row: ``(M,)`` of each counterexample, into the n samples.
+        images: ``(M, C, H, W)`` the counterexamples: at least one exit is wrong on each.
+        logits: ``(K, M, classes)`` claimed of all exits.
+        exits: ``(M,)`` 0-based exit that the policy is said to take.
+        predictions: ``(M,)`` class said to be predicted there.
+        broken: ``(M,)`` whether the deployed rule is said to be wrong.
+        reported: number of samples reported right, by ``none`` (clean) and ``worst``; what is not reported is not there.
+        flaws: mismatches seen while the claims were put together.
+    """
+
+    subject: Mapping[str, Any]
+    sources: tuple[Source, ...]
+    indices: Ints
+    labels: Ints
+    inputs: Bytes
+    clean_images: Floats
+    clean_logits: Floats
+    source: Ints
+    row: Ints
+    images: Floats
+    logits: Floats
+    exits: Ints
+    predictions: Ints
+    broken: Bools
+    reported: Mapping[str, int] = field(default_factory=dict)
+    flaws: tuple[Mismatch, ...] = ()
+
+    @property
+    def policy(self) -> Policy:
+        """The deployed rule.
+
+        Raises:
+            ValueError: if its text is none, or for another number of exits.
+        """
+        return parse_policy(self.subject["policy"], len(self.clean_logits), self.subject["calibration"])
+
+    @property
+    def n_attacks(self) -> int:
+        """How many attacks, runs of one with another seed counted apart."""
+        return len({(source.attack, repr(source.spec), source.seed) for source in self.sources})
+
+    def where(self, m: int) -> str:
+        """Counterexample ``m`` in words."""
+        source = self.sources[self.source[m]]
+        return f"{source.attack} (cell {source.key[:12]}), sample {self.indices[self.row[m]]}"

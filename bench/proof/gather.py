@@ -1,0 +1,134 @@
+"""Claims put together from the cells of a store and the clean images of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.data.split import Split
+from bench.errors import UserError
+from bench.harness.cell import SCHEMA, Cell
+from bench.proof.check import deployed
+from bench.proof.claims import SUBJECT, Claims, Mismatch, Source
+from bench.proof.results import read_cell
+from models.policy_text import parse_policy
+from models.spec import canonical_json, digest
+
+CLEAN = "none"
+
+
+def gather(store: Path, records: Sequence[Mapping[str, Any]], split: Split, reported: Mapping[str, int]) -> Claims | None:
+    """The claims of the records of one evaluation; None while its clean pass is not finished.
+
+    Attacks without all their cells claim what their finished cells hold, as the worst case does.
+
+    Raises:
+        UserError: a cell that cannot be read, or fewer samples in the dataset than were evaluated.
+        ValueError: if the policy's text is none.
+    """
+    subject = {name: records[0][name] for name in SUBJECT}
+    n = subject["n"]
+    if n > len(split):
+        raise UserError(f"{split.dataset} ({split.source}) has {len(split)} test samples, the evaluation has {n}")
+    flaws: list[Mismatch] = []
+    cells = _cells(store, records)
+    clean = [cell for source, cell in cells if source.attack == CLEAN]
+    for source, cell in cells:
+        flaws += _cell_flaws(source, cell, subject)
+    if sum(len(cell.indices) for cell in clean) != n:
+        return None
+    table = {name: np.concatenate([getattr(cell, name) for cell in clean]) for name in ("indices", "labels", "inputs")}
+    if not np.array_equal(table["indices"], np.arange(n)):
+        raise UserError(f"the clean cells of {subject['model']} hold samples other than the first {n}; run the evaluation again")
+    attacked = [(source, cell) for source, cell in cells if source.attack != CLEAN]
+    for source, cell in attacked:
+        flaws += _row_flaws(source, cell, table)
+    return Claims(
+        subject=subject,
+        sources=tuple(source for source, _ in attacked),
+        **table,
+        clean_images=split.batch(0, n).x.numpy(),
+        clean_logits=np.concatenate([cell.logits for cell in clean], axis=1),
+        **_counterexamples([cell for _, cell in attacked], clean[0], records[0]),
+        reported=dict(reported),
+        flaws=tuple(flaws),
+    )
+
+
+def _cells(store: Path, records: Sequence[Mapping[str, Any]]) -> list[tuple[Source, Cell]]:
+    """Every finished cell, once, clean ones in order of their samples."""
+    found: dict[str, tuple[Source, Cell]] = {}
+    for record in records:
+        for attack in record["attacks"]:
+            for key in attack["keys"]:
+                if key not in found and (cell := read_cell(store, key)) is not None:
+                    found[key] = (Source(attack["name"], attack["spec"], record["seed"], key), cell)
+    seen_clean: set[int] = set()
+    cells = []
+    for source, cell in found.values():
+        if source.attack == CLEAN:
+            # Runs with other seeds have clean cells of their own for the same samples.
+            first = int(cell.indices[0])
+            if first in seen_clean:
+                continue
+            seen_clean.add(first)
+        cells.append((source, cell))
+    return sorted(cells, key=lambda each: int(each[1].indices[0]) if each[0].attack == CLEAN else -1)
+
+
+def _counterexamples(cells: Sequence[Cell], clean: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
+    n_exits, _, n_classes = clean.logits.shape
+    policy = parse_policy(record["policy"], n_exits, record["calibration"])
+    nothing = (np.empty((n_exits, 0, n_classes), np.float32), np.empty(0, np.int64))
+    logits = np.concatenate([nothing[0], *(cell.logits[:, cell.broken_rows] for cell in cells)], axis=1)
+    row = np.concatenate([nothing[1], *(cell.indices[cell.broken_rows] for cell in cells)])
+    labels = np.concatenate([nothing[1], *(cell.labels[cell.broken_rows] for cell in cells)])
+    exits, predictions = deployed(logits, policy)
+    images = [cell.counterexamples for cell in cells if len(cell.broken_rows)]
+    return {
+        "source": np.repeat(np.arange(len(cells)), [len(cell.broken_rows) for cell in cells]),
+        "row": row,
+        "images": np.concatenate(images) if images else np.empty((0, *clean.counterexamples.shape[1:]), np.float32),
+        "logits": logits,
+        "exits": exits,
+        "predictions": predictions,
+        "broken": predictions != labels,
+    }
+
+
+def _cell_flaws(source: Source, cell: Cell, subject: Mapping[str, Any]) -> list[Mismatch]:
+    """What a cell holds against its own name, its record, and the rule that every wrong row comes with its image."""
+    where = f"{source.attack} (cell {cell.key[:12]})"
+    flaws = []
+    inputs = [row.tobytes().hex() for row in cell.inputs]
+    what = {"schema": SCHEMA, "weights": subject["weights"], "inputs": inputs, "attack": source.spec, "seed": source.seed}
+    if digest(what) != cell.key:
+        flaws.append(Mismatch(where, "its key is not the digest of its weights, inputs, attack and seed"))
+    said = canonical_json([cell.header.get("weights"), cell.header.get("attack"), cell.header.get("seed")])
+    if said != canonical_json([subject["weights"], source.spec, source.seed]):
+        flaws.append(Mismatch(where, "its header names other weights, another attack or seed than its run record"))
+    if source.attack != CLEAN:
+        wrong = np.flatnonzero((cell.logits.argmax(-1) != cell.labels).any(0))
+        if not np.array_equal(wrong, cell.broken_rows):
+            rows = sorted(set(wrong.tolist()) ^ set(cell.broken_rows.tolist()))
+            samples = ", ".join(str(cell.indices[row]) for row in rows[:3])
+            flaws.append(
+                Mismatch(where, f"the logits and the images kept disagree on which samples have a wrong exit: {samples}")
+            )
+    return flaws
+
+
+def _row_flaws(source: Source, cell: Cell, table: Mapping[str, Any]) -> list[Mismatch]:
+    """Labels and inputs that differ from the clean cells' for the same samples."""
+    where = f"{source.attack} (cell {cell.key[:12]})"
+    flaws = []
+    for at, index in enumerate(cell.indices.tolist()):
+        if not 0 <= index < len(table["labels"]) or cell.labels[at] != table["labels"][index]:
+            expected = table["labels"][index] if 0 <= index < len(table["labels"]) else "none"
+            flaws.append(Mismatch(f"{where}, sample {index}", f"claimed label {cell.labels[at]}, the clean cell's is {expected}"))
+        elif not np.array_equal(cell.inputs[at], table["inputs"][index]):
+            flaws.append(Mismatch(f"{where}, sample {index}", "its input hash is not the clean cell's"))
+    return flaws

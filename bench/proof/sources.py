@@ -1,0 +1,58 @@
+"""Claims from wherever they stand: an exported file, or a results folder with its dataset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.data.download import DataUnavailable
+from bench.data.load import load_split
+from bench.errors import UserError
+from bench.proof.claims import Claims
+from bench.proof.export_file import from_bytes
+from bench.proof.gather import gather
+from bench.proof.results import find_results, reported
+from models.registry import UnknownName, model_card
+
+_log = logging.getLogger(__name__)
+
+
+def claims_in_file(path: Path) -> list[Claims]:
+    """What an exported file claims.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return from_bytes(raw, str(path))
+
+
+def claims_in_results(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
+    """What recorded runs claim, one evaluation after another; see ``bench.proof.results.find_results``.
+
+    Raises:
+        UserError: records, cells, models or data that are not there or cannot be read.
+    """
+    found = find_results(what, results, model)
+    for records in found.records:
+        subject = records[0]
+        try:
+            shape = model_card(subject["model"]).input_shape
+            split = load_split(subject["dataset"], "test", shape, data)
+            figures = reported(found.store, subject) if found.whole else {}
+            claims = gather(found.store, records, split, figures)
+        except DataUnavailable as error:
+            raise UserError(
+                f"a results folder holds no clean images, and {subject['dataset']} is not at hand: {error}. Name its folder with "
+                "--data, or have the claims exported where the data is: bench export --counterexamples --output FILE"
+            ) from error
+        except (UnknownName, ValueError) as error:
+            raise UserError(str(error)) from error
+        if claims is None:
+            _log.error("a run of %s on %s has no finished clean pass: it claims nothing", subject["model"], subject["dataset"])
+        else:
+            yield claims
