@@ -13,7 +13,6 @@ import torch
 
 from attacks.presets import matrix_names
 from bench.harness.cell import Cell
-from bench.harness.certify import TOLERANCE
 from bench.harness.plan import CLEAN
 from bench.harness.store import Store
 from bench.intervals import wilson
@@ -206,7 +205,7 @@ def _result(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Sequenc
         correct=(predicted.argmax(-1) == labels).numpy(),
         exits=exits.numpy(),
         exit_accuracy=tuple((logits.argmax(-1) == labels).double().mean(1).tolist()),
-        within=distances <= record["eps"] + TOLERANCE[record["norm"]],
+        within=np.concatenate([cell.within(record["norm"], record["eps"]) for cell in cells]),
         distance=float(distances.mean()),
         forwards=float(forwards),
         backwards=float(backwards),

@@ -26,6 +26,10 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
+TOLERANCE = {"Linf": 1e-6, "L2": 1e-5}
+"""How far rounding may carry an image over the edge of its ball."""
+
+
 class BadCell(ValueError):
     """A file that is not a whole cell of this schema."""
 
@@ -70,6 +74,10 @@ class Cell:
     passes: Ints
     broken_rows: Ints
     counterexamples: Floats
+
+    def within(self, norm: str, eps: float) -> npt.NDArray[np.bool_]:
+        """Which images ``(B,)`` lie in the ball of the threat model that the distances were measured for."""
+        return np.asarray(self.distances <= eps + TOLERANCE[norm])
 
     def to_bytes(self) -> bytes:
         """A compressed npz; every member carries a CRC."""

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from attacks.regions import Ball
+from bench.harness.cell import TOLERANCE
 from models.multi_exit import MultiExitNet
-
-TOLERANCE = {"Linf": 1e-6, "L2": 1e-5}
-"""How far rounding may carry a candidate over the edge of its ball."""
 
 
 class NotCertified(ValueError):

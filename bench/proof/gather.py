@@ -83,13 +83,16 @@ def _counterexamples(cells: Sequence[Cell], clean: Cell, record: Mapping[str, An
     n_exits, _, n_classes = clean.logits.shape
     policy = parse_policy(record["policy"], n_exits, record["calibration"])
     nothing = (np.empty((n_exits, 0, n_classes), np.float32), np.empty(0, np.int64))
-    logits = np.concatenate([nothing[0], *(cell.logits[:, cell.broken_rows] for cell in cells)], axis=1)
-    row = np.concatenate([nothing[1], *(cell.indices[cell.broken_rows] for cell in cells)])
-    labels = np.concatenate([nothing[1], *(cell.labels[cell.broken_rows] for cell in cells)])
+    # Images of attacks without a ball (WRM) that lie outside it claim nothing about the threat model.
+    counted = [cell.within(record["norm"], record["eps"])[cell.broken_rows] for cell in cells]
+    rows = [cell.broken_rows[kept] for cell, kept in zip(cells, counted, strict=True)]
+    logits = np.concatenate([nothing[0], *(cell.logits[:, at] for cell, at in zip(cells, rows, strict=True))], axis=1)
+    row = np.concatenate([nothing[1], *(cell.indices[at] for cell, at in zip(cells, rows, strict=True))])
+    labels = np.concatenate([nothing[1], *(cell.labels[at] for cell, at in zip(cells, rows, strict=True))])
     exits, predictions = deployed(logits, policy)
-    images = [cell.counterexamples for cell in cells if len(cell.broken_rows)]
+    images = [cell.counterexamples[kept] for cell, kept in zip(cells, counted, strict=True) if kept.any()]
     return {
-        "source": np.repeat(np.arange(len(cells)), [len(cell.broken_rows) for cell in cells]),
+        "source": np.repeat(np.arange(len(cells)), [len(at) for at in rows]),
         "row": row,
         "images": np.concatenate(images) if images else np.empty((0, *clean.counterexamples.shape[1:]), np.float32),
         "logits": logits,

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.harness.store import Store
 from bench.report.table import leaderboard
 from tests.bench.evaluated import SETTINGS, evaluate, only_evaluation, prepared, toy_policy
+from tests.bench.proof.toy_claims import texts, toy_claims, verified
 
 EPS = SETTINGS.region.eps
 
@@ -45,6 +47,14 @@ def test_each_sample_counts_by_its_own_distance(tmp_path):
     assert (broken & average.within).any() and (broken & ~average.within).any()
     assert (evaluation.worst == (evaluation.clean.correct & (average.correct | ~average.within))).all()
     assert evaluation.first_to_break(average) == (broken & average.within).sum()
+
+
+def test_verification_counts_the_same_images(tmp_path):
+    evaluate(tmp_path / "store", ["average"], wrm(0.12))
+    evaluation = only_evaluation(Store(tmp_path / "store"))
+    claims = toy_claims(tmp_path)
+    assert texts(claims) == []
+    assert verified(claims).worst == evaluation.worst.sum()
 
 
 def test_a_matrix_of_far_images_is_not_the_whole_matrix(tmp_path):
