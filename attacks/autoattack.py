@@ -44,6 +44,10 @@ class AutoAttack(Attack):
     def expected_gradients(self) -> float:
         return 1500.0
 
+    @property
+    def implementation(self) -> str:
+        return implementation()
+
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
         return run_autoattack(view, x, y, self.region, seed=noise.integer("autoattack"), variant=self.variant)

@@ -38,6 +38,11 @@ class Attack(ABC):
         """Rough gradients per sample of this attack on its own, to divide a progress bar by."""
         return 0.3
 
+    @property
+    def implementation(self) -> str | None:
+        """Package and version of an attack that is another package's; None for our own."""
+        return None
+
     @abstractmethod
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         """One candidate per sample, given the children's candidates in the order of ``children``."""

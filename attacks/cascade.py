@@ -42,6 +42,10 @@ class Cascade(Attack):
     def expected_gradients(self) -> float:
         return max(attack.expected_gradients for attack in self.attacks)
 
+    @property
+    def implementation(self) -> str | None:
+        return next((attack.implementation for attack in self.attacks if attack.implementation), None)
+
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         found = x.clone()
         rows = self._right(model, x, y).nonzero().flatten()

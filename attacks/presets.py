@@ -15,6 +15,7 @@ from attacks.objectives import CE, DLR, Loss, Max, Mean, Objective, Only, Reduct
 from attacks.pgd import PGD, Keep, Start, fgsm
 from attacks.policy_attack import PolicyAttack
 from attacks.regions import Ball, Penalty
+from attacks.torchattack import torch_attack
 from attacks.wrm import WRM
 from models.policies import Policy
 from models.registry import UnknownName
@@ -31,6 +32,7 @@ FORMS = {
     "autoattack:k": "AutoAttack (standard) on the view of exit k",
     "autoattack:each": "autoattack:k for every exit k",
     "cascade": "the worst case alone: the whole matrix in turn, each attack on the survivors of those before; also called worst",
+    "torchattacks:NAME": "any attack of the package torchattacks on the deployed view, as PGDL2 or PGD(steps=40,alpha=0.01)",
 }
 """Every name and its one-line meaning."""
 
@@ -151,6 +153,8 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy) -> Attac
     if exit_ and form in ("single", "autoattack"):
         k = _exit_number(name, exit_, n_exits)
         return singles[k - 1] if form == "single" else AutoAttack(settings.region, k)
+    if form == "torchattacks":
+        return torch_attack(settings.region, policy, exit_)
     starts: list[Start | Attack] = ["random", *singles]
     forms: dict[str, Callable[[], Attack]] = {
         "average": lambda: settings.ascend(Mean()),

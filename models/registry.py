@@ -50,7 +50,8 @@ class UnknownName(LookupError):
 
     def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
         names = sorted(allowed)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        by_lower = {known.lower(): known for known in names}
+        near = [by_lower[known] for known in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
 

@@ -18,6 +18,7 @@ class ExitView(nn.Module):
             raise ValueError(f"exit {k} is outside 1..{model.n_exits}")
         self.model = model
         self.k = k
+        self.training = model.training  # libraries that put a view back into its mode must find its network's
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x, upto=self.k - 1)
@@ -35,6 +36,7 @@ class DeployedView(nn.Module):
         policy.check(model.n_exits)
         self.model = model
         self.policy = policy
+        self.training = model.training
 
     def forward(self, x: Tensor) -> Tensor:
         features = x

@@ -6,6 +6,19 @@ from pathlib import Path
 
 import click
 
+
+def separated(text: str) -> list[str]:
+    """The names in ``text`` separated by commas; a comma in parentheses is part of a name."""
+    names, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth <= 0:
+            names.append("")
+        else:
+            names[-1] += character
+    return [name.strip() for name in names if name.strip()]
+
+
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),

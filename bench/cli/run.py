@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import data_option, results_option
+from bench.cli.options import data_option, results_option, separated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     from bench.record import write_record
     from models.registry import UnknownName
 
-    names = [name.strip() for text in attacks for name in text.split(",") if name.strip()]
+    names = [name for text in attacks for name in separated(text)]
     if not names:
         raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
     console = Console(stderr=True)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.autoattack import AutoAttack, implementation
 from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.clean import Clean
@@ -129,8 +128,8 @@ class Runner:
             "python": platform.python_version(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        if isinstance(planned.attack, AutoAttack):
-            provenance["implementation"] = implementation()
+        if planned.attack.implementation is not None:
+            provenance["implementation"] = planned.attack.implementation
         return {
             "model": self.victim.name,
             "weights": self.victim.weights,

@@ -116,14 +116,17 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
 def method_text(result: Result) -> str:
     """How an attack was run, in a few words."""
     spec = result.spec
+    if spec["type"] == "Cascade":
+        return f"{len(spec['attacks'])} attacks in turn, each on the survivors of those before; {result.implementation}"
+    if spec["type"] == "TorchAttack":
+        given = ", ".join(f"{name}={value}" for name, value in spec["parameters"])
+        return f"{given or 'its defaults'}, {result.implementation}"
     if result.implementation:
         return f"{spec['variant']}, {result.implementation}"
     if spec["type"] == "BestOf":
         return f"best of {len(spec['attacks'])} by {_objective_text(spec['by'])}; {_ascent_text(spec['attacks'][0])}"
     if spec["type"] == "PolicyAttack":
         return f"soft gates, then exit by exit; {spec['cycles']} cycles"
-    if spec["type"] == "Cascade":
-        return f"{len(spec['attacks'])} attacks in turn, each on the survivors of those before"
     return _ascent_text(spec)
 
 

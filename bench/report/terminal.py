@@ -21,7 +21,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     threat = f"{record['norm']} {eps_text(record['eps'])}"
     title = f"{escape(record['model'])} on {record['dataset']} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
-    table.add_column("attack")
+    table.add_column("attack", overflow="fold")
     for heading in ("accuracy %", "95 % interval", "mean mmacs", "gradients", "seconds"):
         table.add_column(heading, justify="right")
     table.add_row("none (clean)", *_figures(evaluation, evaluation.clean))

@@ -1,0 +1,224 @@
+"""Our attacks as attacks of the package ``torchattacks``, for code that is written against its interface.
+
+``atk = PolicyAttack(net, eps=8/255, policy=EntropyPolicy((0.3, 0.4))); adv = atk(images, labels)``. Importing this
+module imports ``torchattacks``; nothing else in the project does so before it must.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, ClassVar
+
+import numpy as np
+import torchattacks
+from torch import Tensor, nn
+
+from attacks.base import Attack
+from attacks.noise import Noise
+from attacks.objectives import Loss, TargetedDLR
+from attacks.pgd import Keep
+from attacks.presets import CROSS_ENTROPY, Method, Settings, expand
+from attacks.regions import Ball, Norm
+from models.multi_exit import MultiExitNet
+from models.policies import Policy
+from models.views import DeployedView
+
+
+def content_noise(images: Tensor, seed: int) -> Noise:
+    """The noise of ``images`` ``(B, C, H, W)``, each sample's by a hash of its pixels: order and batches change nothing."""
+    pixels = np.ascontiguousarray(images.detach().cpu().float().numpy(), dtype="<f4")
+    return Noise(seed, tuple(int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big") for image in pixels))
+
+
+class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the package has no types
+    """Any of our attacks behind the interface of ``torchattacks.attack.Attack``.
+
+    Call it with images ``(B, C, H, W)`` in [0, 1] (or normalised, after ``set_normalization_used``) and labels ``(B,)``; it
+    returns detached images of the same shape. Only the default mode is supported: the attacks break a label, they aim at none.
+
+    Args:
+        model: a multi-exit network, or a ``DeployedView`` of one. In a ``MultiAttack`` all attacks must be given the same view.
+        attack: ours.
+        policy: the deployed rule; left out where ``model`` is a view, which has one.
+        seed: of the noise, which is drawn for each image by its content.
+        name: how it calls itself.
+
+    Raises:
+        TypeError: another kind of model.
+        ValueError: no policy, two policies, or one for another number of exits.
+    """
+
+    def __init__(
+        self,
+        model: MultiExitNet | DeployedView,
+        attack: Attack,
+        policy: Policy | None = None,
+        *,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name or type(attack).__name__, deployed_view(model, policy))
+        self.native = attack
+        self.seed = seed
+        self.supported_mode = ["default"]
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Called by ``__call__`` with images in [0, 1]."""
+        if labels is None:
+            raise ValueError(f"{self.attack} breaks labels: call it with images and labels")
+        x = images.detach().clone().to(self.device)
+        y = labels.detach().clone().to(self.device).long()
+        x_adv = self.native(self._searched(), x, y, noise=content_noise(x, self.seed))
+        return x_adv.detach()
+
+    def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        self._follow_mode()
+        adversarial: Tensor = super().__call__(inputs, labels, *args, **kwargs)
+        return adversarial
+
+    def save(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the package; the robust accuracy that it prints is the deployed rule's."""
+        self._follow_mode()
+        return super().save(*args, **kwargs)
+
+    def _set_mode_targeted(self, mode: str, quiet: bool) -> None:
+        raise ValueError(
+            f"{self.attack} breaks a label and aims at none: targeted modes are not supported ({mode} was asked for)"
+        )
+
+    def _follow_mode(self) -> None:
+        """The mode to come back to is the network's, which may have been switched behind its view."""
+        self.model.training = self.model.model.training
+
+    def _searched(self) -> MultiExitNet:
+        """The network on images in [0, 1]: with the normalisation that its inputs need in front of it."""
+        net: MultiExitNet = self.model.model
+        if self._normalization_applied is not False:
+            return net
+        first = nn.Sequential(_Normalised(self.normalization_used["mean"], self.normalization_used["std"]), net.stages[0])
+        return MultiExitNet([first, *net.stages[1:]], list(net.heads))
+
+
+def deployed_view(model: MultiExitNet | DeployedView, policy: Policy | None) -> DeployedView:
+    """``model`` as the classifier that is deployed."""
+    if isinstance(model, DeployedView):
+        if policy not in (None, model.policy):
+            raise ValueError(f"the view deploys {model.policy}, the attack is given {policy}; leave one out")
+        return model
+    if not isinstance(model, MultiExitNet):
+        raise TypeError(f"the model must be a MultiExitNet or a DeployedView of one, not {type(model).__name__}")
+    if policy is None:
+        raise ValueError("say which rule is deployed, as policy=EntropyPolicy((0.3, 0.4)), or hand in a DeployedView")
+    return DeployedView(model, policy)
+
+
+class _Normalised(nn.Module):
+    """Subtracts a mean and divides by a deviation, ``(1, C, 1, 1)`` each."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean.to(x)) / self.std.to(x)
+
+
+class _Form(MultiExitAttack):
+    """A named attack of ``attacks.presets``.
+
+    Args:
+        model, policy, seed: see ``MultiExitAttack``.
+        eps: radius, for pixels in [0, 1].
+        alpha: length of a step; a quarter of ``eps`` where left out.
+        steps: gradient steps.
+        k: exit, from 1, of the forms that have one.
+        norm: ``Linf`` or ``L2``.
+        method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, which is
+            bound to no ball.
+        loss, restarts, keep, gamma: see ``attacks.presets.Settings``.
+
+    Raises:
+        ValueError: an exit that the network has not, or a value out of range.
+    """
+
+    form: ClassVar[str]
+
+    def __init__(
+        self,
+        model: MultiExitNet | DeployedView,
+        eps: float = 8 / 255,
+        alpha: float | None = None,
+        steps: int = 20,
+        *,
+        policy: Policy | None = None,
+        k: int | None = None,
+        norm: Norm = "Linf",
+        method: Method = "pgd",
+        loss: Loss | TargetedDLR = CROSS_ENTROPY,
+        restarts: int = 1,
+        keep: Keep = "best",
+        gamma: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        view = deployed_view(model, policy)
+        step_size = eps / 4 if alpha is None else alpha
+        settings = Settings(Ball(norm, eps), steps, step_size, method, loss, restarts, keep, gamma)
+        name = self.form if k is None else f"{self.form}:{k}"
+        attacks, _ = expand([name], view.model.n_exits, settings, view.policy)
+        (attack,) = attacks.values()
+        super().__init__(view, attack, seed=seed, name=type(self).__name__)
+        self.eps, self.norm = eps, norm
+
+
+class SingleExit(_Form):
+    """Ascends the loss of exit ``k``."""
+
+    form = "single"
+
+    def __init__(self, model: MultiExitNet | DeployedView, k: int, eps: float = 8 / 255, *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, eps, *args, k=k, **kwargs)
+
+
+class Average(_Form):
+    """Ascends the mean loss over the exits."""
+
+    form = "average"
+
+
+class Maximum(_Form):
+    """Ascends the largest loss over the exits."""
+
+    form = "max"
+
+
+class MaxAverage(_Form):
+    """Of ``single:1..K``, the one with the highest mean loss."""
+
+    form = "max_average"
+
+
+class AverageMax(_Form):
+    """The mean loss ascended from 1 + K starts, the one with the highest maximum loss."""
+
+    form = "average_max"
+
+
+class PolicyAttack(_Form):
+    """The adaptive attack on the deployed rule; it sets its own steps."""
+
+    form = "policy"
+
+
+class AutoAttack(_Form):
+    """The real AutoAttack (package pyautoattack, not the one in torchattacks) on the deployed rule, or on exit ``k``.
+
+    Its random numbers are one stream for the whole batch: here the batch matters.
+    """
+
+    form = "autoattack"
+
+
+class Cascade(_Form):
+    """The worst case: every attack in turn on the survivors of those before, AutoAttack last."""
+
+    form = "cascade"
