@@ -133,8 +133,8 @@ class _Form(MultiExitAttack):
         steps: gradient steps.
         k: exit, from 1, of the forms that have one.
         norm: ``Linf`` or ``L2``.
-        method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, which is
-            bound to no ball.
+        method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, bound
+            to no ball.
         loss, restarts, keep, gamma: see ``attacks.presets.Settings``.
 
     Raises:
