@@ -7,6 +7,7 @@ module imports ``torchattacks``; nothing else in the project does so before it m
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,6 +137,7 @@ class _Form(MultiExitAttack):
         method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, bound
             to no ball.
         loss, restarts, keep, gamma: see ``attacks.presets.Settings``.
+        costs: of each exit, for the forms that need them (``models.cost.measure_costs``).
 
     Raises:
         ValueError: an exit that the network has not, or a value out of range.
@@ -158,13 +160,16 @@ class _Form(MultiExitAttack):
         restarts: int = 1,
         keep: Keep = "best",
         gamma: float = 0.3,
+        costs: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
         view = deployed_view(model, policy)
         step_size = eps / 4 if alpha is None else alpha
         settings = Settings(Ball(norm, eps), steps, step_size, method, loss, restarts, keep, gamma)
         name = self.form if k is None else f"{self.form}:{k}"
-        attacks, _ = expand([name], view.model.n_exits, settings, view.policy)
+        attacks, _ = expand([name], view.model.n_exits, settings, view.policy, costs)
+        if not attacks:
+            raise ValueError(f"{type(self).__name__} needs a network with more than one exit: one exit has one cost")
         (attack,) = attacks.values()
         super().__init__(view, attack, seed=seed, name=type(self).__name__)
         self.eps, self.norm = eps, norm
@@ -216,6 +221,24 @@ class AutoAttack(_Form):
     """
 
     form = "autoattack"
+
+
+class SlowdownFree(_Form):
+    """Raises the cost of the exit taken; the prediction may become anything. Needs ``costs``, and more than one exit."""
+
+    form = "slowdown:free"
+
+
+class SlowdownKeepLabel(SlowdownFree):
+    """The same, the deployed prediction staying what it is on the clean image."""
+
+    form = "slowdown:keep_label"
+
+
+class SlowdownDoubleKill(SlowdownFree):
+    """The same, the deployed prediction being wrong as well."""
+
+    form = "slowdown:double_kill"
 
 
 class Cascade(_Form):

@@ -45,3 +45,9 @@ def value_and_gradient(model: MultiExitNet, objective: Objective, x: Tensor, y: 
 def value(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor) -> Tensor:
     """The objective ``(B,)`` at ``x``."""
     return objective(model(x, upto=objective.upto), y)
+
+
+def unit_mean(gradient: Tensor) -> Tensor:
+    """Each sample's gradient scaled to a mean absolute value of 1, so that momentum weighs steps alike."""
+    mean = gradient.abs().flatten(1).mean(1)
+    return gradient / torch.where(mean > 0, mean, torch.ones_like(mean)).view(-1, *[1] * (gradient.ndim - 1))

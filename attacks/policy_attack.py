@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from attacks.base import Attack
 from attacks.deployed_loss import clipped, distance_to_failure, expected_failure, expected_margin, needs
+from attacks.gradient import unit_mean
 from attacks.noise import Noise
 from attacks.regions import Ball
 from models.multi_exit import MultiExitNet
@@ -126,7 +127,7 @@ class _Search:
             if final:
                 return
             rows, x_adv, velocity, gradient = rows[~broken], x_adv[~broken], velocity[~broken], gradient[~broken]
-            velocity = momentum * velocity + _unit_mean(gradient)
+            velocity = momentum * velocity + unit_mean(gradient)
             size = self.region.eps / 4 * (shrink + (1 - shrink) * (1 + math.cos(math.pi * step / steps)) / 2)
             x_adv = self.region.project(x_adv + size * self.region.steepest(velocity), self.x[rows])
 
@@ -139,9 +140,3 @@ class _Search:
         self.violations[:, rows[closer]] = violations[:, closer]
         self.broken[rows[broken]] = True
         return broken
-
-
-def _unit_mean(gradient: Tensor) -> Tensor:
-    """Each sample's gradient scaled to a mean absolute value of 1, so that momentum weighs steps alike."""
-    mean = gradient.abs().flatten(1).mean(1)
-    return gradient / torch.where(mean > 0, mean, torch.ones_like(mean)).view(-1, *[1] * (gradient.ndim - 1))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from attacks.apgd import APGD, APGDTargeted
@@ -15,6 +16,7 @@ from attacks.objectives import CE, DLR, Loss, Max, Mean, Objective, Only, Reduct
 from attacks.pgd import PGD, Keep, Start, fgsm
 from attacks.policy_attack import PolicyAttack
 from attacks.regions import Ball, Penalty
+from attacks.slowdown import MODES, Slowdown
 from attacks.torchattack import torch_attack
 from attacks.wrm import WRM
 from models.policies import Policy
@@ -28,20 +30,26 @@ FORMS = {
     "max_average": "of single:1..K, keep per sample the one with the highest mean loss",
     "average_max": "ascend the mean loss from 1 + K starts (random, each single:k), keep the one with the highest maximum loss",
     "policy": "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
+    "slowdown": "slowdown:free, slowdown:keep_label and slowdown:double_kill",
+    "slowdown:free": "raise the cost of the exit taken; the prediction may become anything",
+    "slowdown:keep_label": "raise it, the deployed prediction staying what it is on the clean image",
+    "slowdown:double_kill": "raise it, the deployed prediction being wrong as well",
     "autoattack": "AutoAttack (standard) on the deployed view",
     "autoattack:k": "AutoAttack (standard) on the view of exit k",
     "autoattack:each": "autoattack:k for every exit k",
-    "cascade": "the worst case alone: the whole matrix in turn, each attack on the survivors of those before; also called worst",
+    "cascade": "the worst case alone: the attacks on the error in turn, each on the survivors of those before; also called worst",
     "torchattacks:NAME": "any attack of the package torchattacks on the deployed view, as PGDL2 or PGD(steps=40,alpha=0.01)",
 }
 """Every name and its one-line meaning."""
 
-ALL = ("single", "average", "max", "max_average", "average_max", "policy", "autoattack")
+ALL = ("single", "average", "max", "max_average", "average_max", "policy", "slowdown", "autoattack")
 """What ``all`` stands for."""
 
 SAME_ON_ONE_EXIT = {"average", "max", "max_average", "average_max"}
 """Forms that are ``single:1`` on a network with one exit."""
 
+SLOWDOWNS = tuple(f"slowdown:{mode}" for mode in MODES)
+"""What ``slowdown`` stands for; one exit has one cost, so that there is none on a network with one exit."""
 
 CROSS_ENTROPY = CE()
 
@@ -106,31 +114,42 @@ class Skipped:
     reason: str
 
 
-def expand(names: Iterable[str], n_exits: int, settings: Settings, policy: Policy) -> tuple[dict[str, Attack], list[Skipped]]:
+def expand(
+    names: Iterable[str], n_exits: int, settings: Settings, policy: Policy, costs: Sequence[float] = ()
+) -> tuple[dict[str, Attack], list[Skipped]]:
     """The attacks that ``names`` stand for, by name, in order, and the names skipped with the reason.
 
     ``all`` is the whole matrix and ``single`` every ``single:k``. On a one-exit network every form of the
-    gradient attack is ``single:1``; the others are skipped.
+    gradient attack is ``single:1``; the others are skipped, and so is ``slowdown``.
+
+    Args:
+        names: see ``FORMS``.
+        n_exits: of the network.
+        settings: of the gradient attacks.
+        policy: the deployed rule.
+        costs: of each exit (mmacs); only slowdown attacks need them.
 
     Raises:
         UnknownName: with suggestions.
-        ValueError: for an exit that the network does not have.
+        ValueError: for an exit that the network does not have, or a slowdown attack without costs.
     """
     attacks: dict[str, Attack] = {}
     skipped: list[Skipped] = []
     for name in _elementary(names, n_exits):
         if n_exits == 1 and name in SAME_ON_ONE_EXIT:
             skipped.append(Skipped(name, "the same as single:1 on a network with one exit"))
-            attacks.setdefault("single:1", _build("single:1", n_exits, settings, policy))
+            attacks.setdefault("single:1", _build("single:1", n_exits, settings, policy, costs))
+        elif n_exits == 1 and name in SLOWDOWNS:
+            skipped.append(Skipped(name, "one exit has one cost"))
         else:
-            attacks[name] = _build(name, n_exits, settings, policy)
+            attacks[name] = _build(name, n_exits, settings, policy, costs)
     return attacks, skipped
 
 
 def matrix_names(n_exits: int) -> set[str]:
     """Names of the whole matrix on a network of ``n_exits`` exits: what ``all`` comes to."""
     names = set(_elementary(["all"], n_exits))
-    return names - SAME_ON_ONE_EXIT if n_exits == 1 else names
+    return names - SAME_ON_ONE_EXIT - set(SLOWDOWNS) if n_exits == 1 else names
 
 
 def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
@@ -143,11 +162,13 @@ def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
             yield from (f"autoattack:{k}" for k in range(1, n_exits + 1))
         elif name == "worst":
             yield "cascade"
+        elif name == "slowdown":
+            yield from SLOWDOWNS
         else:
             yield name
 
 
-def _build(name: str, n_exits: int, settings: Settings, policy: Policy) -> Attack:
+def _build(name: str, n_exits: int, settings: Settings, policy: Policy, costs: Sequence[float]) -> Attack:
     singles = [settings.ascend(Only(k)) for k in range(1, n_exits + 1)]
     form, _, exit_ = name.partition(":")
     if exit_ and form in ("single", "autoattack"):
@@ -162,6 +183,7 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy) -> Attac
         "max_average": lambda: settings.select(singles, by=Mean()),
         "average_max": lambda: settings.select([settings.ascend(Mean(), start) for start in starts], by=Max()),
         "policy": lambda: PolicyAttack(settings.region, policy),
+        **{f"slowdown:{mode}": partial(Slowdown, settings.region, policy, tuple(costs), mode) for mode in MODES},
         "autoattack": lambda: AutoAttack(settings.region, policy),
         "cascade": lambda: _cascade(n_exits, settings, policy),
     }
@@ -171,8 +193,8 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy) -> Attac
 
 
 def _cascade(n_exits: int, settings: Settings, policy: Policy) -> Attack:
-    """The matrix, selections taken apart: the adaptive attack first, AutoAttack last, the others in their order."""
-    matrix, _ = expand(["policy", "all"], n_exits, settings, policy)
+    """The matrix's attacks on the error, selections taken apart: the adaptive one first, AutoAttack last."""
+    matrix, _ = expand(["policy", *(name for name in ALL if name != "slowdown")], n_exits, settings, policy)
     last = matrix.pop("autoattack")
     apart = [attack.attacks if isinstance(attack, BestOf) else (attack,) for attack in matrix.values()]
     return Cascade((*dict.fromkeys(each for attacks in apart for each in attacks), last), policy)

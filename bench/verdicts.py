@@ -12,11 +12,13 @@ import numpy.typing as npt
 import torch
 
 from attacks.presets import matrix_names
+from attacks.slowdown import Slowdown
 from bench.harness.cell import Cell
 from bench.harness.plan import CLEAN
 from bench.harness.store import Store
 from bench.intervals import wilson
 from bench.record import RECORD_SCHEMA, evaluation_key
+from bench.slowdown import Slowed, slowed
 from models.policies import Policy, deployed_logits
 from models.policy_text import parse_policy
 from models.spec import canonical_json
@@ -63,6 +65,11 @@ class Result:
     def survived(self) -> Bools:
         """``(n,)``: not broken by an image of the threat model."""
         return self.correct | ~self.within
+
+    @property
+    def is_slowdown(self) -> bool:
+        """Whether it raises the cost rather than the error."""
+        return bool(self.spec["type"] == Slowdown.__name__)
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,10 @@ class Evaluation:
     def mean_cost(self, result: Result, per_exit: str = "mmacs") -> float:
         """Mean cost of the exits taken; ``per_exit`` is ``mmacs`` or ``mflops_paper``."""
         return float(np.asarray(self.record[per_exit])[result.exits].mean())
+
+    def slowed(self, result: Result) -> Slowed:
+        """How much slower than the clean images those of ``result`` are, in mmacs."""
+        return slowed(self.clean.exits, result.exits, self.record["mmacs"])
 
     def exit_counts(self, result: Result) -> list[int]:
         """How many samples take each exit."""

@@ -88,7 +88,16 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     victim, settings = prepared.victim, prepared.settings
     try:
         plan = make_plan(
-            names, prepared.split, prepared.n, victim.model.n_exits, settings, victim.policy, victim.weights, seed, store
+            names,
+            prepared.split,
+            prepared.n,
+            victim.model.n_exits,
+            settings,
+            victim.policy,
+            victim.costs.mmacs,
+            victim.weights,
+            seed,
+            store,
         )
     except (UnknownName, ValueError) as error:
         raise UserError(str(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from attacks.base import Attack
@@ -70,16 +70,17 @@ def make_plan(
     n_exits: int,
     settings: Settings,
     policy: Policy,
+    costs: Sequence[float],
     weights: str,
     seed: int,
     store: Store,
 ) -> Plan:
-    """Resolve attack names over the first ``n`` samples of ``split`` and look up what is done.
+    """Resolve attack names over the first ``n`` samples of ``split`` and look up what is done; ``costs`` are mmacs per exit.
 
     Raises:
         UnknownName, ValueError: see ``attacks.presets.expand``.
     """
-    wanted, skipped = expand(names, n_exits, settings, policy)
+    wanted, skipped = expand(names, n_exits, settings, policy, costs)
     attacks = with_components({CLEAN: Clean(), **wanted}, n_exits, settings, policy)
     cells = []
     for batch in slices(split, n):

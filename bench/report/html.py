@@ -8,7 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bench.report.table import COLUMNS, method_text, worst_status
+from bench.report.method import method_text
+from bench.report.table import COLUMNS, worst_status
 from bench.verdicts import Evaluation, Result, accuracy
 
 
@@ -52,7 +53,24 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "mmacs_attacked": evaluation.mean_cost(strongest) if strongest else None,
         "attacks": [_attack(evaluation, attack) for attack in (evaluation.clean, *evaluation.attacks)],
         "unfinished": evaluation.unfinished,
+        "slowdowns": _slowdowns(evaluation),
     }
+
+
+def _slowdowns(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The clean images and every slowdown attack; empty where there is none."""
+    found = [attack for attack in evaluation.attacks if attack.is_slowdown]
+    return [
+        {
+            "name": result.name,
+            "seed": result.seed,
+            "mmacs": evaluation.mean_cost(result),
+            "slowed": evaluation.slowed(result),
+            "accuracy": accuracy(evaluation.robust(result)),
+        }
+        for result in (evaluation.clean, *found)
+        if found
+    ]
 
 
 def _attack(evaluation: Evaluation, attack: Result) -> dict[str, Any]:

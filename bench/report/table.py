@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.harness.plan import CLEAN
 from bench.record import eps_text
+from bench.report.method import method_text
 from bench.verdicts import Evaluation, Result, accuracy
 
 WORST = "worst"
@@ -32,6 +33,9 @@ COLUMNS = {
     "ci_high": "upper end of it",
     "mmacs": "mean cost under the attack: 10^6 multiply-accumulates of all that ran, every head on the way included",
     "mflops_paper": "the same in the paper's figure, which leaves out the heads passed; for comparison only",
+    "slowdown_ratio": "mmacs over mmacs on clean images",
+    "savings_erased": "share of what leaving early saves on clean images that is lost: 1 where all go to the last exit",
+    "efficacy": "DeepSloth's: area under the share of samples that have left against the share of the whole network's cost",
     "exits_taken": "number of samples leaving at each exit, exit 1 first",
     "exit_accuracy": "accuracy of each exit on its own on the attack's images, exit 1 first",
     "distance": "mean distance of the attack's images from the clean ones, in the threat model's norm",
@@ -93,6 +97,7 @@ def _same(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
     share, low, high = accuracy(evaluation.robust(result))
+    slowed = evaluation.slowed(result)
     return {
         "attack": result.name,
         "method": method_text(result),
@@ -102,6 +107,9 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
         "ci_high": high,
         "mmacs": evaluation.mean_cost(result),
         "mflops_paper": evaluation.mean_cost(result, "mflops_paper"),
+        "slowdown_ratio": slowed.ratio,
+        "savings_erased": slowed.savings_erased,
+        "efficacy": slowed.efficacy,
         "exits_taken": " ".join(map(str, evaluation.exit_counts(result))),
         "exit_accuracy": " ".join(f"{value:.4f}" for value in result.exit_accuracy),
         "distance": result.distance,
@@ -111,49 +119,3 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "status": "ok",
     }
-
-
-def method_text(result: Result) -> str:
-    """How an attack was run, in a few words."""
-    spec = result.spec
-    if spec["type"] == "Cascade":
-        return f"{len(spec['attacks'])} attacks in turn, each on the survivors of those before; {result.implementation}"
-    if spec["type"] == "TorchAttack":
-        given = ", ".join(f"{name}={value}" for name, value in spec["parameters"])
-        return f"{given or 'its defaults'}, {result.implementation}"
-    if result.implementation:
-        return f"{spec['variant']}, {result.implementation}"
-    if spec["type"] == "BestOf":
-        return f"best of {len(spec['attacks'])} by {_objective_text(spec['by'])}; {_ascent_text(spec['attacks'][0])}"
-    if spec["type"] == "PolicyAttack":
-        return f"soft gates, then exit by exit; {spec['cycles']} cycles"
-    return _ascent_text(spec)
-
-
-def _ascent_text(spec: Mapping[str, Any]) -> str:
-    """A gradient attack's method, steps and loss; ``-`` for what has none."""
-    if spec["type"] == "APGD":
-        restarts = f" x{spec['restarts']}" if spec["restarts"] > 1 else ""
-        return f"apgd-{spec['steps']}{restarts}, {_loss_text(spec['objective'])}"
-    if spec["type"] == "APGDTargeted":
-        return f"apgd-{spec['steps']}, dlr towards {spec['n_targets']} classes"
-    if spec["type"] == "WRM":
-        return f"wrm-{spec['steps']}, gamma {spec['region']['gamma']:g}, {_loss_text(spec['objective'])}; not bound to the ball"
-    return _pgd_text(spec) if spec["type"] == "PGD" else "-"
-
-
-def _pgd_text(spec: Mapping[str, Any]) -> str:
-    if spec["steps"] == 1 and spec["step_size"] == spec["region"]["eps"] and spec["start"] != "random":
-        return f"fgsm, {_loss_text(spec['objective'])}"
-    restarts = f" x{spec['restarts']}" if spec["restarts"] > 1 else ""
-    return (
-        f"pgd-{spec['steps']}{restarts}, step {eps_text(spec['step_size'])}, {_loss_text(spec['objective'])}, keep {spec['keep']}"
-    )
-
-
-def _loss_text(objective: Mapping[str, Any]) -> str:
-    return str(objective["loss"]["type"]).lower()
-
-
-def _objective_text(objective: Mapping[str, Any]) -> str:
-    return f"{str(objective['over']['type']).lower()} {_loss_text(objective)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.record import eps_text
-from bench.report.table import method_text
+from bench.report.method import method_text
 from bench.verdicts import Bools, Evaluation, Result, accuracy
 
 
@@ -21,8 +21,8 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     threat = f"{record['norm']} {eps_text(record['eps'])}"
     title = f"{escape(record['model'])} on {record['dataset']} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
-    table.add_column("attack", overflow="fold")
-    for heading in ("accuracy %", "95 % interval", "mean mmacs", "gradients", "seconds"):
+    table.add_column("attack", min_width=len("slowdown:double_kill"), overflow="fold")
+    for heading in ("accuracy %", "95 % interval", "mean\nmmacs", "gradients", "seconds"):
         table.add_column(heading, justify="right")
     table.add_row("none (clean)", *_figures(evaluation, evaluation.clean))
     shown = [attack for attack in evaluation.attacks if attack.name in asked_for]
@@ -36,7 +36,10 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     if evaluation.attacks or evaluation.unfinished:
         table.add_section()
         table.add_row("[bold]worst case", *(f"[bold]{text}" for text in _shares(evaluation.worst)))
-    return Group(table, _exit_table(evaluation), *_notes(evaluation, shown))
+    blocks = [_exit_table(evaluation)]
+    if slowdowns := [attack for attack in shown if attack.is_slowdown]:
+        blocks.append(_slowdown_table(evaluation, slowdowns))
+    return Group(table, *blocks, *_notes(evaluation, shown))
 
 
 def _figures(evaluation: Evaluation, result: Result) -> list[str]:
@@ -66,6 +69,24 @@ def _exit_table(evaluation: Evaluation) -> Table:
     for cost in ("mmacs", "mflops_paper"):
         means = " -> ".join(f"{evaluation.mean_cost(result, cost):.2f}" for result in situations)
         table.add_row(f"  {cost}", *(f"{value:.1f}" for value in evaluation.record[cost]), means)
+    return table
+
+
+def _slowdown_table(evaluation: Evaluation, slowdowns: Sequence[Result]) -> Table:
+    """What each slowdown attack does to the cost, and how many samples stay right."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("slowdown", no_wrap=True)
+    for heading in ("mmacs", "ratio", "savings erased %", "efficacy", "accuracy %"):
+        table.add_column(heading, justify="right")
+    before = evaluation.slowed(evaluation.clean)
+    for result in slowdowns:
+        after = evaluation.slowed(result)
+        erased = "-" if after.savings_erased is None else f"{100 * after.savings_erased:.1f}"
+        efficacy = " -> ".join("-" if found.efficacy is None else f"{found.efficacy:.3f}" for found in (before, after))
+        share, _, _ = accuracy(evaluation.robust(result))
+        name = escape(result.name.partition(":")[2])
+        cost = f"{evaluation.mean_cost(result):.2f}"
+        table.add_row(f"  {name}", cost, f"{after.ratio:.2f}", erased, efficacy, f"{100 * share:.1f}")
     return table
 
 

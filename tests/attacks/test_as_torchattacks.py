@@ -19,14 +19,16 @@ from attacks.objectives import CE, Mean, Objective, TargetedDLR
 from attacks.pgd import PGD
 from attacks.presets import FORMS, Settings, expand
 from attacks.regions import Ball
+from models.calibration import equal_share
 from models.multi_exit import MultiExitNet
 from models.policies import EntropyPolicy, FixedExit
 from models.views import DeployedView
 from tests.toys import batch, linear_exits, small_convolutional
 
 EPS = 0.1
-POLICY = EntropyPolicy((1.45, 1.45))
+COSTS = (1.0, 2.0, 4.0)
 NET = small_convolutional(3)
+POLICY = equal_share(NET(torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(4))))
 PRECISE = small_convolutional(3).double()  # the last bit of a float32 gradient may flip a step
 GRADIENT_FORMS = ("Average", "Maximum", "MaxAverage", "AverageMax", "PolicyAttack")
 
@@ -50,24 +52,26 @@ def forms():
 
 def make(cls, model=NET, **more):
     given = {"policy": POLICY, "steps": 3, "alpha": 0.04, "seed": 5, **more}
+    if cls.form.startswith("slowdown"):
+        given["costs"] = COSTS
     return cls(model, 2, EPS, **given) if cls is SingleExit else cls(model, EPS, **given)
 
 
 def native(name, **more):
     settings = Settings(Ball("Linf", EPS), steps=3, step_size=0.04, **more)
-    (attack,) = expand([name], 3, settings, POLICY)[0].values()
+    (attack,) = expand([name], 3, settings, POLICY, COSTS)[0].values()
     return attack
 
 
 def test_every_form_of_ours_has_its_class():
-    ours = {name.partition(":")[0] for name in FORMS} - {"torchattacks"}
-    assert set(forms()) == ours
+    of_exits = {name.removesuffix(":k").removesuffix(":each") for name in FORMS}
+    assert set(forms()) == of_exits - {"torchattacks:NAME", "slowdown"}
 
 
 @pytest.mark.parametrize("form", [form for form in forms() if form not in ("autoattack", "cascade")])
 def test_the_images_are_those_of_our_attack(form):
     x, y = images()
-    atk = make(forms()[form])
+    atk = make(forms()[form], policy=POLICY)
     expected = native("single:2" if form == "single" else form)(NET, x, y, noise=content_noise(x, 5))
     x_adv = atk(x, y)
     assert torch.equal(x_adv, expected)

@@ -5,16 +5,18 @@ from attacks.best_of import BestOf
 from attacks.objectives import CE, Max, Mean, Objective, Only
 from attacks.pgd import PGD
 from attacks.policy_attack import PolicyAttack
-from attacks.presets import FORMS, Settings, expand
+from attacks.presets import FORMS, Settings, expand, matrix_names
 from attacks.regions import Ball
+from attacks.slowdown import MODES, Slowdown
 from models.policies import FixedExit
 from models.registry import UnknownName
 
+COSTS = (1.0, 2.5, 3.0)
 SETTINGS = Settings(Ball("Linf", 0.1), steps=4, step_size=0.025)
 
 
 def names(*wanted, n_exits=3):
-    return expand(wanted, n_exits, SETTINGS, FixedExit(n_exits))
+    return expand(wanted, n_exits, SETTINGS, FixedExit(n_exits), COSTS[:n_exits])
 
 
 def test_all_is_the_whole_matrix():
@@ -28,6 +30,9 @@ def test_all_is_the_whole_matrix():
         "max_average",
         "average_max",
         "policy",
+        "slowdown:free",
+        "slowdown:keep_label",
+        "slowdown:double_kill",
         "autoattack",
     ]
     assert not skipped
@@ -44,14 +49,19 @@ def test_definitions_are_those_of_the_design():
     starts = [PGD(Objective(CE(), Mean()), SETTINGS.region, 4, 0.025, start=start) for start in ("random", *singles)]
     assert attacks["average_max"] == BestOf(tuple(starts), Objective(CE(), Max()))
     assert attacks["policy"] == PolicyAttack(SETTINGS.region, FixedExit(3))
+    for mode in MODES:
+        assert attacks[f"slowdown:{mode}"] == Slowdown(SETTINGS.region, FixedExit(3), COSTS, mode)
     assert attacks["autoattack"] == AutoAttack(SETTINGS.region, FixedExit(3))
 
 
 def test_on_one_exit_the_forms_are_skipped_with_the_reason():
     attacks, skipped = names("all", n_exits=1)
     assert list(attacks) == ["single:1", "policy", "autoattack"]
-    assert {s.name for s in skipped} == {"average", "max", "max_average", "average_max"}
+    slowdowns = {"slowdown:free", "slowdown:keep_label", "slowdown:double_kill"}
+    assert {s.name for s in skipped} == {"average", "max", "max_average", "average_max", *slowdowns}
     assert "one exit" in skipped[0].reason
+    assert {s.reason for s in skipped if s.name in slowdowns} == {"one exit has one cost"}
+    assert matrix_names(1) == set(attacks)
 
 
 def test_on_one_exit_a_form_asked_for_alone_still_attacks():
@@ -60,9 +70,25 @@ def test_on_one_exit_a_form_asked_for_alone_still_attacks():
     assert len(skipped) == 1
 
 
+def test_slowdown_is_its_three_modes():
+    attacks, skipped = names("slowdown")
+    assert list(attacks) == ["slowdown:free", "slowdown:keep_label", "slowdown:double_kill"] and not skipped
+
+
+def test_slowdown_on_one_exit_is_no_attack_at_all():
+    attacks, skipped = names("slowdown", n_exits=1)
+    assert not attacks and len(skipped) == 3
+
+
+def test_slowdown_without_costs_is_refused():
+    with pytest.raises(ValueError, match="needs the cost of every exit"):
+        expand(["slowdown"], 3, SETTINGS, FixedExit(3))
+    assert expand(["average"], 3, SETTINGS, FixedExit(3))[0]
+
+
 def test_every_form_listed_can_be_built():
     for form in FORMS:
-        attacks, _ = names(form.replace(":k", ":2").replace("NAME", "PGD"))
+        attacks, _ = names(form.removesuffix(":k") + ":2" if form.endswith(":k") else form.replace("NAME", "PGD"))
         assert attacks
 
 
@@ -75,3 +101,8 @@ def test_an_exit_the_model_has_not_is_refused(name):
 def test_an_unknown_name_brings_suggestions():
     with pytest.raises(UnknownName, match="did you mean 'average'"):
         names("averag")
+
+
+def test_an_unknown_slowdown_mode_brings_suggestions():
+    with pytest.raises(UnknownName, match="did you mean 'slowdown:free'"):
+        names("slowdown:fre")

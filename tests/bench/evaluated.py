@@ -54,7 +54,16 @@ def prepared(policy: Policy | None = None, n: int = 70, name: str = "toy") -> Pr
 def plan_of(ready: Prepared, store: Store, names: Sequence[str] = FORMS, seed: int = 0) -> Plan:
     victim = ready.victim
     return make_plan(
-        names, ready.split, ready.n, victim.model.n_exits, ready.settings, victim.policy, victim.weights, seed, store
+        names,
+        ready.split,
+        ready.n,
+        victim.model.n_exits,
+        ready.settings,
+        victim.policy,
+        victim.costs.mmacs,
+        victim.weights,
+        seed,
+        store,
     )
 
 

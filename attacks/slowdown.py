@@ -1,0 +1,180 @@
+"""The slowdown attack: it raises what the deployed rule costs instead of its error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack
+from attacks.gradient import unit_mean
+from attacks.noise import Noise
+from attacks.regions import Ball
+from attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
+from models.multi_exit import MultiExitNet
+from models.policies import Policy, deployed_logits
+
+Mode = Literal["free", "keep_label", "double_kill"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+WARM, COLD = 0.5, 0.05  # temperatures that the soft gates are annealed between
+RANKED_AT = 0.1  # temperature by which iterates that take equally costly exits are told apart
+FIRST_WEIGHT = 0.5  # of the constraint on the prediction
+
+
+@dataclass(frozen=True)
+class Slowdown(Attack):
+    """Sign ascent with momentum on the cost of the exit taken; every iterate is tested under the policy.
+
+    A cycle shuts the gates from a random start, then ascends the expected cost under soft gates from the best iterate,
+    the temperature annealed. Samples at the costliest exit within reach are finished. Kept is, per sample, the iterate
+    that satisfies the mode, of these the one at the costliest exit, of these the one with the highest expected cost; where
+    none satisfies the mode, the clean image. A policy whose exit no input can change gets the clean images, at no cost.
+    Prior work: DeepSloth (Hong et al., ICLR 2021) and ILFO (Haque et al., CVPR 2020).
+
+    Attributes:
+        region: Linf or L2 ball.
+        policy: the deployed rule.
+        costs: of each exit (mmacs).
+        mode: ``free``: the prediction may become anything. ``keep_label``: the deployed prediction stays what it is on
+            the clean image, right or wrong, so that nothing but the cost gives the attack away. ``double_kill``: the
+            deployed prediction is wrong as well; only in this mode may the cost of a sample fall.
+        steps: gradient steps of each of a cycle's two ascents.
+        cycles: how often.
+
+    Raises:
+        ValueError: costs that do not fit the policy, or an unknown mode.
+    """
+
+    region: Ball
+    policy: Policy
+    costs: tuple[float, ...]
+    mode: Mode = "free"
+    steps: int = 25
+    cycles: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "costs", tuple(float(cost) for cost in self.costs))
+        if not self.costs or not all(math.isfinite(cost) and cost > 0 for cost in self.costs):
+            raise ValueError(f"a slowdown attack needs the cost of every exit, positive and finite, got {self.costs}")
+        if self.mode not in MODES:
+            raise ValueError(f"slowdown mode {self.mode!r} is not one of {', '.join(MODES)}")
+        self.policy.check(len(self.costs))
+
+    @property
+    def expected_gradients(self) -> float:
+        return 25.0
+
+    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+        within_reach = exits_within_reach(self.policy, len(self.costs))
+        if len(within_reach) == 1:
+            return x
+        search = _Search(self, model, x, y, most=max(self.costs[k] for k in within_reach))
+        for cycle in range(self.cycles):
+            search.ascend(self.region.start(x, noise, cycle), soft=False)
+            search.ascend(search.best, soft=True)
+        return torch.where(search.feasible.view(-1, *[1] * (x.ndim - 1)), search.best, x)
+
+
+def exits_within_reach(policy: Policy, n_exits: int) -> list[int]:
+    """The exits (0-based) that some input may take: none behind a gate that never shuts, none whose gate never opens."""
+    logits = torch.zeros(1, 2, requires_grad=True)
+    found = []
+    for k in range(n_exits - 1):
+        with torch.enable_grad():
+            slack = policy.slack(logits, k)
+        if slack.requires_grad or slack > 0:
+            found.append(k)
+        if not slack.requires_grad and slack > 0:
+            return found
+    return [*found, n_exits - 1]
+
+
+class _Search:
+    """Per sample, the best iterate so far and how it ranks."""
+
+    def __init__(self, attack: Slowdown, model: MultiExitNet, x: Tensor, y: Tensor, most: float) -> None:
+        self.attack, self.model, self.x, self.most = attack, model, x, most
+        self.costs = torch.tensor(attack.costs, dtype=x.dtype, device=x.device)
+        self.shares = self.costs / self.costs[-1]
+        with torch.no_grad():
+            logits = model(x)
+        kept = attack.mode != "double_kill"
+        self.label = deployed_logits(logits, attack.policy)[0].argmax(-1) if kept else y
+        self.best = x.clone()
+        self.feasible, self.cost, self.soft = self._rank(logits, self.label)
+
+    @property
+    def finished(self) -> Tensor:
+        """``(B,)``: nothing is left to gain."""
+        return self.feasible & (self.cost >= self.most)
+
+    @torch.no_grad()
+    def _rank(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Whether the mode is satisfied, the cost of the exit taken, and what tells equals apart, each ``(B,)``.
+
+        Where the mode is not satisfied no cost counts: what is closest to satisfying it is worth going on from.
+        """
+        deployed, taken = deployed_logits(logits, self.attack.policy)
+        same = deployed.argmax(-1) == label
+        feasible = {"free": torch.ones_like(same), "keep_label": same, "double_kill": ~same}[self.attack.mode]
+        soft = expected_cost(logits, self.attack.policy, self.shares, RANKED_AT)
+        if self.attack.mode == "free":
+            return feasible, self.costs[taken], soft
+        held = self._held(logits, label)
+        return feasible, torch.where(feasible, self.costs[taken], 0.0), torch.where(feasible, soft, held)
+
+    def _held(self, logits: Tensor, label: Tensor) -> Tensor:
+        to_label = self.attack.mode == "keep_label"
+        return prediction_held(logits, label, self.attack.policy, to_label=to_label, temperature=RANKED_AT)
+
+    def _values(self, logits: Tensor, label: Tensor, weight: Tensor, progress: float, *, soft: bool) -> Tensor:
+        """What is ascended, ``(B,)``: the cost at soft gates or how far the gates are shut, and the mode's constraint."""
+        policy, temperature = self.attack.policy, WARM * (COLD / WARM) ** progress
+        values = expected_cost(logits, policy, self.shares, temperature) if soft else shut_gates(logits, policy, self.shares)
+        return values if self.attack.mode == "free" else values + weight * self._held(logits, label)
+
+    def ascend(self, start: Tensor, *, soft: bool, momentum: float = 0.75, shrink: float = 0.125) -> None:
+        """Ascend from ``start`` for the samples not finished, with cosine steps from eps/4 down to ``shrink`` of that.
+
+        The weight of the constraint on the prediction grows while it is violated and falls while it is satisfied.
+        """
+        attack = self.attack
+        rows = (~self.finished).nonzero().flatten()
+        x_adv, velocity = start[rows].clone(), torch.zeros_like(start[rows])
+        weight = torch.full_like(self.cost[rows], FIRST_WEIGHT)
+        for step in range(attack.steps + 1):
+            if not len(rows):
+                return
+            final, label = step == attack.steps, self.label[rows]
+            x_adv.requires_grad_(not final)
+            with torch.set_grad_enabled(not final):
+                logits = self.model(x_adv)
+                if not final:
+                    values = self._values(logits, label, weight, step / attack.steps, soft=soft)
+                    (gradient,) = torch.autograd.grad(values.sum(), x_adv)
+            x_adv = x_adv.detach()
+            feasible = self._offer(rows, x_adv, logits.detach())
+            if final:
+                return
+            weight = torch.where(feasible, (0.95 * weight).clamp(min=0.2), (1.3 * weight).clamp(max=30))
+            going = ~self.finished[rows]
+            rows, x_adv, weight = rows[going], x_adv[going], weight[going]
+            velocity = momentum * velocity[going] + unit_mean(gradient[going])
+            size = attack.region.eps / 4 * (shrink + (1 - shrink) * (1 + math.cos(math.pi * step / attack.steps)) / 2)
+            x_adv = attack.region.project(x_adv + size * attack.region.steepest(velocity), self.x[rows])
+
+    def _offer(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
+        """Keep the iterates that rank above the best so far; return which satisfy the mode."""
+        feasible, cost, soft = self._rank(logits, self.label[rows])
+        was_feasible, was_cost, was_soft = self.feasible[rows], self.cost[rows], self.soft[rows]
+        dearer = (cost > was_cost) | ((cost == was_cost) & (soft > was_soft))
+        better = (feasible & ~was_feasible) | ((feasible == was_feasible) & dearer)
+        ours = rows[better]
+        self.best[ours] = x_adv[better]
+        self.feasible[ours], self.cost[ours], self.soft[ours] = feasible[better], cost[better], soft[better]
+        return feasible

@@ -1,0 +1,60 @@
+"""What a slowdown attack ascends: shut gates, expected cost, and the constraint on the prediction. All per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.deployed_loss import clipped, exit_probabilities, gate_slacks
+from attacks.objectives import Margin
+from models.policies import Policy
+
+SATURATED = 0.8
+"""Slack above which a gate's own gradient is taken to have vanished."""
+LIMIT = 0.05
+"""Margin at which a prediction is safe enough to stop pulling; small, as gates of high entropy leave small margins only."""
+
+
+def uniform_cross_entropy(logits: Tensor) -> Tensor:
+    """Cross-entropy ``(...)`` between the uniform distribution and the softmax of ``logits`` ``(..., C)``.
+
+    Its gradient, ``p - 1/C``, is largest where the softmax is saturated and that of the entropy is nothing
+    (the loss of DeepSloth, Hong et al., ICLR 2021).
+    """
+    return logits.logsumexp(-1) - logits.mean(-1)
+
+
+def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
+    """How far the gates are from shut, negated ``(B,)``.
+
+    A gate counts by the cost that leaving there saves. A saturated gate pulls by the cross-entropy to the uniform
+    distribution, another by its slack; one that is shut does not pull at all, as a threshold near the largest possible
+    entropy leaves no room to shut it any further, and its pull would hold the others open.
+
+    Args:
+        logits: ``(K, B, C)``.
+        policy: the deployed rule.
+        shares: cost of each exit over that of the last, ``(K,)``.
+    """
+    slacks = gate_slacks(logits, policy)
+    open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(logits[:-1]), slacks.relu())
+    saved = (shares[-1] - shares[:-1])[:, None]
+    return -(saved * open_by).sum(0)
+
+
+def expected_cost(logits: Tensor, policy: Policy, shares: Tensor, temperature: float) -> Tensor:
+    """Expected ``shares`` ``(K,)`` of the exit taken, ``(B,)``, under soft gates; see ``exit_probabilities``."""
+    return (exit_probabilities(logits, policy, temperature) * shares[:, None]).sum(0)
+
+
+def prediction_held(logits: Tensor, label: Tensor, policy: Policy, *, to_label: bool, temperature: float) -> Tensor:
+    """How well the deployed prediction is held to ``label``, or off it, ``(B,)``; satisfied margins stop pulling.
+
+    The margin counts half at the exit taken and half at the exits that soft gates expect, whose weights are held fixed:
+    moving the margin is this term's business, moving the gates the other's.
+    """
+    margins = Margin()(logits, label)
+    bounded = clipped(torch.tanh(-margins if to_label else margins), LIMIT)
+    expected = exit_probabilities(logits, policy, temperature).detach()
+    taken = torch.zeros_like(expected).scatter_(0, policy(logits)[None], 1.0)
+    return ((expected + taken) / 2 * bounded).sum(0)

@@ -1,0 +1,78 @@
+"""What an attack does to the savings of leaving early: figures from the exits taken and the costs per exit alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Exits = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Slowed:
+    """How much slower attacked inputs are than clean ones.
+
+    Attributes:
+        ratio: mean cost attacked over mean cost clean.
+        savings_erased: share of what leaving early saves on clean inputs that the attack takes away,
+            ``(E[c_adv] - E[c_clean]) / (c_K - E[c_clean])``: 1 where every input goes to the last exit, negative where
+            attacked inputs are cheaper. None where clean inputs save nothing, as with one exit.
+        efficacy: see ``efficacy``, of the attacked inputs. None with one exit, where nothing can leave early.
+    """
+
+    ratio: float
+    savings_erased: float | None
+    efficacy: float | None
+
+
+def slowed(clean: Exits, attacked: Exits, costs: Sequence[float]) -> Slowed:
+    """Compare the 0-based exits ``(n,)`` that clean and attacked inputs take, at ``costs`` per exit.
+
+    Raises:
+        ValueError: no samples, or costs that are not positive and increasing.
+    """
+    _check(clean, costs)
+    before, after = _mean(clean, costs), _mean(attacked, costs)
+    # Counted, not subtracted: a mean of equal costs may differ from that cost in the last bit.
+    saves = bool((clean < len(costs) - 1).any())
+    return Slowed(
+        ratio=after / before,
+        savings_erased=(after - before) / (costs[-1] - before) if saves else None,
+        efficacy=efficacy(attacked, costs) if len(costs) > 1 else None,
+    )
+
+
+def efficacy(exits: Exits, costs: Sequence[float]) -> float:
+    """Efficacy of a network that exits early (Hong, Kaya, Modoranu & Dumitras, DeepSloth, ICLR 2021).
+
+    The area under the share of inputs that have left, drawn against the share of the whole network's cost: straight lines
+    from (0, 0) through ``(c_k / c_K, share that left by exit k)``, as in the paper's released code. Close to 1 where all
+    inputs leave at once (exactly ``1 - c_1 / 2 c_K``), close to 0 where all go to the last exit (exactly
+    ``(1 - c_{K-1} / c_K) / 2``).
+
+    Args:
+        exits: ``(n,)`` 0-based exits taken.
+        costs: of each exit.
+
+    Raises:
+        ValueError: no samples, or costs that are not positive and increasing.
+    """
+    _check(exits, costs)
+    left = np.array([0, *np.cumsum(np.bincount(exits, minlength=len(costs)))]) / len(exits)
+    at = np.array([0.0, *costs]) / costs[-1]
+    return float((np.diff(at) * (left[1:] + left[:-1]) / 2).sum())
+
+
+def _mean(exits: Exits, costs: Sequence[float]) -> float:
+    return float(np.asarray(costs, dtype=np.float64)[exits].mean())
+
+
+def _check(exits: Exits, costs: Sequence[float]) -> None:
+    if not len(exits):
+        raise ValueError("figures of slowdown need samples, there are none")
+    if not len(costs) or costs[0] <= 0 or any(later <= earlier for earlier, later in pairwise(costs)):
+        raise ValueError(f"costs per exit must be positive and increasing, got {list(costs)}")
