@@ -69,7 +69,7 @@ def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator
     from bench.proof.sources import claims_in_file, claims_in_results
 
     if Path(what).is_file() and Path(what).suffix != ".json":
-        yield from (claims for claims in claims_in_file(Path(what)) if model in (None, claims.subject["model"]))
+        yield from claims_in_file(Path(what), data, model)
     else:
         yield from claims_in_results(what, results, data, model)
 
@@ -95,5 +95,7 @@ def _show(verified: Verified) -> None:
     )
     if rounding := int(verified.borderline.sum() + verified.clean_borderline.sum()):
         click.echo(f"  {rounding} images lie within rounding of a threshold and are decided otherwise on this machine")
+    if claims.is_the_dataset is None:
+        click.echo(f"  {subject['dataset']} is not at hand: that these are its test images is not checked (see --data)")
     if claims.reported:
         click.echo("  compared with the reported clean accuracy and worst case")

@@ -70,6 +70,7 @@ class Claims:
         broken: ``(M,)`` whether the deployed rule is said to be wrong.
         reported: number of samples reported right, by ``none`` (clean) and ``worst``; what is not reported is not there.
         flaws: mismatches seen while the claims were put together.
+        is_the_dataset: whether the inputs are those of the dataset named; None where it is not at hand.
     """
 
     subject: Mapping[str, Any]
@@ -88,6 +89,7 @@ class Claims:
     broken: Bools
     reported: Mapping[str, int] = field(default_factory=dict)
     flaws: tuple[Mismatch, ...] = ()
+    is_the_dataset: bool | None = True
 
     @property
     def policy(self) -> Policy:

@@ -40,7 +40,9 @@ def gather(store: Path, records: Sequence[Mapping[str, Any]], split: Split, repo
         flaws += _cell_flaws(source, cell, subject)
     if sum(len(cell.indices) for cell in clean) != n:
         return None
-    table = {name: np.concatenate([getattr(cell, name) for cell in clean]) for name in ("indices", "labels", "inputs")}
+    table: dict[str, Any] = {
+        name: np.concatenate([getattr(cell, name) for cell in clean]) for name in ("indices", "labels", "inputs")
+    }
     if not np.array_equal(table["indices"], np.arange(n)):
         raise UserError(f"the clean cells of {subject['model']} hold samples other than the first {n}; run the evaluation again")
     attacked = [(source, cell) for source, cell in cells if source.attack != CLEAN]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bench.data.download import DataUnavailable
 from bench.data.load import load_split
 from bench.errors import UserError
 from bench.proof.claims import Claims
+from bench.proof.dataset import dataset_mismatches
 from bench.proof.export_file import from_bytes
 from bench.proof.gather import gather
 from bench.proof.results import find_results, reported
@@ -18,8 +20,8 @@ from models.registry import UnknownName, model_card
 _log = logging.getLogger(__name__)
 
 
-def claims_in_file(path: Path) -> list[Claims]:
-    """What an exported file claims.
+def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims]:
+    """What an exported file claims, one evaluation after another, compared with the dataset where that is in ``data``.
 
     Raises:
         UserError: if it cannot be read.
@@ -28,7 +30,10 @@ def claims_in_file(path: Path) -> list[Claims]:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    return from_bytes(raw, str(path))
+    for claims in from_bytes(raw, str(path)):
+        if model in (None, claims.subject["model"]):
+            found = dataset_mismatches(claims, data)
+            yield replace(claims, flaws=tuple(found or ()), is_the_dataset=None if found is None else not found)
 
 
 def claims_in_results(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:

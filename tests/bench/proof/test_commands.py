@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bench.cli.main import main
 from bench.proof.export_file import from_bytes, to_bytes
+from models.spec import digest
 from models.weights import find_weights
 from tests.toys import ROOT
 
@@ -177,6 +179,23 @@ def test_claims_that_cannot_be_checked_end_in_exit_code_2(made, tmp_path, bench,
     subject, message = FOREIGN[case]
     code, _, err = bench("verify", relabelled(made, tmp_path, **subject))
     assert code == 2 and message in err
+
+
+def test_easy_images_passed_off_as_the_dataset_are_found(made, tmp_path, bench):
+    """A consistent file, hashes and digest included, about samples in another order."""
+    (claims,) = from_bytes((made / "theirs.npz").read_bytes(), "theirs")
+    turned = {name: getattr(claims, name)[::-1].copy() for name in ("labels", "inputs", "clean_images")}
+    data = digest([row.tobytes().hex() for row in turned["inputs"]])
+    turned |= {"clean_logits": claims.clean_logits[:, ::-1].copy(), "row": 39 - claims.row}
+    path = tmp_path / "turned.npz"
+    path.write_bytes(to_bytes([replace(claims, subject={**claims.subject, "data": data}, **turned)]))
+    code, out, err = bench("verify", path)
+    assert code == 1 and "MISMATCH sample 0: it is not sample 0 of digits test (scikit-learn)" in err
+    assert " 40 mismatches" in out
+    elsewhere = {**claims.subject, "data": data, "dataset": "mnist"}
+    path.write_bytes(to_bytes([replace(claims, subject=elsewhere, **turned)]))
+    code, out, err = bench("verify", path, "--data", tmp_path / "no-data")
+    assert code == 0 and "mnist is not at hand: that these are its test images is not checked" in out
 
 
 def test_files_that_are_missing_or_damaged_end_in_exit_code_2(made, tmp_path, bench):

@@ -1,0 +1,37 @@
+"""Whether an exported file is about the dataset that it names, where that is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.data.download import DataUnavailable
+from bench.data.load import load_split
+from bench.errors import UserError
+from bench.proof.claims import Claims, Mismatch
+from models.registry import UnknownName, model_card
+
+
+def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:
+    """Samples whose hash is not that of the test split's sample of the same index; None if the dataset is not in ``data``.
+
+    Nothing is downloaded.
+
+    Raises:
+        UserError: unknown model or dataset, or a dataset that is damaged.
+    """
+    try:
+        shape = model_card(claims.subject["model"]).input_shape
+        split = load_split(claims.subject["dataset"], "test", shape, data, download=False)
+    except DataUnavailable:
+        return None
+    except UnknownName as error:
+        raise UserError(str(error)) from error
+    theirs = [row.tobytes().hex() for row in claims.inputs]
+    indices = claims.indices.tolist()
+    if indices != list(range(len(indices))) or len(indices) > len(split):
+        return [Mismatch("samples", f"claimed to be the first {len(indices)} of {split.dataset} test; their indices are not")]
+    ours = split.batch(0, len(indices)).input_hashes()
+    wrong = np.flatnonzero([one != other for one, other in zip(theirs, ours, strict=True)]).tolist()
+    return [Mismatch(f"sample {i}", f"it is not sample {i} of {split.dataset} test ({split.source})") for i in wrong]
