@@ -10,7 +10,7 @@ from bench.cli.options import data_option, results_option
 
 
 @click.command("export")
-@click.option("--counterexamples", is_flag=True, required=True, help="What to export; there is nothing else yet.")
+@click.option("--counterexamples", is_flag=True, required=True, help="Export the counterexamples.")
 @click.option("--model", help="Only this model's [all].")
 @click.option("--run", "what", help="Only one run's: its record's file or id [all runs in the results folder].")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write, .npz.")
