@@ -102,8 +102,12 @@ class Settings:
 
     def select(self, attacks: Iterable[Attack], by: Reduction) -> Attack:
         """The best of ``attacks`` by the loss reduced by ``by``."""
-        loss = DLR() if isinstance(self.loss, TargetedDLR) else self.loss
-        return BestOf(tuple(attacks), Objective(loss, by))
+        return BestOf(tuple(attacks), Objective(self.untargeted_loss, by))
+
+    @property
+    def untargeted_loss(self) -> Loss:
+        """The loss, or for a targeted one its untargeted kin."""
+        return DLR() if isinstance(self.loss, TargetedDLR) else self.loss
 
 
 @dataclass(frozen=True)

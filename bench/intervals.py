@@ -23,3 +23,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return low, high
+
+
+def sign_test(more: int, fewer: int) -> float:
+    """One-sided probability that a fair coin gives at least ``more`` heads in ``more + fewer`` throws; 1 for no throw."""
+    n = more + fewer
+    return sum(math.comb(n, heads) for heads in range(more, n + 1)) * 0.5**n

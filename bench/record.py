@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.data.cards import dataset_card
 from bench.harness.store import Store
+from bench.trust.probe import probe_key
 from models.policy_text import policy_text
 from models.spec import canonical_json, describe, digest
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # reading records back takes no attack's code
     from bench.harness.prepare import Prepared
 
 RECORD_SCHEMA = 1
+
+_OWN = ("attacks", "trust", "seed", "note")  # what records of the same evaluation may differ in
 
 
 def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
@@ -40,6 +43,7 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
         "eps": ball.eps,
         "seed": seed,
         "note": prepared.note,
+        "trust": probe_key(prepared, seed),
         "attacks": _attacks(plan),
     }
     store.write_run(digest(record), record)
@@ -47,8 +51,8 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:
-    """What two records share when they are of the same evaluation: everything but attacks, seed and note."""
-    return canonical_json({name: value for name, value in record.items() if name not in ("attacks", "seed", "note")})
+    """What two records share when they are of the same evaluation: everything but attacks, trust checks, seed and note."""
+    return canonical_json({name: value for name, value in record.items() if name not in _OWN})
 
 
 def data_digest(plan: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from bench.harness.store import Store
 from bench.intervals import wilson
 from bench.record import RECORD_SCHEMA, evaluation_key
 from bench.slowdown import Slowed, slowed
+from bench.trust.flag import Flag
+from bench.trust.judge import flags_of
+from bench.trust.probe import VERSION
 from models.policies import Policy, deployed_logits
 from models.policy_text import parse_policy
 from models.spec import canonical_json
@@ -85,11 +89,13 @@ class Evaluation:
     """All that is known of one model under one policy on the same n samples and threat model.
 
     Attributes:
-        record: the run record (any of those that were merged; they agree in everything but attacks, seed and note).
+        record: the run record (any of those that were merged; they agree in all but attacks, trust checks, seed and note).
         clean: the result of no attack.
         attacks: finished attacks, in order.
         unfinished: attacks without all their cells.
         survived_unfinished: ``(n,)`` false where a finished cell of an unfinished attack breaks the sample.
+        probes: what the trust checks measured; empty where they have not been run.
+        probe_error: why not, where they failed.
     """
 
     record: Mapping[str, Any]
@@ -97,6 +103,23 @@ class Evaluation:
     attacks: tuple[Result, ...]
     unfinished: tuple[Unfinished, ...]
     survived_unfinished: Bools
+    probes: tuple[Mapping[str, Any], ...] = ()
+    probe_error: str | None = None
+
+    @property
+    def checked(self) -> bool:
+        """Whether the trust checks have been run."""
+        return bool(self.probes)
+
+    @cached_property
+    def flags(self) -> tuple[Flag, ...]:
+        """What the trust checks and the stored cells say against the numbers, failures first."""
+        return flags_of(self)
+
+    @property
+    def failures(self) -> list[Flag]:
+        """The flags for which the numbers cannot be believed."""
+        return [flag for flag in self.flags if flag.level == "failure"]
 
     @property
     def n(self) -> int:
@@ -193,7 +216,16 @@ def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluatio
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
-    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived)
+    probes, error = _probes(records, store)
+    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, probes, error)
+
+
+def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[Mapping[str, Any], ...], str | None]:
+    """The stored trust checks of all records, and the first error of those that failed; older records have none."""
+    keys = dict.fromkeys(record["trust"] for record in records if "trust" in record)
+    found = [probe for key in keys if (probe := store.read_probe(key)) and probe["version"] == VERSION]
+    errors = [error["error"] for key in keys if (error := store.read_error(key))]
+    return tuple(found), errors[0] if errors else None
 
 
 def _reason(keys: Iterable[str], store: Store) -> str:

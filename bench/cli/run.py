@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.harness.plan import Plan, PlannedCell
+    from bench.harness.prepare import Prepared
     from bench.harness.run import Outcome, Runner
     from bench.harness.store import Store
 
@@ -107,6 +108,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     code = FINISHED
     try:
         record = write_record(prepared, plan, seed, store)
+        _check(console, prepared, seed, store)
         if plan.missing:
             code = _work(console, plan, Runner(victim, settings.region, seed, prepared.split.dataset, store))
         _report(results, store, record)
@@ -131,6 +133,16 @@ def _show_plan(console: Console, plan: Plan) -> None:
         )
     for skipped in plan.skipped:
         console.print(f"  skipped {skipped.name}: {skipped.reason}", markup=False, highlight=False)
+
+
+def _check(console: Console, prepared: Prepared, seed: int, store: Store) -> None:
+    """Run the trust checks unless they are stored; what they say is in the summary, what stops them is said at once."""
+    from bench.trust.probe import ensure_probe
+
+    with console.status("trust checks"):
+        error = ensure_probe(prepared, seed, store)
+    if error:
+        console.print(f"trust checks failed: {error}", style="red", markup=False)
 
 
 def _work(console: Console, plan: Plan, runner: Runner) -> int:

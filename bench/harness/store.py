@@ -20,8 +20,8 @@ class Store:
     """A folder of cells.
 
     ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
-    again by the next run), ``runs/`` which cells belong together, ``quarantine/`` damaged files. Stores of
-    several machines are merged by copying files together.
+    again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
+    ``quarantine/`` damaged files. Stores of several machines are merged by copying files together.
 
     Args:
         root: made where it does not exist.
@@ -55,10 +55,7 @@ class Store:
         except FileNotFoundError:
             return None
         except BadCell as error:
-            quarantine = self.root / "quarantine"
-            quarantine.mkdir(exist_ok=True)
-            path.replace(quarantine / path.name)
-            _log.error("damaged cell %s moved to %s (%s); it will be computed again", path.name, quarantine, error)
+            self._set_aside(path, "cell", error)
             return None
 
     def write(self, cell: Cell) -> None:
@@ -78,6 +75,25 @@ class Store:
             return None
         return what
 
+    def write_probe(self, key: str, numbers: dict[str, Any]) -> None:
+        """Store what the trust checks measured and forget the error that they may have had."""
+        write_whole(self._probe(key), _json({"key": key, **numbers}))
+        self._error(key).unlink(missing_ok=True)
+
+    def read_probe(self, key: str) -> dict[str, Any] | None:
+        """What the trust checks measured, or None where it is absent or damaged; damaged, it is moved to quarantine."""
+        path = self._probe(key)
+        try:
+            numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(numbers, dict) or numbers.get("key") != key:
+                raise ValueError("it is another probe's")
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            self._set_aside(path, "trust checks", error)
+            return None
+        return numbers
+
     def write_run(self, name: str, run: dict[str, Any]) -> None:
         """Record which cells belong together."""
         write_whole(self.root / "runs" / f"{name}.json", _json(run))
@@ -93,6 +109,15 @@ class Store:
                 yield json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise UserError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error
+
+    def _set_aside(self, path: Path, what: str, why: Exception) -> None:
+        quarantine = self.root / "quarantine"
+        quarantine.mkdir(exist_ok=True)
+        path.replace(quarantine / path.name)
+        _log.error("damaged %s %s moved to %s (%s); it will be computed again", what, path.name, quarantine, why)
+
+    def _probe(self, key: str) -> Path:
+        return self.root / "trust" / f"{key}.json"
 
     def _cell(self, key: str) -> Path:
         return cell_path(self.root, key)

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bench.report.method import method_text
 from bench.report.table import COLUMNS, worst_status
+from bench.report.trust_text import SIGNS, lines, verdict
 from bench.verdicts import Evaluation, Result, accuracy
 
 
@@ -45,6 +46,9 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "clean": accuracy(evaluation.clean.correct),
         "worst": accuracy(evaluation.worst) if evaluation.attacks or evaluation.unfinished else None,
         "worst_status": worst_status(evaluation),
+        "verdict": verdict(evaluation),
+        "sign": SIGNS[verdict(evaluation)],
+        "flags": lines(evaluation),
         "n_attacks": len(evaluation.attacks),
         "computed_with": evaluation.computed_with(),
         "strongest": strongest.name if strongest else None,

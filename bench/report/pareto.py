@@ -10,17 +10,27 @@ from typing import Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from bench.report.trust_text import verdict
 from bench.verdicts import Evaluation, accuracy
 
 # Okabe & Ito's palette: tells the points apart for colour-blind readers as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vP*X"
 
+# Drawn over the hollow marker of what trust checks flag: marker and its size.
+_FLAGGED = {"failure": ("x", 14), "warning": ("$!$", 5), "not checked": ("$?$", 5)}
+_MEANING = {
+    "failure": "flagged: not to be believed",
+    "warning": "flagged: may be lower",
+    "not checked": "trust not checked",
+}
+
 
 @dataclass(frozen=True)
 class Point:
-    """One model on the plot: mean cost on clean inputs, share and its interval."""
+    """One model on the plot: mean cost on clean inputs, share and its interval, and what trust checks say (``SIGNS``)."""
 
     label: str
     mmacs: float
@@ -28,6 +38,7 @@ class Point:
     low: float
     high: float
     multi_exit: bool
+    kind: str = "ok"
 
 
 def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -> list[Point]:
@@ -38,14 +49,16 @@ def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -
             continue
         share, low, high = accuracy(evaluation.clean.correct if what == "clean" else evaluation.worst)
         multi_exit = len(evaluation.record["mmacs"]) > 1
-        found.append(Point(_label(evaluation), evaluation.mean_cost(evaluation.clean), share, low, high, multi_exit))
+        cost = evaluation.mean_cost(evaluation.clean)
+        found.append(Point(_label(evaluation), cost, share, low, high, multi_exit, verdict(evaluation)))
     return found
 
 
 def pareto_front(candidates: Sequence[Point]) -> list[Point]:
-    """The points that no other beats in both cost and accuracy, cheapest first."""
+    """The points that no other beats in both cost and accuracy, cheapest first; one that cannot be believed beats none."""
     front: list[Point] = []
-    for point in sorted(candidates, key=lambda p: (p.mmacs, -p.share)):
+    believable = [point for point in candidates if point.kind != "failure"]
+    for point in sorted(believable, key=lambda p: (p.mmacs, -p.share)):
         if not front or point.share > front[-1].share:
             front.append(point)
     return front
@@ -60,6 +73,9 @@ def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
     _panel(left, points(evaluations, "clean"), styles, "clean accuracy")
     _panel(right, points(evaluations, "worst"), styles, "worst-case robust accuracy")
     handles, labels = left.get_legend_handles_labels()
+    flagged = [kind for kind in _MEANING if any(point.kind == kind for point in points(evaluations, "clean"))]
+    handles += [_sign(kind) for kind in flagged]
+    labels += [_MEANING[kind] for kind in flagged]
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure
@@ -80,18 +96,27 @@ def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]
             capsize=3,
             markersize=7,
             label=point.label,
-            markerfacecolor=colour if point.multi_exit else "white",
+            markerfacecolor=colour if point.multi_exit and point.kind == "ok" else "white",
         )
+        if point.kind != "ok":
+            axes.add_line(_sign(point.kind, [point.mmacs], [100 * point.share]))
     axes.set_title(f"{title} (%), 95 % intervals", fontsize=10)
     axes.set_xlabel("mean cost on clean inputs (mmacs)")
     axes.set_ylim(-3, 103)
     axes.grid(alpha=0.25)
 
 
+def _sign(kind: str, x: Sequence[float] = (), y: Sequence[float] = ()) -> Line2D:
+    """The sign across the hollow marker of a flagged point, and with no point its entry in the legend."""
+    marker, size = _FLAGGED[kind]
+    return Line2D(x, y, linestyle="none", color="black", marker=marker, markersize=size, label=_MEANING[kind], zorder=5)
+
+
 def _label(evaluation: Evaluation) -> str:
     record = evaluation.record
     kind, _, _ = record["policy"].partition(":")
     partial = "" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix"
+    partial += ", flagged" if verdict(evaluation) in ("failure", "warning") else ""
     exits = f", {kind} policy" if len(record["mmacs"]) > 1 else ", one exit"
     return f"{record['model']} ({record['training']}{exits}, n = {record['n']}{partial})"
 

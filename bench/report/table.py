@@ -44,6 +44,7 @@ COLUMNS = {
     "backwards": "mean backward passes per sample that it took",
     "seconds": "mean seconds per sample that it took on the machine that ran it, other work on it included",
     "status": "ok, or why there is no number, or why the worst case is not yet one over the whole matrix",
+    "flags": "what the trust checks found, by name, failures first, separated by `;`; none, or not checked",
     "note": "a choice made for the user, such as the embedded dataset in place of the model's own",
 }
 """Every column of the CSV and what it means."""
@@ -58,11 +59,15 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
 
 def rank(evaluation: Evaluation) -> tuple[Any, ...]:
-    """Sort key: the whole matrix before part of it before no attack at all; then the highest worst case first."""
+    """Sort key: no attack at all last, before it what trust checks found unbelievable, before it what is partial or unchecked.
+
+    Within these the highest worst case comes first.
+    """
     record = evaluation.record
     return (
         not evaluation.attacks,
-        not evaluation.complete,
+        bool(evaluation.failures),
+        not (evaluation.complete and evaluation.checked),
         -evaluation.worst.mean(),
         record["model"],
         record["training"],
@@ -72,7 +77,7 @@ def rank(evaluation: Evaluation) -> tuple[Any, ...]:
 
 
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    same = _same(evaluation.record)
+    same = {**_same(evaluation.record), "flags": flags_text(evaluation)}
     rows = [{**same, **_measured(evaluation, evaluation.clean)}]
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]
     rows += [{**same, "attack": each.name, "status": each.reason} for each in evaluation.unfinished]
@@ -85,9 +90,22 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def worst_status(evaluation: Evaluation) -> str:
     """What keeps a worst case from standing beside others; ``ok`` for nothing."""
+    found = []
     if evaluation.unfinished:
-        return f"attacks unfinished: {len(evaluation.unfinished)}"
-    return "ok" if evaluation.complete else "not the whole matrix"
+        found.append(f"attacks unfinished: {len(evaluation.unfinished)}")
+    elif not evaluation.complete:
+        found.append("not the whole matrix")
+    if evaluation.failures:
+        found.append(f"flagged: {', '.join(flag.label for flag in evaluation.failures)}")
+    elif not evaluation.checked and not found:
+        found.append("trust not checked")
+    return "; ".join(found) or "ok"
+
+
+def flags_text(evaluation: Evaluation) -> str:
+    """Names of the failures and warnings, separated by ``;``; ``none`` where nothing was found, or ``not checked``."""
+    names = [flag.name for flag in evaluation.flags if flag.level != "info"]
+    return ";".join(names if evaluation.checked else ["not checked", *names]) or "none"
 
 
 def _same(record: Mapping[str, Any]) -> dict[str, Any]:

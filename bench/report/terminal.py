@@ -12,7 +12,10 @@ from rich.text import Text
 
 from bench.record import eps_text
 from bench.report.method import method_text
+from bench.report.trust_text import lines, verdict
 from bench.verdicts import Bools, Evaluation, Result, accuracy
+
+_COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
 
 
 def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableType:
@@ -35,11 +38,26 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
         table.add_row(escape(each.name), f"[red]{escape(each.reason)}")
     if evaluation.attacks or evaluation.unfinished:
         table.add_section()
-        table.add_row("[bold]worst case", *(f"[bold]{text}" for text in _shares(evaluation.worst)))
+        table.add_row(*_worst(evaluation))
     blocks = [_exit_table(evaluation)]
     if slowdowns := [attack for attack in shown if attack.is_slowdown]:
         blocks.append(_slowdown_table(evaluation, slowdowns))
-    return Group(table, *blocks, *_notes(evaluation, shown))
+    return Group(table, *_flags(evaluation), *blocks, *_notes(evaluation, shown))
+
+
+def _worst(evaluation: Evaluation) -> list[str]:
+    """The headline; flagged, it has a mark as well as a colour."""
+    kind = verdict(evaluation)
+    mark = {"failure": " !", "warning": " !", "not checked": " ?"}.get(kind, "")
+    return [f"[bold {_COLOURS[kind]}]{text}" for text in (f"worst case{mark}", *_shares(evaluation.worst))]
+
+
+def _flags(evaluation: Evaluation) -> list[Text]:
+    found = []
+    for line in lines(evaluation):
+        word = "" if line.kind in ("not checked", "info") else f"{line.kind}: "
+        found.append(Text(f"{line.sign} {word}{line.label}: {line.message}", style=_COLOURS[line.kind]))
+    return found
 
 
 def _figures(evaluation: Evaluation, result: Result) -> list[str]:

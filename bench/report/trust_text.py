@@ -1,0 +1,54 @@
+"""How flags are shown: a sign and a word besides the colour, for readers who do not see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.trust.flag import Flag
+from bench.verdicts import Evaluation
+
+SIGNS = {"failure": "\u2715", "warning": "\u25b2", "not checked": "?", "info": "\u00b7", "ok": ""}
+"""A sign for each weight of finding, and for none."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One flag as shown.
+
+    Attributes:
+        kind: a key of ``SIGNS``.
+        label: name and place.
+        message: with the numbers.
+    """
+
+    kind: str
+    label: str
+    message: str
+
+    @property
+    def sign(self) -> str:
+        """Of its kind."""
+        return SIGNS[self.kind]
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """The weightiest finding, a key of ``SIGNS``."""
+    if evaluation.failures:
+        return "failure"
+    if not evaluation.checked:
+        return "not checked"
+    return "warning" if any(flag.level == "warning" for flag in evaluation.flags) else "ok"
+
+
+def lines(evaluation: Evaluation) -> Sequence[Line]:
+    """Every flag, failures first; an evaluation that was not checked says so and what to do."""
+    found = [_line(flag) for flag in evaluation.flags]
+    if not evaluation.checked:
+        why = evaluation.probe_error or "it was run before there were trust checks, or they were interrupted"
+        found.append(Line("not checked", "trust not checked", f"{why}; give the run command again"))
+    return found
+
+
+def _line(flag: Flag) -> Line:
+    return Line(flag.level, flag.label, flag.message)

@@ -1,0 +1,139 @@
+"""Controls without gradients: random points, and a random search on the deployed margin. Gradients must beat both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.objectives import Margin
+from attacks.regions import Ball
+from bench.trust.flag import Flag
+from bench.trust.subject import Subject
+from models.policies import deployed_logits
+
+POINTS = 20
+"""Random points per sample: as many as a gradient attack takes steps."""
+
+QUERIES = 100
+"""Of the random search: about a third of a gradient attack's cost again."""
+
+POINTS_DIFFERENCE = 0.2
+"""In points of accuracy: what a black-box attack may be ahead by (as in AutoAttack's own check; Croce & Hein 2020)."""
+
+LEAD = 1.5
+"""How many times as many samples the gradient attack must break as random points do, where these break three or more. A
+gradient that knows the way breaks several times as many (14 to 32 of 32 against 0 to 2 on the models measured)."""
+
+_NOISE, _SEARCH = 1000, 2000  # restarts of the samples' noise that no attack takes
+
+
+@torch.no_grad()
+def measure(subject: Subject) -> dict[str, Any]:
+    """Dataset indices of the samples, all right when clean, that each control breaks: ``noise`` and ``search``."""
+    return {"noise": subject.names(random_points(subject)), "search": subject.names(random_search(subject))}
+
+
+def random_points(subject: Subject) -> Tensor:
+    """Whether one of ``POINTS`` random corners (Linf) or surface points (L2) of the ball breaks each sample: ``(B,)``."""
+    ball, x = subject.settings.region, subject.x
+    broken = torch.zeros_like(subject.y, dtype=torch.bool)
+    for point in range(POINTS):
+        direction = ball.steepest(subject.noise.normal(x, _NOISE + point))
+        broken |= subject.fails(ball.project(x + ball.eps * direction, x))
+    return broken
+
+
+def random_search(subject: Subject) -> Tensor:
+    """Whether random search on the deployed margin breaks each sample: ``(B,)``.
+
+    In the style of the Square Attack (Andriushchenko et al., ECCV 2020): from vertical stripes, a square of random place
+    and sign is set to the edge of the ball and kept where the margin of the deployed prediction grows; squares shrink as
+    the search goes on. In L2 the change is projected back, a simplification of theirs.
+    """
+    ball, x = subject.settings.region, subject.x
+    channels, height, width = x.shape[1:]
+    draws = subject.noise.uniform(x.new_empty(len(x), QUERIES, channels + 2), _SEARCH)
+    stripes = subject.noise.uniform(x[:, :, :1, :], _SEARCH + 1).sub(0.5).sign().expand_as(x)
+    best = ball.project(x + ball.eps * ball.steepest(stripes), x)
+    margin = _deployed_margin(subject, best)
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    for query in range(QUERIES):
+        side = max(1, round((_share(query / QUERIES) * height * width) ** 0.5))
+        signs, top, left = draws[:, query, :channels].sub(0.5).sign(), draws[:, query, -2], draws[:, query, -1]
+        first_row, first_column = (top * (height - side + 1)).long(), (left * (width - side + 1)).long()
+        inside = _between(row, first_row, side)[:, None, :, None] & _between(column, first_column, side)[:, None, None, :]
+        proposed = torch.where(inside, x + _size(ball, side, channels) * signs[:, :, None, None], best)
+        proposed = ball.project(proposed, x)
+        found = _deployed_margin(subject, proposed)
+        better = found > margin
+        best = torch.where(better[:, None, None, None], proposed, best)
+        margin = torch.where(better, found, margin)
+    return subject.fails(best)
+
+
+def _deployed_margin(subject: Subject, x_adv: Tensor) -> Tensor:
+    return Margin()(deployed_logits(subject.model(x_adv), subject.policy)[0][None], subject.y)[0]
+
+
+def _share(progress: float) -> float:
+    """Share of the pixels that a square covers: 0.8 at first, halved as in the Square Attack's schedule, over fewer queries."""
+    return 0.8 * 0.5 ** sum(progress > after for after in (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8))
+
+
+def _size(ball: Ball, side: int, channels: int) -> float:
+    """Change per pixel of a square: the whole radius in Linf; in L2 such that the square alone fills the ball."""
+    return ball.eps if ball.norm == "Linf" else ball.eps / (side * channels**0.5)
+
+
+def _between(position: Tensor, first: Tensor, side: int) -> Tensor:
+    return (position[None] >= first[:, None]) & (position[None] < first[:, None] + side)
+
+
+def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int, robust: set[int] | None) -> list[Flag]:
+    """``black-box beats white-box`` and ``noise as good as gradients``: failures; ``missed by attacks``: a warning.
+
+    Args:
+        numbers: what ``measure`` found.
+        white_box: dataset indices that the gradient attack breaks; None where it could not be run.
+        samples: how many were right when clean.
+        robust: dataset indices that the whole evaluation leaves robust; None where it has no attack.
+    """
+    found: list[Flag] = []
+    noise, search = set(numbers["noise"]), set(numbers["search"])
+    counts = {"noise": len(noise), "search": len(search), "samples": samples}
+    if white_box is not None:
+        counts["gradients"] = len(white_box)
+        if 100 * (len(search) - len(white_box)) > POINTS_DIFFERENCE * samples:
+            message = (
+                f"a random search of {QUERIES} queries breaks {len(search)} of {samples} samples, the gradient attack "
+                f"{len(white_box)}: gradients are masked, or the attack is run with too few steps"
+            )
+            found.append(Flag("black-box beats white-box", "failure", counts, message))
+        if len(noise) >= 3 and len(white_box) < LEAD * len(noise) and len(white_box) < 0.9 * samples:
+            message = (
+                f"{POINTS} random points of the ball break {len(noise)} of {samples} samples, the gradient attack "
+                f"{len(white_box)}: its gradients know little more than chance"
+            )
+            found.append(Flag("noise as good as gradients", "failure", counts, message))
+    missed = {name: len(broken & robust) for name, broken in (("noise", noise), ("search", search))} if robust is not None else {}
+    if any(missed.values()):
+        message = (
+            f"{len((noise | search) & (robust or set()))} of {samples} samples that every attack leaves robust are broken "
+            f"without gradients (random points {missed['noise']}, random search {missed['search']}); the accuracy is too "
+            "high, add stronger attacks (--attack policy,autoattack)"
+        )
+        found.append(Flag("missed by attacks", "warning", {**counts, **missed}, message))
+    if not any(flag.level == "failure" for flag in found):
+        found.append(Flag("black-box controls", "info", counts, _controls_text(counts)))
+    return found
+
+
+def _controls_text(counts: Mapping[str, float]) -> str:
+    gradients = f", the gradient attack {counts['gradients']}" if "gradients" in counts else ""
+    return (
+        f"of {counts['samples']} samples, random points break {counts['noise']}, a random search of {QUERIES} queries "
+        f"{counts['search']}{gradients}"
+    )

@@ -1,0 +1,117 @@
+"""Checks of the gradients: does every exit's loss have one, and does every gate?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.objectives import Loss, Margin
+from bench.trust.flag import Flag, exits_text
+from bench.trust.subject import Subject
+from models.policies import FixedExit, Policy
+
+ZERO_SHARE = 0.05
+"""Largest share of samples without a gradient that is left to chance (one of 32); none is what healthy models show."""
+
+SATURATED = 1e-4
+"""A gate is saturated where moving any logit by 1 moves its slack by less than this part of the threshold.
+
+The attack weighs gates against margins, whose gradients are of order 0.01 to 1: a gate a hundred times flatter is not
+seen. The slack's gradient is about H/T for an entropy H far below its threshold T.
+"""
+
+SATURATED_SHARE = 0.5
+"""Share of samples at a gate from which it is the gate that is saturated, and not some confident samples."""
+
+
+def measure(subject: Subject) -> dict[str, Any]:
+    """Gradients at the random starts that the attacks begin from.
+
+    Returns:
+        ``zero``, ``zero_margin``: for each exit the share of the samples that it has right whose gradient, of the
+        evaluation's loss and of the margin, is zero or not finite; None where it has none at all.
+        ``saturated``: for each gate the share of saturated samples; None where the policy has no threshold.
+    """
+    x = subject.settings.region.start(subject.x, subject.noise, 0).requires_grad_()
+    with torch.enable_grad():
+        logits = subject.model(x)
+    return {
+        "zero": _zero_shares(logits, subject.y, subject.settings.untargeted_loss, x),
+        "zero_margin": _zero_shares(logits, subject.y, Margin(), x),
+        "saturated": [_saturated_share(logits_k.detach(), subject.policy, k) for k, logits_k in enumerate(logits[:-1])],
+        "reachable": reachable(subject.policy, len(logits)),
+    }
+
+
+def _zero_shares(logits: Tensor, y: Tensor, loss: Loss, x: Tensor) -> list[float | None]:
+    return [_zero_share(loss, logits_k, y, x) for logits_k in logits]
+
+
+def _zero_share(loss: Loss, logits_k: Tensor, y: Tensor, x: Tensor) -> float | None:
+    if not logits_k.requires_grad:
+        return None
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(loss(logits_k[None], y).sum(), x, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return None
+    largest = gradient.flatten(1).abs().amax(1)
+    right = logits_k.argmax(-1) == y
+    return float(((largest == 0) | ~largest.isfinite())[right].double().mean()) if right.any() else 0.0
+
+
+def _saturated_share(logits_k: Tensor, policy: Policy, k: int) -> float | None:
+    threshold = getattr(policy, "thresholds", (math.inf,) * (k + 1))[k]
+    if math.isinf(threshold):
+        return None
+    logits_k = logits_k.clone().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(policy.slack(logits_k, k).sum(), logits_k)
+    return float((gradient.abs().amax(-1) < SATURATED).double().mean())
+
+
+def reachable(policy: Policy, n_exits: int) -> list[int]:
+    """The 0-based exits that some input can take: zero gradients at another one are nobody's loss."""
+    if isinstance(policy, FixedExit):
+        return [policy.exit - 1]
+    thresholds = getattr(policy, "thresholds", (0.0,) * (n_exits - 1))
+    never = {k for k, t in enumerate(thresholds) if math.isinf(t) and policy.slack(torch.zeros(1, 2), k).item() < 0}
+    return [k for k in range(n_exits) if k not in never]
+
+
+def flags(numbers: Mapping[str, Any]) -> list[Flag]:
+    """``zero gradients`` and ``missing gradients`` are failures, ``saturated gates`` a warning."""
+    found = []
+    zero = numbers["zero"]
+    missing = [k for k in numbers["reachable"] if zero[k] is None]
+    vanishing = [k for k in numbers["reachable"] if zero[k] is not None and zero[k] > ZERO_SHARE]
+    if missing:
+        message = (
+            "the logits do not depend differentiably on the image, so gradient attacks end in errors; "
+            "remove what cuts the graph (detach, no_grad, numpy)"
+        )
+        found.append(Flag("missing gradients", "failure", {"exits": len(missing)}, message, exits_text(missing)))
+    if vanishing:
+        largest = max(zero[k] for k in vanishing)
+        margins = [numbers["zero_margin"][k] for k in vanishing]
+        cure = (
+            "the loss is saturated, the margin's gradient is alive: attack with --loss margin"
+            if all(share is not None and share <= ZERO_SHARE for share in margins)
+            else "so is the margin's: attack a differentiable stand-in of what masks it (Athalye et al. 2018)"
+        )
+        message = f"the loss has no input gradient on up to {100 * largest:.0f} % of the samples that the exit has right; {cure}"
+        found.append(
+            Flag("zero gradients", "failure", {f"exit {k + 1}": zero[k] for k in vanishing}, message, exits_text(vanishing))
+        )
+    saturated = {k: share for k, share in enumerate(numbers["saturated"]) if share is not None and share > SATURATED_SHARE}
+    if saturated:
+        message = (
+            f"the gate is so sure of up to {100 * max(saturated.values()):.0f} % of the samples that its gradient vanishes, and "
+            "attacks on the exit rule do not see it; trust the single:k and black-box attacks more here"
+        )
+        named = {f"gate {k + 1}": share for k, share in saturated.items()}
+        found.append(Flag("saturated gates", "warning", named, message, exits_text(saturated)))
+    return found

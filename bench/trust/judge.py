@@ -1,0 +1,55 @@
+"""Flags of an evaluation, from its stored probes and cells alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.data.cards import dataset_card
+from bench.trust import controls, gradients, outputs, path, radii, stored, twin
+from bench.trust.flag import LEVELS, Flag
+from models.spec import canonical_json
+
+if TYPE_CHECKING:
+    from bench.verdicts import Evaluation
+
+
+def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
+    """Every flag that stands, failures first.
+
+    Where runs under several settings or seeds were merged, a flag raised under one setting alone does not stand: the worst
+    case is over the attacks of all of them. Seeds of the same setting do not clear each other.
+    """
+    by_setting: dict[str, list[Mapping[str, Any]]] = {}
+    for probe in evaluation.probes:
+        by_setting.setdefault(canonical_json(probe["settings"]), []).append(probe)
+    rounds = [_of_probes(probes, evaluation) for probes in by_setting.values()]
+    standing = [flag for name, flag in rounds[0].items() if all(name in each for each in rounds)] if rounds else []
+    found = [*standing, *stored.flags(evaluation)]
+    unique = {flag.name: flag for flag in sorted(found, key=lambda flag: -LEVELS.index(flag.level))}
+    return tuple(unique.values())
+
+
+def _of_probes(probes: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> dict[str, Flag]:
+    found: dict[str, Flag] = {}
+    for probe in probes:
+        for flag in _of_probe(probe, evaluation):
+            if flag.name not in found or LEVELS.index(flag.level) > LEVELS.index(found[flag.name].level):
+                found[flag.name] = flag
+    return found
+
+
+def _of_probe(probe: Mapping[str, Any], evaluation: Evaluation) -> list[Flag]:
+    record = evaluation.record
+    robust = set(np.flatnonzero(evaluation.worst).tolist()) if evaluation.attacks else None
+    samples = len(probe["right"])
+    found = [*outputs.flags(probe["outputs"]), *gradients.flags(probe["gradients"]), *twin.flags(probe["twin"])]
+    if probe["path"] is not None:
+        found += path.flags(probe["path"], probe["right"], robust)
+        found += radii.flags(probe["radii"], samples, dataset_card(record["dataset"]).eps[record["norm"]])
+    if probe["controls"] is not None:
+        white_box = probe["path"]["on_path"] if probe["path"] is not None else None
+        found += controls.flags(probe["controls"], white_box, samples, robust)
+    return found

@@ -1,0 +1,84 @@
+"""Checks of the outputs alone: the same image must give the same logits, and they must be logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.trust.flag import Flag, exits_text
+from bench.trust.subject import Subject
+
+ROUNDING = 1e-4
+"""Largest difference, relative to the spread of an exit's logits, that passes for rounding.
+
+fp32 rounding accumulates to 1e-6 to 1e-5 over a deep network, in another order for another batch size; a difference ten
+times that still moves no decision that an attack could use, and a defence by noise must differ by far more to do anything.
+"""
+
+NEAR = 0.01
+"""How far from a distribution, relative to its sum, still looks like one: room for noise on top of a softmax."""
+
+
+@torch.no_grad()
+def measure(subject: Subject) -> dict[str, Any]:
+    """Differences between forwards of the same images, and each exit's likeness to a distribution.
+
+    Returns:
+        ``repeated``, ``batched``: largest difference of logits between two forwards of the same batch, and of the
+        batch in reverse order and in two parts, relative to the spread of the exit's logits. ``probabilities``,
+        ``log_probabilities``: 0-based exits whose outputs look like these on every sample.
+    """
+    logits = subject.model(subject.x)
+    half = (len(subject.x) + 1) // 2
+    parts = torch.cat([subject.model(part) for part in (subject.x[:half], subject.x[half:]) if len(part)], dim=1)
+    others = [subject.model(subject.x.flip(0)).flip(1), parts]
+    return {
+        "repeated": relative_difference(subject.model(subject.x), logits),
+        "batched": max(relative_difference(other, logits) for other in others),
+        "probabilities": [k for k, exit_ in enumerate(logits) if _is_distribution(exit_)],
+        "log_probabilities": [k for k, exit_ in enumerate(logits) if bool((exit_.logsumexp(-1).abs() < 1e-3).all())],
+    }
+
+
+def relative_difference(logits: Tensor, reference: Tensor) -> float:
+    """Largest difference over exits, samples and classes of ``(K, B, C)``, relative to each exit's spread in ``reference``."""
+    spread = reference.flatten(1).amax(1) - reference.flatten(1).amin(1)
+    difference = (logits - reference).flatten(1).abs().amax(1)
+    return float((difference / spread.clamp_min(torch.finfo(spread.dtype).tiny)).nan_to_num(posinf=1e9).max())
+
+
+def _is_distribution(logits: Tensor) -> bool:
+    """Whether all rows of ``(B, C)`` are non-negative and sum to the same number, whatever it is, up to ``NEAR``.
+
+    Logits do not: classes that a network rules out have negative ones.
+    """
+    sums = logits.sum(-1)
+    mean = float(sums.mean())
+    return mean > 0 and bool((logits > -NEAR * mean).all() and ((sums - mean).abs() < NEAR * mean).all())
+
+
+def flags(numbers: Mapping[str, Any]) -> list[Flag]:
+    """``randomised outputs`` and ``probabilities`` are failures.
+
+    ``log-probabilities`` is a warning: softmax, losses, margins and entropies are the same as on logits, but an output
+    layer that normalises is rarely meant to be attacked through.
+    """
+    found = []
+    worst = max(numbers["repeated"], numbers["batched"])
+    if worst > ROUNDING:
+        what = "twice the same batch" if numbers["repeated"] > ROUNDING else "the same images in other batches"
+        message = (
+            f"{what} gives logits that differ by {worst:.2g} of their spread (rounding stays below {ROUNDING:g}): the number "
+            "measures luck; fix the model's randomness, or put it in evaluation mode"
+        )
+        found.append(Flag("randomised outputs", "failure", {"difference": worst}, message))
+    if exits := numbers["probabilities"]:
+        message = "the outputs are a probability distribution up to scale and noise, not logits; remove the model's softmax"
+        found.append(Flag("probabilities", "failure", {"exits": len(exits)}, message, exits_text(exits)))
+    if exits := numbers["log_probabilities"]:
+        message = "the outputs are log-probabilities, not logits; return what the last layer computes"
+        found.append(Flag("log-probabilities", "warning", {"exits": len(exits)}, message, exits_text(exits)))
+    return found

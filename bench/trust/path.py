@@ -1,0 +1,106 @@
+"""Checks along the path of the evaluation's own gradient attack: was it stopped too early, did it lose what it had found?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from attacks.pgd import Keep
+from bench.trust.flag import Flag
+from bench.trust.subject import Subject
+from bench.trust.trace import Trace
+
+LAST = 0.1
+"""The part of the steps that counts as the end."""
+
+STILL_RISING = 0.5
+"""Gain in the last steps, relative to the mean gain of as many steps, from which a sample's ascent is unfinished: one that has
+converged gains next to nothing there, one that rises steadily gains as much as anywhere (1)."""
+
+UNFINISHED_SHARE, UNFINISHED_SAMPLES = 0.5, 3
+"""Unfinished are at least half of the samples left robust, and three: with steps of fixed length one or two always creep."""
+
+BLIND = 0.5
+"""Share of steps at which the deployed exit changes from which the gradient of the exit taken, which is all that an attack
+on the deployed system as a black box sees (AutoAttack's, for one), more often than not concerns an exit that is not the next
+judge."""
+
+
+def measure(subject: Subject, trace: Trace, keep: Keep) -> dict[str, Any]:
+    """What became of the samples that are right when clean; every list holds their indices in the dataset.
+
+    Returns:
+        ``on_path``: broken by some iterate; ``returned``: broken by the iterate that the attack returns; ``late``: not
+        broken, the best value in the last steps; ``rising``: not broken, still rising there; ``switches``: share of steps
+        at which the exit taken changes.
+    """
+    steps = len(trace.values) - 1
+    reached = trace.values.argmax(0)
+    returned = trace.wrong.gather(0, (reached if keep == "best" else torch.full_like(reached, steps))[None])[0]
+    last = max(1, round(LAST * steps))
+    best = trace.values.cummax(0).values
+    mean_gain, late_gain = (best[-1] - best[0]) / steps, (best[-1] - best[-1 - last]) / last
+    return {
+        "keep": keep,
+        "steps": steps,
+        "on_path": subject.names(trace.broken),
+        "returned": subject.names(returned),
+        "late": subject.names(~trace.broken & (reached > steps - last)),
+        "rising": subject.names(~trace.broken & (late_gain > STILL_RISING * mean_gain)),
+        "switches": float((trace.exits[1:] != trace.exits[:-1]).double().mean()),
+    }
+
+
+def flags(numbers: Mapping[str, Any], probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
+    """``silent success``, ``unfinished optimisation`` and ``exit switches``: warnings, or for the record.
+
+    Args:
+        numbers: what ``measure`` found.
+        probed: dataset indices of the samples, all right when clean.
+        robust: dataset indices that the whole evaluation leaves robust; None where it has no attack.
+    """
+    return [*_silent(numbers, len(probed), robust or set()), *_unfinished(numbers, probed, robust), *_switches(numbers)]
+
+
+def _silent(numbers: Mapping[str, Any], samples: int, robust: set[int]) -> list[Flag]:
+    lost = set(numbers["on_path"]) - set(numbers["returned"])
+    if not lost:
+        return []
+    missed = lost & robust
+    message = (
+        f"on {len(lost)} of {samples} samples an earlier iterate of the gradient attack was broken and the one returned "
+        f"(keep {numbers['keep']}) is not"
+    )
+    if missed:
+        message += f"; {len(missed)} of them still count as robust: add --attack policy, which tests every iterate"
+    else:
+        message += "; none of them counts as robust, so nothing is lost"
+    counts = {"lost": len(lost), "missed": len(missed), "samples": samples}
+    return [Flag("silent success", "warning" if missed else "info", counts, message)]
+
+
+def _unfinished(numbers: Mapping[str, Any], probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
+    """Only samples that the whole evaluation leaves robust count: another attack may have finished what this one has not."""
+    left = set(probed) & (set(probed) - set(numbers["on_path"]) if robust is None else robust)
+    rising, late = left & set(numbers["rising"]), left & set(numbers["late"])
+    if not rising:
+        return []
+    short = len(rising) >= UNFINISHED_SAMPLES and len(rising) >= UNFINISHED_SHARE * len(left)
+    message = (
+        f"after {numbers['steps']} steps the gradient attack's loss was still rising at over half its mean rate on "
+        f"{len(rising)} of the {len(left)} samples left robust (best value in the last steps on {len(late)})"
+    )
+    message += "; give more --steps" if short else "; too few to matter"
+    counts = {"rising": len(rising), "late": len(late), "robust": len(left), "steps": numbers["steps"]}
+    return [Flag("unfinished optimisation", "warning" if short else "info", counts, message)]
+
+
+def _switches(numbers: Mapping[str, Any]) -> list[Flag]:
+    share = numbers["switches"]
+    blind = share > BLIND
+    message = f"the exit taken changes at {100 * share:.1f} % of the attack's steps"
+    if blind:
+        message += ": the deployed exit's gradient is mostly another exit's; trust attacks on all exits, not on the deployed view"
+    return [Flag("exit switches", "warning" if blind else "info", {"share": share}, message)]

@@ -1,0 +1,96 @@
+"""The probe: all measurements on the first slice of an evaluation, stored under a key of their own."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any
+
+import torch
+
+from attacks.noise import Noise
+from attacks.presets import Settings
+from bench.data.split import Batch
+from bench.harness.plan import slices
+from bench.harness.prepare import Prepared
+from bench.harness.store import Store
+from bench.harness.victim import Victim
+from bench.trust import controls, gradients, outputs, path, radii, twin
+from bench.trust.subject import Subject
+from bench.trust.trace import ascend
+from models.spec import describe, digest
+
+VERSION = 1
+"""Bumped when a measurement changes; part of every key."""
+
+
+def probed_batch(prepared: Prepared) -> Batch:
+    """The samples that are probed: the evaluation's first slice."""
+    return next(slices(prepared.split, prepared.n))
+
+
+def probe_key(prepared: Prepared, seed: int) -> str:
+    """Content address of a probe: SHA-256 over what decides its content."""
+    victim = prepared.victim
+    what = {
+        "version": VERSION,
+        "weights": victim.weights,
+        "inputs": probed_batch(prepared).input_hashes(),
+        "settings": describe(prepared.settings),
+        "policy": describe(victim.policy),
+        "seed": seed,
+    }
+    return digest(what)
+
+
+def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
+    """Run the probe unless it is stored; like an attack's, its error is stored apart and it is tried again.
+
+    Returns:
+        The error, None where the probe is stored.
+    """
+    key = probe_key(prepared, seed)
+    if store.read_probe(key) is not None:
+        return None
+    try:
+        numbers = probe(prepared.victim, prepared.settings, probed_batch(prepared), seed)
+    except Exception as error:  # noqa: BLE001 - the model is somebody's code: whatever it raises is a result
+        message = f"{type(error).__name__}: {error}"
+        store.write_error(key, {"attack": "trust checks", "error": message})
+        return message
+    store.write_probe(key, numbers)
+    return None
+
+
+def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[str, Any]:
+    """Measure everything; numbers alone, judged by ``bench.trust.judge``."""
+    started = time.perf_counter()
+    device = next(victim.model.parameters()).device
+    x, y = batch.x.to(device), batch.y.to(device)
+    subject = Subject(victim.model, victim.policy, x, y, Noise(seed, batch.indices), settings)
+    is_right = ~subject.fails(x)
+    right = subject.rows(is_right)
+    found: dict[str, Any] = {"outputs": outputs.measure(subject), "gradients": gradients.measure(subject)}
+    found |= {"path": None, "radii": None, "controls": controls.measure(right) if len(right.y) else None}
+    x_adv = settings.region.start(x, subject.noise, 0)
+    if any(share is not None for share in found["gradients"]["zero"]):
+        trace = ascend(subject, settings.region, settings.steps, settings.step_size)
+        x_adv = trace.last
+        if len(right.y):
+            found["path"] = path.measure(right, trace.rows(is_right), settings.keep)
+            found["radii"] = radii.measure(right)
+    found["twin"] = twin.measure(subject, victim.twin, x_adv)
+    return {
+        "version": VERSION,
+        "seed": seed,
+        "settings": describe(settings),
+        "samples": list(batch.indices),
+        "right": list(right.noise.samples),
+        **found,
+        "provenance": {
+            "seconds": round(time.perf_counter() - started, 3),
+            "device": str(device),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }

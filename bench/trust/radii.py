@@ -1,0 +1,103 @@
+"""Checks across radii: robustness must end where the ball holds the whole box, and fall on the way there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from attacks.regions import Ball
+from bench.intervals import sign_test
+from bench.trust.flag import Flag
+from bench.trust.subject import Subject
+from bench.trust.trace import ascend
+
+STEPS, STEP_RATIO = 20, 0.25
+"""Of the ascents here, whatever the evaluation's: they judge the model, not the attack."""
+
+RESTARTS = 4
+"""Starts of the unbounded ascent; survivors alone take another."""
+
+CHANCE = 0.05
+"""Level of the sign test by which accuracy rises with the radius."""
+
+
+def measure(subject: Subject) -> dict[str, Any]:
+    """Dataset indices of the samples, all right when clean, that some iterate of an ascent breaks at each radius.
+
+    Returns:
+        ``radii``: radius and ``broken`` for eps/2, eps and 2 eps; ``unbounded``: the same for the ball that holds the box.
+    """
+    ball = subject.settings.region
+    radii = [{"eps": eps, "broken": _broken(subject, Ball(ball.norm, eps), 1)} for eps in (ball.eps / 2, ball.eps, 2 * ball.eps)]
+    whole = Ball(ball.norm, 1.0 if ball.norm == "Linf" else math.sqrt(subject.x[:1].numel()))
+    return {"radii": radii, "unbounded": {"eps": whole.eps, "broken": _broken(subject, whole, RESTARTS)}}
+
+
+def _broken(subject: Subject, ball: Ball, restarts: int) -> list[int]:
+    broken: list[int] = []
+    for restart in range(restarts):
+        if not len(subject.y):
+            break
+        found = ascend(subject, ball, STEPS, STEP_RATIO * ball.eps, restart).broken
+        broken += subject.names(found)
+        subject = subject.rows(~found)
+    return sorted(broken)
+
+
+def flags(numbers: Mapping[str, Any], samples: int, usual_eps: float) -> list[Flag]:
+    """``unbounded attack fails``, ``accuracy rises with eps`` and ``accuracy does not fall with eps``: failures.
+
+    Args:
+        numbers: what ``measure`` found.
+        samples: how many were right when clean.
+        usual_eps: the dataset's own radius. It costs every known defence accuracy, so twice ``eps`` must where it is no
+            smaller; below, a flat curve proves nothing and is not flagged.
+    """
+    failures = [*_unbounded(numbers, samples), *_rises(numbers, samples), *_flat(numbers, samples, usual_eps)]
+    return failures or [_curve(numbers, samples)]
+
+
+def _curve(numbers: Mapping[str, Any], samples: int) -> Flag:
+    shares = {f"eps {each['eps']:.4g}": 1 - len(each["broken"]) / samples for each in (*numbers["radii"], numbers["unbounded"])}
+    text = ", ".join(f"{100 * share:.0f} % at {eps}" for eps, share in shares.items())
+    return Flag("accuracy by radius", "info", shares, f"one gradient attack leaves {text} of {samples} samples")
+
+
+def _unbounded(numbers: Mapping[str, Any], samples: int) -> list[Flag]:
+    left = samples - len(numbers["unbounded"]["broken"])
+    if not left:
+        return []
+    message = (
+        f"an attack free to paint any image (eps {numbers['unbounded']['eps']:.4g}, {RESTARTS} starts of {STEPS} steps) leaves "
+        f"{left} of {samples} samples right, where none should be: gradients are masked; see the other flags for how"
+    )
+    return [Flag("unbounded attack fails", "failure", {"left": left, "samples": samples}, message)]
+
+
+def _rises(numbers: Mapping[str, Any], samples: int) -> list[Flag]:
+    found = []
+    steps = [*numbers["radii"], numbers["unbounded"]]
+    for small, large in pairwise(steps):
+        lost, gained = set(small["broken"]) - set(large["broken"]), set(large["broken"]) - set(small["broken"])
+        if small["eps"] < large["eps"] and len(lost) > len(gained) and sign_test(len(lost), len(gained)) < CHANCE:
+            shares = [100 * (1 - len(each["broken"]) / samples) for each in (small, large)]
+            message = (
+                f"accuracy rises from {shares[0]:.0f} % at eps {small['eps']:.4g} to {shares[1]:.0f} % at {large['eps']:.4g}, "
+                "though the larger ball holds the smaller: the attack fails there; gradients are masked"
+            )
+            numbers_shown = {"small": small["eps"], "large": large["eps"], "lost": len(lost), "gained": len(gained)}
+            found.append(Flag("accuracy rises with eps", "failure", numbers_shown, message))
+    return found[:1]
+
+
+def _flat(numbers: Mapping[str, Any], samples: int, usual_eps: float) -> list[Flag]:
+    largest = numbers["radii"][-1]
+    if largest["broken"] or not samples or largest["eps"] < usual_eps:
+        return []
+    message = (
+        f"the attack breaks none of {samples} samples even at eps {largest['eps']:.4g}, twice the evaluation's: it does not "
+        "work on this model; gradients are masked"
+    )
+    return [Flag("accuracy does not fall with eps", "failure", {"eps": largest["eps"], "samples": samples}, message)]

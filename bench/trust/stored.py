@@ -1,0 +1,32 @@
+"""Check of the finished attacks against each other: one that takes no gradient must not beat those that do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.trust.controls import POINTS_DIFFERENCE
+from bench.trust.flag import Flag
+
+if TYPE_CHECKING:
+    from bench.verdicts import Evaluation
+
+
+def flags(evaluation: Evaluation) -> list[Flag]:
+    """``black-box beats white-box``, a failure, from the cells of all attacks.
+
+    An attack is a black-box one if it took forward passes through the model and no backward pass, whatever its name.
+    """
+    left = {attack.name: int((evaluation.clean.correct & attack.survived).sum()) for attack in evaluation.attacks}
+    black = [attack.name for attack in evaluation.attacks if attack.backwards == 0 and attack.forwards > 0]
+    white = [attack.name for attack in evaluation.attacks if attack.backwards > 0]
+    if not black or not white:
+        return []
+    best_black, best_white = min(black, key=left.__getitem__), min(white, key=left.__getitem__)
+    lead = 100 * (left[best_white] - left[best_black]) / evaluation.n
+    if lead <= POINTS_DIFFERENCE:
+        return []
+    message = (
+        f"{best_black} takes no gradient and leaves {100 * left[best_black] / evaluation.n:.1f} %, {best_white}, the strongest "
+        f"with gradients, {100 * left[best_white] / evaluation.n:.1f} %: gradients are masked, or the attack too short"
+    )
+    return [Flag("black-box beats white-box", "failure", {"points": lead}, message)]

@@ -1,0 +1,62 @@
+"""Projected gradient ascent that remembers every iterate: what it was worth, who left where, who was broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.regions import Ball
+from bench.trust.subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The path of one ascent of T steps, start and end included.
+
+    Attributes:
+        values: ``(T + 1, B)`` of the objective.
+        wrong: ``(T + 1, B)`` the deployed prediction is wrong.
+        exits: ``(T + 1, B)`` 0-based exit taken.
+        last: ``(B, C, H, W)`` the last iterate.
+    """
+
+    values: Tensor
+    wrong: Tensor
+    exits: Tensor
+    last: Tensor
+
+    @property
+    def broken(self) -> Tensor:
+        """``(B,)``: some iterate is wrong."""
+        return self.wrong.any(0)
+
+    def rows(self, mask: Tensor) -> Trace:
+        """The path of the samples where ``mask`` ``(B,)`` is true."""
+        return Trace(self.values[:, mask], self.wrong[:, mask], self.exits[:, mask], self.last[mask])
+
+
+def ascend(subject: Subject, ball: Ball, steps: int, step_size: float, restart: int = 0) -> Trace:
+    """The steps that ``PGD`` takes on ``subject.objective`` from the random start of ``restart``, on the plain model.
+
+    Raises:
+        RuntimeError: if the objective has no gradient at all (torch's own message).
+    """
+    x, y, objective = subject.x, subject.y, subject.objective
+    x_adv = ball.start(x, subject.noise, restart)
+    values: list[Tensor] = []
+    wrong: list[Tensor] = []
+    exits: list[Tensor] = []
+    for step in range(steps + 1):
+        x_adv = x_adv.detach().requires_grad_(step < steps)
+        with torch.set_grad_enabled(step < steps):
+            logits = subject.model(x_adv)
+            worth = objective(logits, y)
+        values.append(worth.detach())
+        for found, kept in zip(subject.judge(logits.detach()), (wrong, exits), strict=True):
+            kept.append(found)
+        if step < steps:
+            (gradient,) = torch.autograd.grad(worth.sum(), x_adv)
+            x_adv = ball.project(x_adv.detach() + step_size * ball.steepest(gradient), x)
+    return Trace(torch.stack(values), torch.stack(wrong), torch.stack(exits), x_adv.detach())

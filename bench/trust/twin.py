@@ -1,0 +1,57 @@
+"""Check of the twin that attacks search on against the plain model that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.trust.flag import Flag
+from bench.trust.outputs import relative_difference
+from bench.trust.subject import Subject
+from models.multi_exit import MultiExitNet
+from models.policies import deployed_logits
+
+DIFFERENCE = 1e-3
+"""Largest difference, relative to the spread of an exit's logits, that a faithful twin shows: folding changes the order of
+rounding (about 1e-6 measured), nothing else."""
+
+CHANGED = 0.02
+"""Largest share of changed decisions that rounding at a threshold explains: one of 64."""
+
+
+@torch.no_grad()
+def measure(subject: Subject, twin: MultiExitNet, x_adv: Tensor) -> dict[str, Any]:
+    """Twin against plain model on the clean images and on ``x_adv``.
+
+    Returns:
+        ``difference`` of logits relative to their spread, and the numbers of deployed decisions changed,
+        ``changed_clean`` and ``changed_adversarial``, of ``samples`` each.
+    """
+    differences, changed = [], []
+    for images in (subject.x, x_adv):
+        plain, quick = subject.model(images), twin(images)
+        differences.append(relative_difference(quick, plain))
+        classes = [deployed_logits(logits, subject.policy)[0].argmax(-1) for logits in (plain, quick)]
+        changed.append(int((classes[0] != classes[1]).sum()))
+    return {
+        "difference": max(differences),
+        "changed_clean": changed[0],
+        "changed_adversarial": changed[1],
+        "samples": len(subject.x),
+    }
+
+
+def flags(numbers: Mapping[str, Any]) -> list[Flag]:
+    """``twin mismatch`` is a failure: what attacks find on the twin does not carry over."""
+    changed = (numbers["changed_clean"] + numbers["changed_adversarial"]) / (2 * numbers["samples"])
+    if numbers["difference"] <= DIFFERENCE and changed <= CHANGED:
+        return []
+    message = (
+        f"the network that attacks search on differs from the one that decides by {numbers['difference']:.2g} of the logits' "
+        f"spread and judges {numbers['changed_clean']} clean and {numbers['changed_adversarial']} attacked of "
+        f"{numbers['samples']} images otherwise; attacks miss their target, look for layers that folding changes"
+    )
+    return [Flag("twin mismatch", "failure", {"difference": numbers["difference"], "changed": changed}, message)]
