@@ -24,7 +24,7 @@ POINTS_DIFFERENCE = 0.2
 """In points of accuracy: what a black-box attack may be ahead by (as in AutoAttack's own check; Croce & Hein 2020)."""
 
 LEAD = 1.5
-"""How many times as many samples the gradient attack must break as random points do, where these break three or more. A
+"""How many times as many samples gradients must break as random points do, where these break three or more. A
 gradient that knows the way breaks several times as many (14 to 32 of 32 against 0 to 2 on the models measured)."""
 
 _NOISE, _SEARCH = 1000, 2000  # restarts of the samples' noise that no attack takes
@@ -97,7 +97,8 @@ def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int,
 
     Args:
         numbers: what ``measure`` found.
-        white_box: dataset indices that the gradient attack breaks; None where it could not be run.
+        white_box: dataset indices that gradient ascents break, of the evaluation's loss or of the soft deployed rule, which is
+            what the random search sees; None where they could not be run.
         samples: how many were right when clean.
         robust: dataset indices that the whole evaluation leaves robust; None where it has no attack.
     """
@@ -108,14 +109,14 @@ def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int,
         counts["gradients"] = len(white_box)
         if 100 * (len(search) - len(white_box)) > POINTS_DIFFERENCE * samples:
             message = (
-                f"a random search of {QUERIES} queries breaks {len(search)} of {samples} samples, the gradient attack "
+                f"a random search of {QUERIES} queries breaks {len(search)} of {samples} samples, gradients "
                 f"{len(white_box)}: gradients are masked, or the attack is run with too few steps"
             )
             found.append(Flag("black-box beats white-box", "failure", counts, message))
         if len(noise) >= 3 and len(white_box) < LEAD * len(noise) and len(white_box) < 0.9 * samples:
             message = (
-                f"{POINTS} random points of the ball break {len(noise)} of {samples} samples, the gradient attack "
-                f"{len(white_box)}: its gradients know little more than chance"
+                f"{POINTS} random points of the ball break {len(noise)} of {samples} samples, gradients "
+                f"{len(white_box)}: they know little more than chance"
             )
             found.append(Flag("noise as good as gradients", "failure", counts, message))
     missed = {name: len(broken & robust) for name, broken in (("noise", noise), ("search", search))} if robust is not None else {}
@@ -125,14 +126,15 @@ def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int,
             f"without gradients (random points {missed['noise']}, random search {missed['search']}); the accuracy is too "
             "high, add stronger attacks (--attack policy,autoattack)"
         )
-        found.append(Flag("missed by attacks", "warning", {**counts, **missed}, message))
+        shown = counts | {f"missed by {name}": count for name, count in missed.items()}
+        found.append(Flag("missed by attacks", "warning", shown, message))
     if not any(flag.level == "failure" for flag in found):
         found.append(Flag("black-box controls", "info", counts, _controls_text(counts)))
     return found
 
 
 def _controls_text(counts: Mapping[str, float]) -> str:
-    gradients = f", the gradient attack {counts['gradients']}" if "gradients" in counts else ""
+    gradients = f", gradients {counts['gradients']}" if "gradients" in counts else ""
     return (
         f"of {counts['samples']} samples, random points break {counts['noise']}, a random search of {QUERIES} queries "
         f"{counts['search']}{gradients}"

@@ -50,6 +50,6 @@ def _of_probe(probe: Mapping[str, Any], evaluation: Evaluation) -> list[Flag]:
         found += path.flags(probe["path"], probe["right"], robust)
         found += radii.flags(probe["radii"], samples, dataset_card(record["dataset"]).eps[record["norm"]])
     if probe["controls"] is not None:
-        white_box = probe["path"]["on_path"] if probe["path"] is not None else None
+        white_box = probe["path"]["on_path"] + probe["soft_rule"] if probe["path"] is not None else None
         found += controls.flags(probe["controls"], white_box, samples, robust)
     return found

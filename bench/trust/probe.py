@@ -17,7 +17,7 @@ from bench.harness.store import Store
 from bench.harness.victim import Victim
 from bench.trust import controls, gradients, outputs, path, radii, twin
 from bench.trust.subject import Subject
-from bench.trust.trace import ascend
+from bench.trust.trace import SoftRule, ascend
 from models.spec import describe, digest
 
 VERSION = 1
@@ -71,13 +71,14 @@ def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[s
     is_right = ~subject.fails(x)
     right = subject.rows(is_right)
     found: dict[str, Any] = {"outputs": outputs.measure(subject), "gradients": gradients.measure(subject)}
-    found |= {"path": None, "radii": None, "controls": controls.measure(right) if len(right.y) else None}
+    found |= {"path": None, "soft_rule": None, "radii": None, "controls": controls.measure(right) if len(right.y) else None}
     x_adv = settings.region.start(x, subject.noise, 0)
     if any(share is not None for share in found["gradients"]["zero"]):
         trace = ascend(subject, settings.region, settings.steps, settings.step_size)
         x_adv = trace.last
         if len(right.y):
             found["path"] = path.measure(right, trace.rows(is_right), settings.keep)
+            found["soft_rule"] = _broken_by_soft_rule(right.rows(~trace.broken[is_right]))
             found["radii"] = radii.measure(right)
     found["twin"] = twin.measure(subject, victim.twin, x_adv)
     return {
@@ -94,3 +95,12 @@ def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[s
             "python": platform.python_version(),
         },
     }
+
+
+def _broken_by_soft_rule(left: Subject) -> list[int]:
+    """Which of the samples that the evaluation's loss leaves the deployed rule's own objective breaks."""
+    settings = left.settings
+    if not len(left.y):
+        return []
+    trace = ascend(left, settings.region, settings.steps, settings.step_size, objective=SoftRule(left.policy))
+    return left.names(trace.broken)

@@ -7,8 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.deployed_loss import expected_failure
+from attacks.objectives import Objective
 from attacks.regions import Ball
 from bench.trust.subject import Subject
+from models.policies import Policy
+
+TEMPERATURE = 0.2
+"""Of the soft rule's gates: where the adaptive attack spends the middle of its first ascent."""
+
+
+@dataclass(frozen=True)
+class SoftRule:
+    """The expected failure of the deployed rule under soft gates, as the adaptive attack's first objective."""
+
+    policy: Policy
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return expected_failure(logits, y, self.policy, TEMPERATURE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +53,22 @@ class Trace:
         return Trace(self.values[:, mask], self.wrong[:, mask], self.exits[:, mask], self.last[mask])
 
 
-def ascend(subject: Subject, ball: Ball, steps: int, step_size: float, restart: int = 0) -> Trace:
-    """The steps that ``PGD`` takes on ``subject.objective`` from the random start of ``restart``, on the plain model.
+def ascend(
+    subject: Subject, ball: Ball, steps: int, step_size: float, restart: int = 0, objective: Objective | SoftRule | None = None
+) -> Trace:
+    """The steps that ``PGD`` takes from the random start of ``restart``, on the plain model.
+
+    Args:
+        subject: the samples.
+        ball: where.
+        steps, step_size: of constant length, in the ball's norm.
+        restart: which random start.
+        objective: what is ascended; None for the evaluation's loss.
 
     Raises:
         RuntimeError: if the objective has no gradient at all (torch's own message).
     """
-    x, y, objective = subject.x, subject.y, subject.objective
+    x, y, objective = subject.x, subject.y, objective or subject.objective
     x_adv = ball.start(x, subject.noise, restart)
     values: list[Tensor] = []
     wrong: list[Tensor] = []

@@ -1,0 +1,206 @@
+"""Planted faults, each caught by name; and a healthy net, of which nothing is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+from bench.errors import UserError
+from bench.harness.store import Store
+from bench.harness.victim import check_model
+from bench.report.table import flags_text, leaderboard, worst_status
+from bench.trust.probe import ensure_probe, probe_key, probed_batch
+from tests.bench import trained as toys
+from tests.bench.evaluated import evaluate, only_evaluation
+from tests.bench.trained import planted, ready
+
+
+def checked(folder, prepared, names=("single", "average", "policy")):
+    """The evaluation of ``prepared`` with its trust checks."""
+    _, store = evaluate(folder, names, prepared)
+    error = ensure_probe(prepared, 0, store)
+    assert error is None
+    return only_evaluation(store)
+
+
+def names(evaluation, *levels):
+    return {flag.name for flag in evaluation.flags if flag.level in levels}
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    return checked(tmp_path_factory.mktemp("healthy"), ready())
+
+
+def test_nothing_is_said_against_a_healthy_net(healthy):
+    assert names(healthy, "failure", "warning") == set()
+    assert {"exit switches", "accuracy by radius", "black-box controls"} <= names(healthy, "info")
+    assert flags_text(healthy) == "none"
+    assert 0 < healthy.worst.sum() < healthy.clean.correct.sum(), "there is something to judge"
+
+
+FAULTS = {
+    "logits x 1000": ({"head": toys.Scaled(1000)}, "failure", {"zero gradients", "black-box beats white-box"}),
+    "hard-quantised input": (
+        {"stage": toys.Quantised()},
+        "failure",
+        {"zero gradients", "noise as good as gradients", "unbounded attack fails"},
+    ),
+    "noise": ({"stage": toys.Noisy()}, "failure", {"randomised outputs"}),
+    "noise by place in the batch": ({"stage": toys.NoisyWithTheBatch()}, "failure", {"randomised outputs"}),
+    "a softmax with a little on top": ({"head": toys.Probabilities()}, "failure", {"probabilities"}),
+    "log-probabilities": ({"head": nn.LogSoftmax(-1)}, "warning", {"log-probabilities"}),
+    "a gate that is always sure": ({"head": toys.Scaled(20), "heads": [0]}, "warning", {"saturated gates"}),
+    "an exit that is detached": ({"head": toys.Detached(), "heads": [1]}, "failure", {"zero gradients"}),
+    "gradients that mislead": (
+        {"stage": toys.Misleading()},
+        "failure",
+        {"black-box beats white-box", "noise as good as gradients", "unbounded attack fails"},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught_by_name(fault, tmp_path):
+    what, level, expected = FAULTS[fault]
+    evaluation = checked(tmp_path, ready(planted(**what)), ["average"])
+    assert expected <= names(evaluation, level)
+    assert expected <= set(flags_text(evaluation).split(";"))
+    if level == "failure":
+        assert "flagged: " in worst_status(evaluation)
+
+
+def test_a_model_cut_off_from_its_input_gives_errors_and_the_checks_say_why(tmp_path):
+    evaluation = checked(tmp_path, ready(planted(stage=toys.Detached())), ["average"])
+    assert "does not require grad" in evaluation.unfinished[0].reason
+    assert "missing gradients" in names(evaluation, "failure")
+    assert worst_status(evaluation) == "attacks unfinished: 1; flagged: missing gradients at exits 1, 2, 3"
+
+
+def test_plain_probabilities_are_still_refused_before_any_work():
+    batch = probed_batch(ready())
+    with pytest.raises(UserError, match="returns probabilities at exit 1, 2, 3"):
+        check_model(planted(head=nn.Softmax(-1)), batch.x, batch.y)
+
+
+def test_the_exits_at_fault_are_named(tmp_path):
+    evaluation = checked(tmp_path, ready(planted(head=toys.Scaled(1000), heads=[1])), ["average"])
+    assert "zero gradients at exit 2" in worst_status(evaluation)
+
+
+def test_zero_gradients_at_an_exit_that_nobody_takes_are_nobodys_loss(tmp_path):
+    from models.policies import FixedExit
+
+    prepared = ready(planted(head=toys.Scaled(1000), heads=[1]))
+    prepared = replace(prepared, victim=replace(prepared.victim, policy=FixedExit(3)))
+    assert "zero gradients" not in names(checked(tmp_path, prepared, ["average"]), "failure")
+
+
+def test_a_twin_that_is_another_net_is_caught(tmp_path):
+    prepared = ready()
+    prepared.victim.__dict__["twin"] = planted(head=toys.Scaled(1.1), heads=[2])
+    assert "twin mismatch" in names(checked(tmp_path, prepared, ["average"]), "failure")
+
+
+def test_what_noise_breaks_and_no_attack_does_is_a_warning(tmp_path):
+    """The stored attack takes one tiny step: the accuracy it leaves is far too high."""
+    prepared = ready(settings=replace(toys.SETTINGS, steps=1, step_size=1e-4))
+    assert "missed by attacks" in names(checked(tmp_path, prepared, ["single:3"]), "warning")
+
+
+def test_the_cure_that_a_flag_names_lifts_it(tmp_path):
+    """Margins are alive where the cross-entropy of large logits is not; merged, the worst case is over both runs."""
+    from attacks.objectives import Margin
+
+    net = planted(head=toys.Scaled(1000))
+    evaluation = checked(tmp_path, ready(net), ["single"])
+    (flag,) = [flag for flag in evaluation.flags if flag.name == "zero gradients"]
+    assert "--loss margin" in flag.message
+    evaluation = checked(tmp_path, ready(net, replace(toys.SETTINGS, loss=Margin())), ["single"])
+    assert len(evaluation.probes) == 2
+    assert "zero gradients" not in names(evaluation, "failure")
+
+
+def test_l2_is_checked_too(tmp_path):
+    from attacks.regions import Ball
+
+    settings = replace(toys.SETTINGS, region=Ball("L2", 1.0), step_size=0.25)
+    assert names(checked(tmp_path / "healthy", ready(settings=settings)), "failure") == set()
+    quantised = checked(tmp_path / "quantised", ready(planted(stage=toys.Quantised()), settings), ["average"])
+    assert "zero gradients" in names(quantised, "failure")
+
+
+class TestStoredProbes:
+    def test_a_probe_is_measured_once_and_the_same_twice(self, tmp_path):
+        prepared, stores = ready(), [Store(tmp_path / name) for name in ("a", "b")]
+        key = probe_key(prepared, 0)
+        assert [ensure_probe(prepared, 0, store) for store in stores] == [None, None]
+        first, second = (store.read_probe(key) for store in stores)
+        del first["provenance"], second["provenance"]
+        assert first == second
+        (path,) = (tmp_path / "a" / "trust").iterdir()
+        before = path.read_bytes()
+        ensure_probe(prepared, 0, stores[0])
+        assert path.read_bytes() == before
+
+    def test_its_key_is_about_what_decides_it(self):
+        keys = {
+            probe_key(ready(), 0),
+            probe_key(ready(), 1),
+            probe_key(ready(weights="1"), 0),
+            probe_key(ready(n=16), 0),
+            probe_key(ready(settings=replace(toys.SETTINGS, keep="last")), 0),
+        }
+        assert len(keys) == 5
+        assert probe_key(ready(n=40), 0) == probe_key(ready(n=70), 0), "the first slice is the same"
+
+    def test_a_damaged_one_is_put_aside_and_measured_again(self, tmp_path, caplog):
+        prepared, store = ready(), Store(tmp_path)
+        ensure_probe(prepared, 0, store)
+        key = probe_key(prepared, 0)
+        wanted = store.read_probe(key)
+        path = tmp_path / "trust" / f"{key}.json"
+        path.write_bytes(path.read_bytes()[:-20])
+        assert store.read_probe(key) is None and "damaged trust checks" in caplog.text
+        assert (tmp_path / "quarantine" / path.name).exists()
+        ensure_probe(prepared, 0, store)
+        assert store.read_probe(key)["path"] == wanted["path"]
+
+    def test_what_stops_the_checks_is_kept_and_shown(self, tmp_path, monkeypatch):
+        from bench.trust import radii
+
+        prepared = ready()
+        _, store = evaluate(tmp_path, ["average"], prepared)
+        monkeypatch.setattr(radii, "measure", lambda _: 1 / 0)
+        assert ensure_probe(prepared, 0, store) == "ZeroDivisionError: division by zero"
+        evaluation = only_evaluation(store)
+        assert not evaluation.checked and evaluation.probe_error == "ZeroDivisionError: division by zero"
+        monkeypatch.undo()
+        assert ensure_probe(prepared, 0, store) is None
+        assert only_evaluation(store).probe_error is None
+
+    def test_a_net_that_is_never_right_is_checked_as_far_as_can_be(self, tmp_path):
+        prepared = ready()
+        labels = (prepared.split.labels + 1) % 10
+        rights = checked(tmp_path, replace(prepared, split=replace(prepared.split, labels=labels), n=4), ["average"])
+        assert rights.clean.correct.sum() == 0
+        assert rights.checked and names(rights, "failure") == set()
+
+
+def test_runs_recorded_before_there_were_checks_are_read_and_shown_as_not_checked(tmp_path):
+    import json
+
+    _, store = evaluate(tmp_path, ["average"], ready())
+    (path,) = (tmp_path / "runs").iterdir()
+    record = json.loads(path.read_text())
+    del record["trust"]
+    path.write_text(json.dumps(record))
+    old = only_evaluation(store)
+    assert not old.checked and flags_text(old) == "not checked"
+    assert set(leaderboard([old])["flags"]) == {"not checked"}
+
+    new = checked(tmp_path, ready(), ["average"])
+    assert new.checked, "the same command again adds the checks to the old record"
+    assert len(new.attacks) == len(old.attacks)
