@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bench.report.method import method_text
-from bench.report.table import COLUMNS, worst_status
+from bench.report.table import COLUMNS, partial_status
 from bench.report.trust_text import SIGNS, lines, verdict
 from bench.verdicts import Evaluation, Result, accuracy
 
@@ -45,7 +45,7 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "n_exits": len(evaluation.record["mmacs"]),
         "clean": accuracy(evaluation.clean.correct),
         "worst": accuracy(evaluation.worst) if evaluation.attacks or evaluation.unfinished else None,
-        "worst_status": worst_status(evaluation),
+        "partial": partial_status(evaluation),
         "verdict": verdict(evaluation),
         "sign": SIGNS[verdict(evaluation)],
         "flags": lines(evaluation),

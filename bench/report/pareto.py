@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vP*X"
 
 # Drawn over the hollow marker of what trust checks flag: marker and its size.
-_FLAGGED = {"failure": ("x", 14), "warning": ("$!$", 5), "not checked": ("$?$", 5)}
+_FLAGGED = {"failure": ("x", 11), "warning": ("$!$", 5), "not checked": ("$?$", 5)}
 _MEANING = {
     "failure": "flagged: not to be believed",
     "warning": "flagged: may be lower",
@@ -99,17 +100,18 @@ def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]
             markerfacecolor=colour if point.multi_exit and point.kind == "ok" else "white",
         )
         if point.kind != "ok":
-            axes.add_line(_sign(point.kind, [point.mmacs], [100 * point.share]))
+            axes.add_line(_sign(point.kind, point.mmacs, 100 * point.share))
     axes.set_title(f"{title} (%), 95 % intervals", fontsize=10)
     axes.set_xlabel("mean cost on clean inputs (mmacs)")
     axes.set_ylim(-3, 103)
     axes.grid(alpha=0.25)
 
 
-def _sign(kind: str, x: Sequence[float] = (), y: Sequence[float] = ()) -> Line2D:
-    """The sign across the hollow marker of a flagged point, and with no point its entry in the legend."""
+def _sign(kind: str, x: float = math.nan, y: float = math.nan) -> Line2D:
+    """The sign across the hollow marker of a flagged point; with no point, its entry in the legend."""
     marker, size = _FLAGGED[kind]
-    return Line2D(x, y, linestyle="none", color="black", marker=marker, markersize=size, label=_MEANING[kind], zorder=5)
+    label = _MEANING[kind] if math.isnan(x) else "_sign"
+    return Line2D([x], [y], linestyle="none", color="black", marker=marker, markersize=size, label=label, zorder=5)
 
 
 def _label(evaluation: Evaluation) -> str:

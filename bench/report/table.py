@@ -90,16 +90,19 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def worst_status(evaluation: Evaluation) -> str:
     """What keeps a worst case from standing beside others; ``ok`` for nothing."""
-    found = []
-    if evaluation.unfinished:
-        found.append(f"attacks unfinished: {len(evaluation.unfinished)}")
-    elif not evaluation.complete:
-        found.append("not the whole matrix")
+    found = [partial_status(evaluation)] if partial_status(evaluation) else []
     if evaluation.failures:
         found.append(f"flagged: {', '.join(flag.label for flag in evaluation.failures)}")
     elif not evaluation.checked and not found:
         found.append("trust not checked")
     return "; ".join(found) or "ok"
+
+
+def partial_status(evaluation: Evaluation) -> str:
+    """Which attacks are missing from a worst case; empty for none."""
+    if evaluation.unfinished:
+        return f"attacks unfinished: {len(evaluation.unfinished)}"
+    return "" if evaluation.complete else "not the whole matrix"
 
 
 def flags_text(evaluation: Evaluation) -> str:
