@@ -158,7 +158,7 @@ class TestControls:
 
 
 def attack(name, left, forwards, backwards):
-    return SimpleNamespace(name=name, left=left, forwards=forwards, backwards=backwards)
+    return SimpleNamespace(name=name, survived=torch.arange(100) < left, forwards=forwards, backwards=backwards)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,8 @@ def attack(name, left, forwards, backwards):
     ],
 )
 def test_a_stored_attack_without_gradients_must_not_beat_all_that_take_them(attacks, flagged):
-    def robust(result):
-        return torch.arange(100) < result.left
-
-    evaluation = SimpleNamespace(attacks=attacks, n=100, robust=robust)
+    clean = SimpleNamespace(correct=torch.ones(100, dtype=torch.bool))
+    evaluation = SimpleNamespace(attacks=attacks, n=100, clean=clean)
     assert bool(stored.flags(evaluation)) is flagged
 
 
