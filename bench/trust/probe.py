@@ -79,7 +79,8 @@ def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[s
         if len(right.y):
             found["path"] = path.measure(right, trace.rows(is_right), settings.keep)
             found["soft_rule"] = _broken_by_soft_rule(right.rows(~trace.broken[is_right]))
-            found["radii"] = radii.measure(right)
+            usual = (settings.steps, settings.step_size) == (radii.STEPS, radii.STEP_RATIO * settings.region.eps)
+            found["radii"] = radii.measure(right, found["path"]["on_path"] if usual else None)
     found["twin"] = twin.measure(subject, victim.twin, x_adv)
     return {
         "version": VERSION,

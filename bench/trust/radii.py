@@ -23,14 +23,22 @@ CHANCE = 0.05
 """Level of the sign test by which accuracy rises with the radius."""
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(subject: Subject, at_eps: list[int] | None = None) -> dict[str, Any]:
     """Dataset indices of the samples, all right when clean, that some iterate of an ascent breaks at each radius.
+
+    Args:
+        subject: the samples.
+        at_eps: those broken at the evaluation's radius, where an ascent of these steps is known already.
 
     Returns:
         ``radii``: radius and ``broken`` for eps/2, eps and 2 eps; ``unbounded``: the same for the ball that holds the box.
     """
     ball = subject.settings.region
-    radii = [{"eps": eps, "broken": _broken(subject, Ball(ball.norm, eps), 1)} for eps in (ball.eps / 2, ball.eps, 2 * ball.eps)]
+    known = {} if at_eps is None else {ball.eps: sorted(at_eps)}
+    radii = [
+        {"eps": eps, "broken": known[eps] if eps in known else _broken(subject, Ball(ball.norm, eps), 1)}
+        for eps in (ball.eps / 2, ball.eps, 2 * ball.eps)
+    ]
     whole = Ball(ball.norm, 1.0 if ball.norm == "Linf" else math.sqrt(subject.x[:1].numel()))
     return {"radii": radii, "unbounded": {"eps": whole.eps, "broken": _broken(subject, whole, RESTARTS)}}
 

@@ -173,7 +173,7 @@ class TestStoredProbes:
 
         prepared = ready()
         _, store = evaluate(tmp_path, ["average"], prepared)
-        monkeypatch.setattr(radii, "measure", lambda _: 1 / 0)
+        monkeypatch.setattr(radii, "measure", lambda *_: 1 / 0)
         assert ensure_probe(prepared, 0, store) == "ZeroDivisionError: division by zero"
         evaluation = only_evaluation(store)
         assert not evaluation.checked and evaluation.probe_error == "ZeroDivisionError: division by zero"
