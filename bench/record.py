@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.data.cards import dataset_card
 from bench.harness.store import Store
-from bench.trust.probe import probe_key
+from bench.trust.key import probe_key
 from models.policy_text import policy_text
 from models.spec import canonical_json, describe, digest
 

@@ -22,7 +22,7 @@ from bench.record import RECORD_SCHEMA, evaluation_key
 from bench.slowdown import Slowed, slowed
 from bench.trust.flag import Flag
 from bench.trust.judge import flags_of
-from bench.trust.probe import VERSION
+from bench.trust.key import VERSION
 from models.policies import Policy, deployed_logits
 from models.policy_text import parse_policy
 from models.spec import canonical_json

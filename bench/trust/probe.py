@@ -11,36 +11,14 @@ import torch
 from attacks.noise import Noise
 from attacks.presets import Settings
 from bench.data.split import Batch
-from bench.harness.plan import slices
 from bench.harness.prepare import Prepared
 from bench.harness.store import Store
 from bench.harness.victim import Victim
 from bench.trust import controls, gradients, outputs, path, radii, twin
+from bench.trust.key import VERSION, probe_key, probed_batch
 from bench.trust.subject import Subject
 from bench.trust.trace import SoftRule, ascend
-from models.spec import describe, digest
-
-VERSION = 1
-"""Bumped when a measurement changes; part of every key."""
-
-
-def probed_batch(prepared: Prepared) -> Batch:
-    """The samples that are probed: the evaluation's first slice."""
-    return next(slices(prepared.split, prepared.n))
-
-
-def probe_key(prepared: Prepared, seed: int) -> str:
-    """Content address of a probe: SHA-256 over what decides its content."""
-    victim = prepared.victim
-    what = {
-        "version": VERSION,
-        "weights": victim.weights,
-        "inputs": probed_batch(prepared).input_hashes(),
-        "settings": describe(prepared.settings),
-        "policy": describe(victim.policy),
-        "seed": seed,
-    }
-    return digest(what)
+from models.spec import describe
 
 
 def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:

@@ -11,7 +11,8 @@ from bench.errors import UserError
 from bench.harness.store import Store
 from bench.harness.victim import check_model
 from bench.report.table import flags_text, leaderboard, worst_status
-from bench.trust.probe import ensure_probe, probe_key, probed_batch
+from bench.trust.key import probe_key, probed_batch
+from bench.trust.probe import ensure_probe
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation
 from tests.bench.trained import planted, ready

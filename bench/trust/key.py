@@ -1,0 +1,34 @@
+"""Which samples a probe takes, and the key that it is stored under; no attack's code is needed to read it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.data.split import Batch
+from bench.harness.cell import SLICE
+from models.spec import describe, digest
+
+if TYPE_CHECKING:
+    from bench.harness.prepare import Prepared
+
+VERSION = 1
+"""Bumped when a measurement changes; part of every key."""
+
+
+def probed_batch(prepared: Prepared) -> Batch:
+    """The samples that are probed: the evaluation's first slice."""
+    return prepared.split.batch(0, min(SLICE, prepared.n))
+
+
+def probe_key(prepared: Prepared, seed: int) -> str:
+    """Content address of a probe: SHA-256 over what decides its content."""
+    victim = prepared.victim
+    what = {
+        "version": VERSION,
+        "weights": victim.weights,
+        "inputs": probed_batch(prepared).input_hashes(),
+        "settings": describe(prepared.settings),
+        "policy": describe(victim.policy),
+        "seed": seed,
+    }
+    return digest(what)
