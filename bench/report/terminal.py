@@ -25,7 +25,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     title = f"{escape(record['model'])} on {record['dataset']} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack", min_width=len("slowdown:double_kill"), overflow="fold")
-    for heading in ("accuracy %", "95 % interval", "mean\nmmacs", "gradients", "seconds"):
+    for heading in ("accuracy %", "95 % interval", "mean\nmmacs", "grads", "s"):
         table.add_column(heading, justify="right")
     table.add_row("none (clean)", *_figures(evaluation, evaluation.clean))
     shown = [attack for attack in evaluation.attacks if attack.name in asked_for]
@@ -62,7 +62,11 @@ def _flags(evaluation: Evaluation) -> list[Text]:
 
 def _figures(evaluation: Evaluation, result: Result) -> list[str]:
     cost = f"{evaluation.mean_cost(result):.2f}"
-    return [*_shares(evaluation.robust(result)), cost, f"{result.backwards:.0f}", f"{result.seconds:.2g}"]
+    return [*_shares(evaluation.robust(result)), cost, f"{result.backwards:.0f}", _seconds(result.seconds)]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
 
 
 def _shares(correct: Bools) -> tuple[str, str]:
@@ -115,7 +119,7 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append(f"the worst case is over {len(evaluation.attacks)} attacks, these included: {', '.join(hidden)}")
     elif evaluation.attacks:
         notes.append(f"the worst case is over these {len(evaluation.attacks)} attacks, per sample")
-    notes.append("gradients and seconds are means per sample")
+    notes.append("grads, s: gradients and seconds per sample, means")
     if any(not attack.within.all() for attack in shown):
         notes.append("images outside the ball are told by their distance; they count for nothing in the worst case")
     if evaluation.unfinished:
