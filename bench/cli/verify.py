@@ -61,7 +61,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     scored = sum(len(each.claims.row) for each in verified)
     attacks = sum(each.claims.n_attacks for each in verified)
     seconds = time.perf_counter() - started
-    click.echo(f"{scored} counterexamples of {attacks} attacks checked, {failed} mismatches, {seconds:.1f} s")
+    click.echo(f"{scored} counterexamples checked ({attacks} attacks), {failed} mismatches, {seconds:.1f} s")
     raise SystemExit(FAILS if failed else HOLDS)
 
 
@@ -90,7 +90,7 @@ def _show(verified: Verified) -> None:
         click.echo(f"  ... and {more} more mismatches", err=True)
     holds = "verified" if not verified.mismatches else "NOT VERIFIED"
     click.echo(
-        f"  {holds}: {len(claims.row)} counterexamples of {claims.n_attacks} attacks, {int(claims.broken.sum())} of them "
+        f"  {holds}: {len(claims.row)} counterexamples ({claims.n_attacks} attacks), {int(claims.broken.sum())} of them "
         f"break the deployed rule; right on {verified.clean} clean images, worst case {verified.worst} of {n}"
     )
     if rounding := int(verified.borderline.sum() + verified.clean_borderline.sum()):

@@ -118,7 +118,8 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
     if hidden := [attack.name for attack in evaluation.attacks if attack not in shown]:
         notes.append(f"the worst case is over {len(evaluation.attacks)} attacks, these included: {', '.join(hidden)}")
     elif evaluation.attacks:
-        notes.append(f"the worst case is over these {len(evaluation.attacks)} attacks, per sample")
+        those = f"these {len(evaluation.attacks)} attacks" if len(evaluation.attacks) > 1 else "this attack"
+        notes.append(f"the worst case is over {those}, per sample")
     notes.append("grads, s: gradients and seconds per sample, means")
     if any(not attack.within.all() for attack in shown):
         notes.append("images outside the ball are told by their distance; they count for nothing in the worst case")
