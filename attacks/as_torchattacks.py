@@ -18,6 +18,7 @@ from attacks.base import Attack
 from attacks.noise import Noise
 from attacks.objectives import Loss, TargetedDLR
 from attacks.pgd import Keep
+from attacks.policy_attack import BUDGET
 from attacks.presets import CROSS_ENTROPY, Method, Settings, expand
 from attacks.regions import Ball, Norm
 from models.multi_exit import MultiExitNet
@@ -137,6 +138,7 @@ class _Form(MultiExitAttack):
         method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, bound
             to no ball.
         loss, restarts, keep, gamma: see ``attacks.presets.Settings``.
+        budget: gradients per image that ``PolicyAttack`` may spend at most.
         costs: of each exit, for the forms that need them (``models.cost.measure_costs``).
 
     Raises:
@@ -160,12 +162,13 @@ class _Form(MultiExitAttack):
         restarts: int = 1,
         keep: Keep = "best",
         gamma: float = 0.3,
+        budget: int = BUDGET,
         costs: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
         view = deployed_view(model, policy)
         step_size = eps / 4 if alpha is None else alpha
-        settings = Settings(Ball(norm, eps), steps, step_size, method, loss, restarts, keep, gamma)
+        settings = Settings(Ball(norm, eps), steps, step_size, method, loss, restarts, keep, gamma, budget)
         name = self.form if k is None else f"{self.form}:{k}"
         attacks, _ = expand([name], view.model.n_exits, settings, view.policy, costs)
         if not attacks:

@@ -1,7 +1,12 @@
-"""What an attack on the deployed rule ascends, and how far it still is: gates, soft and hard.
+"""What an attack on the deployed rule ascends, and how far it still is, in one unit: logits.
 
-Everything is per sample. ``slack_k > 0`` means that gate k is open (``Policy.slack``); margins are of probabilities,
-positive where an exit is wrong.
+Breaking a sample at exit k needs a wrong class on top there, its gate open, and the gates before it shut. Each of these
+is a number that must be positive (``needs``): the margin between logits, and a gate's slack in log units, the log of
+the threshold over the entropy. Log units matter where softmax is saturated: the gradient of an entropy vanishes there,
+that of its logarithm does not, so that needs on a confident exit pull as hard as any (there it does what the
+cross-entropy to the uniform distribution does, but towards the classes nearest to the top one).
+
+Everything is per sample.
 """
 
 from __future__ import annotations
@@ -10,22 +15,67 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.objectives import Margin
 from models.policies import Policy
 
+NEVER = 1e4
+"""Stands for a need that nothing can violate; finite, so that sums and gradients stay finite."""
 
-def gate_slacks(logits: Tensor, policy: Policy) -> Tensor:
-    """Slack of every gate but the last exit's, which has none: ``(K - 1, B)`` from logits ``(K, B, C)``."""
-    slacks = [policy.slack(logits_k, k) for k, logits_k in enumerate(logits[:-1])]
-    return torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1]))
+ENOUGH, ENOUGH_MARGIN = 0.3, 0.9
+"""Log units by which a gate's need is met, and logits by which the class's is, when it stops pulling."""
+
+
+def needs(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, target: Tensor | None = None) -> Tensor:
+    """What breaking each sample at each exit needs to be positive.
+
+    Args:
+        logits: ``(K', B, C)``, of the first K' exits.
+        y: labels ``(B,)``.
+        policy: the deployed rule.
+        n_exits: K, of the whole network; the last exit has no gate.
+        target: the wrong class wanted ``(B,)``; None for whichever is nearest.
+
+    Returns:
+        ``(K' + 1, K', B)``: row j < K' is the need on gate j, the last row the one on the class, for each exit.
+    """
+    always = torch.full_like(logits[0, :, 0], NEVER)
+    slacks = torch.stack([policy.log_slack(z, k) if k < n_exits - 1 else always for k, z in enumerate(logits)])
+    gate = torch.arange(len(logits), device=y.device)[:, None, None]
+    exit_ = gate.movedim(0, 1)
+    wanted = torch.where(gate == exit_, slacks[:, None], -slacks[:, None])
+    gates = torch.where(gate <= exit_, wanted, torch.full_like(wanted, NEVER))
+    return torch.cat([gates, margins(logits, y, target)[None]])
+
+
+def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """By how much the target class, or the best wrong one, exceeds the label: ``(K, B)``."""
+    label = F.one_hot(y, logits.shape[-1]).bool().expand_as(logits)
+    true = logits.masked_fill(~label, 0).sum(-1)
+    if target is not None:
+        return logits.gather(-1, target[None, :, None].expand(len(logits), -1, 1))[..., 0] - true
+    return logits.masked_fill(label, -torch.inf).amax(-1) - true
+
+
+def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
+    """For each exit ``(K, B)``, the worst violation of what breaking the sample there needs; negative where it is broken."""
+    return -needs(logits, y, policy, len(logits)).amin(0)
 
 
 def exit_probabilities(logits: Tensor, policy: Policy, temperature: float) -> Tensor:
-    """Probability ``(K, B)`` of taking each exit when gate k opens with probability ``sigmoid(slack_k / temperature)``."""
-    opens = torch.sigmoid(gate_slacks(logits, policy) / temperature)
-    one = torch.ones_like(logits[:1, :, 0])
-    reached = torch.cumprod(torch.cat([one, 1 - opens]), dim=0)
-    return reached * torch.cat([opens, one])
+    """Probability ``(K, B)`` of taking each exit when gate k opens with probability ``sigmoid(log_slack_k / temperature)``."""
+    slacks = [policy.log_slack(logits_k, k) for k, logits_k in enumerate(logits[:-1])]
+    return soft_exits(torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1])), temperature)
+
+
+def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
+    """Probability ``(K, B)`` of taking each exit when gate k opens with probability ``sigmoid(slacks[k] / temperature)``.
+
+    Args:
+        slacks: ``(K - 1, B)``; the last exit has no gate.
+    """
+    gates = slacks / temperature
+    certain = slacks.new_zeros((1, slacks.shape[1]))
+    reached = torch.cat([certain, F.logsigmoid(-gates).cumsum(0)])
+    return (reached + torch.cat([F.logsigmoid(gates), certain])).exp()
 
 
 def expected_failure(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
@@ -36,33 +86,16 @@ def expected_failure(logits: Tensor, y: Tensor, policy: Policy, temperature: flo
 
 def expected_margin(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
     """Expected bounded margin ``(B,)`` of the soft deployed rule: ``tanh`` keeps exits that are wrong already from dominating."""
-    return (exit_probabilities(logits, policy, temperature) * torch.tanh(Margin()(logits, y))).sum(0)
+    return (exit_probabilities(logits, policy, temperature) * torch.tanh(margins(logits, y))).sum(0)
 
 
-def needs(logits: Tensor, y: Tensor, policy: Policy, k: Tensor) -> tuple[Tensor, Tensor]:
-    """What breaking each sample at its exit ``k`` ``(B,)`` (0-based) needs to be positive.
-
-    Returns:
-        The probability margin ``(B,)`` at that exit, and for each gate ``(K - 1, B)`` its slack where it must open,
-        minus its slack where it must stay shut, and infinity where it does not matter.
-    """
-    rows = torch.arange(len(y), device=y.device)
-    margin = Margin()(logits[k, rows].softmax(-1)[None], y)[0]
-    slacks = gate_slacks(logits, policy)
-    gates = torch.arange(len(slacks), device=y.device)[:, None]
-    wanted = torch.where(gates == k, slacks, -slacks)
-    return margin, torch.where(gates <= k, wanted, torch.full_like(wanted, torch.inf))
+def joint(needed: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum ``(B,)`` of needs ``(J, B)``, the last one that on the class; a need met with some slack stops pulling."""
+    enough = torch.full_like(needed, ENOUGH)
+    enough[-1] = ENOUGH_MARGIN
+    return (weights * torch.minimum(needed, enough)).sum(0)
 
 
-def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
-    """For each exit ``(K, B)``, the worst violation of what breaking the sample there needs; negative where it is broken."""
-    violations = []
-    for k in range(len(logits)):
-        margin, gates = needs(logits, y, policy, torch.full_like(y, k))
-        violations.append(-torch.minimum(margin, gates.amin(0) if len(gates) else margin))
-    return torch.stack(violations)
-
-
-def clipped(values: Tensor, limit: float) -> Tensor:
-    """``min(value, limit)``: a constraint satisfied with some slack stops pulling."""
-    return F.threshold(-values, -limit, -limit).neg()
+def reweighted(weights: Tensor, needed: Tensor) -> Tensor:
+    """Weights ``(J, B)`` after a step: those of violated needs grow, the others fade."""
+    return torch.where(needed < 0, (1.2 * weights).clamp(max=30), (0.95 * weights).clamp(min=0.3))

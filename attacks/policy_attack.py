@@ -2,141 +2,114 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.base import Attack
-from attacks.deployed_loss import clipped, distance_to_failure, expected_failure, expected_margin, needs
-from attacks.gradient import unit_mean
+from attacks.deployed_loss import expected_failure, expected_margin, joint, needs, reweighted
 from attacks.noise import Noise
+from attacks.policy_search import Search
 from attacks.regions import Ball
 from models.multi_exit import MultiExitNet
-from models.policies import Policy, deployed_logits
+from models.policies import Policy
 
-SOFT_STEPS, TARGETED_STEPS = 20, 25
-LIMIT = 0.15  # slack at which a gate's constraint stops pulling
+BUDGET = 250
+"""Gradients that a sample may cost unless told otherwise."""
 
-Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
-"""Logits, labels, progress in [0, 1] and rows to values ``(B,)``."""
+SOFT_STEPS, JOINT_STEPS = 20, 25
+
+Soft = Callable[[Tensor, Tensor, Policy, float], Tensor]
 
 
 @dataclass(frozen=True)
 class PolicyAttack(Attack):
-    """Sign ascent with momentum on the deployed rule; every iterate is tested under the policy, survivors alone go on.
+    """Sign ascent with momentum on the deployed rule; every iterate is tested on all exits and under the policy.
 
-    A cycle ascends the expected failure under soft gates from a random start, then the expected margin from the iterate
-    closest to failing, the temperature annealed; then, from there, one exit after another, nearest first: a wrong class's
-    probability and the margin in turn, its gate open, the gates before it shut, the weight of a constraint growing while
-    it is violated.
+    First the expected failure under soft gates from a random start, then the expected margin from the iterate closest
+    to failing, the temperature annealed. Then what failing at one exit needs, exit by exit, nearest first, from the
+    closest iterate, in turn with the expected margin from there: two cycles of it, the second aiming at the next nearest
+    wrong class. Then all over again from another random start, until the budget is spent.
 
     Attributes:
         region: Linf or L2 ball.
         policy: the deployed rule.
-        cycles: how often.
-        exits_per_cycle: how many exits are tried one by one in each.
+        budget: gradients that a sample may cost at most. A sample that breaks leaves at once, so that the mean over all
+            samples is far lower; the harness records it. What a sample gets does not depend on the others.
+
+    Raises:
+        ValueError: for a budget below 1.
     """
+
+    version: ClassVar[int] = 2
 
     region: Ball
     policy: Policy
-    cycles: int = 2
-    exits_per_cycle: int = 3
+    budget: int = BUDGET
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise ValueError(f"the budget must be at least 1 gradient per image, got {self.budget}")
 
     @property
     def expected_gradients(self) -> float:
-        return 50.0
+        return self.budget / 3  # most samples break early
 
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
-        search = _Search(model, self.region, self.policy, x, y)
-        tried = torch.zeros_like(search.violations)
-        for cycle in range(self.cycles):
-            search.ascend(self._soft(expected_failure, 0.5), self.region.start(x, noise, cycle), SOFT_STEPS, shrink=0.25)
-            near = search.best if cycle == 0 else self._shaken(search.best, x, noise, cycle)
-            search.ascend(self._soft(expected_margin, 0.3), near, SOFT_STEPS, shrink=0.25)
-            for turn in range(min(self.exits_per_cycle, model.n_exits)):
-                k = (search.violations + tried).argmin(0)
-                tried[k, torch.arange(len(y), device=y.device)] += 100
-                search.ascend(
-                    self._targeted(k, model.n_exits, by_margin=turn % 2 == 1), search.best, TARGETED_STEPS, shrink=0.125
-                )
-        return search.best
+        self.policy.check(model.n_exits)
+        search = Search(model, self.region, self.policy, x, y, self.budget)
+        again = torch.zeros_like(search.distances)
+        cycle = 0
+        while search.left and len(search.survivors()):
+            if cycle % 2 == 0:
+                search.forget()
+                self.softly(search, expected_failure, self.region.start(x, noise, cycle), warm=0.5, last=1 / 16)
+                self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 16)
+            tried = again.clone()
+            for _ in range(min(3, model.n_exits)):
+                k = (search.distances + tried).argmin(0)
+                tried[k, torch.arange(len(y), device=y.device)] = torch.inf
+                again[k, torch.arange(len(y), device=y.device)] += 1
+                self.at_exit(search, search.nearest, k, wrong_class=(cycle + 1) // 2 if cycle % 2 else 0)
+                self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 32)
+            cycle += 1
+        return search.candidates
 
-    def _shaken(self, best: Tensor, x: Tensor, noise: Noise, cycle: int) -> Tensor:
-        """A point near ``best``: a quarter of the way to a random one."""
-        away = self.region.start(x, noise, self.cycles + cycle)
-        return self.region.project(best + (away - x) / 4, x)
+    def softly(self, search: Search, objective: Soft, start: Tensor, *, warm: float, last: float) -> None:
+        """Ascend an objective of the soft deployed rule, its temperature annealed from ``warm``."""
 
-    def _soft(self, objective: Callable[[Tensor, Tensor, Policy, float], Tensor], warm: float) -> Ascended:
         def ascended(logits: Tensor, y: Tensor, progress: float, _rows: Tensor) -> Tensor:
             return objective(logits, y, self.policy, warm * (0.05 / warm) ** progress)
 
-        return ascended
+        search.ascend(ascended, start, SOFT_STEPS, last=last)
 
-    def _targeted(self, k: Tensor, n_exits: int, *, by_margin: bool) -> Ascended:
-        weights = torch.full((n_exits - 1, len(k)), 2.0, device=k.device)
+    def at_exit(self, search: Search, start: Tensor, k: Tensor, *, wrong_class: int = 0) -> None:
+        """Ascend what failing at exit ``k`` ``(B,)`` needs, a need weighing more the longer it is violated.
+
+        Args:
+            wrong_class: 0 for whichever wrong class is nearest at the time, else the j-th nearest of the closest iterate.
+        """
+        weights = start.new_ones(search.model.n_exits + 1, len(k))
+        target = _wrong_class(search, k, wrong_class) if wrong_class else None
 
         def ascended(logits: Tensor, y: Tensor, _progress: float, rows: Tensor) -> Tensor:
-            margin, gates = needs(logits, y, self.policy, k[rows])
-            matters = gates.isfinite()
-            violated = matters & (gates.detach() < 0)
-            now = weights[:, rows]
-            now = torch.where(violated, (1.3 * now).clamp(max=60), (0.95 * now).clamp(min=0.5))
-            weights[:, rows] = now
-            pull = torch.where(matters, now * clipped(torch.where(matters, gates, 0.0), LIMIT), 0.0)
-            if by_margin:
-                return 2 * margin + pull.sum(0)
-            at_exit = logits[k[rows], torch.arange(len(rows), device=rows.device)].log_softmax(-1)
-            return at_exit.masked_fill(F.one_hot(y, at_exit.shape[-1]).bool(), -torch.inf).amax(-1) + pull.sum(0)
+            goal = None if target is None else target[rows]
+            here = needs(logits, y, self.policy, search.model.n_exits, goal)[:, -1]
+            now = reweighted(weights[: len(here), rows], here.detach())
+            weights[: len(here), rows] = now
+            return joint(here, now)
 
-        return ascended
+        search.ascend(ascended, start, JOINT_STEPS, exits=k, last=1 / 32)
 
 
-class _Search:
-    """Per sample: the iterate closest to failing under the policy so far, and whether it fails."""
-
-    def __init__(self, model: MultiExitNet, region: Ball, policy: Policy, x: Tensor, y: Tensor) -> None:
-        self.model, self.region, self.policy, self.x, self.y = model, region, policy, x, y
-        with torch.no_grad():
-            logits = model(x)
-        self.best = x.clone()
-        self.violations = distance_to_failure(logits, y, policy)
-        self.broken = self._fails(logits, y)
-
-    def _fails(self, logits: Tensor, y: Tensor) -> Tensor:
-        return deployed_logits(logits, self.policy)[0].argmax(-1) != y
-
-    def ascend(self, objective: Ascended, start: Tensor, steps: int, *, shrink: float, momentum: float = 0.75) -> None:
-        """Ascend from ``start`` for the samples not yet broken, with cosine steps from eps/4 down to ``shrink`` of that."""
-        rows = (~self.broken).nonzero().flatten()
-        x_adv, velocity = start[rows].clone(), torch.zeros_like(start[rows])
-        for step in range(steps + 1):
-            if not len(rows):
-                return
-            final = step == steps
-            x_adv.requires_grad_(not final)
-            with torch.set_grad_enabled(not final):
-                logits = self.model(x_adv)
-                if not final:
-                    (gradient,) = torch.autograd.grad(objective(logits, self.y[rows], step / steps, rows).sum(), x_adv)
-            x_adv = x_adv.detach()
-            broken = self._record(rows, x_adv, logits.detach())
-            if final:
-                return
-            rows, x_adv, velocity, gradient = rows[~broken], x_adv[~broken], velocity[~broken], gradient[~broken]
-            velocity = momentum * velocity + unit_mean(gradient)
-            size = self.region.eps / 4 * (shrink + (1 - shrink) * (1 + math.cos(math.pi * step / steps)) / 2)
-            x_adv = self.region.project(x_adv + size * self.region.steepest(velocity), self.x[rows])
-
-    def _record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
-        """Test the iterates under the policy and keep those that fail or are closest to it."""
-        broken = self._fails(logits, self.y[rows])
-        violations = distance_to_failure(logits, self.y[rows], self.policy)
-        closer = broken | (violations.amin(0) < self.violations[:, rows].amin(0))
-        self.best[rows[closer]] = x_adv[closer]
-        self.violations[:, rows[closer]] = violations[:, closer]
-        self.broken[rows[broken]] = True
-        return broken
+def _wrong_class(search: Search, k: Tensor, rank: int) -> Tensor:
+    """The wrong class of this rank, from 0 and wrapping around, at exit ``k`` of the closest iterate: ``(B,)``."""
+    logits = search.logits[k, torch.arange(len(k), device=k.device)]
+    n_wrong = logits.shape[-1] - 1
+    label = F.one_hot(search.y, n_wrong + 1).bool()
+    by_logit = torch.sort(logits.masked_fill(label, -torch.inf), dim=-1, descending=True, stable=True).indices
+    return by_logit[:, rank % n_wrong]

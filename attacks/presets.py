@@ -14,7 +14,7 @@ from attacks.best_of import BestOf
 from attacks.cascade import Cascade
 from attacks.objectives import CE, DLR, Loss, Max, Mean, Objective, Only, Reduction, TargetedDLR
 from attacks.pgd import PGD, Keep, Start, fgsm
-from attacks.policy_attack import PolicyAttack
+from attacks.policy_attack import BUDGET, PolicyAttack
 from attacks.regions import Ball, Penalty
 from attacks.slowdown import MODES, Slowdown
 from attacks.torchattack import torch_attack
@@ -67,6 +67,7 @@ class Settings:
         steps, step_size, restarts, keep: see ``PGD``; FGSM takes one step of ``eps`` from the clean image, APGD sets its own
             steps' sizes, WRM too.
         gamma: price of distance, of WRM.
+        budget: gradients per image that ``policy`` may spend at most.
 
     Raises:
         ValueError: a targeted loss with another method than APGD.
@@ -80,6 +81,7 @@ class Settings:
     restarts: int = 1
     keep: Keep = "best"
     gamma: float = 0.3
+    budget: int = BUDGET
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, TargetedDLR) and self.method != "apgd":
@@ -186,8 +188,8 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy, costs: S
         "max": lambda: settings.ascend(Max()),
         "max_average": lambda: settings.select(singles, by=Mean()),
         "average_max": lambda: settings.select([settings.ascend(Mean(), start) for start in starts], by=Max()),
-        "policy": lambda: PolicyAttack(settings.region, policy),
         **{f"slowdown:{mode}": partial(Slowdown, settings.region, policy, tuple(costs), mode) for mode in MODES},
+        "policy": lambda: PolicyAttack(settings.region, policy, settings.budget),
         "autoattack": lambda: AutoAttack(settings.region, policy),
         "cascade": lambda: _cascade(n_exits, settings, policy),
     }

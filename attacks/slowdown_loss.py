@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.deployed_loss import clipped, exit_probabilities, gate_slacks
+from attacks.deployed_loss import soft_exits
 from attacks.objectives import Margin
 from models.policies import Policy
 
@@ -13,6 +13,12 @@ SATURATED = 0.8
 """Slack above which a gate's own gradient is taken to have vanished."""
 LIMIT = 0.05
 """Margin at which a prediction is safe enough to stop pulling; small, as gates of high entropy leave small margins only."""
+
+
+def gate_slacks(logits: Tensor, policy: Policy) -> Tensor:
+    """Slack of every gate but the last exit's, which has none, relative to its threshold: ``(K - 1, B)``."""
+    slacks = [policy.slack(logits_k, k) for k, logits_k in enumerate(logits[:-1])]
+    return torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1]))
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
@@ -43,8 +49,8 @@ def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
 
 
 def expected_cost(logits: Tensor, policy: Policy, shares: Tensor, temperature: float) -> Tensor:
-    """Expected ``shares`` ``(K,)`` of the exit taken, ``(B,)``, under soft gates; see ``exit_probabilities``."""
-    return (exit_probabilities(logits, policy, temperature) * shares[:, None]).sum(0)
+    """Expected ``shares`` ``(K,)`` of the exit taken, ``(B,)``, under soft gates."""
+    return (soft_exits(gate_slacks(logits, policy), temperature) * shares[:, None]).sum(0)
 
 
 def prediction_held(logits: Tensor, label: Tensor, policy: Policy, *, to_label: bool, temperature: float) -> Tensor:
@@ -54,7 +60,8 @@ def prediction_held(logits: Tensor, label: Tensor, policy: Policy, *, to_label: 
     moving the margin is this term's business, moving the gates the other's.
     """
     margins = Margin()(logits, label)
-    bounded = clipped(torch.tanh(-margins if to_label else margins), LIMIT)
-    expected = exit_probabilities(logits, policy, temperature).detach()
+    bounded = torch.tanh(-margins if to_label else margins)
+    bounded = torch.minimum(bounded, torch.full_like(bounded, LIMIT))
+    expected = soft_exits(gate_slacks(logits, policy), temperature).detach()
     taken = torch.zeros_like(expected).scatter_(0, policy(logits)[None], 1.0)
     return ((expected + taken) / 2 * bounded).sum(0)

@@ -41,6 +41,7 @@ class Result:
         spec: the resolved attack.
         seed: of its noise.
         correct: ``(n,)`` the deployed prediction is right on the attack's image.
+        any_exit_wrong: ``(n,)`` some exit is wrong there, taken or not, and the image lies in the ball.
         exits: ``(n,)`` 0-based exit taken there.
         exit_accuracy: ``(K,)`` accuracy of each exit there.
         within: ``(n,)`` its image lies in the threat model's ball; false for images that say nothing about it.
@@ -55,6 +56,7 @@ class Result:
     spec: Mapping[str, Any]
     seed: int
     correct: Bools
+    any_exit_wrong: Bools
     exits: npt.NDArray[np.int64]
     exit_accuracy: tuple[float, ...]
     within: Bools
@@ -94,6 +96,7 @@ class Evaluation:
         attacks: finished attacks, in order.
         unfinished: attacks without all their cells.
         survived_unfinished: ``(n,)`` false where a finished cell of an unfinished attack breaks the sample.
+        unfinished_any_exit_wrong: ``(n,)`` true where such a cell makes some exit wrong.
         probes: what the trust checks measured; empty where they have not been run.
         probe_error: why not, where they failed.
     """
@@ -103,6 +106,7 @@ class Evaluation:
     attacks: tuple[Result, ...]
     unfinished: tuple[Unfinished, ...]
     survived_unfinished: Bools
+    unfinished_any_exit_wrong: Bools
     probes: tuple[Mapping[str, Any], ...] = ()
     probe_error: str | None = None
 
@@ -143,6 +147,18 @@ class Evaluation:
         for attack in self.attacks:
             robust &= attack.survived
         return robust
+
+    @property
+    def any_exit_robust(self) -> Bools:
+        """``(n,)``: no stored image, the clean one included, makes any exit wrong, taken or not.
+
+        Never above ``worst``, and the lowest that ``worst`` could fall to with these images' exits: the head-room that
+        an attacker of the rule may still have.
+        """
+        wrong = self.unfinished_any_exit_wrong.copy()
+        for result in (self.clean, *self.attacks):
+            wrong |= result.any_exit_wrong
+        return ~wrong
 
     def strongest(self) -> Result | None:
         """The single attack of the threat model that leaves the fewest robust; the first of equals."""
@@ -200,6 +216,7 @@ def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluatio
     results: dict[str, Result] = {}
     unfinished: dict[str, Unfinished] = {}
     survived = np.ones(record["n"], dtype=np.bool_)
+    any_wrong = np.zeros(record["n"], dtype=np.bool_)
     for each in records:
         for attack in each["attacks"]:
             name = attack["name"]
@@ -212,12 +229,14 @@ def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluatio
                 continue
             unfinished[identity] = Unfinished(name, _reason(attack["keys"], store))
             for cell in cells:
-                survived[cell.indices] &= _result(attack, each, [cell], policy).survived
+                partial = _result(attack, each, [cell], policy)
+                survived[cell.indices] &= partial.survived
+                any_wrong[cell.indices] |= partial.any_exit_wrong
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
     probes, error = _probes(records, store)
-    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, probes, error)
+    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, probes, error)
 
 
 def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[Mapping[str, Any], ...], str | None]:
@@ -239,6 +258,7 @@ def _result(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Sequenc
     predicted, exits = deployed_logits(logits, policy)
     forwards, backwards = np.sum([cell.passes for cell in cells], axis=0) / len(labels)
     distances = np.concatenate([cell.distances for cell in cells])
+    within = np.concatenate([cell.within(record["norm"], record["eps"]) for cell in cells])
     provenance = [cell.header["provenance"] for cell in cells]
     implementations = {each["implementation"] for each in provenance if "implementation" in each}
     return Result(
@@ -246,9 +266,10 @@ def _result(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Sequenc
         spec=attack["spec"],
         seed=record["seed"],
         correct=(predicted.argmax(-1) == labels).numpy(),
+        any_exit_wrong=(logits.argmax(-1) != labels).any(0).numpy() & within,
         exits=exits.numpy(),
         exit_accuracy=tuple((logits.argmax(-1) == labels).double().mean(1).tolist()),
-        within=np.concatenate([cell.within(record["norm"], record["eps"]) for cell in cells]),
+        within=within,
         distance=float(distances.mean()),
         forwards=float(forwards),
         backwards=float(backwards),

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+FAR = 50.0
+"""Log slack of a gate that is open, or shut, whatever the logits."""
 
 
 class Policy(ABC):
@@ -20,6 +24,13 @@ class Policy(ABC):
     @abstractmethod
     def slack(self, logits_k: Tensor, k: int) -> Tensor:
         """How far gate ``k`` is open, ``(B,)``: positive where inputs leave, relative to the threshold, differentiable."""
+
+    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
+        """How far gate ``k`` is open in the unit of logits, ``(B,)``: the sign of ``slack``, up to rounding, for search.
+
+        Policies on softmax outputs give a logarithm, whose gradient does not vanish where softmax is saturated.
+        """
+        return self.slack(logits_k, k)
 
     @abstractmethod
     def check(self, n_exits: int) -> None:
@@ -45,6 +56,21 @@ def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the softmax over the last dimension, ``-sum p log(p + 1e-5)`` as in the released code."""
     p = torch.softmax(logits, dim=-1)
     return -(p * torch.log(p + 1e-5)).sum(-1)
+
+
+def log_entropy(logits: Tensor) -> Tensor:
+    """Logarithm of the softmax entropy in nats over the last dimension, at any confidence (to 0.1 in fp32); differentiable once.
+
+    Entropy itself rounds to zero, and its gradient with it, once one class has all the probability; its logarithm then
+    falls by about 1 per unit of logit. The gradient is the closed form ``share - p``, ``share`` being each class's part
+    of the entropy: that of the cross-entropy to the uniform distribution, with ``share`` in place of ``1 / classes``.
+    """
+    with torch.no_grad():
+        log_p = torch.log_softmax(logits, dim=-1)
+        log_parts = log_p + torch.log(-log_p)  # -infinity, no part, where a probability rounds to 1
+        value = torch.logsumexp(log_parts, dim=-1)
+        gradient = torch.exp(log_parts - value[..., None]) - log_p.exp()
+    return value + (gradient * (logits - logits.detach())).sum(-1)
 
 
 def confidence(logits: Tensor) -> Tensor:
@@ -87,6 +113,12 @@ class EntropyPolicy(_Thresholds):
             return torch.full_like(logits_k[:, 0], math.copysign(1, threshold))
         return (threshold - entropy(logits_k)) / max(abs(threshold), 1e-6)
 
+    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
+        threshold = self.thresholds[k]
+        if threshold <= 0 or math.isinf(threshold):
+            return torch.full_like(logits_k[:, 0], FAR if threshold > 0 else -FAR)
+        return math.log(threshold) - log_entropy(logits_k)
+
 
 @dataclass(frozen=True)
 class ConfidencePolicy(_Thresholds):
@@ -101,6 +133,14 @@ class ConfidencePolicy(_Thresholds):
             return torch.full_like(logits_k[:, 0], math.copysign(1, -threshold))
         return (confidence(logits_k) - threshold) / max(abs(1 - threshold), 1e-6)
 
+    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
+        threshold = self.thresholds[k]
+        if not 0 < threshold < 1:
+            return torch.full_like(logits_k[:, 0], FAR if threshold <= 0 else -FAR)
+        top = F.one_hot(logits_k.argmax(-1), logits_k.shape[-1]).bool()
+        rest = torch.logsumexp(logits_k.masked_fill(top, -torch.inf), -1) - torch.logsumexp(logits_k, -1)
+        return math.log(1 - threshold) - rest
+
 
 @dataclass(frozen=True)
 class FixedExit(Policy):
@@ -113,6 +153,9 @@ class FixedExit(Policy):
 
     def slack(self, logits_k: Tensor, k: int) -> Tensor:
         return torch.full_like(logits_k[:, 0], 1.0 if k == self.exit - 1 else -1.0)
+
+    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
+        return FAR * self.slack(logits_k, k)
 
     def check(self, n_exits: int) -> None:
         if not 1 <= self.exit <= n_exits:

@@ -57,6 +57,9 @@ def _number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 @click.option("--restarts", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--keep", type=click.Choice(["best", "last"]), default="best", show_default=True, help="last: as in the paper.")
 @click.option("--gamma", callback=_number, default="0.3", show_default=True, help="Price of distance, of WRM.")
+@click.option(
+    "--budget", type=click.IntRange(min=1), default=250, show_default=True, help="Of policy: gradients per image at most."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")

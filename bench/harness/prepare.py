@@ -10,6 +10,7 @@ import torch
 
 from attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
 from attacks.pgd import Keep
+from attacks.policy_attack import BUDGET
 from attacks.presets import Method, Settings
 from attacks.regions import Ball, Norm
 from bench.calibrate import calibrated_policy
@@ -48,6 +49,7 @@ class Request:
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.
         method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
+        budget: gradients per image that ``policy`` may spend at most.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
 
@@ -67,6 +69,7 @@ class Request:
     restarts: int = 1
     keep: Keep = "best"
     gamma: float = 0.3
+    budget: int = BUDGET
     device: str = "auto"
 
 
@@ -156,7 +159,10 @@ def _settings(request: Request, dataset: str) -> Settings:
     step_size = ball.eps * card.step_ratio if request.step_size is None else request.step_size
     if not (math.isfinite(step_size) and step_size >= 0):
         raise UserError(f"the step size must be a finite number >= 0, got {step_size}")
-    return Settings(ball, steps, step_size, request.method, LOSSES[request.loss], request.restarts, request.keep, request.gamma)
+    if request.budget < 1:
+        raise UserError(f"the budget must be at least 1 gradient per image, got {request.budget}")
+    loss = LOSSES[request.loss]
+    return Settings(ball, steps, step_size, request.method, loss, request.restarts, request.keep, request.gamma, request.budget)
 
 
 def _n(request: Request, split: Split, device: torch.device) -> int:

@@ -49,6 +49,7 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "verdict": verdict(evaluation),
         "sign": SIGNS[verdict(evaluation)],
         "flags": lines(evaluation),
+        "any_exit": accuracy(evaluation.any_exit_robust),
         "n_attacks": len(evaluation.attacks),
         "computed_with": evaluation.computed_with(),
         "strongest": strongest.name if strongest else None,

@@ -33,7 +33,7 @@ def _torchattack(spec: Spec) -> str:
 
 
 def _policy(spec: Spec) -> str:
-    return f"soft gates, then exit by exit; {spec['cycles']} cycles"
+    return f"soft gates, then exit by exit; at most {spec['budget']} gradients"
 
 
 def _slowdown(spec: Spec) -> str:

@@ -123,6 +123,11 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
     notes.append("grads, s: gradients and seconds per sample, means")
     if any(not attack.within.all() for attack in shown):
         notes.append("images outside the ball are told by their distance; they count for nothing in the worst case")
+    if evaluation.attacks:
+        share, _, _ = accuracy(evaluation.any_exit_robust)
+        notes.append(
+            f"{100 * share:.2f} % have no exit, taken or not, that a stored image makes wrong: the worst case's floor here"
+        )
     if evaluation.unfinished:
         notes.append("attacks are unfinished: the worst case can only fall when they are")
     notes.append(record["note"] or f"{record['dataset']}: {record['dataset_summary']}")

@@ -106,3 +106,17 @@ def test_an_unknown_name_brings_suggestions():
 def test_an_unknown_slowdown_mode_brings_suggestions():
     with pytest.raises(UnknownName, match="did you mean 'slowdown:free'"):
         names("slowdown:fre")
+
+
+def test_the_budget_reaches_the_policy_attack():
+    generous = Settings(SETTINGS.region, steps=4, step_size=0.025, budget=400)
+    attacks, _ = expand(["policy"], 3, generous, FixedExit(3))
+    assert attacks["policy"] == PolicyAttack(SETTINGS.region, FixedExit(3), 400)
+
+
+def test_the_command_line_has_the_attack_s_own_budget():
+    from bench.cli.run import command
+
+    assert {option.name: option.default for option in command.params}["budget"] == PolicyAttack(
+        SETTINGS.region, FixedExit(1)
+    ).budget

@@ -53,6 +53,15 @@ def test_the_csv_is_tidy_and_agrees_with_the_verdicts(store):
     assert (table["ci_low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["ci_high"]).all()
 
 
+def test_no_exit_broken_is_a_floor_of_the_worst_case(store):
+    evaluation = only_evaluation(store)
+    table = leaderboard([evaluation]).set_index("attack")
+    assert (evaluation.any_exit_robust <= evaluation.worst).all()
+    assert table.loc["worst", "accuracy_any_exit"] == evaluation.any_exit_robust.mean() < evaluation.worst.mean()
+    assert table["accuracy_any_exit"].drop("worst").isna().all()
+    assert "no stored image makes any exit wrong" in to_html(boards([evaluation]), dict.fromkeys(boards([evaluation]), b"png"))
+
+
 def test_a_name_cannot_become_a_formula():
     table = pd.DataFrame({"model": ["=1+1", "@x", "-2", "+a", "-", "fine"]})
     cells = [row["model"] for row in csv.DictReader(io.StringIO(to_csv(table)))]

@@ -1,0 +1,126 @@
+"""The state of a search for a failure of the deployed rule, and its one move: to ascend an objective from a start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from attacks.deployed_loss import NEVER, distance_to_failure
+from attacks.gradient import unit_mean
+from attacks.regions import Ball
+from models.multi_exit import MultiExitNet
+from models.policies import Policy, deployed_logits
+
+Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
+"""Logits ``(K', B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""
+
+
+class Search:
+    """Per sample: the iterates closest to failing so far, and whether one fails under the policy.
+
+    Every forward is tested on all exits and on the deployed rule; samples that fail leave the search at once. The
+    others have all spent the same, so that what a sample gets does not depend on the batch it is in.
+
+    Args:
+        budget: gradients that a sample may spend at most.
+
+    Attributes:
+        left: gradients that each survivor may still spend.
+        nearest: ``(B, C, H, W)`` the failing iterate, else the one closest to failing since the search last started over.
+        distances: ``(K, B)`` how far that is from failing at each exit.
+        logits: ``(K, B, C)`` of ``nearest``.
+        broken: ``(B,)``.
+        any_wrong: ``(B,)`` whether some iterate makes some exit wrong.
+        candidates: ``(B, C, H, W)`` what breaks each sample, else the closest of all iterates that make some exit wrong,
+            else the closest of all.
+    """
+
+    def __init__(self, model: MultiExitNet, region: Ball, policy: Policy, x: Tensor, y: Tensor, budget: int) -> None:
+        self.model, self.region, self.policy, self.x, self.y = model, region, policy, x, y
+        self.left = budget
+        self.nearest, self.candidates = x.clone(), x.clone()
+        self.distances = x.new_full((model.n_exits, len(x)), torch.inf)
+        self._rank = self.distances[0].clone()
+        self.broken, self.any_wrong = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
+        with torch.no_grad():
+            self.logits = model(x)
+        self._record(torch.arange(len(x), device=x.device), x, self.logits.clone())
+
+    def survivors(self) -> Tensor:
+        """Rows of the samples not yet broken."""
+        return (~self.broken).nonzero().flatten()
+
+    def forget(self) -> None:
+        """Start over: what the survivors came closest with no longer guides the search; ``candidates`` keep it."""
+        self.distances[:, ~self.broken] = torch.inf
+
+    def ascend(
+        self, objective: Ascended, start: Tensor, steps: int, *, exits: Tensor | None = None, first: float = 0.25, last: float
+    ) -> None:
+        """Ascend from ``start`` by signs of the momentum, for the samples not yet broken and no more than the budget allows.
+
+        Args:
+            objective: is given the logits of all exits, or up to the one in ``exits``.
+            start: ``(B, C, H, W)``.
+            steps: gradients to spend.
+            exits: ``(B,)`` the exit that each sample is to fail at: stages behind it are not back-propagated through.
+            first, last: step size in radii, falling as a cosine.
+        """
+        steps = min(steps, self.left)
+        self.left -= steps
+        survivors = self.survivors()
+        if exits is None:
+            self._ascend(survivors, self.model.n_exits - 1, objective, start, steps, first, last)
+            return
+        for k in range(self.model.n_exits):
+            self._ascend(survivors[exits[survivors] == k], k, objective, start, steps, first, last)
+
+    def _ascend(self, rows: Tensor, upto: int, objective: Ascended, start: Tensor, steps: int, first: float, last: float) -> None:
+        x_adv, velocity = start[rows].clone(), torch.zeros_like(start[rows])
+        for step in range(steps):
+            if not len(rows):
+                return
+            progress = step / steps
+            x_adv.requires_grad_()
+            logits, attached = self._forward(x_adv, upto)
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(objective(attached, self.y[rows], progress, rows).sum(), x_adv)
+            x_adv = x_adv.detach()
+            going = ~self._record(rows, x_adv, logits)
+            rows, x_adv, velocity, gradient = rows[going], x_adv[going], velocity[going], gradient[going]
+            velocity = 0.75 * velocity + unit_mean(gradient)
+            size = self.region.eps * (last + (first - last) * (1 + math.cos(math.pi * progress)) / 2)
+            x_adv = self.region.project(x_adv + size * self.region.steepest(velocity), self.x[rows])
+        if len(rows) and steps:
+            with torch.no_grad():
+                self._record(rows, x_adv, self.model(x_adv))
+
+    def _forward(self, x_adv: Tensor, upto: int) -> tuple[Tensor, Tensor]:
+        """Logits of all exits, and those up to ``upto`` with the graph behind them."""
+        exits = self.model.exits(x_adv)
+        with torch.enable_grad():
+            attached = torch.stack([next(exits) for _ in range(upto + 1)])
+        with torch.no_grad():
+            return torch.cat([attached.detach(), *(logits[None] for logits in exits)]), attached
+
+    def _record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
+        """Test iterates on every exit and under the policy, keep those that fail or are closest to it; which fail."""
+        y = self.y[rows]
+        broken = deployed_logits(logits, self.policy)[0].argmax(-1) != y
+        wrong = (logits.argmax(-1) != y).any(0)
+        distances = distance_to_failure(logits, y, self.policy)
+        nearest = distances.amin(0)
+        closer = broken | (nearest < self.distances[:, rows].amin(0))
+        self.nearest[rows[closer]] = x_adv[closer]
+        self.distances[:, rows[closer]] = distances[:, closer]
+        self.logits[:, rows[closer]] = logits[:, closer]
+        rank = torch.where(wrong, nearest, nearest + 2 * NEVER)
+        better = broken | (rank < self._rank[rows])
+        self.candidates[rows[better]] = x_adv[better]
+        self._rank[rows[better]] = rank[better]
+        self.any_wrong[rows[wrong]] = True
+        self.broken[rows[broken]] = True
+        return broken
