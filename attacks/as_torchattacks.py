@@ -132,27 +132,28 @@ class _Form(MultiExitAttack):
         model, policy, seed: see ``MultiExitAttack``.
         eps: radius, for pixels in [0, 1].
         alpha: length of a step; a quarter of ``eps`` where left out.
-        steps: gradient steps.
+        steps: gradient steps; 20 where left out, 100 for ``apgd``. Of ``PolicyAttack``: gradients per image at most.
         k: exit, from 1, of the forms that have one.
         norm: ``Linf`` or ``L2``.
         method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, bound
             to no ball.
         loss, restarts, keep, gamma: see ``attacks.presets.Settings``.
-        budget: gradients per image that ``PolicyAttack`` may spend at most.
         costs: of each exit, for the forms that need them (``models.cost.measure_costs``).
 
     Raises:
-        ValueError: an exit that the network has not, or a value out of range.
+        ValueError: an exit that the network has not, a value out of range, or one that the form has no use for.
     """
 
     form: ClassVar[str]
+    ignored: ClassVar[tuple[str, ...]] = ()
+    """Arguments that the form has no use for: giving one is an error."""
 
     def __init__(
         self,
         model: MultiExitNet | DeployedView,
         eps: float = 8 / 255,
         alpha: float | None = None,
-        steps: int = 20,
+        steps: int | None = None,
         *,
         policy: Policy | None = None,
         k: int | None = None,
@@ -162,13 +163,25 @@ class _Form(MultiExitAttack):
         restarts: int = 1,
         keep: Keep = "best",
         gamma: float = 0.3,
-        budget: int = BUDGET,
         costs: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
         view = deployed_view(model, policy)
-        step_size = eps / 4 if alpha is None else alpha
-        settings = Settings(Ball(norm, eps), steps, step_size, method, loss, restarts, keep, gamma, budget)
+        given = {"alpha": alpha is not None, "steps": steps is not None, "method": method != "pgd", "restarts": restarts != 1}
+        given |= {"loss": loss != CROSS_ENTROPY, "keep": keep != "best"}
+        if useless := [name for name in self.ignored if given[name]]:
+            raise ValueError(f"{type(self).__name__} sets its own {' and '.join(useless)}")
+        settings = Settings(
+            Ball(norm, eps),
+            steps or (100 if method == "apgd" else 20),
+            eps / 4 if alpha is None else alpha,
+            method,
+            loss,
+            restarts,
+            keep,
+            gamma,
+            budget=steps or BUDGET,
+        )
         name = self.form if k is None else f"{self.form}:{k}"
         attacks, _ = expand([name], view.model.n_exits, settings, view.policy, costs)
         if not attacks:
@@ -212,9 +225,10 @@ class AverageMax(_Form):
 
 
 class PolicyAttack(_Form):
-    """The adaptive attack on the deployed rule; it sets its own steps."""
+    """The adaptive attack on the deployed rule; ``steps`` bounds the gradients that an image may cost."""
 
     form = "policy"
+    ignored = ("alpha", "method", "restarts", "loss", "keep")
 
 
 class AutoAttack(_Form):
@@ -224,12 +238,14 @@ class AutoAttack(_Form):
     """
 
     form = "autoattack"
+    ignored = ("alpha", "steps", "method", "restarts", "loss", "keep")
 
 
 class SlowdownFree(_Form):
     """Raises the cost of the exit taken; the prediction may become anything. Needs ``costs``, and more than one exit."""
 
     form = "slowdown:free"
+    ignored = ("alpha", "steps", "method", "restarts", "loss", "keep")
 
 
 class SlowdownKeepLabel(SlowdownFree):
@@ -245,6 +261,9 @@ class SlowdownDoubleKill(SlowdownFree):
 
 
 class Cascade(_Form):
-    """The worst case: every attack in turn on the survivors of those before, AutoAttack last."""
+    """The worst case: every attack on the error in turn on the survivors of those before, AutoAttack last.
+
+    AutoAttack's random numbers are one stream for the whole batch: here the batch matters.
+    """
 
     form = "cascade"

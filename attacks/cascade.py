@@ -18,8 +18,8 @@ from models.policies import Policy, deployed_logits
 class Cascade(Attack):
     """Runs ``attacks`` one after another on the samples that the deployed rule still gets right.
 
-    Proposes the first image that makes the deployed rule fail; the clean image where none does. Put the cheap ones first:
-    what AutoAttack costs, it then costs for survivors alone.
+    Proposes the first image that makes the deployed rule fail; where none does, the first that makes some exit wrong, else
+    the clean image. Put the cheap ones first: what AutoAttack costs, it then costs for survivors alone.
 
     Attributes:
         attacks: in order.
@@ -48,16 +48,33 @@ class Cascade(Attack):
 
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         found = x.clone()
-        rows = self._right(model, x, y).nonzero().flatten()
+        right, near = self._judge(model, x, y)
+        rows = right.nonzero().flatten()
+        done: dict[Attack, Tensor] = {}
         for attack in self.attacks:
             if not len(rows):
                 break
-            x_adv = attack(model, x[rows], y[rows], noise=noise.of(rows))
-            right = self._right(model, x_adv, y[rows])
-            found[rows[~right]] = x_adv[~right]
+            x_adv = _once(attack, model, x, y, noise, rows, done)
+            right, some_wrong = self._judge(model, x_adv, y[rows])
+            taken = ~right | (some_wrong & ~near[rows])
+            found[rows[taken]] = x_adv[taken]
+            near[rows[some_wrong]] = True
             rows = rows[right]
         return found
 
     @torch.no_grad()
-    def _right(self, model: MultiExitNet, x: Tensor, y: Tensor) -> Tensor:
-        return deployed_logits(model(x), self.policy)[0].argmax(-1) == y
+    def _judge(self, model: MultiExitNet, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether the deployed rule is right, and whether some exit is wrong, ``(B,)`` each."""
+        logits = model(x)
+        return deployed_logits(logits, self.policy)[0].argmax(-1) == y, (logits.argmax(-1) != y).any(0)
+
+
+def _once(
+    attack: Attack, model: MultiExitNet, x: Tensor, y: Tensor, noise: Noise, rows: Tensor, done: dict[Attack, Tensor]
+) -> Tensor:
+    """The attack's candidates for ``rows``; what it builds on is not run again where it has been, on these rows and more."""
+    if attack not in done:
+        children = [_once(child, model, x, y, noise, rows, done) for child in attack.children]
+        done[attack] = x.clone()
+        done[attack][rows] = attack.propose(model, x[rows], y[rows], noise=noise.of(rows), candidates=children)
+    return done[attack][rows]

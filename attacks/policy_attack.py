@@ -45,7 +45,7 @@ class PolicyAttack(Attack):
         ValueError: for a budget below 1.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     region: Ball
     policy: Policy

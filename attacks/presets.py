@@ -70,7 +70,7 @@ class Settings:
         budget: gradients per image that ``policy`` may spend at most.
 
     Raises:
-        ValueError: a targeted loss with another method than APGD.
+        ValueError: a targeted loss with another method than APGD, or restarts of a method that has none.
     """
 
     region: Ball
@@ -86,6 +86,8 @@ class Settings:
     def __post_init__(self) -> None:
         if isinstance(self.loss, TargetedDLR) and self.method != "apgd":
             raise ValueError(f"the targeted DLR loss is for the method apgd, not {self.method}")
+        if self.restarts > 1 and (self.method in ("fgsm", "wrm") or isinstance(self.loss, TargetedDLR)):
+            raise ValueError(f"restarts are for pgd and untargeted apgd, not {self.method} with {type(self.loss).__name__}")
 
     def ascend(self, over: Reduction, start: Start | Attack = "random") -> Attack:
         """The method on the objective ``loss`` reduced by ``over``."""

@@ -16,7 +16,7 @@ from attacks.noise import Noise
 from attacks.regions import Ball
 from attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from models.multi_exit import MultiExitNet
-from models.policies import Policy, deployed_logits
+from models.policies import Policy, deployed_logits, exits_within_reach
 
 Mode = Literal["free", "keep_label", "double_kill"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -78,20 +78,6 @@ class Slowdown(Attack):
             search.ascend(self.region.start(x, noise, cycle), soft=False)
             search.ascend(search.best, soft=True)
         return torch.where(search.feasible.view(-1, *[1] * (x.ndim - 1)), search.best, x)
-
-
-def exits_within_reach(policy: Policy, n_exits: int) -> list[int]:
-    """The exits (0-based) that some input may take: none behind a gate that never shuts, none whose gate never opens."""
-    logits = torch.zeros(1, 2, requires_grad=True)
-    found = []
-    for k in range(n_exits - 1):
-        with torch.enable_grad():
-            slack = policy.slack(logits, k)
-        if slack.requires_grad or slack > 0:
-            found.append(k)
-        if not slack.requires_grad and slack > 0:
-            return found
-    return [*found, n_exits - 1]
 
 
 class _Search:

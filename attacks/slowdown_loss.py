@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attacks.deployed_loss import soft_exits
 from attacks.objectives import Margin
-from models.policies import Policy
+from models.policies import Policy, exits_within_reach
 
 SATURATED = 0.8
 """Slack above which a gate's own gradient is taken to have vanished."""
@@ -33,7 +33,8 @@ def uniform_cross_entropy(logits: Tensor) -> Tensor:
 def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
     """How far the gates are from shut, negated ``(B,)``.
 
-    A gate counts by the cost that leaving there saves. A saturated gate pulls by the cross-entropy to the uniform
+    A gate counts by the cost that leaving there saves over the dearest exit within reach.
+    A saturated gate pulls by the cross-entropy to the uniform
     distribution, another by its slack; one that is shut does not pull at all, as a threshold near the largest possible
     entropy leaves no room to shut it any further, and its pull would hold the others open.
 
@@ -44,8 +45,11 @@ def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
     """
     slacks = gate_slacks(logits, policy)
     open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(logits[:-1]), slacks.relu())
-    saved = (shares[-1] - shares[:-1])[:, None]
-    return -(saved * open_by).sum(0)
+    within_reach = exits_within_reach(policy, len(logits))
+    saved = torch.zeros_like(shares[:-1])
+    for k in within_reach[:-1]:
+        saved[k] = shares[within_reach[-1]] - shares[k]
+    return -(saved[:, None] * open_by).sum(0)
 
 
 def expected_cost(logits: Tensor, policy: Policy, shares: Tensor, temperature: float) -> Tensor:

@@ -99,6 +99,7 @@ class Evaluation:
         unfinished_any_exit_wrong: ``(n,)`` true where such a cell makes some exit wrong.
         probes: what the trust checks measured; empty where they have not been run.
         probe_error: why not, where they failed.
+        attacked_settings: settings of probes, as JSON, whose gradient attacks on every exit are finished.
     """
 
     record: Mapping[str, Any]
@@ -109,11 +110,12 @@ class Evaluation:
     unfinished_any_exit_wrong: Bools
     probes: tuple[Mapping[str, Any], ...] = ()
     probe_error: str | None = None
+    attacked_settings: frozenset[str] = frozenset()
 
     @property
     def checked(self) -> bool:
-        """Whether the trust checks have been run."""
-        return bool(self.probes)
+        """Whether the trust checks have been run, under every setting."""
+        return bool(self.probes) and self.probe_error is None
 
     @cached_property
     def flags(self) -> tuple[Flag, ...]:
@@ -235,8 +237,8 @@ def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluatio
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
-    probes, error = _probes(records, store)
-    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, probes, error)
+    checks = (*_probes(records, store), _attacked_settings(records, results, store))
+    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
 
 
 def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[Mapping[str, Any], ...], str | None]:
@@ -245,6 +247,19 @@ def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[M
     found = [probe for key in keys if (probe := store.read_probe(key)) and probe["version"] == VERSION]
     errors = [error["error"] for key in keys if (error := store.read_error(key))]
     return tuple(found), errors[0] if errors else None
+
+
+def _attacked_settings(records: Sequence[Mapping[str, Any]], results: Mapping[str, Result], store: Store) -> frozenset[str]:
+    found = set()
+    for record in records:
+        probe = store.read_probe(record["trust"]) if "trust" in record else None
+        named = {attack["name"]: canonical_json([attack["name"], attack["spec"], record["seed"]]) for attack in record["attacks"]}
+        n_exits = len(record["mmacs"])
+        wanted = [f"single:{k}" for k in range(1, n_exits + 1)]
+        done = [results[named[name]] for name in wanted if named.get(name) in results]
+        if probe and len(done) == len(wanted) and all(result.within.all() for result in done):
+            found.add(canonical_json(probe["settings"]))
+    return frozenset(found)
 
 
 def _reason(keys: Iterable[str], store: Store) -> str:

@@ -52,6 +52,23 @@ def deployed_logits(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
     return logits[taken, torch.arange(logits.shape[1], device=logits.device)], taken
 
 
+def exits_within_reach(policy: Policy, n_exits: int) -> list[int]:
+    """The exits (0-based) that some input may take: none behind a gate that never shuts, none whose gate never opens.
+
+    Infinite thresholds are what is seen; a finite one out of every logits' reach is not.
+    """
+    logits = torch.zeros(1, 2, requires_grad=True)
+    found = []
+    for k in range(n_exits - 1):
+        with torch.enable_grad():
+            slack = policy.slack(logits, k)
+        if slack.requires_grad or slack > 0:
+            found.append(k)
+        if not slack.requires_grad and slack > 0:
+            return found
+    return [*found, n_exits - 1]
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the softmax over the last dimension, ``-sum p log(p + 1e-5)`` as in the released code."""
     p = torch.softmax(logits, dim=-1)
@@ -115,9 +132,13 @@ class EntropyPolicy(_Thresholds):
 
     def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
         threshold = self.thresholds[k]
-        if threshold <= 0 or math.isinf(threshold):
-            return torch.full_like(logits_k[:, 0], FAR if threshold > 0 else -FAR)
-        return math.log(threshold) - log_entropy(logits_k)
+        if math.isinf(threshold):
+            return torch.full_like(logits_k[:, 0], math.copysign(FAR, threshold))
+        # What the deployed entropy leaves out by its 1e-5 counts for the threshold: gates of very low ones feel it.
+        with torch.no_grad():
+            p = torch.softmax(logits_k, dim=-1).clamp_min(1e-30)
+            reduced = threshold + (p * torch.log1p(1e-5 / p)).sum(-1)
+        return torch.where(reduced > 0, torch.log(reduced.clamp_min(1e-30)) - log_entropy(logits_k), -FAR)
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def _work(console: Console, plan: Plan, runner: Runner) -> int:
             console.print(
                 f"interrupted: {finished} of {len(plan.missing)} cells finished and kept; the same command goes on from there"
             )
-            raise SystemExit(INTERRUPTED) from None
+            return INTERRUPTED
     return SOME_FAILED if failed else FINISHED
 
 

@@ -182,11 +182,14 @@ def _worst_mismatches(claims: Claims, claimed: Bools, robust: Bools, uncertain: 
 
 def _reported_mismatches(claims: Claims, counts: dict[str, int]) -> list[Mismatch]:
     n = len(claims.indices)
-    return [
-        Mismatch(f"reported {name}", f"reported {claims.reported[name]} of {n} right, the claims on file make it {count}")
-        for name, count in counts.items()
-        if name in claims.reported and claims.reported[name] != count
-    ]
+    found = []
+    for name, count in counts.items():
+        reported = claims.reported.get(name, count)
+        if reported != count:
+            older = "; is the leaderboard older than the store? `bench report` writes it again" if reported > count else ""
+            what = f"reported {reported} of {n} right, the claims on file make it {count}{older}"
+            found.append(Mismatch(f"reported {name}", what))
+    return found
 
 
 def _any_by_row(flags: Bools, row: Ints, n: int) -> Bools:

@@ -12,6 +12,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.harness.cell import BadCell, Cell
 from bench.harness.store import cell_path
+from bench.proof.claims import SUBJECT
 from bench.record import RECORD_SCHEMA, eps_text
 
 AGAIN = "run the evaluation again to mend it"
@@ -106,6 +107,11 @@ def _read_record(path: Path) -> Mapping[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or "attacks" not in record:
             raise ValueError("it is no run record")
+        if record.get("schema") == RECORD_SCHEMA:
+            missing = [name for name in (*SUBJECT, "seed", "mmacs") if name not in record]
+            missing += [name for attack in record["attacks"] for name in ("name", "spec", "keys") if name not in attack]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(dict.fromkeys(missing))}")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); {AGAIN}") from error
     if record.get("schema") != RECORD_SCHEMA:

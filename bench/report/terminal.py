@@ -126,7 +126,7 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
     if evaluation.attacks:
         share, _, _ = accuracy(evaluation.any_exit_robust)
         notes.append(
-            f"{100 * share:.2f} % have no exit, taken or not, that a stored image makes wrong: the worst case's floor here"
+            f"{100 * share:.2f} % have no exit, taken or not, that a stored image makes wrong; other images may lower this, too"
         )
     if evaluation.unfinished:
         notes.append("attacks are unfinished: the worst case can only fall when they are")

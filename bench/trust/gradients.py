@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.objectives import Loss, Margin
 from bench.trust.flag import Flag, exits_text
 from bench.trust.subject import Subject
-from models.policies import FixedExit, Policy
+from models.policies import Policy, exits_within_reach
 
 ZERO_SHARE = 0.05
 """Largest share of samples without a gradient that is left to chance (one of 32); none is what healthy models show."""
@@ -43,7 +43,8 @@ def measure(subject: Subject) -> dict[str, Any]:
         "zero": _zero_shares(logits, subject.y, subject.settings.untargeted_loss, x),
         "zero_margin": _zero_shares(logits, subject.y, Margin(), x),
         "saturated": [_saturated_share(logits_k.detach(), subject.policy, k) for k, logits_k in enumerate(logits[:-1])],
-        "reachable": reachable(subject.policy, len(logits)),
+        # Zero gradients at an exit that nobody can take are nobody's loss.
+        "reachable": exits_within_reach(subject.policy, len(logits)),
     }
 
 
@@ -71,15 +72,6 @@ def _saturated_share(logits_k: Tensor, policy: Policy, k: int) -> float | None:
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(policy.slack(logits_k, k).sum(), logits_k)
     return float((gradient.abs().amax(-1) < SATURATED).double().mean())
-
-
-def reachable(policy: Policy, n_exits: int) -> list[int]:
-    """The 0-based exits that some input can take: zero gradients at another one are nobody's loss."""
-    if isinstance(policy, FixedExit):
-        return [policy.exit - 1]
-    thresholds = getattr(policy, "thresholds", (0.0,) * (n_exits - 1))
-    never = {k for k, t in enumerate(thresholds) if math.isinf(t) and policy.slack(torch.zeros(1, 2), k).item() < 0}
-    return [k for k in range(n_exits) if k not in never]
 
 
 def flags(numbers: Mapping[str, Any]) -> list[Flag]:

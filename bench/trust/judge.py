@@ -15,20 +15,47 @@ from models.spec import canonical_json
 if TYPE_CHECKING:
     from bench.verdicts import Evaluation
 
+OF_THE_ATTACK = frozenset(
+    {
+        "accuracy by radius",
+        "accuracy does not fall with eps",
+        "accuracy rises with eps",
+        "black-box beats white-box",
+        "black-box controls",
+        "exit switches",
+        "missed by attacks",
+        "noise as good as gradients",
+        "silent success",
+        "unbounded attack fails",
+        "unfinished optimisation",
+        "zero gradients",
+    }
+)
+"""Names of the findings that another loss, or more steps, may put right."""
+
 
 def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
     """Every flag that stands, failures first.
 
-    Where runs under several settings or seeds were merged, a flag raised under one setting alone does not stand: the worst
-    case is over the attacks of all of them. Seeds of the same setting do not clear each other.
+    Where runs under several settings were merged, a flag on how they attack (``OF_THE_ATTACK``) is cleared by a setting
+    that does not raise it, if its gradient attacks on every exit are finished: the worst case is over these, too.
+    What is wrong with the model itself is never cleared, nor do seeds of the same setting clear each other.
     """
     by_setting: dict[str, list[Mapping[str, Any]]] = {}
     for probe in evaluation.probes:
         by_setting.setdefault(canonical_json(probe["settings"]), []).append(probe)
-    rounds = [_of_probes(probes, evaluation) for probes in by_setting.values()]
-    standing = [flag for name, flag in rounds[0].items() if all(name in each for each in rounds)] if rounds else []
+    rounds = {setting: _of_probes(probes, evaluation) for setting, probes in by_setting.items()}
+    backed = [found for setting, found in rounds.items() if setting in evaluation.attacked_settings]
+    standing = [
+        flag
+        for found in rounds.values()
+        for name, flag in found.items()
+        if name not in OF_THE_ATTACK or all(name in other for other in backed)
+    ]
     found = [*standing, *stored.flags(evaluation)]
-    unique = {flag.name: flag for flag in sorted(found, key=lambda flag: -LEVELS.index(flag.level))}
+    unique: dict[str, Flag] = {}
+    for flag in sorted(found, key=lambda flag: -LEVELS.index(flag.level)):
+        unique.setdefault(flag.name, flag)
     return tuple(unique.values())
 
 

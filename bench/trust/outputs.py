@@ -47,7 +47,7 @@ def relative_difference(logits: Tensor, reference: Tensor) -> float:
     """Largest difference over exits, samples and classes of ``(K, B, C)``, relative to each exit's spread in ``reference``."""
     spread = reference.flatten(1).amax(1) - reference.flatten(1).amin(1)
     difference = (logits - reference).flatten(1).abs().amax(1)
-    return float((difference / spread.clamp_min(torch.finfo(spread.dtype).tiny)).nan_to_num(posinf=1e9).max())
+    return float((difference / spread.clamp_min(torch.finfo(spread.dtype).tiny)).nan_to_num(nan=1e9, posinf=1e9).max())
 
 
 def _is_distribution(logits: Tensor) -> bool:

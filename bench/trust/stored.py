@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 
 def flags(evaluation: Evaluation) -> list[Flag]:
-    """``black-box beats white-box``, a failure, from the cells of all attacks.
+    """``black-box beats white-box`` from the cells of all attacks on the error: a failure, or a warning where the gradient
+    attacks run are no more than a part of the matrix and without the one on the deployed rule.
 
     An attack is a black-box one if it took forward passes through the model and no backward pass, whatever its name.
     """
     left = {attack.name: int((evaluation.clean.correct & attack.survived).sum()) for attack in evaluation.attacks}
     black = [attack.name for attack in evaluation.attacks if attack.backwards == 0 and attack.forwards > 0]
-    white = [attack.name for attack in evaluation.attacks if attack.backwards > 0]
+    white = [attack.name for attack in evaluation.attacks if attack.backwards > 0 and not attack.is_slowdown]
     if not black or not white:
         return []
     best_black, best_white = min(black, key=left.__getitem__), min(white, key=left.__getitem__)
@@ -29,4 +30,5 @@ def flags(evaluation: Evaluation) -> list[Flag]:
         f"{best_black} takes no gradient and leaves {100 * left[best_black] / evaluation.n:.1f} %, {best_white}, the strongest "
         f"with gradients, {100 * left[best_white] / evaluation.n:.1f} %: gradients are masked, or the attack too short"
     )
-    return [Flag("black-box beats white-box", "failure", {"points": lead}, message)]
+    strong = evaluation.complete or "policy" in white
+    return [Flag("black-box beats white-box", "failure" if strong else "warning", {"points": lead}, message)]

@@ -19,6 +19,7 @@ from attacks.objectives import CE, Mean, Objective, TargetedDLR
 from attacks.pgd import PGD
 from attacks.presets import FORMS, Settings, expand
 from attacks.regions import Ball
+from bench.harness.passes import counted
 from models.calibration import equal_share
 from models.multi_exit import MultiExitNet
 from models.policies import EntropyPolicy, FixedExit
@@ -51,14 +52,19 @@ def forms():
 
 
 def make(cls, model=NET, **more):
-    given = {"policy": POLICY, "steps": 3, "alpha": 0.04, "seed": 5, **more}
+    own = {"policy": POLICY, "seed": 5}
+    if not cls.ignored:
+        own |= {"steps": 3, "alpha": 0.04}
+    elif cls is PolicyAttack:
+        own |= {"steps": 60}
+    given = {**own, **more}
     if cls.form.startswith("slowdown"):
         given["costs"] = COSTS
     return cls(model, 2, EPS, **given) if cls is SingleExit else cls(model, EPS, **given)
 
 
 def native(name, **more):
-    settings = Settings(Ball("Linf", EPS), steps=3, step_size=0.04, **more)
+    settings = Settings(Ball("Linf", EPS), steps=3, step_size=0.04, budget=60, **more)
     (attack,) = expand([name], 3, settings, POLICY, COSTS)[0].values()
     return attack
 
@@ -275,3 +281,22 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"exits are 1\.\.3"):
         SingleExit(NET, 4, policy=POLICY)
     assert deployed_view(DeployedView(NET, POLICY), POLICY).policy == POLICY
+
+
+@pytest.mark.parametrize("form", ["policy", "autoattack", "cascade", "slowdown:free"])
+def test_what_a_form_has_no_use_for_is_refused_not_ignored(form):
+    cls = forms()[form]
+    if "alpha" in cls.ignored:
+        with pytest.raises(ValueError, match="sets its own alpha"):
+            make(cls, alpha=0.01)
+    else:
+        make(cls, alpha=0.01)
+
+
+def test_steps_bound_the_policy_attacks_gradients():
+    x, y = images()
+    one = PolicyAttack(NET, EPS, steps=1, policy=POLICY)
+    assert one.native.budget == 1
+    with counted(NET) as passes:
+        one(x, y)
+    assert passes.backwards <= len(x)

@@ -47,6 +47,27 @@ def test_survivors_keep_their_clean_image_and_the_wrong_ones_cost_nothing():
     assert passes.backwards == 0
 
 
+def test_survivors_bring_an_image_that_some_exit_gets_wrong():
+    x, y, noise = sample(POLICY)
+    found = Cascade(STEPS, POLICY)(NET, x, y, noise=noise)
+    kept = right(NET, found, y, POLICY)
+    seen = torch.stack([(NET(attack(NET, x, y, noise=noise)).argmax(-1) != y).any(0) for attack in STEPS]).any(0)
+    assert (kept & seen).any(), "the toy must have such survivors"
+    assert torch.equal((NET(found).argmax(-1) != y).any(0)[kept], (seen | (NET(x).argmax(-1) != y).any(0))[kept])
+
+
+def test_what_an_attack_starts_from_is_not_run_again():
+    x, y, noise = sample(POLICY)
+    first = STEPS[0]
+    second = PGD(Objective(CE(), Mean()), BALL, 5, 0.02, start=first)
+    with counted(NET) as together:
+        Cascade((first, second), POLICY)(NET, x, y, noise=noise)
+    left = int(right(NET, first(NET, x, y, noise=noise), y, POLICY).sum())
+    assert together.backwards == 5 * len(y) + 5 * left
+    expected = torch.stack([right(NET, attack(NET, x, y, noise=noise), y, POLICY) for attack in (first, second)]).all(0)
+    assert torch.equal(right(NET, Cascade((first, second), POLICY)(NET, x, y, noise=noise), y, POLICY), expected)
+
+
 def test_it_depends_neither_on_split_nor_on_order():
     net = small_convolutional(3).double()
     x, y, noise = sample(POLICY, 12)

@@ -10,12 +10,12 @@ from torch import nn
 
 from attacks.noise import Noise
 from attacks.regions import NORMS, Ball
-from attacks.slowdown import MODES, Slowdown, exits_within_reach
+from attacks.slowdown import MODES, Slowdown
 from attacks.slowdown_loss import expected_cost, prediction_held, shut_gates, uniform_cross_entropy
 from bench.harness.passes import counted
 from models.calibration import equal_share
 from models.multi_exit import MultiExitNet
-from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits
+from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits, exits_within_reach
 from tests.toys import Passed, batch, small_convolutional
 
 SHAPE = (1, 4, 4)

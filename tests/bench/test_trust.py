@@ -10,11 +10,12 @@ from torch import nn
 from bench.errors import UserError
 from bench.harness.store import Store
 from bench.harness.victim import check_model
+from bench.record import write_record
 from bench.report.table import flags_text, leaderboard, worst_status
 from bench.trust.key import probe_key, probed_batch
 from bench.trust.probe import ensure_probe
 from tests.bench import trained as toys
-from tests.bench.evaluated import evaluate, only_evaluation
+from tests.bench.evaluated import evaluate, only_evaluation, plan_of
 from tests.bench.trained import planted, ready
 
 
@@ -122,6 +123,34 @@ def test_the_cure_that_a_flag_names_lifts_it(tmp_path):
     evaluation = checked(tmp_path, ready(net, replace(toys.SETTINGS, loss=Margin())), ["single"])
     assert len(evaluation.probes) == 2
     assert "zero gradients" not in names(evaluation, "failure")
+
+
+def test_a_cure_that_has_not_attacked_every_exit_lifts_nothing(tmp_path):
+    """A probe under other settings is no attack: nor is one on another exit."""
+    from attacks.objectives import Margin
+
+    net = planted(head=toys.Scaled(1000))
+    before = names(checked(tmp_path, ready(net), ["single", "average"]), "failure")
+    assert "zero gradients" in before
+    cure = ready(net, replace(toys.SETTINGS, loss=Margin()))
+    for attacks in (["autoattack:1"], ["single:1"]):
+        store = Store(tmp_path)
+        write_record(cure, plan_of(cure, store, attacks), 0, store)
+        assert ensure_probe(cure, 0, store) is None
+        assert before <= names(only_evaluation(store), "failure")
+
+
+def test_what_is_wrong_with_the_model_no_setting_lifts(tmp_path):
+    net = planted(stage=toys.Noisy())
+    assert "randomised outputs" in names(checked(tmp_path, ready(net), ["single"]), "failure")
+    found = only_evaluation(Store(tmp_path))
+    clean = {
+        **found.probes[0],
+        "settings": {"another": 1},
+        "outputs": {**found.probes[0]["outputs"], "repeated": 0.0, "batched": 0.0},
+    }
+    merged = replace(found, probes=(*found.probes, clean), attacked_settings=frozenset(['{"another":1}']))
+    assert "randomised outputs" in names(merged, "failure")
 
 
 def test_l2_is_checked_too(tmp_path):

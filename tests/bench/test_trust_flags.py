@@ -13,11 +13,11 @@ from attacks.noise import Noise
 from attacks.regions import Ball
 from bench.intervals import sign_test
 from bench.trust import controls, path, radii, stored
-from bench.trust.gradients import reachable
 from bench.trust.outputs import relative_difference
 from bench.trust.subject import Subject
 from bench.trust.trace import Trace, ascend
 from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
+from models.policies import exits_within_reach as reachable
 from tests.bench import trained as toys
 from tests.bench.trained import ready
 
@@ -158,7 +158,9 @@ class TestControls:
 
 
 def attack(name, left, forwards, backwards):
-    return SimpleNamespace(name=name, survived=torch.arange(100) < left, forwards=forwards, backwards=backwards)
+    survived = torch.arange(100) < left
+    slow = name.startswith("slowdown")
+    return SimpleNamespace(name=name, survived=survived, forwards=forwards, backwards=backwards, is_slowdown=slow)
 
 
 @pytest.mark.parametrize(
@@ -167,13 +169,16 @@ def attack(name, left, forwards, backwards):
         ([attack("square", 20, 100.0, 0.0), attack("average", 40, 20.0, 20.0)], True),
         ([attack("square", 40, 100.0, 0.0), attack("average", 40, 20.0, 20.0)], False),
         ([attack("square", 20, 100.0, 0.0)], False),
+        ([attack("square", 20, 100.0, 0.0), attack("slowdown:free", 90, 20.0, 20.0)], False),
         ([attack("square", 20, 100.0, 0.0), attack("a", 40, 20.0, 20.0), attack("b", 20, 20.0, 20.0)], False),
     ],
 )
 def test_a_stored_attack_without_gradients_must_not_beat_all_that_take_them(attacks, flagged):
     clean = SimpleNamespace(correct=torch.ones(100, dtype=torch.bool))
-    evaluation = SimpleNamespace(attacks=attacks, n=100, clean=clean)
-    assert bool(stored.flags(evaluation)) is flagged
+    evaluation = SimpleNamespace(attacks=attacks, n=100, clean=clean, complete=True)
+    assert [flag.level for flag in stored.flags(evaluation)] == ["failure"] * flagged
+    evaluation.complete = False
+    assert [flag.level for flag in stored.flags(evaluation)] == ["warning"] * flagged
 
 
 def test_the_trace_takes_the_steps_of_pgd():
@@ -191,7 +196,7 @@ def test_reachable_exits_are_those_that_some_input_can_take():
     infinity = float("inf")
     assert reachable(FixedExit(2), 3) == [1]
     assert reachable(EntropyPolicy((-infinity, 0.5)), 3) == [1, 2]
-    assert reachable(EntropyPolicy((infinity, 0.5)), 3) == [0, 1, 2]
+    assert reachable(EntropyPolicy((infinity, 0.5)), 3) == [0]
     assert reachable(ConfidencePolicy((infinity, 0.5)), 3) == [1, 2]
 
 

@@ -91,3 +91,17 @@ def test_gradients_of_the_deployed_view_come_from_the_exit_taken():
 def test_an_exit_view_of_no_exit_is_refused():
     with pytest.raises(ValueError, match=r"1\.\.3"):
         ExitView(linear_exits(3), 4)
+
+
+@given(st.integers(0, 1000), st.floats(1e-6, 2.2), st.floats(0.1, 60))
+def test_log_slack_opens_where_the_gate_opens(seed, threshold, scale):
+    """Also at thresholds near the 1e-5 that the deployed entropy carries, and on logits that saturate softmax."""
+    logits = scale * torch.randn(30, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for value in (threshold, threshold * 1e-3, 0.0):
+        policy = EntropyPolicy((value,))
+        slack, found = policy.slack(logits, 0), policy.log_slack(logits, 0)
+        clear = (slack * max(value, 1e-6)).abs() > 1e-12
+        assert ((found > 0) == policy.leaves(logits, 0))[clear].all()
+    policy = ConfidencePolicy((min(threshold / 2.3 + 0.01, 0.99),))
+    clear = policy.slack(logits, 0).abs() > 1e-9
+    assert ((policy.log_slack(logits, 0) > 0) == policy.leaves(logits, 0))[clear].all()

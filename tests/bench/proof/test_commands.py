@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -221,6 +222,7 @@ def test_a_dataset_that_is_not_at_hand_is_said_with_the_way_out(tmp_path, bench,
     runs.mkdir(parents=True)
     fields = dict.fromkeys(("training", "weights", "source", "policy", "calibration", "data"), "x")
     record = {**fields, "schema": 1, "model": "rdi_resnet38", "dataset": "cifar10", "attacks": []}
+    record |= {"norm": "Linf", "eps": 0.1, "n": 1, "seed": 0, "mmacs": [1.0]}
     (runs / "a.json").write_text(json_text(record))
     code, _, err = bench("verify", tmp_path / "results", "--data", tmp_path / "no-data")
     assert code == 2 and "--data" in err and "bench export --counterexamples" in err
@@ -257,3 +259,12 @@ def test_an_export_that_cannot_be_made_is_one_clear_message(made, tmp_path, benc
         code, _, err = bench("export", "--counterexamples", *arguments)
         assert code == 2 and message in err
     assert bench("export", "--output", tmp_path / "a.npz")[0] == 2
+
+
+@pytest.mark.parametrize("record", [{"attacks": []}, {"attacks": [{"name": "average"}], "model": "x"}, {"model": "x"}, []])
+def test_a_record_that_is_none_is_a_message(tmp_path, bench, record):
+    runs = tmp_path / "store" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "a.json").write_text(json.dumps({"schema": 1, **record} if isinstance(record, dict) else record))
+    code, _, err = bench("verify", tmp_path)
+    assert code == 2 and "a.json cannot be read" in err
