@@ -14,9 +14,9 @@ from bench.cli.options import results_option
 def command(results: Path) -> None:
     """Write leaderboards, plots and the HTML page from the store, with no model and no data at hand."""
     from bench.errors import UserError
+    from bench.evaluations import evaluations
     from bench.harness.store import Store
     from bench.report.write import write_reports
-    from bench.verdicts import evaluations
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

@@ -191,10 +191,10 @@ def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
     """Write the reports and print the summary of what was asked for."""
     from rich.console import Console
 
+    from bench.evaluations import evaluations
     from bench.record import evaluation_key
     from bench.report.terminal import summary
     from bench.report.write import write_reports
-    from bench.verdicts import evaluations
 
     found = evaluations(store)
     written = write_reports(found, results)

@@ -11,13 +11,14 @@ import torch
 from attacks.presets import Settings
 from attacks.regions import Ball
 from bench.data.split import Split
+from bench.evaluations import evaluations
 from bench.harness.plan import Plan, make_plan
 from bench.harness.prepare import Prepared
 from bench.harness.run import Outcome, Runner
 from bench.harness.store import Store
 from bench.harness.victim import Victim
 from bench.record import write_record
-from bench.verdicts import Evaluation, evaluations
+from bench.verdicts import Evaluation
 from models.cost import measure_costs
 from models.policies import EntropyPolicy, Policy
 from tests.toys import small_convolutional

@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from bench.evaluations import evaluations
 from bench.report.html import to_html
 from bench.report.pareto import draw, pareto_front, points, to_bytes
 from bench.report.table import leaderboard
 from bench.report.terminal import summary
 from bench.report.write import boards
 from bench.trust.probe import ensure_probe
-from bench.verdicts import evaluations
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate
 from tests.bench.trained import planted, ready

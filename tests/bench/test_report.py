@@ -7,13 +7,13 @@ import shutil
 import pandas as pd
 import pytest
 
+from bench.evaluations import evaluations
 from bench.report.csv_file import to_csv
 from bench.report.html import to_html
 from bench.report.pareto import Point, draw, pareto_front, points, to_bytes
 from bench.report.table import COLUMNS, leaderboard
 from bench.report.terminal import summary
 from bench.report.write import boards, write_reports
-from bench.verdicts import evaluations
 from tests.bench.evaluated import FORMS, evaluate, only_evaluation, prepared
 from tests.toys import ROOT
 

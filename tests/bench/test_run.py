@@ -10,9 +10,9 @@ from attacks import presets
 from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.noise import Noise
+from bench.evaluations import evaluations
 from bench.harness.cell import SLICE
 from bench.harness.store import Store
-from bench.verdicts import evaluations
 from models.spec import canonical_json
 from tests.bench.evaluated import FORMS, NET, SETTINGS, evaluate, only_evaluation, plan_of, prepared, toy_policy, toy_split
 

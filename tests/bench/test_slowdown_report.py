@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from attacks.slowdown import MODES
+from bench.evaluations import evaluations
 from bench.report.csv_file import to_csv
 from bench.report.html import to_html
 from bench.report.table import leaderboard
 from bench.report.terminal import summary
 from bench.report.write import boards
 from bench.slowdown import efficacy
-from bench.verdicts import evaluations
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of, prepared, toy_policy
 
 NAMES = [f"slowdown:{mode}" for mode in MODES]

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.evaluations import result_of
 from bench.harness.cell import Cell
-from bench.verdicts import Evaluation, _result
+from bench.verdicts import Evaluation
 from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
 
 K, N, CLASSES, EPS = 3, 12, 4, 0.1
@@ -43,7 +44,7 @@ def evaluation(seed: int, policy: Policy, n_attacks: int) -> Evaluation:
         one = cell(generator, labels, 4.0 if i == 0 else 3.0)
         if i == 0:
             one.distances[:] = 0
-        results.append(_result({"name": str(i), "spec": {}}, record, [one], policy))
+        results.append(result_of({"name": str(i), "spec": {}}, record, [one], policy))
     whole, nothing = np.ones(N, np.bool_), np.zeros(N, np.bool_)
     return Evaluation(record, results[0], tuple(results[1:]), (), whole, nothing)
 

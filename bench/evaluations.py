@@ -1,0 +1,123 @@
+"""Reads evaluations from a store: which cells and probes belong together, and what each attack came to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.harness.cell import Cell
+from bench.harness.plan import CLEAN
+from bench.harness.store import Store
+from bench.record import RECORD_SCHEMA, evaluation_key
+from bench.trust.key import VERSION
+from bench.verdicts import Evaluation, Result, Unfinished
+from models.policies import Policy, deployed_logits
+from models.policy_text import parse_policy
+from models.spec import canonical_json
+
+_log = logging.getLogger(__name__)
+
+
+def evaluations(store: Store) -> list[Evaluation]:
+    """Every evaluation in the store with a finished clean pass, runs that differ in attacks, seed or note alone merged."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in store.runs():
+        if record.get("schema") == RECORD_SCHEMA:
+            groups.setdefault(evaluation_key(record), []).append(record)
+        else:
+            _log.error("a run recorded under schema %s is left out; run it again", record.get("schema"))
+    found = [_evaluation(records, store) for _, records in sorted(groups.items())]
+    return [evaluation for evaluation in found if evaluation is not None]
+
+
+def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluation | None:
+    record = records[0]
+    policy = parse_policy(record["policy"], len(record["mmacs"]), record["calibration"])
+    results: dict[str, Result] = {}
+    unfinished: dict[str, Unfinished] = {}
+    survived = np.ones(record["n"], dtype=np.bool_)
+    any_wrong = np.zeros(record["n"], dtype=np.bool_)
+    for each in records:
+        for attack in each["attacks"]:
+            name = attack["name"]
+            identity = canonical_json([name, attack["spec"], each["seed"]]) if name != CLEAN else CLEAN
+            if identity in results or identity in unfinished:
+                continue
+            cells = [cell for cell in map(store.read, attack["keys"]) if cell is not None]
+            if len(cells) == len(attack["keys"]):
+                results[identity] = result_of(attack, each, cells, policy)
+                continue
+            unfinished[identity] = Unfinished(name, _reason(attack["keys"], store))
+            for cell in cells:
+                partial = result_of(attack, each, [cell], policy)
+                survived[cell.indices] &= partial.survived
+                any_wrong[cell.indices] |= partial.any_exit_wrong
+    clean = results.pop(CLEAN, None)
+    if clean is None:
+        return None
+    checks = (*_probes(records, store), _attacked_settings(records, results, store))
+    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
+
+
+def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[Mapping[str, Any], ...], str | None]:
+    """The stored trust checks of all records, and the first error of those that failed; older records have none."""
+    keys = dict.fromkeys(record["trust"] for record in records if "trust" in record)
+    found = [probe for key in keys if (probe := store.read_probe(key)) and probe["version"] == VERSION]
+    errors = [error["error"] for key in keys if (error := store.read_error(key))]
+    return tuple(found), errors[0] if errors else None
+
+
+def _attacked_settings(records: Sequence[Mapping[str, Any]], results: Mapping[str, Result], store: Store) -> frozenset[str]:
+    found = set()
+    for record in records:
+        probe = store.read_probe(record["trust"]) if "trust" in record else None
+        named = {attack["name"]: canonical_json([attack["name"], attack["spec"], record["seed"]]) for attack in record["attacks"]}
+        n_exits = len(record["mmacs"])
+        wanted = [f"single:{k}" for k in range(1, n_exits + 1)]
+        done = [results[named[name]] for name in wanted if named.get(name) in results]
+        if probe and len(done) == len(wanted) and all(result.within.all() for result in done):
+            found.add(canonical_json(probe["settings"]))
+    return frozenset(found)
+
+
+def _reason(keys: Iterable[str], store: Store) -> str:
+    errors = [error["error"] for key in keys if (error := store.read_error(key))]
+    return f"error: {errors[0]}" if errors else "not finished"
+
+
+def result_of(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Sequence[Cell], policy: Policy) -> Result:
+    """One attack's result under ``policy``, from its cells.
+
+    Args:
+        attack: its entry in the run record.
+        record: the run record.
+        cells: in the order of their samples.
+    """
+    logits = torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1))
+    labels = torch.from_numpy(np.concatenate([cell.labels for cell in cells]))
+    predicted, exits = deployed_logits(logits, policy)
+    forwards, backwards = np.sum([cell.passes for cell in cells], axis=0) / len(labels)
+    distances = np.concatenate([cell.distances for cell in cells])
+    within = np.concatenate([cell.within(record["norm"], record["eps"]) for cell in cells])
+    provenance = [cell.header["provenance"] for cell in cells]
+    implementations = {each["implementation"] for each in provenance if "implementation" in each}
+    return Result(
+        name=attack["name"],
+        spec=attack["spec"],
+        seed=record["seed"],
+        correct=(predicted.argmax(-1) == labels).numpy(),
+        any_exit_wrong=(logits.argmax(-1) != labels).any(0).numpy() & within,
+        exits=exits.numpy(),
+        exit_accuracy=tuple((logits.argmax(-1) == labels).double().mean(1).tolist()),
+        within=within,
+        distance=float(distances.mean()),
+        forwards=float(forwards),
+        backwards=float(backwards),
+        seconds=sum(each["seconds"] for each in provenance) / len(labels),
+        implementation=" and ".join(sorted(implementations)) or None,
+        computed_with=frozenset(f"torch {p['torch']}, python {p['python']}, {p['device']}" for p in provenance),
+    )
