@@ -14,7 +14,7 @@ from attacks.gradient import Ascent, ascent
 from attacks.noise import Noise
 from attacks.objectives import Objective, Reduction, TargetedDLR
 from attacks.pgd import Start
-from attacks.regions import Ball
+from attacks.regions import Ball, column
 from models.multi_exit import MultiExitNet
 
 MOMENTUM = 0.75
@@ -152,7 +152,7 @@ def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tens
     window = next(windows)
     since = 0
     for step in range(steps):
-        size = state.size.view(-1, *[1] * (x.ndim - 1))
+        size = column(state.size, x)
         target = region.project(here + size * region.steepest(gradient), x)
         weight = MOMENTUM if step else 1.0
         moved = region.project(here + weight * (target - here) + (1 - weight) * (here - previous), x)
@@ -163,8 +163,8 @@ def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tens
         since += 1
         if since == window:
             stalled = state.checkpoint(window)
-            here = torch.where(_column(stalled, here), state.x_best, here)
-            gradient = torch.where(_column(stalled, here), state.gradient_best, gradient)
+            here = torch.where(column(stalled, here), state.x_best, here)
+            gradient = torch.where(column(stalled, here), state.gradient_best, gradient)
             values = torch.where(stalled, state.value_best, values)
             since, window = 0, next(windows)
     return best.x_adv, best.values, best.fools
@@ -184,8 +184,8 @@ class _Schedule:
         """One step taken."""
         self.climbed += climbs
         higher = values > self.value_best
-        self.x_best = torch.where(_column(higher, x_adv), x_adv, self.x_best)
-        self.gradient_best = torch.where(_column(higher, x_adv), gradient, self.gradient_best)
+        self.x_best = torch.where(column(higher, x_adv), x_adv, self.x_best)
+        self.gradient_best = torch.where(column(higher, x_adv), gradient, self.gradient_best)
         self.value_best = torch.where(higher, values, self.value_best)
 
     def checkpoint(self, window: int) -> Tensor:
@@ -224,10 +224,6 @@ def _windows(steps: int) -> Iterator[int]:
     while True:
         yield length
         length = max(length - shorter, shortest)
-
-
-def _column(per_sample: Tensor, like: Tensor) -> Tensor:
-    return per_sample.view(-1, *[1] * (like.ndim - 1))
 
 
 def _check(steps: int, runs: int) -> None:

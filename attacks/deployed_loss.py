@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attacks.objectives import Margin
 from models.policies import Policy
 
 NEVER = 1e4
@@ -48,11 +49,10 @@ def needs(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, target: Tenso
 
 def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """By how much the target class, or the best wrong one, exceeds the label: ``(K, B)``."""
-    label = F.one_hot(y, logits.shape[-1]).bool().expand_as(logits)
-    true = logits.masked_fill(~label, 0).sum(-1)
-    if target is not None:
-        return logits.gather(-1, target[None, :, None].expand(len(logits), -1, 1))[..., 0] - true
-    return logits.masked_fill(label, -torch.inf).amax(-1) - true
+    if target is None:
+        return Margin()(logits, y)
+    wanted, label = (logits.gather(-1, classes.expand(len(logits), -1).unsqueeze(-1))[..., 0] for classes in (target, y))
+    return wanted - label
 
 
 def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:

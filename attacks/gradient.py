@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.objectives import Objective
+from attacks.regions import column
 from models.multi_exit import MultiExitNet
 
 
@@ -50,4 +51,4 @@ def value(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor) -> Te
 def unit_mean(gradient: Tensor) -> Tensor:
     """Each sample's gradient scaled to a mean absolute value of 1, so that momentum weighs steps alike."""
     mean = gradient.abs().flatten(1).mean(1)
-    return gradient / torch.where(mean > 0, mean, torch.ones_like(mean)).view(-1, *[1] * (gradient.ndim - 1))
+    return gradient / column(torch.where(mean > 0, mean, torch.ones_like(mean)), gradient)

@@ -48,7 +48,7 @@ class Ball:
             delta = delta.clamp(-self.eps, self.eps)
         else:
             length = _length(delta)
-            delta = torch.where(_column(length > self.eps, delta), _scaled_to(delta, torch.full_like(length, self.eps)), delta)
+            delta = torch.where(column(length > self.eps, delta), _scaled_to(delta, torch.full_like(length, self.eps)), delta)
         return (x + delta).clamp(0, 1)
 
     def steepest(self, gradient: Tensor) -> Tensor:
@@ -91,7 +91,8 @@ def _length(delta: Tensor) -> Tensor:
     return length
 
 
-def _column(per_sample: Tensor, like: Tensor) -> Tensor:
+def column(per_sample: Tensor, like: Tensor) -> Tensor:
+    """``(B,)`` with as many dimensions as ``like`` ``(B, ...)``, so that the two multiply sample by sample."""
     return per_sample.view(-1, *[1] * (like.ndim - 1))
 
 
@@ -102,7 +103,7 @@ def _scaled_to(direction: Tensor, length: Tensor) -> Tensor:
     fp32, and a step of zero length would pass for robustness.
     """
     largest = direction.abs().flatten(1).amax(1)
-    direction = direction / _column(torch.where(largest > 0, largest, torch.ones_like(largest)), direction)
+    direction = direction / column(torch.where(largest > 0, largest, torch.ones_like(largest)), direction)
     norm = _length(direction)
     factor = torch.where(norm > 0, length / norm.clamp_min(1), torch.zeros_like(norm))
-    return direction * _column(factor, direction)
+    return direction * column(factor, direction)

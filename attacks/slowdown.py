@@ -13,7 +13,7 @@ from torch import Tensor
 from attacks.base import Attack
 from attacks.gradient import unit_mean
 from attacks.noise import Noise
-from attacks.regions import Ball
+from attacks.regions import Ball, column
 from attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from models.multi_exit import MultiExitNet
 from models.policies import Policy, deployed_logits, exits_within_reach
@@ -77,7 +77,7 @@ class Slowdown(Attack):
         for cycle in range(self.cycles):
             search.ascend(self.region.start(x, noise, cycle), soft=False)
             search.ascend(search.best, soft=True)
-        return torch.where(search.feasible.view(-1, *[1] * (x.ndim - 1)), search.best, x)
+        return torch.where(column(search.feasible, x), search.best, x)
 
 
 class _Search:

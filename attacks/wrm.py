@@ -13,7 +13,7 @@ from attacks.base import Attack
 from attacks.gradient import ascent
 from attacks.noise import Noise
 from attacks.objectives import Objective
-from attacks.regions import Penalty
+from attacks.regions import Penalty, column
 from models.multi_exit import MultiExitNet
 
 
@@ -64,11 +64,11 @@ class WRM(Attack):
             values = found.values - self.region.cost(moved, x)
             # A NaN value is taken at once: the harness must see it, not a clean image in its place.
             climbs = ~(values <= best)
-            column = climbs.view(-1, *[1] * (x.ndim - 1))
-            here, best = torch.where(column, moved, here), torch.where(climbs, values, best)
+            climbing = column(climbs, x)
+            here, best = torch.where(climbing, moved, here), torch.where(climbs, values, best)
             if step == self.steps:
                 break
-            slope = torch.where(column, found.gradient - 2 * self.region.gamma * (moved - x), slope)
+            slope = torch.where(climbing, found.gradient - 2 * self.region.gamma * (moved - x), slope)
             size = torch.where(climbs, size, size / 2)
-            moved = self.region.project(here + size.view(-1, *[1] * (x.ndim - 1)) * slope, x)
+            moved = self.region.project(here + column(size, x) * slope, x)
         return here
