@@ -43,7 +43,6 @@ COLUMNS = {
     "within": "share of them in the threat model's ball; the others count for nothing in the worst case",
     "forwards": "mean forward passes per sample that the attack took",
     "backwards": "mean backward passes per sample that it took",
-    "seconds": "mean seconds per sample that it took on the machine that ran it, other work on it included",
     "status": "ok, or why there is no number, or why the worst case is not yet one over the whole matrix",
     "flags": "what the trust checks found, by name, failures first, separated by `;`; none, or not checked",
     "note": "a choice made for the user, such as the embedded dataset in place of the model's own",
@@ -139,6 +138,5 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
         "within": float(result.within.mean()),
         "forwards": result.forwards,
         "backwards": result.backwards,
-        "seconds": result.seconds,
         "status": "ok",
     }
