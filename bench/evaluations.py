@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bench.harness.cell import Cell
 from bench.harness.plan import CLEAN
 from bench.harness.store import Store
 from bench.record import RECORD_SCHEMA, evaluation_key
+from bench.trust.judge import flags_of
 from bench.trust.key import VERSION
 from bench.verdicts import Evaluation, Result, Unfinished
 from models.policies import Policy, deployed_logits
@@ -60,7 +62,8 @@ def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluatio
     if clean is None:
         return None
     checks = (*_probes(records, store), _attacked_settings(records, results, store))
-    return Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
+    found = Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
+    return replace(found, flags=flags_of(found))
 
 
 def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[Mapping[str, Any], ...], str | None]:

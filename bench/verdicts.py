@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from attacks.slowdown import Slowdown
 from bench.intervals import wilson
 from bench.slowdown import Slowed, slowed
 from bench.trust.flag import Flag
-from bench.trust.judge import flags_of
 
 Bools = npt.NDArray[np.bool_]
 
@@ -88,6 +86,7 @@ class Evaluation:
         probes: what the trust checks measured; empty where they have not been run.
         probe_error: why not, where they failed.
         attacked_settings: settings of probes, as JSON, whose gradient attacks on every exit are finished.
+        flags: what the trust checks and the stored cells say against the numbers, failures first.
     """
 
     record: Mapping[str, Any]
@@ -99,16 +98,12 @@ class Evaluation:
     probes: tuple[Mapping[str, Any], ...] = ()
     probe_error: str | None = None
     attacked_settings: frozenset[str] = frozenset()
+    flags: tuple[Flag, ...] = ()
 
     @property
     def checked(self) -> bool:
         """Whether the trust checks have been run, under every setting."""
         return bool(self.probes) and self.probe_error is None
-
-    @cached_property
-    def flags(self) -> tuple[Flag, ...]:
-        """What the trust checks and the stored cells say against the numbers, failures first."""
-        return flags_of(self)
 
     @property
     def failures(self) -> list[Flag]:

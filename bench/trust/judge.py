@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bench.data.cards import dataset_card
 from bench.trust import controls, gradients, outputs, path, radii, stored, twin
 from bench.trust.flag import LEVELS, Flag
+from bench.verdicts import Evaluation
 from models.spec import canonical_json
-
-if TYPE_CHECKING:
-    from bench.verdicts import Evaluation
 
 OF_THE_ATTACK = frozenset(
     {

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bench.trust.controls import POINTS_DIFFERENCE
 from bench.trust.flag import Flag
-
-if TYPE_CHECKING:
-    from bench.verdicts import Evaluation
+from bench.verdicts import Evaluation
 
 
 def flags(evaluation: Evaluation) -> list[Flag]:

@@ -12,6 +12,7 @@ from bench.harness.store import Store
 from bench.harness.victim import check_model
 from bench.record import write_record
 from bench.report.table import flags_text, leaderboard, worst_status
+from bench.trust.judge import flags_of
 from bench.trust.key import probe_key, probed_batch
 from bench.trust.probe import ensure_probe
 from tests.bench import trained as toys
@@ -150,7 +151,7 @@ def test_what_is_wrong_with_the_model_no_setting_lifts(tmp_path):
         "outputs": {**found.probes[0]["outputs"], "repeated": 0.0, "batched": 0.0},
     }
     merged = replace(found, probes=(*found.probes, clean), attacked_settings=frozenset(['{"another":1}']))
-    assert "randomised outputs" in names(merged, "failure")
+    assert "randomised outputs" in {flag.name for flag in flags_of(merged) if flag.level == "failure"}
 
 
 def test_l2_is_checked_too(tmp_path):
