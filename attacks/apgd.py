@@ -13,7 +13,7 @@ from attacks.base import Attack
 from attacks.gradient import Ascent, ascent
 from attacks.noise import Noise
 from attacks.objectives import Objective, Reduction, TargetedDLR
-from attacks.pgd import Start
+from attacks.pgd import Start, begin
 from attacks.regions import Ball, column
 from models.multi_exit import MultiExitNet
 
@@ -60,7 +60,7 @@ class APGD(Attack):
         best = _Best(x)
         for restart in range(self.restarts):
             rows = best.unfooled()
-            start = _start(self, x, noise, restart, candidates)
+            start = begin(self.start, self.region, x, noise, restart, candidates)
 
             def look(x_adv: Tensor, rows: Tensor = rows) -> Ascent:
                 return ascent(model, self.objective, x_adv, y[rows])
@@ -112,7 +112,7 @@ class APGDTargeted(Attack):
             def look(x_adv: Tensor, rows: Tensor = rows, turn: int = turn, objective: Objective = objective) -> Ascent:
                 return ascent(model, objective, x_adv, y[rows], target=classes[rows, turn])
 
-            start = _start(self, x, noise, turn, candidates)
+            start = begin(self.start, self.region, x, noise, turn, candidates)
             best.offer(rows, *climb(look, self.region, x[rows], start[rows], self.steps))
         return best.x_adv
 
@@ -121,12 +121,6 @@ class APGDTargeted(Attack):
         true = logits.gather(-1, y.expand(len(logits), -1).unsqueeze(-1))
         margins = self.over((logits - true).flatten(1)).view(logits.shape[1:]).scatter(1, y[:, None], -torch.inf)
         return margins.argsort(dim=1, descending=True, stable=True)[:, :-1]
-
-
-def _start(attack: APGD | APGDTargeted, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
-    if candidates:
-        return attack.region.project(candidates[0], x)
-    return attack.region.start(x, noise, run) if attack.start == "random" else x
 
 
 def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -59,10 +59,7 @@ class PGD(Attack):
     def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         for restart in range(self.restarts):
-            if candidates:
-                x_adv = self.region.project(candidates[0], x)
-            else:
-                x_adv = self.region.start(x, noise, restart) if self.start == "random" else x
+            x_adv = begin(self.start, self.region, x, noise, restart, candidates)
             for _ in range(self.steps):
                 values, gradient = value_and_gradient(model, self.objective, x_adv, y)
                 if self.keep == "best":
@@ -72,6 +69,13 @@ class PGD(Attack):
                 return x_adv
             best.offer(x_adv, value(model, self.objective, x_adv, y))
         return best.x_adv
+
+
+def begin(start: Start | Attack, region: Ball, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
+    """Where a run of an ascent begins: at the candidate of the attack that it starts from, else as ``start`` says."""
+    if candidates:
+        return region.project(candidates[0], x)
+    return region.start(x, noise, run) if start == "random" else x
 
 
 def fgsm(objective: Objective, region: Ball, start: Start | Attack = "clean") -> PGD:
