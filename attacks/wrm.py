@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack
-from attacks.gradient import ascent
+from attacks.gradient import ascent, value
 from attacks.noise import Noise
 from attacks.objectives import Objective
 from attacks.regions import Penalty, column
@@ -60,13 +60,14 @@ class WRM(Attack):
         best = torch.full_like(size, -torch.inf)
         slope = torch.zeros_like(x)
         for step in range(self.steps + 1):
-            found = ascent(model, self.objective, moved, y)
-            values = found.values - self.region.cost(moved, x)
+            found = None if step == self.steps else ascent(model, self.objective, moved, y)
+            values = value(model, self.objective, moved, y) if found is None else found.values
+            values = values - self.region.cost(moved, x)
             # A NaN value is taken at once: the harness must see it, not a clean image in its place.
             climbs = ~(values <= best)
             climbing = column(climbs, x)
             here, best = torch.where(climbing, moved, here), torch.where(climbs, values, best)
-            if step == self.steps:
+            if found is None:
                 break
             slope = torch.where(climbing, found.gradient - 2 * self.region.gamma * (moved - x), slope)
             size = torch.where(climbs, size, size / 2)

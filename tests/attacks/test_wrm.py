@@ -10,6 +10,7 @@ from attacks.noise import Noise
 from attacks.objectives import CE, Margin, Max, Mean, Objective, Only
 from attacks.regions import Penalty
 from attacks.wrm import WRM
+from bench.harness.passes import counted
 from tests.attacks.test_pgd import NET, PRECISE, difference_of_weights, sample
 from tests.toys import batch, linear_exits
 
@@ -77,3 +78,11 @@ def test_a_nan_objective_is_shown_not_hidden():
     net.heads[0][1].weight.fill_(float("nan"))
     x, y, noise = batch()
     assert torch.isnan(WRM(Objective(CE(), Only(1)), Penalty(1.0), 2)(net, x, y, noise=noise)).any()
+
+
+def test_a_step_is_a_gradient():
+    x, y, noise = batch()
+    net = linear_exits(2)
+    with counted(net) as passes:
+        WRM(Objective(CE(), Mean()), Penalty(1.0), 3)(net, x, y, noise=noise)
+    assert passes.backwards == 3 * len(x)
