@@ -43,10 +43,10 @@ def rdi_mobilenetv2_of_width(width: float) -> MultiExitNet:
     first, second, *pooled, sixth = branch_inputs
     heads = [
         _first_head(first, scaled(32), scaled(64)),
-        nn.Sequential(InvertedResidual(second, scaled(32), expansion=6, stride=2), *_pool_and_classify(8, scaled(32))),
-        *(nn.Sequential(*_pool_and_classify(8, channels)) for channels in pooled),
-        nn.Sequential(*_pool_and_classify(4, sixth)),
-        nn.Sequential(*_pool_and_classify(4, LAST_CHANNELS)),
+        nn.Sequential(InvertedResidual(second, scaled(32), expansion=6, stride=2), *_pool_and_classify(scaled(32))),
+        *(nn.Sequential(*_pool_and_classify(channels)) for channels in pooled),
+        nn.Sequential(*_pool_and_classify(sixth)),
+        nn.Sequential(*_pool_and_classify(LAST_CHANNELS)),
     ]
     return MultiExitNet(stages, heads)
 
@@ -58,12 +58,12 @@ def _first_head(c_in: int, middle: int, c_out: int) -> nn.Module:
         nn.ReLU(),
         InvertedResidual(middle, c_out, expansion=6, stride=2),
         nn.BatchNorm2d(c_out),
-        *_pool_and_classify(8, c_out),
+        *_pool_and_classify(c_out),
     )
 
 
-def _pool_and_classify(pixels: int, channels: int) -> list[nn.Module]:
-    return [nn.AvgPool2d(pixels), nn.Flatten(), nn.Linear(channels, 10)]
+def _pool_and_classify(channels: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
 
 
 _cifar = register(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)

@@ -46,18 +46,18 @@ def _convolutional_head() -> nn.Module:
         nn.ReLU(),
         nn.MaxPool2d(2),
         *conv_bn(64, 32, 3, padding=1),
-        nn.AvgPool2d(8),
+        nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(32, 10),
     )
 
 
 def _block_head() -> nn.Module:
-    return nn.Sequential(nn.MaxPool2d(2), BasicBlock(32, 32), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(32, 10))
+    return nn.Sequential(nn.MaxPool2d(2), BasicBlock(32, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
 
 
 def _linear_head() -> nn.Module:
-    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
 _cifar = register(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from models.whole_file import write_whole
 
 SHIPPED = Path(__file__).parent / "weights"
+JOURNAL = ".run.json"
+"""Ending of the files beside the cards that tell of a training run."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -76,6 +78,8 @@ def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
     found: dict[str, tuple[WeightsCard, Path]] = {}
     for folder in (user_weights(), SHIPPED):
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            if path.name.endswith(JOURNAL):
+                continue
             card = _read_card(path)
             if model is None or card.model == model:
                 found.setdefault(card.stem, (card, path.with_suffix(".safetensors")))

@@ -55,10 +55,10 @@ def _datasets() -> list[tuple[str, ...]]:
 
 
 def _recipes() -> list[tuple[str, ...]]:
-    from bench.training.recipe import named_recipe, recipe_names
+    from bench.training.recipes import named_recipe, recipe_names
 
     recipes = map(named_recipe, recipe_names())
-    return [(r.name, f"{r.model} on {r.dataset}, defence {r.defence}, {r.epochs} epochs") for r in recipes]
+    return [(r.name, r.text()) for r in recipes]
 
 
 _ROWS = {"models": _models, "attacks": _attacks, "datasets": _datasets, "recipes": _recipes}

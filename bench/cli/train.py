@@ -3,55 +3,78 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.options import data_option
 
+if TYPE_CHECKING:
+    from bench.training.recipe import Recipe
+
 
 @click.command("train")
 @click.argument("recipe_name", metavar="RECIPE")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number, shared among its phases.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to [your weights folder].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of activations; auto takes bf16 where this machine gains by it.",
+)
 @data_option
-def command(recipe_name: str, seed: int, epochs: int | None, out: Path | None, data: Path) -> None:
-    """Train RECIPE (see `bench list recipes`) and write its weights with a card.
+def command(recipe_name: str, seed: int, epochs: int | None, out: Path | None, device: str, precision: str, data: Path) -> None:
+    """Train RECIPE and write its weights with a card, and the run's journal and curve beside them.
 
+    RECIPE is a name (see `bench list recipes`) or a JSON file with a recipe, such as the journal of a run.
     A killed run goes on from its last epoch when the same command is given again.
     """
-    from dataclasses import replace
-
     from rich.console import Console
 
+    from bench.cli.training_progress import TrainingProgress
     from bench.errors import UserError
-    from bench.training.loop import EpochRecord
     from bench.training.make_weights import make_weights
-    from bench.training.recipe import named_recipe
-    from models.registry import UnknownName
     from models.weights import WeightsError, user_weights
 
     console = Console(stderr=True)
-    try:
-        recipe = named_recipe(recipe_name)
-    except UnknownName as error:
-        raise UserError(str(error)) from error
+    recipe = _recipe(recipe_name, epochs)
     typed = f"python -m bench train {recipe_name} --seed {seed}" + (f" --epochs {epochs}" if epochs else "")
-    if epochs:
-        recipe = replace(recipe, epochs=epochs)
-
-    def show(record: EpochRecord) -> None:
-        console.print(
-            f"epoch {record.epoch}/{recipe.epochs}  loss {record.loss:.3f}  "
-            f"train accuracy, last exit: clean {record.clean_accuracy:.1%}, attacked {record.attacked_accuracy:.1%}"
-        )
-
     try:
-        card, path = make_weights(recipe, seed, data, out or user_weights(), typed, show)
+        with TrainingProgress(console, recipe) as progress:
+            card, path = make_weights(
+                recipe,
+                seed,
+                data,
+                out or user_weights(),
+                typed,
+                on_start=progress.start,
+                on_step=progress.step,
+                on_epoch=progress.epoch,
+                device=device,
+                precision=precision,
+            )
     except (WeightsError, OSError) as error:
         raise UserError(str(error)) from error
     figures = card.details["on_calibration_split"]
     console.print(
-        f"wrote {path}: on the calibration split (n = {figures['n']}), deployed, "
-        f"clean {figures['clean']:.1%}, PGD-20 average {figures['pgd20_average']:.1%}"
+        f"wrote {path}: on held-out training images (n = {figures['n']}), deployed, "
+        f"clean {figures['clean']:.1%}, PGD-20 average {figures['pgd20_average']:.1%}",
+        highlight=False,
     )
+
+
+def _recipe(name: str, epochs: int | None) -> Recipe:
+    from bench.errors import UserError
+    from bench.training.recipe_file import read_recipe
+    from bench.training.recipes import named_recipe, shortened
+    from models.registry import UnknownName
+
+    try:
+        recipe = read_recipe(Path(name)) if name.endswith(".json") else named_recipe(name)
+        return shortened(recipe, epochs) if epochs else recipe
+    except (UnknownName, ValueError) as error:
+        raise UserError(str(error)) from error

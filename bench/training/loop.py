@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,137 +17,267 @@ from attacks.noise import Noise
 from attacks.objectives import CE
 from bench.data.split import Split
 from bench.errors import UserError
-from bench.training.recipe import Recipe
+from bench.training.craft import craft
+from bench.training.guard import Guard, collapsed, stepped_down
+from bench.training.images import Images, augmented, resized
+from bench.training.machine import Machine
+from bench.training.recipe import Crafting, Phase, Recipe
+from models.calibration import equal_share
 from models.multi_exit import MultiExitNet
+from models.policies import FixedExit, Policy
 from models.spec import digest
 from models.whole_file import write_whole
 
+CPU = Machine(torch.device("cpu"))
+PATIENCE = 3
+"""Collapses of one epoch before training gives up."""
+
 
 class Diverged(UserError):
-    """The loss is no longer a number; nothing is saved over the last good epoch."""
+    """Training cannot go on: the loss is no number, or every repair collapsed; the last good epoch stays saved."""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What is logged of an epoch: mean training loss and accuracy of the last exit on clean and attacked inputs."""
+    """What is logged of an epoch.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: mean training loss, summed over exits.
+        clean_accuracy, attacked_accuracy: of the last exit on training images, while they are trained on.
+        held_out_clean, held_out_pgd: of the last exit on the first held-out images, after the epoch.
+        collapses: times that training had been restored and stepped down before this epoch succeeded.
+        seconds: wall clock.
+    """
 
     epoch: int
     loss: float
     clean_accuracy: float
     attacked_accuracy: float
+    held_out_clean: float
+    held_out_pgd: float
+    collapses: int
+    seconds: float
 
 
 class Trainer:
     """Trains ``model`` in place by ``recipe``, keeping ``resume_file`` current after every epoch.
 
-    Randomness (order, noise, dropout) is drawn from (seed, epoch), so that a run resumed after a
+    Randomness (order, augmentation, noise, dropout) is drawn from (seed, epoch), so that a run resumed after a
     kill makes the weights of an unbroken run.
+
+    Args:
+        model: fresh, or with the weights to start from.
+        recipe: how to train.
+        train: training images.
+        held_out: images for the guard and, against ``policy``, for thresholds.
+        seed: of all randomness.
+        resume_file: written after every epoch, read at the start if it exists.
+        machine: where to train, and in which precision.
+        on_step: called after every update with the part of its epoch that is done, in (0, 1].
 
     Raises:
         UserError: if ``resume_file`` belongs to another recipe or seed, or is not readable.
     """
 
-    def __init__(self, model: MultiExitNet, recipe: Recipe, train: Split, seed: int, resume_file: Path) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
-        self.recipe, self.train, self.seed, self.resume_file = recipe, train, seed, resume_file
-        self.attack = recipe.attack(model.n_exits)
-        self.steps_per_epoch = math.ceil(len(train) / recipe.batch_size)
+    def __init__(
+        self,
+        model: MultiExitNet,
+        recipe: Recipe,
+        train: Split,
+        held_out: Split,
+        seed: int,
+        resume_file: Path,
+        machine: Machine = CPU,
+        on_step: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self.model = machine.prepare(model)
+        self.recipe, self.seed, self.resume_file, self.machine, self.on_step = recipe, seed, resume_file, machine, on_step
+        self.images, self.held_out = Images(train, machine.device), Images(held_out, machine.device)
+        self.guard = Guard(self.held_out, recipe.ball)
         self.optimizer = torch.optim.SGD(
-            model.parameters(), lr=recipe.peak_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+            model.parameters(),
+            lr=recipe.peak_lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, recipe.peak_lr, total_steps=recipe.epochs * self.steps_per_epoch
-        )
+        self.schedule = _schedule(self.optimizer, recipe, recipe.epochs * math.ceil(len(train) / recipe.batch_size))
         self.history: list[EpochRecord] = []
-        self._identity = digest({"recipe": recipe, "seed": seed})
+        self.collapses = 0
+        self._identity = digest({"recipe": recipe.summary(), "seed": seed})
         if resume_file.exists():
             self._resume()
 
     def epochs(self) -> Iterator[EpochRecord]:
-        """Train the epochs that are left, one per iteration.
+        """Train the epochs that are left, one per iteration; a collapsed one is undone and trained with a gentler attack.
 
         Raises:
-            Diverged: the loss became NaN or infinite.
+            Diverged: the loss became NaN or infinite, or an epoch collapsed again and again.
         """
         for epoch in range(len(self.history), self.recipe.epochs):
-            record = self._epoch(epoch)
+            record = self._surviving_epoch(epoch)
             self.history.append(record)
             self._save()
             yield record
 
+    def _surviving_epoch(self, epoch: int) -> EpochRecord:
+        good = io.BytesIO()
+        torch.save(self._state(), good)
+        earlier = [record.held_out_pgd for record in self.history[self.recipe.phase_start(epoch) :]]
+        for _ in range(PATIENCE):
+            record = self._epoch(epoch)
+            if self.recipe.phase(epoch).crafting is None or not collapsed(record.held_out_pgd, earlier):
+                return record
+            good.seek(0)
+            self._restore(torch.load(good, weights_only=True))
+            self.collapses += 1
+        raise Diverged(
+            f"epoch {epoch + 1} of {self.recipe.name} collapsed {PATIENCE} times: accuracy under PGD fell from "
+            f"{max(earlier):.1%} to {record.held_out_pgd:.1%} however the attack was stepped down; "
+            f"the weights after epoch {epoch} are kept in {self.resume_file}"
+        )
+
     def _epoch(self, epoch: int) -> EpochRecord:
+        began = time.monotonic()
+        phase = self.recipe.phase(epoch)
+        crafting = stepped_down(phase.crafting, self.collapses) if phase.crafting else None
+        policy = self._policy(phase.image_size) if crafting and crafting.against == "policy" else None
         noise_seed = self.seed * 100_003 + epoch
         torch.manual_seed(noise_seed)
-        order = torch.randperm(len(self.train))
-        everything = self.train.batch(0, len(self.train))
-        total_loss = clean = attacked = 0.0
-        for rows in torch.split(order, self.recipe.batch_size):
-            x, y = everything.x[rows], everything.y[rows]
-            x_adv = self._attacked(x, y, Noise(noise_seed, tuple(rows.tolist())))
-            loss, clean_right, attacked_right = self._step(x, x_adv, y)
-            if not math.isfinite(loss):
+        order = torch.randperm(len(self.images))
+        draws = torch.Generator().manual_seed(noise_seed)
+        sums = torch.zeros(5, dtype=torch.float64)
+        batches = torch.split(order, self.recipe.batch_size)
+        for step, rows in enumerate(batches, start=1):
+            x, y = self.images.batch(rows)
+            x = resized(augmented(x, draws, self.recipe.crop_padding, self.recipe.flip), phase.image_size)
+            noise = Noise(noise_seed, tuple(rows.tolist()))
+            sums += self._step(x, y, phase, crafting, noise, policy, draws)
+            if not math.isfinite(sums[0]):
                 raise Diverged(
-                    f"the loss became {loss} in epoch {epoch + 1} of {self.recipe.name}; "
+                    f"the loss became {float(sums[0])} in step {step} of epoch {epoch + 1} of {self.recipe.name}; "
                     + (f"the weights after epoch {epoch} are kept in {self.resume_file}" if epoch else "nothing was saved")
                 )
-            total_loss += loss * len(rows)
-            clean += clean_right
-            attacked += attacked_right
-        n = len(self.train)
-        return EpochRecord(epoch + 1, total_loss / n, clean / n, attacked / n)
+            self.on_step(step / len(batches))
+        loss, clean_right, n_clean, attacked_right, n_attacked = sums.tolist()
+        held_out_clean, held_out_pgd = self.guard.measure(self.model, phase.image_size)
+        return EpochRecord(
+            epoch + 1,
+            loss / len(self.images),
+            clean_right / max(n_clean, 1),
+            attacked_right / max(n_attacked, 1),
+            held_out_clean,
+            held_out_pgd,
+            self.collapses,
+            time.monotonic() - began,
+        )
 
-    def _attacked(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor | None:
-        if self.attack is None:
-            return None
-        self.model.eval()
-        self.model.requires_grad_(False)
-        x_adv = self.attack(self.model, x, y, noise=noise)
-        self.model.requires_grad_(True)
-        return x_adv
-
-    def _step(self, x: Tensor, x_adv: Tensor | None, y: Tensor) -> tuple[float, float, float]:
+    def _step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        phase: Phase,
+        crafting: Crafting | None,
+        noise: Noise,
+        policy: Policy | None,
+        draws: torch.Generator,
+    ) -> Tensor:
+        """One update; returns summed loss, clean right, clean seen, attacked right, attacked seen."""
+        if crafting is None:
+            attacked = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        elif phase.attacked_share is None:
+            attacked = torch.ones(len(y), dtype=torch.bool, device=y.device)
+        else:
+            attacked = (torch.rand(len(y), generator=draws) < phase.attacked_share).to(y.device)
+        inputs = x
+        if crafting is not None and attacked.any():
+            self.model.eval()
+            self.model.requires_grad_(False)
+            inputs = x.clone(memory_format=torch.channels_last)
+            with self.machine.autocast():
+                inputs[attacked] = craft(
+                    self.model, x[attacked], y[attacked], crafting, self.recipe.ball, noise.of(attacked.nonzero()[:, 0]), policy
+                )
+            self.model.requires_grad_(True)
         self.model.train()
         ce = CE()
-        logits = self.model(x)
-        loss = ce(logits, y).mean(1).sum()
+        tally = torch.zeros(5, dtype=torch.float64)
+        if crafting is not None and phase.attacked_share is None:
+            clean_logits, logits = self._logits(x), self._logits(inputs)
+            loss = (ce(clean_logits, y).mean(1).sum() + ce(logits, y).mean(1).sum()) / 2
+            tally[1:3] += torch.tensor([_right(clean_logits, y).sum(), len(y)])
+        else:
+            logits = self._logits(inputs)
+            loss = ce(logits, y).mean(1).sum()
         right = _right(logits, y)
-        attacked_right = right
-        if x_adv is not None:
-            attacked_logits = self.model(x_adv)
-            loss = (loss + ce(attacked_logits, y).mean(1).sum()) / 2
-            attacked_right = _right(attacked_logits, y)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        return loss.item(), right, attacked_right
+        tally[0] = loss.item() * len(y)
+        tally[1:] += torch.tensor([right[~attacked].sum(), (~attacked).sum(), right[attacked].sum(), attacked.sum()])
+        return tally
 
-    def _save(self) -> None:
-        state = {
+    def _logits(self, x: Tensor) -> Tensor:
+        with self.machine.autocast():
+            logits: Tensor = self.model(x)
+        return logits.float()
+
+    @torch.no_grad()
+    def _policy(self, image_size: int | None) -> Policy:
+        """The rule that would be deployed now: equal shares on the held-out images, as shipped weights are calibrated."""
+        if self.model.n_exits == 1:
+            return FixedExit(1)
+        self.model.eval()
+        batches = torch.split(torch.arange(len(self.held_out)), 200)
+        logits = [self.model(resized(self.held_out.batch(rows)[0], image_size)).cpu() for rows in batches]
+        return equal_share(torch.cat(logits, dim=1))
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "identity": self._identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "history": [vars(record) for record in self.history],
+            "collapses": self.collapses,
         }
+
+    def _save(self) -> None:
         buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_whole(self.resume_file, buffer.getvalue())
+        torch.save(self._state(), buffer)
+        try:
+            write_whole(self.resume_file, buffer.getvalue())
+        except OSError as error:
+            saved = f"what is saved is epoch {len(self.history) - 1}" if len(self.history) > 1 else "no epoch is saved yet"
+            raise UserError(f"cannot write {self.resume_file} ({error}); {saved}: make room and give the same command") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
 
     def _resume(self) -> None:
         try:
             state: dict[str, Any] = torch.load(self.resume_file, weights_only=True)
             if state["identity"] != self._identity:
                 raise UserError(f"{self.resume_file} is of another recipe or seed; move it away to start afresh")
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
+            self._restore(state)
             self.history = [EpochRecord(**record) for record in state["history"]]
+            self.collapses = state["collapses"]
         except UserError:
             raise
         except Exception as error:  # torch raises many kinds for a damaged file
             raise UserError(f"{self.resume_file} is not readable ({error}); delete it to start afresh") from error
 
 
-def _right(logits: Tensor, y: Tensor) -> float:
-    return float((logits[-1].argmax(-1) == y).sum())
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, n_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=n_steps)
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [n_steps // 2, n_steps * 3 // 4])
+
+
+def _right(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether the last exit is right, ``(B,)``."""
+    return logits[-1].argmax(-1) == y

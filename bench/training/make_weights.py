@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,36 +13,58 @@ from attacks.pgd import PGD
 from bench.calibrate import calibrated_policy
 from bench.data.load import load_split
 from bench.data.split import Split
+from bench.errors import UserError
+from bench.training.fits import check_fit
+from bench.training.journal import versions, write_journal
 from bench.training.loop import EpochRecord, Trainer
+from bench.training.machine import pick_machine
 from bench.training.recipe import Recipe
 from models.multi_exit import MultiExitNet
 from models.policies import Policy, deployed_logits
 from models.policy_text import policy_text
-from models.registry import model_card
-from models.spec import describe
-from models.weights import WeightsCard, round_to_half, save_weights
+from models.weights import WeightsCard, WeightsError, find_weights, load_weights, round_to_half, save_weights
+
+MEASURED = 1000
+"""Held-out images that the card's figures are measured on, at most."""
 
 
 def make_weights(
-    recipe: Recipe, seed: int, data: Path, out: Path, command: str, on_epoch: Callable[[EpochRecord], None]
+    recipe: Recipe,
+    seed: int,
+    data: Path,
+    out: Path,
+    command: str,
+    *,
+    on_start: Callable[[Trainer], None] = lambda _: None,
+    on_step: Callable[[float], None] = lambda _: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda _: None,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> tuple[WeightsCard, Path]:
-    """Train ``recipe`` and write ``<recipe.name>.safetensors`` and its card into ``out``.
+    """Train ``recipe`` and write ``<recipe.name>.safetensors``, its card and the run's journal and curve into ``out``.
 
     The run is resumed from ``<recipe.name>.resume`` in ``out`` if that exists; the file goes when the weights are
     saved. The card's numbers are measured on the calibration split; the test split is not touched.
 
     Raises:
-        UserError: data that cannot be had, a resume file of another recipe or seed, a diverging loss.
+        UserError: a recipe that does not fit its model, data that cannot be had, a resume file of another recipe or
+            seed, a disk that is full, a diverging loss.
     """
-    card = model_card(recipe.model)
+    card = check_fit(recipe)
     torch.manual_seed(seed)
     model = card.build()
+    if recipe.after:
+        _start_from(model, recipe, recipe.after)
     train = load_split(recipe.dataset, "train", card.input_shape, data)
     calibration = load_split(recipe.dataset, "calibration", card.input_shape, data)
-    trainer = Trainer(model, recipe, train, seed, out / f"{recipe.name}.resume")
+    machine = pick_machine(model, card.input_shape, device, precision)
+    trainer = Trainer(model, recipe, train, calibration, seed, out / f"{recipe.name}.resume", machine, on_step)
+    on_start(trainer)
     for record in trainer.epochs():
         on_epoch(record)
-    model = model.to(memory_format=torch.contiguous_format).eval()
+        write_journal(out, recipe, seed, command, machine, trainer.history)
+    write_journal(out, recipe, seed, command, machine, trainer.history)
+    model = model.cpu().to(memory_format=torch.contiguous_format).eval()
     round_to_half(model)  # before anything is measured: the figures are those of the stored weights
     policy = calibrated_policy(model, calibration)
     saved = save_weights(
@@ -53,17 +73,17 @@ def make_weights(
         WeightsCard(
             model=recipe.model,
             dataset=recipe.dataset,
-            training=recipe.defence,
+            training=recipe.training,
             sha256="",
             source=command,
             policy=policy_text(policy),
             calibration=getattr(policy, "calibration", None),
             details={
-                "recipe": describe(recipe),
+                "recipe": recipe.summary(),
                 "seed": seed,
+                "trained_on": train.source,
                 "on_calibration_split": _measure(model, policy, calibration, recipe),
-                "history": [asdict(record) for record in trainer.history],
-                "versions": {"python": platform.python_version(), "torch": torch.__version__},
+                "versions": versions(),
             },
         ),
     )
@@ -71,15 +91,25 @@ def make_weights(
     return saved
 
 
+def _start_from(model: MultiExitNet, recipe: Recipe, training: str) -> None:
+    try:
+        card, path = find_weights(recipe.model, recipe.dataset, training)
+        load_weights(model, path, card.sha256)
+    except WeightsError as error:
+        raise UserError(f"recipe {recipe.name} starts from the weights of the training {training!r}: {error}") from error
+
+
 def _measure(model: MultiExitNet, policy: Policy, split: Split, recipe: Recipe) -> dict[str, float | int]:
     """Clean and PGD-20 average accuracy of the deployed rule; a sanity figure, not a robustness claim."""
-    batch = split.batch(0, len(split))
     model.requires_grad_(False)
     pgd = PGD(Objective(CE(), Mean()), recipe.ball, steps=20, step_size=recipe.ball.eps / 4)
-    x_adv = pgd(model, batch.x, batch.y, noise=Noise(0, batch.indices))
-    figures: dict[str, float | int] = {"n": len(split)}
-    for name, x in (("clean", batch.x), ("pgd20_average", x_adv)):
-        with torch.no_grad():
-            logits, _ = deployed_logits(model(x), policy)
-        figures[name] = float((logits.argmax(-1) == batch.y).float().mean())
-    return figures
+    n = min(MEASURED, len(split))
+    right = {"clean": 0, "pgd20_average": 0}
+    for start in range(0, n, 100):
+        batch = split.batch(start, min(start + 100, n))
+        x_adv = pgd(model, batch.x, batch.y, noise=Noise(0, batch.indices))
+        for name, x in (("clean", batch.x), ("pgd20_average", x_adv)):
+            with torch.no_grad():
+                logits, _ = deployed_logits(model(x), policy)
+            right[name] += int((logits.argmax(-1) == batch.y).sum())
+    return {"n": n, **{name: count / n for name, count in right.items()}}

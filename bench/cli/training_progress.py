@@ -1,0 +1,81 @@
+"""What `bench train` shows while it works: a line an epoch, and a bar with the time left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench.training.loop import EpochRecord, Trainer
+from bench.training.recipe import Recipe
+
+
+class TrainingProgress:
+    """Feeds on a trainer's callbacks; time left is told from the work of each epoch, as phases differ in pace."""
+
+    def __init__(self, console: Console, recipe: Recipe) -> None:
+        self.console, self.recipe = console, recipe
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            transient=True,
+            speed_estimate_period=120,
+        )
+        self.work: list[float] = []
+        self.done_before = self.done = 0
+        self.seconds = 0.0
+        self.task = self.bar.add_task("loading", total=None)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+        if isinstance(error, KeyboardInterrupt) and self.work:
+            kept = f"epochs up to {self.done} are kept" if self.done else "no epoch was finished"
+            self.console.print(f"stopped; {kept}: give the same command to go on", highlight=False)
+
+    def start(self, trainer: Trainer) -> None:
+        """Say what is trained where, and from which epoch on."""
+        self.work = self.recipe.work(trainer.model.n_exits, trainer.images.pixels.shape[-1])
+        self.done_before = self.done = len(trainer.history)
+        machine = trainer.machine
+        compiled = ", compiled" if machine.compiled else ""
+        self._say(
+            f"{self.recipe.name}: {self.recipe.epochs} epochs of {len(trainer.images)} images on {machine.device.type} in "
+            f"{machine.precision}{compiled}" + (f", resumed after epoch {self.done}" if self.done else "")
+        )
+        self.bar.update(self.task, total=sum(self.work[self.done :]))
+        self.step(0.0)
+
+    def step(self, part: float) -> None:
+        """Move the bar: ``part`` of the current epoch is done."""
+        if self.done >= len(self.work):
+            return
+        finished = sum(self.work[self.done_before : self.done]) + part * self.work[self.done]
+        self.bar.update(self.task, completed=finished, description=f"epoch {self.done + 1}/{self.recipe.epochs}")
+
+    def epoch(self, record: EpochRecord) -> None:
+        """A line of what the epoch came to."""
+        self.done = record.epoch
+        self.seconds += record.seconds
+        spent, ahead = sum(self.work[self.done_before : self.done]), sum(self.work[self.done :])
+        attacked = "" if record.attacked_accuracy == 0 else f", attacked {record.attacked_accuracy:.1%}"
+        notes = f"; stepped down after {record.collapses} collapse(s)" if record.collapses else ""
+        left = f"  [about {self.seconds / spent * ahead / 60:.0f} min left]" if ahead else ""
+        self._say(
+            f"epoch {record.epoch}/{self.recipe.epochs}  loss {record.loss:.3f}  "
+            f"last exit: training clean {record.clean_accuracy:.1%}{attacked}; "
+            f"held out clean {record.held_out_clean:.1%}, PGD-10 {record.held_out_pgd:.1%}{notes}{left}"
+        )
+
+    def _say(self, line: str) -> None:
+        self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)

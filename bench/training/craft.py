@@ -1,0 +1,107 @@
+"""Makes the adversarial training images that a recipe asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attacks.deployed_loss import expected_failure
+from attacks.noise import Noise
+from attacks.objectives import CE
+from attacks.regions import Ball
+from bench.training.recipe import Crafting
+from models.multi_exit import MultiExitNet
+from models.policies import Policy
+
+AVERAGE_SHARE = 0.5
+"""Part of the images that ``sampled`` attacks at all exits at once."""
+
+Loss = Callable[[Tensor], Tensor]
+"""Images ``(B, C, H, W)`` to what is ascended, ``(B,)``."""
+
+
+def craft(
+    model: MultiExitNet, x: Tensor, y: Tensor, crafting: Crafting, ball: Ball, noise: Noise, policy: Policy | None = None
+) -> Tensor:
+    """Attacked images ``(B, C, H, W)`` in [0, 1], detached. The model is used as it stands, mode included.
+
+    Args:
+        model: its parameters should not require gradients.
+        x: images ``(B, C, H, W)`` in [0, 1].
+        y: labels ``(B,)``.
+        crafting: how.
+        ball: within what; only its radius counts where ``crafting`` is not bounded.
+        noise: random numbers of each sample.
+        policy: the deployed rule; needed against ``policy``.
+    """
+    if crafting.against == "max_average":
+        attacked = [_ascend(x, crafting, ball, noise, k, _exit_loss(model, y, k)) for k in range(model.n_exits)]
+        with torch.no_grad():
+            values = torch.stack([CE()(model(x_adv), y).mean(0) for x_adv in attacked])
+        return torch.stack(attacked)[values.argmax(0), torch.arange(len(x), device=x.device)]
+    return _ascend(x, crafting, ball, noise, 0, _loss(model, y, crafting, noise, policy))
+
+
+def _loss(model: MultiExitNet, y: Tensor, crafting: Crafting, noise: Noise, policy: Policy | None) -> Loss:
+    if crafting.against == "main":
+        return _exit_loss(model, y, model.n_exits - 1)
+    if crafting.against == "policy":
+        if policy is None:
+            raise ValueError("crafting against the policy needs one")
+        return lambda x: expected_failure(model(x), y, policy, crafting.temperature)
+    if crafting.against == "sampled" and model.n_exits > 1:
+        draws = noise.uniform(torch.empty(len(y), 2), restart=1).to(y.device)
+        exits = (draws[:, 0] * model.n_exits).long().clamp(max=model.n_exits - 1)
+        single = draws[:, 1] >= AVERAGE_SHARE
+        return lambda x: _sampled_loss(model, x, y, torch.where(single, exits, model.n_exits))
+    return lambda x: CE()(model(x), y).mean(0)
+
+
+def _exit_loss(model: MultiExitNet, y: Tensor, k: int) -> Loss:
+    return lambda x: F.cross_entropy(_at_exit(model, x, k), y, reduction="none")
+
+
+def _at_exit(model: MultiExitNet, x: Tensor, k: int) -> Tensor:
+    """Logits ``(B, classes)`` of exit ``k`` alone: no other head is run."""
+    features = x
+    for stage in model.stages[: k + 1]:
+        features = stage(features)
+    logits: Tensor = model.heads[k](features)
+    return logits
+
+
+def _sampled_loss(model: MultiExitNet, x: Tensor, y: Tensor, exits: Tensor) -> Tensor:
+    """Each sample's loss ``(B,)`` at the exit ``(B,)`` drawn for it, or, where that is K, its mean loss over the exits.
+
+    Samples leave the batch behind their exit, and heads see only the samples that need them.
+    """
+    n_exits = model.n_exits
+    losses = []
+    rows = torch.arange(len(y), device=y.device)
+    features = x
+    for k, (stage, head) in enumerate(zip(model.stages, model.heads, strict=True)):
+        features = stage(features)
+        asked = (exits[rows] == k) | (exits[rows] == n_exits)
+        if asked.any():
+            loss = F.cross_entropy(head(features[asked]), y[rows[asked]], reduction="none")
+            weight = torch.where(exits[rows[asked]] == n_exits, 1 / n_exits, 1.0)
+            losses.append(torch.zeros_like(y, dtype=loss.dtype).index_add(0, rows[asked], loss * weight))
+        stays = exits[rows] > k
+        rows, features = rows[stays], features[stays]
+        if not len(rows):
+            break
+    return torch.stack(losses).sum(0)
+
+
+def _ascend(x: Tensor, crafting: Crafting, ball: Ball, noise: Noise, restart: int, loss: Loss) -> Tensor:
+    wide = Ball(ball.norm, crafting.start * ball.eps)
+    x_adv = wide.start(x, noise, restart) if crafting.start else x
+    for _ in range(crafting.steps):
+        inputs = x_adv.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(inputs).sum(), inputs)
+        x_adv = x_adv + crafting.step * ball.eps * ball.steepest(gradient)
+        x_adv = ball.project(x_adv, x) if crafting.bounded else x_adv.clamp(0, 1)
+    return x_adv.detach()

@@ -1,0 +1,53 @@
+"""Whether a recipe fits its model and dataset, said before any work."""
+
+from __future__ import annotations
+
+import torch
+
+from bench.data.cards import dataset_card
+from bench.errors import UserError
+from bench.training.recipe import Recipe
+from models.multi_exit import MultiExitNet
+from models.registry import ModelCard, UnknownName, model_card
+
+
+def check_fit(recipe: Recipe) -> ModelCard:
+    """The card of the recipe's model.
+
+    Raises:
+        UserError: an unknown model or dataset, or settings that the model cannot be trained with.
+    """
+    try:
+        card = model_card(recipe.model)
+        dataset = dataset_card(recipe.dataset)
+    except UnknownName as error:
+        raise UserError(f"recipe {recipe.name}: {error}") from error
+    if dataset.input_shape not in (None, card.input_shape):
+        raise UserError(
+            f"recipe {recipe.name}: {recipe.dataset} has images of {_by(dataset.input_shape)}, "
+            f"{recipe.model} takes {_by(card.input_shape)}"
+        )
+    model = card.build().eval()
+    for number, phase in enumerate(recipe.phases, start=1):
+        where = f"recipe {recipe.name}, phase {number}"
+        if phase.crafting and phase.crafting.against == "policy" and model.n_exits == 1:
+            raise UserError(f"{where}: {recipe.model} has one exit and so no exit policy to train against; use 'main'")
+        if phase.image_size is not None:
+            _check_size(model, card, phase.image_size, where)
+    return card
+
+
+def _check_size(model: MultiExitNet, card: ModelCard, size: int, where: str) -> None:
+    channels, height, _ = card.input_shape
+    try:
+        if not 0 < size <= height:
+            raise ValueError(f"images can only be shrunk, to 1..{height} pixels a side")
+        with torch.no_grad():
+            model(torch.zeros(1, channels, size, size))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where}: {card.name} cannot be trained on images of {size}x{size} ({reason})") from error
+
+
+def _by(shape: tuple[int, ...] | None) -> str:
+    return "x".join(map(str, shape or ()))

@@ -1,0 +1,57 @@
+"""Training images on the device, as small as they come, handed out as augmented float batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.data.split import Split
+
+
+class Images:
+    """All images and labels of a split on one device.
+
+    Args:
+        split: uint8 or float images.
+        device: where they are kept and handed out.
+    """
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self.pixels = torch.tensor(split.images, device=device)
+        self.labels = torch.tensor(split.labels, device=device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Float images ``(B, C, H, W)`` in [0, 1] and labels ``(B,)`` of ``rows`` ``(B,)``."""
+        rows = rows.to(self.labels.device)
+        pixels = self.pixels[rows]
+        x = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
+        return x.contiguous(memory_format=torch.channels_last), self.labels[rows]
+
+
+def augmented(x: Tensor, generator: torch.Generator, crop_padding: int, flip: bool) -> Tensor:
+    """Each image ``(B, C, H, W)`` padded with its border, cropped at random, and mirrored half of the time."""
+    n, channels, height, width = x.shape
+    if crop_padding:
+        padded = F.pad(x, [crop_padding] * 4, mode="reflect")
+        top, left = torch.randint(0, 2 * crop_padding + 1, (2, n, 1), generator=generator).to(x.device)
+        rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
+        columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
+        image = torch.arange(n, device=x.device)[:, None, None, None]
+        channel = torch.arange(channels, device=x.device)[None, :, None, None]
+        x = padded[image, channel, rows, columns]
+    if flip:
+        mirrored = (torch.rand(n, generator=generator) < 0.5).to(x.device)
+        x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def resized(x: Tensor, size: int | None) -> Tensor:
+    """Images ``(B, C, H, W)`` shrunk to ``size`` pixels a side, each pixel the mean of those it covers; None leaves them."""
+    if size is None or size == x.shape[-1]:
+        return x
+    small = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return small.clamp(0, 1).contiguous(memory_format=torch.channels_last)

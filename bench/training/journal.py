@@ -1,0 +1,83 @@
+"""What is kept of a training run beside its weights: recipe, seed, versions, every epoch, and the curve."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from bench.training.loop import EpochRecord
+from bench.training.machine import Machine
+from bench.training.recipe import Recipe
+from models.weights import JOURNAL
+from models.whole_file import write_whole
+
+CURVE = ".run.png"
+
+
+def versions() -> dict[str, str]:
+    """Of what the weights depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in ("torch", "numpy")}}
+
+
+def write_journal(
+    folder: Path, recipe: Recipe, seed: int, command: str, machine: Machine, history: Sequence[EpochRecord]
+) -> tuple[Path, Path]:
+    """Write ``<recipe.name>.run.json`` and ``.run.png`` into ``folder``.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    content = {
+        "recipe": recipe.summary(),
+        "seed": seed,
+        "command": command,
+        "machine": {"device": machine.device.type, "precision": machine.precision, "compiled": machine.compiled},
+        "versions": versions(),
+        "history": [_rounded(record) for record in history],
+    }
+    journal, curve = folder / f"{recipe.name}{JOURNAL}", folder / f"{recipe.name}{CURVE}"
+    write_whole(journal, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(curve, _drawn(recipe, history))
+    return journal, curve
+
+
+def _rounded(record: EpochRecord) -> dict[str, float]:
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in asdict(record).items()}
+
+
+def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
+    """PNG: accuracies by epoch, on training and on held-out images, with the phases' bounds and every collapse."""
+    epochs = [record.epoch for record in history]
+    curves = (
+        ("clean, training", [record.clean_accuracy for record in history], "#0072B2", ":"),
+        ("attacked, training", [record.attacked_accuracy for record in history], "#D55E00", ":"),
+        ("clean, held out", [record.held_out_clean for record in history], "#0072B2", "-"),
+        ("PGD-10, held out", [record.held_out_pgd for record in history], "#D55E00", "-"),
+    )
+    with matplotlib.rc_context({"font.size": 8}):
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        axes = figure.subplots()
+        for label, values, colour, style in curves:
+            # An accuracy is 0 exactly where nothing of its kind was trained on.
+            shown = [100 * value or float("nan") for value in values]
+            axes.plot(epochs, shown, style, color=colour, label=label, marker="." if len(epochs) < 30 else None)
+        for start in {recipe.phase_start(epoch - 1) for epoch in epochs} - {0}:
+            axes.axvline(start + 0.5, color="0.8", linewidth=0.8, zorder=0)
+        earlier = [0, *(record.collapses for record in history)]
+        for record, before in zip(history, earlier, strict=False):
+            if record.collapses > before:
+                axes.annotate("collapsed, restored", (record.epoch, 0), rotation=90, fontsize=6, ha="center", va="bottom")
+        axes.set(xlabel="epoch", ylabel="accuracy of the last exit, %", ylim=(0, 100), title=recipe.name)
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        axes.spines[["top", "right"]].set_visible(False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
+    return picture.getvalue()

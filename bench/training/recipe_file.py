@@ -1,0 +1,69 @@
+"""Recipes read from JSON: the form in which every training run keeps its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attacks.regions import Ball
+from bench.errors import UserError
+from bench.training.recipe import Crafting, Phase, Recipe
+
+Setting = TypeVar("Setting", Recipe, Phase, Crafting, Ball)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a JSON file: a recipe itself, or a training run's file, which holds its recipe under ``recipe``.
+
+    Raises:
+        UserError: missing, not JSON, settings unknown or missing or of values that are not allowed; the message names them.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable recipe ({error})") from error
+    if isinstance(content, Mapping) and "recipe" in content:
+        content = content["recipe"]
+    try:
+        return recipe_of(content)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a recipe: {error}") from error
+
+
+def recipe_of(content: Any) -> Recipe:
+    """The recipe whose ``summary()`` is ``content``.
+
+    Raises:
+        ValueError: unknown or missing settings, or values that are not allowed.
+    """
+    recipe = dict(_mapping(content, Recipe))
+    recipe["ball"] = _made(Ball, recipe.get("ball", {}))
+    recipe["phases"] = tuple(_phase(phase) for phase in recipe.get("phases", ()))
+    return _made(Recipe, recipe)
+
+
+def _phase(content: Any) -> Phase:
+    phase = dict(_mapping(content, Phase))
+    if phase.get("crafting") is not None:
+        phase["crafting"] = _made(Crafting, phase["crafting"])
+    return _made(Phase, phase)
+
+
+def _mapping(content: Any, kind: type) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{kind.__name__.lower()} settings are an object, got {content!r}")
+    return content
+
+
+def _made(kind: type[Setting], content: Any) -> Setting:
+    settings = {name: value for name, value in _mapping(content, kind).items() if name != "type"}
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f"unknown {kind.__name__.lower()} settings {', '.join(unknown)} (known: {', '.join(known)})")
+    try:
+        return kind(**settings)
+    except TypeError as error:  # a setting is missing, or of a type that cannot be compared
+        raise ValueError(f"{kind.__name__.lower()}: {error}") from error

@@ -1,0 +1,75 @@
+"""Weights, card, journal and curve of a run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from attacks.regions import Ball
+from bench.data.load import load_split
+from bench.errors import UserError
+from bench.training import make_weights as make_weights_module
+from bench.training.make_weights import make_weights
+from bench.training.recipe import Crafting, Phase, Recipe
+from bench.training.recipe_file import read_recipe
+from models.policy_text import parse_policy
+from models.registry import model_card
+from models.weights import known_weights, load_weights
+
+RECIPE = Recipe(
+    "rdi_smallcnn", "digits", "x", Ball("Linf", 0.1), (Phase(1), Phase(1, Crafting("average"), 1.0)), batch_size=16, peak_lr=0.02
+)
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    def few(*request):
+        split = load_split(*request)
+        return replace(split, images=split.images[:64], labels=split.labels[:64])
+
+    monkeypatch.setattr(make_weights_module, "load_split", few)
+
+
+def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    card, path = make_weights(RECIPE, 3, tmp_path, out, "python -m bench train x --seed 3")
+    net = model_card("rdi_smallcnn").build()
+    load_weights(net, path, card.sha256)
+    assert card.source == "python -m bench train x --seed 3"
+    assert card.details["seed"] == 3 and card.details["trained_on"]
+    assert 0 <= card.details["on_calibration_split"]["pgd20_average"] <= card.details["on_calibration_split"]["clean"] <= 1
+    parse_policy(card.policy, net.n_exits, card.calibration)
+    stem = "rdi_smallcnn-digits-x"
+    assert sorted(p.name for p in out.iterdir()) == [f"{stem}{end}" for end in (".json", ".run.json", ".run.png", ".safetensors")]
+    journal = json.loads((out / f"{stem}.run.json").read_text())
+    assert [epoch["epoch"] for epoch in journal["history"]] == [1, 2] and journal["seed"] == 3 and journal["versions"]["torch"]
+    assert read_recipe(out / f"{stem}.run.json") == RECIPE
+    assert (out / f"{stem}.run.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setenv("EXITBENCH_WEIGHTS", str(out))
+    assert [found.stem for found, _ in known_weights("rdi_smallcnn") if found.training == "x"] == [stem]
+
+
+def test_a_recipe_can_start_from_the_weights_of_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path))
+    make_weights(replace(RECIPE, training="first"), 0, tmp_path, tmp_path, "")
+    second = replace(RECIPE, training="second", after="first", phases=(Phase(1),), peak_lr=1e-4)
+    card, _ = make_weights(second, 0, tmp_path, tmp_path, "")
+    assert card.details["recipe"]["after"] == "first"
+    make_weights(replace(second, training="fresh", after=None), 0, tmp_path, tmp_path, "")
+    first_losses = [
+        json.loads((tmp_path / f"rdi_smallcnn-digits-{t}.run.json").read_text())["history"][0]["loss"]
+        for t in ("second", "fresh")
+    ]
+    assert first_losses[0] < first_losses[1]
+
+
+def test_weights_to_start_from_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match=r"starts from the weights of the training 'none'.*no weights"):
+        make_weights(replace(RECIPE, after="none"), 0, tmp_path, tmp_path, "")
+
+
+def test_a_machine_without_a_gpu_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="torch sees no GPU here"):
+        make_weights(RECIPE, 0, tmp_path, tmp_path, "", device="cuda")
