@@ -24,6 +24,7 @@ _COMMANDS = {
     "list": "bench.cli.listing",
     "cost": "bench.cli.cost",
     "train": "bench.cli.train",
+    "publish": "bench.cli.publish",
     "import-checkpoint": "bench.cli.import_checkpoint",
 }
 

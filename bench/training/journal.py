@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,9 +23,18 @@ from models.whole_file import write_whole
 CURVE = ".run.png"
 
 
-def versions() -> dict[str, str]:
-    """Of what the weights depend on."""
-    return {"python": platform.python_version(), **{package: version(package) for package in ("torch", "numpy")}}
+def versions() -> dict[str, str | None]:
+    """Of what the weights depend on; ``commit`` of this project, ``-dirty`` if changed since, None outside a checkout."""
+    packages = {package: version(package) for package in ("torch", "numpy")}
+    return {"commit": _commit(), "python": platform.python_version(), **packages}
+
+
+def _commit() -> str | None:
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, check=True, text=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def write_journal(

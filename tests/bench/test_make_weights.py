@@ -1,6 +1,7 @@
 """Weights, card, journal and curve of a run."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -43,6 +44,8 @@ def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
     assert sorted(p.name for p in out.iterdir()) == [f"{stem}{end}" for end in (".json", ".run.json", ".run.png", ".safetensors")]
     journal = json.loads((out / f"{stem}.run.json").read_text())
     assert [epoch["epoch"] for epoch in journal["history"]] == [1, 2] and journal["seed"] == 3 and journal["versions"]["torch"]
+    commit = card.details["versions"]["commit"]
+    assert commit is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit)
     assert read_recipe(out / f"{stem}.run.json") == RECIPE
     assert (out / f"{stem}.run.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(out))

@@ -1,0 +1,36 @@
+"""``bench publish``: put trained and evaluated weights among the shipped ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli.options import results_option
+
+
+@click.command("publish")
+@click.option("--model", required=True, help="See `bench list models`.")
+@click.option("--dataset", required=True, help="What it was trained on and evaluated on.")
+@click.option("--training", required=True, help="Which weights of it.")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder [the shipped weights, models/weights].")
+@results_option
+def command(model: str, dataset: str, training: str, to: Path | None, results: Path) -> None:
+    """Copy weights from your folder to the shipped ones, their measured accuracies on the card.
+
+    The whole matrix of attacks must be in the results, and no trust check failed.
+    """
+    from bench.errors import UserError
+    from bench.evaluations import evaluations
+    from bench.harness.store import Store
+    from bench.publish import publish
+    from models.weights import SHIPPED, WeightsError, find_weights
+
+    if not (results / "store").is_dir():
+        raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
+    try:
+        card, path = find_weights(model, dataset, training)
+        written = publish(card, path, evaluations(Store(results / "store")), to or SHIPPED)
+    except (WeightsError, OSError) as error:
+        raise UserError(str(error)) from error
+    click.echo(written)

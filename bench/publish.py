@@ -1,0 +1,91 @@
+"""Shipping weights: the files of a training run, and on the card what the evaluation of exactly these weights came to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.record import eps_text
+from bench.verdicts import Evaluation, Result
+from models.weights import JOURNAL, WeightsCard
+from models.whole_file import write_whole
+
+SUBSET = 32
+"""Samples whose single verdicts go onto the card, so that anybody can score these again."""
+
+COMPANIONS = (JOURNAL, ".run.png")
+
+
+def publish(card: WeightsCard, weights: Path, evaluations: Sequence[Evaluation], folder: Path) -> Path:
+    """Write the weights, their card with measured figures, and what was kept of their training into ``folder``.
+
+    Args:
+        card: of the weights.
+        weights: their safetensors file, journal and curve beside it.
+        evaluations: of a results store.
+        folder: where shipped weights are.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        UserError: no finished evaluation of these weights under their own policy, or one that trust checks flag as failed.
+    """
+    evaluation = _evaluation(card, evaluations)
+    shipped = replace(card, details={**card.details, "measured": measured(evaluation)})
+    target = folder / f"{card.stem}.json"
+    write_whole(target.with_suffix(".safetensors"), weights.read_bytes())
+    write_whole(target, (json.dumps(asdict(shipped), indent=2) + "\n").encode())
+    for ending in COMPANIONS:
+        kept = weights.with_name(card.stem + ending)
+        if kept.is_file():
+            write_whole(folder / kept.name, kept.read_bytes())
+    return target
+
+
+def _evaluation(card: WeightsCard, evaluations: Sequence[Evaluation]) -> Evaluation:
+    own = [
+        each
+        for each in evaluations
+        if each.record["weights"] == card.sha256 and card.policy in (None, each.record["policy"]) and each.attacks
+    ]
+    if not own:
+        raise UserError(f"no evaluation of {card.stem} ({card.sha256[:12]}) under its own policy in the store; run one first")
+    best = max(own, key=lambda each: (each.complete, each.n))
+    if not best.complete:
+        raise UserError(f"the evaluation of {card.stem} has not the whole matrix of attacks; run --attack all or worst")
+    if not best.checked or best.failures:
+        reasons = ", ".join(flag.label for flag in best.failures) or "its trust checks are missing"
+        raise UserError(f"the numbers of {card.stem} cannot be believed, so its weights are not published: {reasons}")
+    return best
+
+
+def measured(evaluation: Evaluation) -> Mapping[str, Any]:
+    """What the card says of an evaluation: accuracies as in the leaderboard, and single verdicts of the first samples."""
+    record = evaluation.record
+    results = (evaluation.clean, *evaluation.attacks)
+    return {
+        "data": f"{record['dataset']} test, first {evaluation.n}, {record['data'][:12]}",
+        "threat_model": f"{record['norm']} {eps_text(record['eps'])}",
+        "policy": record["policy"],
+        "mmacs": round(evaluation.mean_cost(evaluation.clean), 3),
+        "accuracy": {**{each.name: _share(evaluation, each) for each in results}, "worst": float(evaluation.worst.mean())},
+        "subset": {"n": min(SUBSET, evaluation.n), **{each.name: _verdicts(each) for each in results if _repeatable(each)}},
+    }
+
+
+def _share(evaluation: Evaluation, result: Result) -> float:
+    return float(evaluation.robust(result).mean())
+
+
+def _repeatable(result: Result) -> bool:
+    """Whether a sample's verdict can be had again in seconds, whatever the batch: no attack, or plain PGD."""
+    return result.name in ("none", "average", "single:1")
+
+
+def _verdicts(result: Result) -> str:
+    return "".join("1" if right else "0" for right in result.correct[:SUBSET])
