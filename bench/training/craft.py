@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.deployed_loss import expected_failure
+from attacks.deployed_loss import exit_probabilities, expected_failure
 from attacks.noise import Noise
 from attacks.objectives import CE
 from attacks.regions import Ball
@@ -51,13 +51,22 @@ def _loss(model: MultiExitNet, y: Tensor, crafting: Crafting, noise: Noise, poli
     if crafting.against == "policy":
         if policy is None:
             raise ValueError("crafting against the policy needs one")
-        return lambda x: expected_failure(model(x), y, policy, crafting.temperature)
+        return lambda x: _deployed_loss(model(x), y, policy, crafting)
     if crafting.against == "sampled" and model.n_exits > 1:
         draws = noise.uniform(torch.empty(len(y), 2), restart=1).to(y.device)
         exits = (draws[:, 0] * model.n_exits).long().clamp(max=model.n_exits - 1)
         single = draws[:, 1] >= AVERAGE_SHARE
         return lambda x: _sampled_loss(model, x, y, torch.where(single, exits, model.n_exits))
     return lambda x: CE()(model(x), y).mean(0)
+
+
+def _deployed_loss(logits: Tensor, y: Tensor, policy: Policy, crafting: Crafting) -> Tensor:
+    loss = expected_failure(logits, y, policy, crafting.temperature)
+    if not crafting.deferral:
+        return loss
+    share = torch.arange(1, len(logits) + 1, device=logits.device) / len(logits)
+    taken = exit_probabilities(logits, policy, crafting.temperature)
+    return loss + crafting.deferral * (taken * share[:, None]).sum(0)
 
 
 def _exit_loss(model: MultiExitNet, y: Tensor, k: int) -> Loss:

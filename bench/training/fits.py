@@ -30,8 +30,8 @@ def check_fit(recipe: Recipe) -> ModelCard:
     model = card.build().eval()
     for number, phase in enumerate(recipe.phases, start=1):
         where = f"recipe {recipe.name}, phase {number}"
-        if phase.crafting and phase.crafting.against == "policy" and model.n_exits == 1:
-            raise UserError(f"{where}: {recipe.model} has one exit and so no exit policy to train against; use 'main'")
+        if phase.needs_policy and model.n_exits == 1:
+            raise UserError(f"{where}: {recipe.model} has one exit and so no exit policy to train with; attack 'main'")
         if phase.image_size is not None:
             _check_size(model, card, phase.image_size, where)
     return card

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacks.deployed_loss import expected_failure
 from attacks.noise import Noise
 from attacks.objectives import CE
 from bench.data.split import Split
@@ -29,6 +30,8 @@ from models.spec import digest
 from models.whole_file import write_whole
 
 CPU = Machine(torch.device("cpu"))
+DEPLOYED_TEMPERATURE = 0.3
+"""Softness of the gates in the deployed rule's loss, in log units of entropy."""
 PATIENCE = 3
 """Collapses of one epoch before training gives up."""
 
@@ -142,7 +145,7 @@ class Trainer:
         began = time.monotonic()
         phase = self.recipe.phase(epoch)
         crafting = stepped_down(phase.crafting, self.collapses) if phase.crafting else None
-        policy = self._policy(phase.image_size) if crafting and crafting.against == "policy" else None
+        policy = self._policy(phase.image_size) if phase.needs_policy else None
         noise_seed = self.seed * 100_003 + epoch
         torch.manual_seed(noise_seed)
         order = torch.randperm(len(self.images))
@@ -201,15 +204,14 @@ class Trainer:
                 )
             self.model.requires_grad_(True)
         self.model.train()
-        ce = CE()
         tally = torch.zeros(5, dtype=torch.float64)
         if crafting is not None and phase.attacked_share is None:
             clean_logits, logits = self._logits(x), self._logits(inputs)
-            loss = (ce(clean_logits, y).mean(1).sum() + ce(logits, y).mean(1).sum()) / 2
+            loss = (_loss(clean_logits, y, phase, policy) + _loss(logits, y, phase, policy)) / 2
             tally[1:3] += torch.tensor([_right(clean_logits, y).sum(), len(y)])
         else:
             logits = self._logits(inputs)
-            loss = ce(logits, y).mean(1).sum()
+            loss = _loss(logits, y, phase, policy)
         right = _right(logits, y)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -276,6 +278,14 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, n_steps: int) ->
     if recipe.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=n_steps)
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, [n_steps // 2, n_steps * 3 // 4])
+
+
+def _loss(logits: Tensor, y: Tensor, phase: Phase, policy: Policy | None) -> Tensor:
+    """Cross-entropy summed over the exits, and what the phase asks of the deployed rule."""
+    loss = CE()(logits, y).mean(1).sum()
+    if policy is None or not phase.deployed_weight:
+        return loss
+    return loss + phase.deployed_weight * expected_failure(logits, y, policy, DEPLOYED_TEMPERATURE).mean()
 
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:

@@ -22,13 +22,15 @@ class Crafting:
             ``max_average``: every exit in turn, then per image the result with the highest mean loss ("Triple Wins",
             section 3.3). ``sampled``: for half of the images the mean loss, for the others the loss of an exit drawn at
             random, stages behind it not run: a stand-in for ``max_average`` at the price of one attack.
-            ``policy``: the loss of the deployed rule, its gates softened.
+            ``policy``: the expected loss of the deployed rule, its gates softened.
         steps: gradient steps.
         step: length of a step in units of the ball's radius.
         start: the random start is uniform within this many radii.
         bounded: whether the result is brought back into the ball. N-FGSM (de Jorge et al., NeurIPS 2022) is one step of
             length 1 from a start of 2 that is not.
         temperature: of the softened gates; only ``policy`` has them.
+        deferral: weight of the expected exit number, as a share of all exits, beside the loss that ``policy`` ascends: images
+            that are deferred cost more and are judged by the exits that the attack has not looked at.
     """
 
     against: Against
@@ -37,10 +39,13 @@ class Crafting:
     start: float = 2.0
     bounded: bool = False
     temperature: float = 0.3
+    deferral: float = 0.0
 
     def __post_init__(self) -> None:
         if self.against not in get_args(Against):
             raise ValueError(f"no such attack to train against: {self.against!r}; known: {', '.join(get_args(Against))}")
+        if self.deferral and self.against != "policy":
+            raise ValueError(f"only crafting against the policy can pull at its gates, not against {self.against!r}")
         if self.steps < 1 or self.step <= 0 or self.start < 0 or self.temperature <= 0:
             raise ValueError(f"need at least one step of a positive length, a start >= 0 and a temperature > 0: {self}")
 
@@ -56,18 +61,29 @@ class Phase:
             forwards ("Triple Wins", equation 3). A number in (0, 1] shows each image once, attacked with this probability:
             one forward instead of two, and 0.5 is the paper's loss in expectation.
         image_size: images are shrunk to this many pixels a side; None leaves them as they are.
+        deployed_weight: weight of the deployed rule's own loss, ``-log`` of the probability that it gives to the label with
+            softened gates, beside the sum over the exits: exits are asked to be right where they are taken, and gates to
+            stay shut where they are not.
     """
 
     epochs: int
     crafting: Crafting | None = None
     attacked_share: float | None = None
     image_size: int | None = None
+    deployed_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"a phase needs at least one epoch, got {self.epochs}")
         if self.attacked_share is not None and not 0 < self.attacked_share <= 1:
             raise ValueError(f"attacked_share is a probability above 0, got {self.attacked_share}")
+        if self.deployed_weight < 0:
+            raise ValueError(f"deployed_weight is at least 0, got {self.deployed_weight}")
+
+    @property
+    def needs_policy(self) -> bool:
+        """Whether training alike takes the exit policy."""
+        return self.deployed_weight > 0 or (self.crafting is not None and self.crafting.against == "policy")
 
     def work(self, n_exits: int, side: int) -> float:
         """Relative duration of an epoch: an update of every image counts 1, an input gradient 3/4 of it."""

@@ -8,6 +8,7 @@ from attacks.objectives import CE
 from attacks.regions import Ball
 from bench.training.craft import craft
 from bench.training.recipe import Crafting
+from models.calibration import equal_share
 from models.policies import EntropyPolicy
 from tests.toys import batch, linear_exits, small_convolutional
 
@@ -97,6 +98,19 @@ def test_max_average_keeps_per_image_the_exit_that_hurts_most():
     singles = [x + 0.1 * direction(net, x, y, lambda loss, k=k: loss[k]) for k in range(3)]
     best = torch.stack([losses(net, single, y).mean(0) for single in singles]).amax(0)
     assert torch.allclose(losses(net, craft(net, x, y, crafting, BALL, noise), y).mean(0), best, atol=1e-6)
+
+
+def test_deferral_sends_images_to_later_exits():
+    net = small_convolutional()
+    x, y, noise = batch(64, shape=(1, 4, 4), n_classes=5)
+    policy = equal_share(net(x))
+    mean_exit = [
+        policy(net(craft(net, x, y, Crafting("policy", 8, 0.3, 1.0, True, deferral=weight), Ball("Linf", 0.3), noise, policy)))
+        .double()
+        .mean()
+        for weight in (0.0, 50.0)
+    ]
+    assert mean_exit[1] > mean_exit[0]
 
 
 def test_the_policy_is_needed_to_train_against_it():

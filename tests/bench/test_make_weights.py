@@ -18,7 +18,7 @@ from models.registry import model_card
 from models.weights import known_weights, load_weights
 
 RECIPE = Recipe(
-    "rdi_smallcnn", "digits", "x", Ball("Linf", 0.1), (Phase(1), Phase(1, Crafting("average"), 1.0)), batch_size=16, peak_lr=0.02
+    "rdi_smallcnn", "digits", "x", Ball("Linf", 0.1), (Phase(1), Phase(1, Crafting("average"), 1.0)), batch_size=8, peak_lr=0.02
 )
 
 
@@ -26,7 +26,7 @@ RECIPE = Recipe(
 def few_images(monkeypatch):
     def few(*request):
         split = load_split(*request)
-        return replace(split, images=split.images[:64], labels=split.labels[:64])
+        return replace(split, images=split.images[:24], labels=split.labels[:24])
 
     monkeypatch.setattr(make_weights_module, "load_split", few)
 

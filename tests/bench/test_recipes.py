@@ -105,6 +105,8 @@ BAD_SETTINGS = {
     "no epochs": (lambda: Phase(0), "at least one epoch"),
     "no phases": (lambda: replace(FAST, phases=()), "at least one phase"),
     "steps": (lambda: Crafting("main", steps=0), "at least one step"),
+    "deferral": (lambda: Crafting("main", deferral=1.0), "only crafting against the policy"),
+    "deployed": (lambda: Phase(1, deployed_weight=-1.0), "at least 0"),
     "against": (lambda: Crafting("exits"), "known: main, average"),  # type: ignore[arg-type]
 }
 

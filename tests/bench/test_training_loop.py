@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.deployed_loss import expected_failure
 from attacks.regions import Ball
 from bench.data.digits import load_digits
 from bench.data.split import Split
@@ -26,7 +27,7 @@ KINDS = {
     "halves": Phase(2, PGD),
     "clean": Phase(2),
     "sampled, mixed": Phase(2, Crafting("sampled"), attacked_share=0.5),
-    "policy": Phase(2, Crafting("policy"), attacked_share=1.0),
+    "policy": Phase(2, Crafting("policy", deferral=0.5), attacked_share=1.0, deployed_weight=2.0),
     "max_average": Phase(2, replace(PGD, against="max_average"), attacked_share=0.5),
 }
 
@@ -72,6 +73,21 @@ def test_a_resumed_run_makes_the_weights_of_an_unbroken_one(tmp_path, kind):
     assert [record.epoch for record in run.history] == [1, 2, 3]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_the_deployed_rules_loss_falls_further_when_it_is_trained_on(tmp_path):
+    found = []
+    for weight in (0.0, 1.0):
+        phases = (Phase(8), Phase(8, deployed_weight=weight))
+        _, run = trained(tmp_path / str(weight), recipe=replace(RECIPE, phases=phases, peak_lr=0.02))
+        found.append(deployed_loss(run))
+    assert found[1] < found[0]
+
+
+@torch.no_grad()
+def deployed_loss(run) -> float:
+    x, y = run.images.batch(torch.arange(96))
+    return float(expected_failure(run.model.eval()(x), y, run._policy(None), loop.DEPLOYED_TEMPERATURE).mean())
 
 
 def test_bf16_and_compilation_train_the_same_weights_by_name(tmp_path):
