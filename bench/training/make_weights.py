@@ -47,9 +47,12 @@ def make_weights(
     saved. The card's numbers are measured on the calibration split; the test split is not touched.
 
     Raises:
-        UserError: a recipe that does not fit its model, data that cannot be had, a resume file of another recipe or
-            seed, a disk that is full, a diverging loss.
+        UserError: weights of this name that are there already, a recipe that does not fit its model, data that cannot be
+            had, a resume file of another recipe or seed, a disk that is full, a diverging loss.
     """
+    finished = out / f"{recipe.name}.safetensors"
+    if finished.exists():
+        raise UserError(f"{finished} is there already; move it away to train it again, or name another folder with --out")
     card = check_fit(recipe)
     torch.manual_seed(seed)
     model = card.build()

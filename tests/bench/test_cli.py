@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
+from attacks.regions import Ball
+from bench.training.recipe import Phase, Recipe
 from models.registry import model_card
 from models.weights import WeightsCard, find_weights, save_weights
 from tests.toys import ROOT
@@ -104,6 +108,8 @@ BAD = {
     "missing weights file": ([*QUICK, "--weights", "nowhere.safetensors"], "nowhere.safetensors is missing"),
     "missing checkpoint": (["import-checkpoint", "nowhere.pth.tar"], "nowhere.pth.tar is missing"),
     "unknown recipe": (["train", "rdi_smallcn-digits-average"], "did you mean 'rdi_smallcnn-digits-average'"),
+    "missing recipe file": (["train", "nowhere.json"], "nowhere.json is not a readable recipe"),
+    "too few epochs": (["train", "rdi_smallcnn-mnist-max_average_fast", "--epochs", "2"], "has 3 phases; it needs at least"),
     "unknown command": (["rum"], "did you mean 'run'"),
     "report without a store": (["report"], "there is no store"),
     "unknown list": (["list", "modles"], "models"),
@@ -200,6 +206,31 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     kept = len(list(tmp_path.rglob("*.npz")))
     code, _, err = bench(*LONG, cwd=tmp_path)
     assert code == 0 and f"{kept} done before" in err
+
+
+def test_an_interrupted_training_goes_on_from_its_last_epoch(tmp_path):
+    recipe = Recipe("smallcnn", "digits", "tiny", Ball("Linf", 0.1), (Phase(30),), batch_size=64, peak_lr=0.02)
+    (tmp_path / "tiny.json").write_text(json.dumps(recipe.summary()))
+    command = ["train", "tiny.json", "--out", "w"]
+    process = start(*command, cwd=tmp_path)
+    resume = tmp_path / "w" / "smallcnn-digits-tiny.resume"
+    while not resume.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 130 and "are kept: give the same command to go on" in err
+    code, _, err = bench(*command, "--epochs", "29", cwd=tmp_path)
+    assert code == 2 and "is of another recipe or seed" in err
+    shorter = replace(recipe, phases=(Phase(2),))
+    (tmp_path / "tiny.json").write_text(json.dumps(shorter.summary()))
+    resume.unlink()
+    code, _, err = bench(*command, cwd=tmp_path)
+    assert code == 0, err
+    assert "epoch 2/2" in err and "min left" in err and "on held-out training images (n = 200), deployed, clean" in err
+    assert not resume.exists() and resume.with_suffix(".safetensors").exists()
+    code, _, err = bench(*command, cwd=tmp_path)
+    assert code == 2 and "is there already" in err
 
 
 @pytest.mark.parametrize("what", ["models", "attacks", "datasets", "recipes"])

@@ -72,6 +72,13 @@ def test_weights_to_start_from_that_are_not_there(tmp_path, monkeypatch):
         make_weights(replace(RECIPE, after="none"), 0, tmp_path, tmp_path, "")
 
 
+def test_finished_weights_are_never_trained_over(tmp_path):
+    (tmp_path / "rdi_smallcnn-digits-x.safetensors").write_bytes(b"hours of work")
+    with pytest.raises(UserError, match="is there already; move it away"):
+        make_weights(RECIPE, 0, tmp_path, tmp_path, "")
+    assert (tmp_path / "rdi_smallcnn-digits-x.safetensors").read_bytes() == b"hours of work"
+
+
 def test_a_machine_without_a_gpu_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="torch sees no GPU here"):
