@@ -14,7 +14,7 @@ from bench.verdicts import Evaluation, accuracy
 from models.policy_text import policy_text
 
 NOT_ATTACKED = "not attacked itself"
-"""Status of every rule but the deployed ones."""
+"""Status of every rule but those that were evaluated as deployed ones."""
 
 COLUMNS = {
     "model": "registered name of the network",

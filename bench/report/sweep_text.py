@@ -52,8 +52,9 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
     for point in curve.deployed:
         if point.evaluation is None:
             continue
+        which = f"deployed rule, {point.mmacs:.2f} mmacs" if len(curve.deployed) > 1 else "deployed rule"
         if (found := status(curve, point)) != "ok":
-            notes.append((f"deployed rule: {found}", "yellow"))
+            notes.append((f"{which}: {found}", "yellow"))
         notes += [
             (f"{line.sign} {line.label}: {line.message}", "red" if line.kind == "failure" else "yellow")
             for line in lines(point.evaluation)
@@ -61,12 +62,12 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
         ]
         own = float(point.evaluation.worst.mean())
         if point.judged.worst is not None and point.judged.worst.mean() < own:
-            notes.append((f"with images made against other rules; the leaderboard's worst case is {100 * own:.2f} %", "dim"))
+            notes.append((f"{which}: images made against other rules count; the leaderboard has {100 * own:.2f} %", "dim"))
     if curve.rule is not None:
         rule = f"{curve.rule}@mmacs=COST"
         notes.append(
             (
-                "only the deployed rule was attacked itself; elsewhere the worst case is an upper bound, from attacks on other "
+                "only deployed rules were attacked themselves; elsewhere the worst case is an upper bound, from attacks on other "
                 f"rules and on single exits: `bench run --policy {rule} --attack all` attacks a rule and adds to the store",
                 "dim",
             )

@@ -13,7 +13,7 @@ from bench.sweep.thresholds import at_target, targets
 from bench.verdicts import Bools, Evaluation
 from models.calibration import Kind
 from models.policies import FixedExit, Policy
-from models.policy_text import parse_policy
+from models.policy_text import parse_policy, policy_text
 
 Where = Literal["first exit", "target", "last exit", "deployed"]
 
@@ -23,12 +23,12 @@ class Point:
     """One exit rule and what it makes of the stored images.
 
     Attributes:
-        where: at which end, at a target cost, or the ``deployed`` rule of an evaluation, which attacks were aimed at.
+        where: at which end, at a target cost, or the ``deployed`` rule of an evaluation.
         policy: the rule.
         judged: what is left under it.
         mmacs, mflops_paper: mean cost of the exits taken on the evaluated clean images.
         target: mean cost asked for on the calibration images; None elsewhere.
-        evaluation: of the deployed rule; None elsewhere.
+        evaluation: of exactly this rule; None for one that was never evaluated, so that no attack was aimed at it.
     """
 
     where: Where
@@ -105,5 +105,8 @@ def _deployed(pool: Pool, kinds: tuple[str, ...]) -> list[Point]:
 
 def _point(pool: Pool, where: Where, policy: Policy, target: float | None = None, evaluation: Evaluation | None = None) -> Point:
     judged = pool.judge(policy)
+    if evaluation is None:
+        same = [each for each in pool.evaluations if each.record["policy"] == policy_text(policy)]
+        evaluation = same[0] if same else None
     mmacs, mflops = (float(np.asarray(pool.record[cost])[judged.exits].mean()) for cost in ("mmacs", "mflops_paper"))
     return Point(where, policy, judged, mmacs, mflops, target, evaluation)

@@ -23,7 +23,7 @@ from bench.sweep import thresholds
 from bench.sweep.choose import Wanted, choose
 from bench.sweep.curve import sweep
 from bench.sweep.pool import pool_of
-from bench.sweep.thresholds import held_out
+from bench.sweep.thresholds import at_target, held_out, targets
 from bench.trust.flag import Flag
 from models.policies import ConfidencePolicy, EntropyPolicy
 from models.policy_text import policy_text
@@ -123,6 +123,19 @@ def test_only_the_deployed_rules_are_said_to_have_been_attacked(attacked):
     assert "aimed at the deployed rules (markers) alone" in figure.legends[0].get_title().get_text()
 
 
+def test_a_swept_rule_that_was_evaluated_is_told_like_the_deployed_one(attacked):
+    _, store, _ = attacked
+    stored = only(store)
+    calibration = held_out(stored.record, store, store.root, None)
+    rule = at_target(calibration, stored.mmacs, targets(stored.mmacs, 1)[0], "entropy")
+    evaluation = replace(stored.evaluations[0], record={**stored.record, "policy": policy_text(rule), "calibration": None})
+    (curve,) = sweep(replace(stored, evaluations=(evaluation,)), calibration, 1)
+    table = sweep_table([curve]).set_index("point")
+    assert table.loc["target", "policy"] == table.loc["deployed", "policy"]
+    assert table.loc["target", "status"] == table.loc["deployed", "status"] == "not the whole matrix"
+    assert table.loc["first exit", "status"].startswith(NOT_ATTACKED)
+
+
 def test_flagged_results_are_told_as_such(attacked):
     _, store, _ = attacked
     stored = only(store)
@@ -213,7 +226,7 @@ def test_the_command_end_to_end(tmp_path):
     done = invoke("--results", tmp_path, "--points", 2)
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
-    assert "only the deployed rule was attacked itself" in text and "deployed" in text and "exit:3" in text
+    assert "only deployed rules were attacked themselves" in text and "deployed" in text and "exit:3" in text
     table = pd.read_csv(tmp_path / "sweeps" / "digits-Linf-0.23.csv")
     assert table["point"].tolist() == ["first exit", "target", "target", "last exit", "deployed"]
     assert (table["worst"] <= table["clean"]).all()
