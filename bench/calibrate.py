@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,11 @@ def all_logits(model: MultiExitNet, split: Split, batch_size: int = 100) -> Tens
     return torch.cat([model(batch.x) for batch in batches], dim=1)
 
 
+def provenance(inputs: Sequence[str], split: str, kind: Kind, method: str) -> str:
+    """Digest of what sets thresholds: the hashes of the images, the name of their split, and the procedure."""
+    return digest({"inputs": list(inputs), "split": split, "kind": kind, "method": method})[:16]
+
+
 def calibrated_policy(model: MultiExitNet, calibration: Split, kind: Kind = "entropy", method: str = "equal") -> Policy:
     """Calibrate thresholds on the calibration split; the digest of split and procedure goes into the policy.
 
@@ -37,16 +44,15 @@ def calibrated_policy(model: MultiExitNet, calibration: Split, kind: Kind = "ent
     """
     if model.n_exits == 1:
         return FixedExit(1)
-    hashes = calibration.batch(0, len(calibration)).input_hashes()
-    provenance = digest({"inputs": hashes, "split": calibration.name, "kind": kind, "method": method})[:16]
+    origin = provenance(calibration.batch(0, len(calibration)).input_hashes(), calibration.name, kind, method)
     logits = all_logits(model, calibration)
     if method == "equal":
-        return equal_share(logits, kind, provenance)
+        return equal_share(logits, kind, origin)
     name, _, cost = method.partition("=")
     try:
         if name != "mmacs":
             raise ValueError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
         costs = measure_costs(model, calibration.shape).mmacs
-        return target_cost(logits, costs, float(cost), kind, provenance)
+        return target_cost(logits, costs, float(cost), kind, origin)
     except ValueError as error:
         raise UserError(str(error)) from error

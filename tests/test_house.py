@@ -39,7 +39,8 @@ def test_nothing_imports_robustbench():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["verify", "--help"], ["export", "--help"]]
+    "arguments",
+    [["--help"], ["run", "--help"], ["train", "--help"], ["verify", "--help"], ["export", "--help"], ["sweep", "--help"]],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = (

@@ -19,6 +19,7 @@ does not hold; 2 bad input;
 _COMMANDS = {
     "run": "bench.cli.run",
     "report": "bench.cli.report",
+    "sweep": "bench.cli.sweep",
     "verify": "bench.cli.verify",
     "export": "bench.cli.export",
     "list": "bench.cli.listing",

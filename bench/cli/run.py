@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import data_option, results_option, separated
+from bench.cli.options import data_option, number, results_option, separated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,19 +19,6 @@ if TYPE_CHECKING:
     from bench.harness.store import Store
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
-
-
-def _number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """A finite number >= 0, also as a fraction: ``0.3`` or ``8/255``."""
-    if value is None:
-        return None
-    try:
-        number = float(Fraction(value)) if "/" in value else float(value)
-    except (ValueError, ArithmeticError):
-        raise click.BadParameter(f"{value!r} is not a number or a fraction such as 8/255") from None
-    if not (math.isfinite(number) and number >= 0):
-        raise click.BadParameter(f"{value!r} is not a finite number >= 0")
-    return number
 
 
 @click.command("run")
@@ -49,14 +34,14 @@ def _number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 @click.option("--policy", help="entropy:T1,T2,...  confidence:T1,...  exit:k  entropy@equal  entropy@mmacs=60 [the weights' own]")
 @click.option("--n", type=int, help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU].")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True)
-@click.option("--eps", callback=_number, help="Radius, as 0.3 or 8/255 [the dataset's].")
+@click.option("--eps", callback=number, help="Radius, as 0.3 or 8/255 [the dataset's].")
 @click.option("--method", type=click.Choice(["pgd", "fgsm", "apgd", "wrm"]), default="pgd", show_default=True)
 @click.option("--loss", type=click.Choice(["ce", "margin", "dlr", "dlr-targeted"]), default="ce", show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), help="Of PGD, APGD [100] and WRM [the dataset's].")
-@click.option("--step-size", callback=_number, help="Of PGD [the dataset's].")
+@click.option("--step-size", callback=number, help="Of PGD [the dataset's].")
 @click.option("--restarts", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--keep", type=click.Choice(["best", "last"]), default="best", show_default=True, help="last: as in the paper.")
-@click.option("--gamma", callback=_number, default="0.3", show_default=True, help="Price of distance, of WRM.")
+@click.option("--gamma", callback=number, default="0.3", show_default=True, help="Price of distance, of WRM.")
 @click.option(
     "--budget", type=click.IntRange(min=1), default=250, show_default=True, help="Of policy: gradients per image at most."
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.harness.cell import BadCell, Cell
+from bench.harness.held_out import BadHeldOut, HeldOut
 from models.whole_file import sweep, write_whole
 
 _log = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ class Store:
 
     ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
     again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
-    ``quarantine/`` damaged files. Stores of several machines are merged by copying files together.
+    ``calibration/`` logits on held-out training images, ``quarantine/`` damaged files. Stores of several
+    machines are merged by copying files together.
 
     Args:
         root: made where it does not exist.
@@ -94,6 +96,21 @@ class Store:
             return None
         return numbers
 
+    def write_held_out(self, held: HeldOut) -> None:
+        """Store a network's logits on the calibration split."""
+        write_whole(self._held_out(held.key), held.to_bytes())
+
+    def read_held_out(self, key: str) -> HeldOut | None:
+        """Them, or None where they are absent or damaged; damaged, they are moved to quarantine."""
+        path = self._held_out(key)
+        try:
+            return HeldOut.from_bytes(path.read_bytes(), key)
+        except FileNotFoundError:
+            return None
+        except BadHeldOut as error:
+            self._set_aside(path, "calibration logits", error)
+            return None
+
     def write_run(self, name: str, run: dict[str, Any]) -> None:
         """Record which cells belong together."""
         write_whole(self.root / "runs" / f"{name}.json", _json(run))
@@ -118,6 +135,9 @@ class Store:
 
     def _probe(self, key: str) -> Path:
         return self.root / "trust" / f"{key}.json"
+
+    def _held_out(self, key: str) -> Path:
+        return self.root / "calibration" / f"{key}.npz"
 
     def _cell(self, key: str) -> Path:
         return cell_path(self.root, key)

@@ -35,7 +35,7 @@ def load_subject(claims: Claims, weights: Path | None, device: str) -> tuple[Mul
             raise UserError(f"the claims are about images {shape}, {card.name} takes {card.input_shape}")
         model = card.build()
         if weights is None:
-            weights = _registered(card.name, claims.subject["weights"])
+            weights = registered_weights(card.name, claims.subject["weights"])
         digest = load_weights(model, weights)
     except (UnknownName, WeightsError) as error:
         raise UserError(str(error)) from error
@@ -43,7 +43,12 @@ def load_subject(claims: Claims, weights: Path | None, device: str) -> tuple[Mul
     return model.eval().requires_grad_(False).to("cuda" if on_gpu else "cpu"), digest
 
 
-def _registered(model: str, sha256: str) -> Path:
+def registered_weights(model: str, sha256: str) -> Path:
+    """The registered weight file of ``model`` with this digest.
+
+    Raises:
+        UserError: there is none; says what there is and what to do.
+    """
     known = known_weights(model)
     for card, path in known:
         if card.sha256 == sha256:

@@ -17,12 +17,12 @@ from bench.report.trust_text import verdict
 from bench.verdicts import Evaluation, accuracy
 
 # Okabe & Ito's palette: tells the points apart for colour-blind readers as well.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vP*X"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*X"
 
 # Drawn over the hollow marker of what trust checks flag: marker and its size.
 _FLAGGED = {"failure": ("x", 11), "warning": ("$!$", 5), "not checked": ("$?$", 5)}
-_MEANING = {
+MEANING = {
     "failure": "flagged: not to be believed",
     "warning": "flagged: may be lower",
     "not checked": "trust not checked",
@@ -70,13 +70,13 @@ def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     left.set_xlim(0, 1.12 * max((point.mmacs for point in points(evaluations, "clean")), default=1))
-    styles = {_label(e): (_COLOURS[i % 7], _MARKERS[i % 8]) for i, e in enumerate(evaluations)}
+    styles = {_label(e): (COLOURS[i % 7], MARKERS[i % 8]) for i, e in enumerate(evaluations)}
     _panel(left, points(evaluations, "clean"), styles, "clean accuracy")
     _panel(right, points(evaluations, "worst"), styles, "worst-case robust accuracy")
     handles, labels = left.get_legend_handles_labels()
-    flagged = [kind for kind in _MEANING if any(point.kind == kind for point in points(evaluations, "clean"))]
-    handles += [_sign(kind) for kind in flagged]
-    labels += [_MEANING[kind] for kind in flagged]
+    flagged = [kind for kind in MEANING if any(point.kind == kind for point in points(evaluations, "clean"))]
+    handles += [sign(kind) for kind in flagged]
+    labels += [MEANING[kind] for kind in flagged]
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure
@@ -100,17 +100,17 @@ def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]
             markerfacecolor=colour if point.multi_exit and point.kind == "ok" else "white",
         )
         if point.kind != "ok":
-            axes.add_line(_sign(point.kind, point.mmacs, 100 * point.share))
+            axes.add_line(sign(point.kind, point.mmacs, 100 * point.share))
     axes.set_title(f"{title} (%), 95 % intervals", fontsize=10)
     axes.set_xlabel("mean cost on clean inputs (mmacs)")
     axes.set_ylim(-3, 103)
     axes.grid(alpha=0.25)
 
 
-def _sign(kind: str, x: float = math.nan, y: float = math.nan) -> Line2D:
+def sign(kind: str, x: float = math.nan, y: float = math.nan) -> Line2D:
     """The sign across the hollow marker of a flagged point; with no point, its entry in the legend."""
     marker, size = _FLAGGED[kind]
-    label = _MEANING[kind] if math.isnan(x) else "_sign"
+    label = MEANING[kind] if math.isnan(x) else "_sign"
     return Line2D([x], [y], linestyle="none", color="black", marker=marker, markersize=size, label=label, zorder=5)
 
 

@@ -113,5 +113,5 @@ def test_the_terminal_summary_shows_the_headline(store):
 
 
 def test_every_column_is_documented_in_its_own_words():
-    text = (ROOT / "docs" / "leaderboard.md").read_text()
+    text = (ROOT / "docs" / "leaderboard.md").read_text().partition("\n## Sweeps")[0]
     assert re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE) == list(COLUMNS.items())

@@ -1,0 +1,74 @@
+"""``bench sweep``: multi-exit networks as curves of cost against accuracy, from stored logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli.options import data_option, number, results_option, separated
+
+
+@click.command("sweep")
+@click.option("--model", "models", multiple=True, help="Only these; several, or separated by commas [all in the store].")
+@click.option("--dataset", help="Only evaluations on it.")
+@click.option("--training", help="Only these weights.")
+@click.option("--norm", type=click.Choice(["Linf", "L2"]), help="Only this norm.")
+@click.option("--eps", callback=number, help="Only this radius, as 0.3 or 8/255.")
+@click.option("--n", type=int, help="Only evaluations on so many samples [of each network, on the most].")
+@click.option(
+    "--points",
+    type=click.IntRange(1, 1000),
+    default=19,
+    show_default=True,
+    help="Target costs between the first exit and the last.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A safetensors file [the registered weights of the stored digest].",
+)
+@data_option
+@results_option
+def command(models: tuple[str, ...], points: int, weights: Path | None, data: Path, results: Path, **asked: object) -> None:
+    """Judge stored attacks under a whole family of exit rules, and draw cost against accuracy.
+
+    Thresholds are set on held-out training images. The network sees these once; then the store has its logits, and
+    no network and no data are needed. No attack is run: only the deployed rules were attacked themselves, under others
+    the worst case is an upper bound.
+    """
+    from rich.console import Console
+
+    from bench.errors import UserError
+    from bench.evaluations import evaluations
+    from bench.harness.store import Store
+    from bench.report.sweep_files import write_sweep
+    from bench.report.sweep_text import curve_text
+    from bench.sweep.choose import Wanted, choose
+    from bench.sweep.curve import Curve, one_exit, sweep
+    from bench.sweep.pool import pool_of
+    from bench.sweep.thresholds import held_out
+
+    if not (results / "store").is_dir():
+        raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
+    store = Store(results / "store")
+    names = tuple(dict.fromkeys(name for text in models for name in separated(text)))
+    groups = choose(evaluations(store), Wanted(models=names, **asked))  # type: ignore[arg-type]
+    curves: list[Curve] = []
+    errors = Console(stderr=True)
+    for group in groups:
+        pool = pool_of(group, store)
+        if len(pool.mmacs) == 1:
+            curves.append(one_exit(pool))
+            continue
+        with errors.status(f"setting thresholds of {pool.record['model']}"):
+            curves += sweep(pool, held_out(pool.record, store, data, weights), points)
+    narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
+    try:
+        written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))
+    except OSError as error:
+        raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
+    console = Console()
+    for curve in curves:
+        console.print(curve_text(curve))
+    console.print(f"written: {', '.join(map(str, written))}", style="dim", markup=False, highlight=False, soft_wrap=True)

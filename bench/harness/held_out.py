@@ -1,0 +1,75 @@
+"""Logits on the calibration split, kept in the store so that thresholds are set again without network or data."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.harness.cell import Floats
+from models.spec import digest
+
+SCHEMA = 1
+"""Bumped when the meaning of a stored field changes; part of every key."""
+
+
+class BadHeldOut(ValueError):
+    """A file that does not hold whole calibration logits of this schema."""
+
+
+def held_out_key(model: str, weights: str, dataset: str) -> str:
+    """Content address of a network's logits on a dataset's calibration split: the same images everywhere."""
+    return digest({"schema": SCHEMA, "model": model, "weights": weights, "dataset": dataset, "split": "calibration"})
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
+class HeldOut:
+    """What a network says of the calibration split: training images held out of ``bench train``, never test images.
+
+    Attributes:
+        key: content address.
+        header: model, weights, dataset and the pixels' source.
+        inputs: ``(N, 32)`` bytes, SHA-256 of each image and label.
+        logits: ``(K, N, classes)`` of all exits.
+    """
+
+    key: str
+    header: dict[str, Any]
+    inputs: npt.NDArray[np.uint8]
+    logits: Floats
+
+    def input_hashes(self) -> list[str]:
+        """SHA-256 (hex) of each image and label, as ``bench.data.split.Batch`` gives them."""
+        return [row.tobytes().hex() for row in self.inputs]
+
+    def to_bytes(self) -> bytes:
+        """A compressed npz; every member carries a CRC."""
+        buffer = io.BytesIO()
+        text = json.dumps({"schema": SCHEMA, "key": self.key, **self.header}, sort_keys=True)
+        header = np.frombuffer(text.encode(), dtype=np.uint8)
+        np.savez_compressed(buffer, header=header, inputs=self.inputs, logits=self.logits)
+        return buffer.getvalue()
+
+    @staticmethod
+    def from_bytes(raw: bytes, key: str) -> HeldOut:
+        """Read them back.
+
+        Raises:
+            BadHeldOut: truncated, damaged, of another schema, or of another key.
+        """
+        try:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
+                header = json.loads(stored["header"].tobytes())
+                inputs, logits = stored["inputs"], stored["logits"]
+            found = (header.pop("schema"), header.pop("key"))
+            if found != (SCHEMA, key):
+                raise BadHeldOut(f"they are {found[1]} of schema {found[0]}")
+            if logits.ndim != 3 or inputs.shape != (logits.shape[1], 32) or not np.isfinite(logits).all():
+                raise BadHeldOut("its arrays do not fit together")
+        except Exception as error:
+            raise BadHeldOut(str(error) or type(error).__name__) from error
+        return HeldOut(key, header, inputs, logits)

@@ -1,0 +1,42 @@
+"""Writes the reports of a sweep: a table and a plot for each leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attacks.regions import Ball
+from bench.record import board_name
+from bench.report.csv_file import to_csv
+from bench.report.pareto import to_bytes
+from bench.report.sweep_plot import draw
+from bench.report.sweep_table import sweep_table
+from bench.sweep.curve import Curve
+from models.whole_file import write_whole
+
+
+def write_sweep(curves: Sequence[Curve], results: Path, only: str = "") -> list[Path]:
+    """Write ``sweeps/<board>.csv``, ``.png`` and ``.svg`` into ``results``.
+
+    Args:
+        curves: of any boards.
+        results: the folder.
+        only: what the sweep was narrowed to, for the files' names, so that they leave those of the whole store alone.
+
+    Returns:
+        The files written.
+    """
+    boards: dict[str, list[Curve]] = {}
+    for curve in curves:
+        record = curve.pool.record
+        boards.setdefault(board_name(record["dataset"], Ball(record["norm"], record["eps"])), []).append(curve)
+    files: dict[Path, bytes] = {}
+    for name, found in sorted(boards.items()):
+        figure = draw(found, f"{name}: {found[0].pool.record['dataset_summary']}")
+        path = results / "sweeps" / f"{name}{only}"
+        files[path.with_name(f"{path.name}.csv")] = to_csv(sweep_table(found)).encode()
+        files[path.with_name(f"{path.name}.png")] = to_bytes(figure, "png")
+        files[path.with_name(f"{path.name}.svg")] = to_bytes(figure, "svg")
+    for path, content in files.items():
+        write_whole(path, content)
+    return list(files)

@@ -1,0 +1,130 @@
+"""Plots of a sweep: clean and worst-case accuracy against mean cost, a curve per network, deployed rules marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.pareto import COLOURS, MARKERS, MEANING, sign
+from bench.report.trust_text import verdict
+from bench.sweep.curve import Curve, Point
+from bench.verdicts import Bools, accuracy
+
+What = Literal["clean", "worst"]
+
+NOTE = (
+    "Attacks that know the exit rule were aimed at the deployed rules (markers) alone. On the lines the worst case is a looser "
+    "upper bound:\nwhat these attacks and those on single exits find, carried over. Thresholds were set on training images, "
+    "costs measured on the evaluated ones."
+)
+
+
+def draw(curves: Sequence[Curve], title: str) -> Figure:
+    """Two panels side by side: clean accuracy and worst-case robust accuracy against mean mmacs."""
+    figure = Figure(figsize=(10.5, 5.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    left.set_xlim(0, 1.06 * max(cost for curve in curves for cost in curve.pool.mmacs))
+    panels: tuple[tuple[Axes, What, str], ...]
+    panels = (left, "clean", "clean accuracy"), (right, "worst", "worst-case robust accuracy")
+    for axes, what, name in panels:
+        for i, curve in enumerate(curves):
+            _draw(axes, curve, what, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+            if curve.rule is not None and curve.pool not in [earlier.pool for earlier in curves[:i]]:
+                _name_ends(axes, curve, what, COLOURS[i % len(COLOURS)])
+        axes.set_title(f"{name} (%), 95 % intervals", fontsize=10)
+        axes.set_xlabel("mean cost on clean inputs (mmacs)")
+        axes.set_ylim(-3, 103)
+        axes.grid(alpha=0.25)
+    handles, labels = left.get_legend_handles_labels()
+    extra = _meanings(curves)
+    figure.legend(
+        [*handles, *extra],
+        [*labels, *(str(line.get_label()) for line in extra)],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+        title=NOTE,
+        title_fontsize=8,
+    )
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _draw(axes: Axes, curve: Curve, what: What, colour: str, marker: str) -> None:
+    if curve.rule is not None:
+        _line(axes, curve, what, colour)
+    for i, point in enumerate(curve.deployed):
+        judged = point.judged.correct if what == "clean" else point.judged.worst
+        if judged is not None:
+            label = _label(curve) if curve.rule is None and i == 0 else "_deployed"
+            _marked(axes, point, judged, colour, marker, label)
+
+
+def _line(axes: Axes, curve: Curve, what: What, colour: str) -> None:
+    """The family's line with its band; on the right, the floor that no rule falls below."""
+    family = curve.family
+    found = [point.judged.correct if what == "clean" else point.judged.worst for point in family]
+    shares = [accuracy(judged) for judged in found if judged is not None]
+    if len(shares) < len(family):
+        return
+    x = [point.mmacs for point in family]
+    share, low, high = ([100 * value for value in values] for values in zip(*shares, strict=True))
+    axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+    axes.plot(x, share, color=colour, lw=1.4, marker=".", markersize=4, label=_label(curve))
+    if what == "worst":
+        floor = 100 * float(curve.any_exit_robust.mean())
+        axes.plot([x[0], x[-1]], [floor, floor], color=colour, lw=1, ls=":")
+
+
+def _name_ends(axes: Axes, curve: Curve, what: What, colour: str) -> None:
+    """``exit 1`` and the last, above the line's ends; below where there is no room."""
+    for point, k in ((curve.family[0], 1), (curve.family[-1], len(curve.pool.mmacs))):
+        judged = point.judged.correct if what == "clean" else point.judged.worst
+        if judged is not None:
+            spot = (point.mmacs, 100 * float(judged.mean()))
+            away = 9 if spot[1] < 92 else -15
+            axes.annotate(
+                f"exit {k}", spot, xytext=(0, away), textcoords="offset points", ha="center", fontsize=7.5, color=colour
+            )
+
+
+def _marked(axes: Axes, point: Point, judged: Bools, colour: str, marker: str, label: str) -> None:
+    """A deployed rule, with its interval and, hollow, what trust checks say of it."""
+    share, low, high = (100 * value for value in accuracy(judged))
+    kind = "ok" if point.evaluation is None else verdict(point.evaluation)
+    axes.errorbar(
+        point.mmacs,
+        share,
+        yerr=[[max(0.0, share - low)], [max(0.0, high - share)]],
+        fmt=marker,
+        color=colour,
+        capsize=3,
+        markersize=8,
+        markerfacecolor=colour if kind == "ok" else "white",
+        label=label,
+        zorder=4,
+    )
+    if kind != "ok":
+        axes.add_line(sign(kind, point.mmacs, share))
+
+
+def _meanings(curves: Sequence[Curve]) -> list[Line2D]:
+    """Entries of the legend for what is drawn alike for every network."""
+    deployed = Line2D([], [], ls="none", marker="o", color="0.3", markersize=7, label="marker: deployed rule")
+    floor = Line2D([], [], ls=":", color="0.3", label="floor under every rule: no stored image makes any exit wrong")
+    kinds = {verdict(point.evaluation) for curve in curves for point in curve.deployed if point.evaluation}
+    return [deployed, floor, *(sign(kind) for kind in MEANING if kind in kinds)]
+
+
+def _label(curve: Curve) -> str:
+    record = curve.pool.record
+    evaluations = curve.pool.evaluations
+    partial = "" if any(each.complete and not each.unfinished for each in evaluations) else ", not the whole matrix"
+    partial += ", flagged" if any(verdict(each) in ("failure", "warning") for each in evaluations) else ""
+    exits = "one exit" if curve.rule is None else f"{curve.rule} thresholds"
+    return f"{record['model']} ({record['training']}, {exits}, n = {record['n']}{partial})"

@@ -1,0 +1,78 @@
+"""A sweep in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bench.record import eps_text
+from bench.report.sweep_table import status
+from bench.report.trust_text import lines
+from bench.sweep.curve import Curve, Point
+from bench.verdicts import Bools, accuracy
+
+
+def curve_text(curve: Curve) -> RenderableType:
+    """Every rule of the curve with its cost, clean accuracy and worst case, and what they are worth."""
+    record = curve.pool.record
+    threat = f"{record['norm']} {eps_text(record['eps'])}"
+    kind = "one exit" if curve.rule is None else f"{curve.rule} thresholds"
+    where = f"{record['dataset']} test, {threat}, n = {record['n']}"
+    title = f"{record['model']} ({record['training']}, {kind}) on {where}"
+    table = Table()
+    table.add_column("exit rule", no_wrap=True)
+    for heading in ("mean\nmmacs", "clean %", "95 % interval", "worst\ncase %", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for point in curve.points:
+        style = "bold" if point.where == "deployed" else ""
+        table.add_row(
+            _name(curve, point), f"{point.mmacs:.2f}", *_shares(point.judged.correct), *_shares(point.judged.worst), style=style
+        )
+    return Group(Text(title, style="bold"), table, *(Text(note, style=style) for note, style in _notes(curve)))
+
+
+def _name(curve: Curve, point: Point) -> str:
+    if point.where == "target":
+        return f"mmacs={point.target:g}"
+    exits = {"first exit": "exit:1", "last exit": f"exit:{len(curve.pool.mmacs)}"}
+    return exits.get(point.where) or "deployed"
+
+
+def _shares(judged: Bools | None) -> tuple[str, str]:
+    if judged is None:
+        return "-", "-"
+    share, low, high = accuracy(judged)
+    return f"{100 * share:.2f}", f"{100 * low:.1f} - {100 * high:.1f}"
+
+
+def _notes(curve: Curve) -> list[tuple[str, str]]:
+    """What the figures are worth, with a style each."""
+    notes = []
+    for point in curve.deployed:
+        if point.evaluation is None:
+            continue
+        which = f"deployed rule, {point.mmacs:.2f} mmacs" if len(curve.deployed) > 1 else "deployed rule"
+        if (found := status(curve, point)) != "ok":
+            notes.append((f"{which}: {found}", "yellow"))
+        notes += [
+            (f"{line.sign} {line.label}: {line.message}", "red" if line.kind == "failure" else "yellow")
+            for line in lines(point.evaluation)
+            if line.kind != "info"
+        ]
+        own = float(point.evaluation.worst.mean())
+        if point.judged.worst is not None and point.judged.worst.mean() < own:
+            notes.append((f"{which}: images made against other rules count; the leaderboard has {100 * own:.2f} %", "dim"))
+    if curve.rule is not None:
+        rule = f"{curve.rule}@mmacs=COST"
+        notes.append(
+            (
+                "only deployed rules were attacked themselves; elsewhere the worst case is an upper bound, from attacks on other "
+                f"rules and on single exits: `bench run --policy {rule} --attack all` attacks a rule and adds to the store",
+                "dim",
+            )
+        )
+        notes.append(("thresholds set on held-out training images, costs measured on the evaluated ones", "dim"))
+    if curve.rule is not None and curve.pool.attacked:
+        notes.append((f"no rule falls below {100 * curve.any_exit_robust.mean():.2f} % by the stored images", "dim"))
+    return notes

@@ -1,0 +1,82 @@
+"""Which of a store's evaluations a sweep is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import UserError
+from bench.record import eps_text
+from bench.sweep.pool import same_samples
+from bench.verdicts import Evaluation
+
+Group = list[Evaluation]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for; None or empty for all that there is.
+
+    Attributes:
+        models: names.
+        dataset, training, norm, eps: of the run.
+        n: number of samples; None for the most that each network was evaluated on.
+    """
+
+    models: tuple[str, ...] = ()
+    dataset: str | None = None
+    training: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+    n: int | None = None
+
+    def takes(self, evaluation: Evaluation) -> bool:
+        """Whether an evaluation is among those asked for."""
+        record = evaluation.record
+        exact = {name: getattr(self, name) for name in ("dataset", "training", "norm", "n")}
+        return (
+            (not self.models or record["model"] in self.models)
+            and all(value is None or record[name] == value for name, value in exact.items())
+            and (self.eps is None or abs(record["eps"] - self.eps) < 1e-12)
+        )
+
+
+def choose(found: Iterable[Evaluation], wanted: Wanted) -> list[Group]:
+    """Evaluations to sweep, those of the same network, samples and threat model together, at least one with several exits.
+
+    Raises:
+        UserError: there are none, or only networks of one exit.
+    """
+    everything = list(found)
+    chosen = [evaluation for evaluation in everything if wanted.takes(evaluation)]
+    absent = [name for name in wanted.models if name not in {evaluation.record["model"] for evaluation in chosen}]
+    if absent or not chosen:
+        what = f"no finished evaluation of {', '.join(map(repr, absent))}" if absent else "no finished evaluation of that kind"
+        have = "; ".join(dict.fromkeys(map(_told, everything))) or "nothing"
+        raise UserError(f"the store holds {what}; it holds: {have}. Evaluate it with `bench run`")
+    if all(_one_exit(evaluation) for evaluation in chosen):
+        names = ", ".join(dict.fromkeys(evaluation.record["model"] for evaluation in chosen))
+        raise UserError(f"{names}: one exit, no threshold to sweep; name a network with several exits as well")
+    return _largest(same_samples(chosen))
+
+
+def _largest(groups: Sequence[Group]) -> list[Group]:
+    """Of the groups that differ in their number of samples alone, the one with the most."""
+    best: dict[tuple[str, ...], Group] = {}
+    for group in groups:
+        record = group[0].record
+        key = tuple(str(record[name]) for name in ("model", "training", "weights", "dataset", "norm", "eps"))
+        if key not in best or record["n"] > best[key][0].record["n"]:
+            best[key] = group
+    return list(best.values())
+
+
+def _one_exit(evaluation: Evaluation) -> bool:
+    return len(evaluation.record["mmacs"]) == 1
+
+
+def _told(evaluation: Evaluation) -> str:
+    record: Any = evaluation.record
+    threat = f"{record['norm']} {eps_text(record['eps'])}"
+    return f"{record['model']} ({record['training']}) on {record['dataset']}, {threat}, n = {record['n']}"

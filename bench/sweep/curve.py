@@ -1,0 +1,112 @@
+"""A curve: one network under a family of exit rules, from everything leaving at exit 1 to everything going to the last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bench.harness.held_out import HeldOut
+from bench.sweep.pool import Judged, Pool
+from bench.sweep.thresholds import at_target, targets
+from bench.verdicts import Bools, Evaluation
+from models.calibration import Kind
+from models.policies import FixedExit, Policy
+from models.policy_text import parse_policy, policy_text
+
+Where = Literal["first exit", "target", "last exit", "deployed"]
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
+class Point:
+    """One exit rule and what it makes of the stored images.
+
+    Attributes:
+        where: at which end, at a target cost, or the ``deployed`` rule of an evaluation.
+        policy: the rule.
+        judged: what is left under it.
+        mmacs, mflops_paper: mean cost of the exits taken on the evaluated clean images.
+        target: mean cost asked for on the calibration images; None elsewhere.
+        evaluation: of exactly this rule; None for one that was never evaluated, so that no attack was aimed at it.
+    """
+
+    where: Where
+    policy: Policy
+    judged: Judged
+    mmacs: float
+    mflops_paper: float
+    target: float | None = None
+    evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A network's points.
+
+    Attributes:
+        pool: the stored images that they are judged on.
+        rule: what its family compares with thresholds; None for a one-exit net, which has deployed points alone.
+        points: cheapest target first, between the two ends; then the deployed rules.
+        any_exit_robust: ``(n,)`` no stored image makes any exit wrong.
+    """
+
+    pool: Pool
+    rule: Kind | None
+    points: tuple[Point, ...]
+    any_exit_robust: Bools
+
+    @property
+    def family(self) -> list[Point]:
+        """The rules swept over, in the order of their measured costs."""
+        return sorted((point for point in self.points if point.where != "deployed"), key=lambda point: point.mmacs)
+
+    @property
+    def deployed(self) -> list[Point]:
+        """The rules that were evaluated."""
+        return [point for point in self.points if point.where == "deployed"]
+
+
+def rules_of(pool: Pool) -> list[Kind]:
+    """The kinds of rules that a network is deployed with, each of which is swept; entropy for fixed exits alone."""
+    deployed = {evaluation.record["policy"].partition(":")[0] for evaluation in pool.evaluations}
+    kinds: tuple[Kind, ...] = ("entropy", "confidence")
+    return [kind for kind in kinds if kind in deployed] or ["entropy"]
+
+
+def sweep(pool: Pool, held: HeldOut, n_points: int) -> list[Curve]:
+    """A curve for each kind of rule the network is deployed with: ``n_points`` target costs between the two ends."""
+    n_exits = len(pool.mmacs)
+    curves = []
+    for i, rule in enumerate(rules_of(pool)):
+        points = [_point(pool, "first exit", FixedExit(1))]
+        for target in targets(pool.mmacs, n_points):
+            points.append(_point(pool, "target", at_target(held, pool.mmacs, target, rule), target))
+        points.append(_point(pool, "last exit", FixedExit(n_exits)))
+        points += _deployed(pool, (rule, "exit") if i == 0 else (rule,))
+        curves.append(Curve(pool, rule, tuple(points), pool.any_exit_robust()))
+    return curves
+
+
+def one_exit(pool: Pool) -> Curve:
+    """A one-exit network: a point for comparison."""
+    return Curve(pool, None, tuple(_deployed(pool, ("entropy", "confidence", "exit"))), pool.any_exit_robust())
+
+
+def _deployed(pool: Pool, kinds: tuple[str, ...]) -> list[Point]:
+    found = []
+    for evaluation in pool.evaluations:
+        record = evaluation.record
+        if record["policy"].partition(":")[0] in kinds:
+            policy = parse_policy(record["policy"], len(pool.mmacs), record["calibration"])
+            found.append(_point(pool, "deployed", policy, evaluation=evaluation))
+    return sorted(found, key=lambda point: point.mmacs)
+
+
+def _point(pool: Pool, where: Where, policy: Policy, target: float | None = None, evaluation: Evaluation | None = None) -> Point:
+    judged = pool.judge(policy)
+    if evaluation is None:
+        same = [each for each in pool.evaluations if each.record["policy"] == policy_text(policy)]
+        evaluation = same[0] if same else None
+    mmacs, mflops = (float(np.asarray(pool.record[cost])[judged.exits].mean()) for cost in ("mmacs", "mflops_paper"))
+    return Point(where, policy, judged, mmacs, mflops, target, evaluation)

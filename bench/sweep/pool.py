@@ -1,0 +1,140 @@
+"""All stored images of one network on the same samples and threat model, and what any exit rule makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bench.harness.cell import Cell
+from bench.harness.plan import CLEAN
+from bench.harness.store import Store
+from bench.record import RECORD_SCHEMA
+from bench.verdicts import Bools, Evaluation
+from models.policies import Policy, deployed_logits
+
+_SAME = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n", "mmacs")
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
+class Images:
+    """Images that one attack found, or the clean ones.
+
+    Attributes:
+        rows: ``(M,)`` which sample each belongs to.
+        logits: ``(K, M, classes)`` of all exits.
+        labels: ``(M,)``.
+        within: ``(M,)`` whether it lies in the ball of the threat model.
+    """
+
+    rows: npt.NDArray[np.int64]
+    logits: Tensor
+    labels: Tensor
+    within: Bools
+
+    def any_exit_wrong(self) -> Bools:
+        """``(M,)``: in the ball, and some exit is wrong, taken or not."""
+        return (self.logits.argmax(-1) != self.labels).any(0).numpy() & self.within
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What is left of the samples under one exit rule.
+
+    Attributes:
+        exits: ``(n,)`` 0-based exit taken on the clean image.
+        correct: ``(n,)`` the clean image is classified right.
+        worst: ``(n,)`` it is, and so is every stored image of the ball; None where nothing was attacked.
+    """
+
+    exits: npt.NDArray[np.int64]
+    correct: Bools
+    worst: Bools | None
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """One network's stored images, pooled over all rules that it was evaluated under.
+
+    Attributes:
+        record: a run record; those of the pool agree in what a sweep reads.
+        clean: the clean images.
+        attacked: every attack's images, each cell once, those of unfinished attacks included.
+        evaluations: one for each rule evaluated.
+    """
+
+    record: Mapping[str, Any]
+    clean: Images
+    attacked: tuple[Images, ...]
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def mmacs(self) -> tuple[float, ...]:
+        """Cost of each exit."""
+        return tuple(self.record["mmacs"])
+
+    def judge(self, policy: Policy) -> Judged:
+        """Apply any exit rule: an image in the ball counts whatever rule it was made against.
+
+        So the worst case is an upper bound under every rule, and a looser one under rules that no attack was aimed at.
+        """
+        predicted, exits = deployed_logits(self.clean.logits, policy)
+        correct = (predicted.argmax(-1) == self.clean.labels).numpy()
+        worst = correct.copy()
+        for images in self.attacked:
+            predicted, _ = deployed_logits(images.logits, policy)
+            wrong = (predicted.argmax(-1) != images.labels).numpy() & images.within
+            worst[images.rows[wrong]] = False
+        return Judged(exits.numpy(), correct, worst if self.attacked else None)
+
+    def any_exit_robust(self) -> Bools:
+        """``(n,)``: no stored image, the clean one included, makes any exit wrong: no rule's worst case lies below this."""
+        robust = ~self.clean.any_exit_wrong()
+        for images in self.attacked:
+            robust[images.rows[images.any_exit_wrong()]] = False
+        return robust
+
+
+def same_samples(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
+    """Evaluations of the same weights, samples and threat model together, whatever their exit rules."""
+    groups: dict[tuple[str, ...], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        groups.setdefault(_key(evaluation.record), []).append(evaluation)
+    return [groups[key] for key in sorted(groups)]
+
+
+def pool_of(evaluations: Sequence[Evaluation], store: Store) -> Pool:
+    """Read every cell of the evaluations, all of which are one group of ``same_samples``."""
+    record = evaluations[0].record
+    records = [run for run in store.runs() if run.get("schema") == RECORD_SCHEMA and _key(run) == _key(record)]
+    clean: list[Cell] = []
+    attacked: list[Images] = []
+    seen: set[str] = set()
+    for run in records:
+        for attack in run["attacks"]:
+            fresh = [key for key in attack["keys"] if key not in seen]
+            seen.update(fresh)
+            cells = [cell for cell in map(store.read, fresh) if cell is not None]
+            if attack["name"] == CLEAN:
+                clean = clean if clean or len(cells) < len(attack["keys"]) else cells
+            elif cells:
+                attacked.append(_images(cells, record))
+    return Pool(record, _images(clean, record), tuple(attacked), tuple(evaluations))
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(record[name]) for name in _SAME)
+
+
+def _images(cells: Sequence[Cell], record: Mapping[str, Any]) -> Images:
+    return Images(
+        rows=np.concatenate([cell.indices for cell in cells]),
+        logits=torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1)),
+        labels=torch.from_numpy(np.concatenate([cell.labels for cell in cells])),
+        within=np.concatenate([cell.within(record["norm"], record["eps"]) for cell in cells]),
+    )

@@ -1,0 +1,75 @@
+"""Thresholds for a sweep: from the logits on held-out training images, which the store keeps once they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.calibrate import all_logits, provenance
+from bench.data.load import load_split
+from bench.errors import UserError
+from bench.harness.held_out import HeldOut, held_out_key
+from bench.harness.store import Store
+from bench.proof.subject import registered_weights
+from models.calibration import Kind, target_cost
+from models.policies import Policy
+from models.registry import UnknownName, model_card
+from models.weights import WeightsError, load_weights
+
+
+def held_out(record: Mapping[str, Any], store: Store, data: Path, weights: Path | None) -> HeldOut:
+    """The calibration logits of the network that ``record`` is about; computed only where the store has none.
+
+    Args:
+        record: a run record.
+        store: where they are kept.
+        data: the data directory.
+        weights: a safetensors file; None to look for registered weights of the record's digest.
+
+    Raises:
+        UserError: the store has none, and network or calibration images are not to be had either.
+    """
+    key = held_out_key(record["model"], record["weights"], record["dataset"])
+    if (found := store.read_held_out(key)) is None:
+        found = _compute(key, record, data, weights)
+        store.write_held_out(found)
+    if found.logits.shape[0] != len(record["mmacs"]):
+        raise UserError(f"the calibration logits {key} in the store have {found.logits.shape[0]} exits; delete them")
+    return found
+
+
+def _compute(key: str, record: Mapping[str, Any], data: Path, weights: Path | None) -> HeldOut:
+    try:
+        card = model_card(record["model"])
+        model = card.build()
+        digest = load_weights(model, weights or registered_weights(card.name, record["weights"]))
+        if digest != record["weights"]:
+            raise UserError(f"{weights} has SHA-256 {digest[:12]}..., the store is about {record['weights'][:12]}...")
+        split = load_split(record["dataset"], "calibration", card.input_shape, data)
+    except (UserError, UnknownName, WeightsError) as error:
+        raise UserError(
+            f"a sweep of {record['model']} ({record['training']}) sets thresholds on held-out training images of "
+            f"{record['dataset']}, never on test images; the store does not hold its logits on them, and: {error}"
+        ) from error
+    logits = all_logits(model.eval().requires_grad_(False), split)
+    hashes = split.batch(0, len(split)).input_hashes()
+    inputs = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(-1, 32)
+    header = {"model": card.name, "weights": digest, "dataset": split.dataset, "source": split.source}
+    return HeldOut(key, header, inputs, logits.numpy())
+
+
+def targets(mmacs: tuple[float, ...], n: int) -> list[float]:
+    """``n`` mean costs evenly spaced between the first exit's and the last's, of four digits, so that they can be typed."""
+    first, last = mmacs[0], mmacs[-1]
+    spaced = [first + (last - first) * i / (n + 1) for i in range(1, n + 1)]
+    return [min(max(float(f"{target:.4g}"), first), last) for target in spaced]
+
+
+def at_target(held: HeldOut, mmacs: tuple[float, ...], target: float, rule: Kind) -> Policy:
+    """The rule that ``--policy RULE@mmacs=TARGET`` calibrates, from stored logits."""
+    origin = provenance(held.input_hashes(), "calibration", rule, f"mmacs={target:g}")
+    return target_cost(torch.from_numpy(held.logits), mmacs, target, rule, origin)
