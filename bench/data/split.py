@@ -79,6 +79,6 @@ class Split:
 
     def batch(self, start: int, stop: int) -> Batch:
         """The samples ``start..stop - 1``."""
-        pixels = torch.from_numpy(np.ascontiguousarray(self.images[start:stop]))
+        pixels = torch.tensor(self.images[start:stop])  # a copy: memory-mapped or zipped files are read-only
         x = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
-        return Batch(x, torch.from_numpy(self.labels[start:stop].copy()), tuple(range(start, min(stop, len(self)))))
+        return Batch(x, torch.tensor(self.labels[start:stop]), tuple(range(start, min(stop, len(self)))))
