@@ -96,6 +96,7 @@ _ALL = (
     Recipe("smallcnn", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
     _fast_cifar("rdi_resnet38", "max_average_fast", peak_lr=0.1),
     _fast_cifar("resnet38", "pgd_fast", peak_lr=0.2, against="main"),
+    _fast_cifar("resnet38_075", "pgd_fast", peak_lr=0.2, against="main"),
     _fast_cifar("rdi_mobilenetv2", "max_average_fast", peak_lr=0.1),
     _fast_cifar("mobilenetv2", "pgd_fast", peak_lr=0.2, against="main"),
 )

@@ -34,6 +34,15 @@ def test_late_exits_of_the_rdi_net_cost_more_than_the_plain_net():
     assert costs_of("rdi_resnet38").mmacs[5] > plain
 
 
+def test_three_quarters_of_the_width_cost_about_their_square():
+    card = model_card("resnet38_075")
+    kernels = [tuple(p.shape) for p in card.build().parameters() if p.ndim == 4]
+    assert kernels[0] == (12, 3, 3, 3) and {shape[0] for shape in kernels} == {12, 24, 48}
+    stem, classifier = 27 * 16 * 32**2, 64 * 10
+    inner = costs_of("resnet38").mmacs[0] * 1e6 - stem - classifier
+    assert costs_of("resnet38_075").mmacs[0] * 1e6 == pytest.approx((stem + classifier) * 3 / 4 + inner * 9 / 16)
+
+
 class Functional(nn.Module):
     """Convolves and multiplies without a module that a hook could see."""
 

@@ -10,6 +10,7 @@ from models.views import DeployedView, ExitView
 
 EXPECTED = {
     *("rdi_smallcnn", "smallcnn", "rdi_mobilenetv2", "rdi_mobilenetv2_075", "mobilenetv2", "mobilenetv2_075"),
+    "resnet38_075",
     *(f"{kind}resnet{depth}" for kind in ("rdi_", "") for depth in (38, 74, 110, 152)),
 }
 
