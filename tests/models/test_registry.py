@@ -50,6 +50,7 @@ def test_each_exit_costs_more_than_the_one_before(built):
     assert list(costs.mmacs) == sorted(costs.mmacs)
     assert len(costs.mmacs) == len(costs.mflops_paper) == net.n_exits
     assert costs.mmacs[0] > 0
+    assert costs.mmacs == costs.mmacs_dense and costs.sparsity == 0
 
 
 def test_cards_say_where_the_model_comes_from(built):
