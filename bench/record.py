@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # reading records back takes no attack's code
     from attacks.regions import Ball
     from bench.harness.plan import Plan
     from bench.harness.prepare import Prepared
+    from models.cost import ExitCosts
 
 RECORD_SCHEMA = 1
 
@@ -45,9 +46,15 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
         "note": prepared.note,
         "trust": probe_key(prepared, seed),
         "attacks": _attacks(plan),
+        **_pruned(victim.costs),
     }
     store.write_run(digest(record), record)
     return record
+
+
+def _pruned(costs: ExitCosts) -> dict[str, Any]:
+    """What is said of a pruned network alone, so that the records of all others stay as they were before there were any."""
+    return {"mmacs_dense": list(costs.mmacs_dense), "sparsity": costs.sparsity} if costs.sparsity else {}
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:

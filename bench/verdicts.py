@@ -163,8 +163,15 @@ class Evaluation:
         """Library versions and devices of all results, in order."""
         return "; ".join(sorted({text for result in (self.clean, *self.attacks) for text in result.computed_with}))
 
+    @property
+    def sparsity(self) -> float:
+        """Share of the network's weights that are zero; 0 where it is not pruned."""
+        return float(self.record.get("sparsity", 0.0))
+
     def mean_cost(self, result: Result, per_exit: str = "mmacs") -> float:
-        """Mean cost of the exits taken; ``per_exit`` is ``mmacs`` or ``mflops_paper``."""
+        """Mean cost of the exits taken; ``per_exit`` is ``mmacs``, ``mflops_paper`` or ``mmacs_dense``."""
+        if per_exit == "mmacs_dense" and not self.sparsity:
+            per_exit = "mmacs"
         return float(np.asarray(self.record[per_exit])[result.exits].mean())
 
     def slowed(self, result: Result) -> Slowed:

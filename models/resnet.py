@@ -1,4 +1,4 @@
-"""RDI-ResNet-38/74/110/152 for CIFAR-10 and the same backbones without branches.
+"""RDI-ResNet-38/74/110/152 for CIFAR-10, the same backbones without branches, and a narrower one.
 
 Architecture: Hu, Chen, Wang & Wang, "Triple Wins" (ICLR 2020), section 4 and appendix.
 """
@@ -21,12 +21,18 @@ def branch_blocks(blocks_per_group: int) -> tuple[int, int]:
     return blocks_per_group // 4, 3 * blocks_per_group // 4
 
 
-def rdi_resnet(blocks_per_group: int) -> MultiExitNet:
-    """A CIFAR ResNet of ``6 * blocks_per_group + 2`` layers with two branches per group: seven exits."""
+def rdi_resnet(blocks_per_group: int, width: float = 1.0) -> MultiExitNet:
+    """A CIFAR ResNet of ``6 * blocks_per_group + 2`` layers with two branches per group: seven exits.
+
+    Args:
+        blocks_per_group: of the three groups.
+        width: the backbone's channels are multiplied by it.
+    """
+    widths = [int(channels * width) for channels in GROUP_CHANNELS]
     stages: list[nn.Module] = []
-    stage: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(*conv_bn(3, 16, 3, padding=1), nn.ReLU()))
-    c_in = GROUP_CHANNELS[0]
-    for group, channels in enumerate(GROUP_CHANNELS):
+    c_in = widths[0]
+    stage: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(*conv_bn(3, c_in, 3, padding=1), nn.ReLU()))
+    for group, channels in enumerate(widths):
         for block in range(blocks_per_group):
             stride = 2 if group > 0 and block == 0 else 1
             stage[f"group{group}_block{block}"] = BasicBlock(c_in, channels, stride)
@@ -35,14 +41,17 @@ def rdi_resnet(blocks_per_group: int) -> MultiExitNet:
                 stages.append(nn.Sequential(stage))
                 stage = OrderedDict()
     stages.append(nn.Sequential(stage))
-    heads = [*(_convolutional_head() for _ in range(2)), *(_block_head() for _ in range(2)), *(_linear_head() for _ in range(3))]
+    early, middle, late = widths
+    heads = [_convolutional_head(early) for _ in range(2)]
+    heads += [_block_head(middle) for _ in range(2)]
+    heads += [_linear_head(late) for _ in range(3)]
     return MultiExitNet(stages, heads)
 
 
-def _convolutional_head() -> nn.Module:
+def _convolutional_head(channels: int) -> nn.Module:
     return nn.Sequential(
         nn.MaxPool2d(2),
-        *conv_bn(16, 64, 5, padding=2),
+        *conv_bn(channels, 64, 5, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(2),
         *conv_bn(64, 32, 3, padding=1),
@@ -52,12 +61,13 @@ def _convolutional_head() -> nn.Module:
     )
 
 
-def _block_head() -> nn.Module:
-    return nn.Sequential(nn.MaxPool2d(2), BasicBlock(32, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+def _block_head(channels: int) -> nn.Module:
+    block = BasicBlock(channels, channels)
+    return nn.Sequential(nn.MaxPool2d(2), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-def _linear_head() -> nn.Module:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+def _linear_head(channels: int) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
 _cifar = register(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
@@ -91,6 +101,12 @@ def rdi_resnet152() -> MultiExitNet:
 def resnet38() -> MultiExitNet:
     """ResNet-38: the backbone of RDI-ResNet-38 without branches."""
     return without_branches(rdi_resnet(6))
+
+
+@_cifar
+def resnet38_075() -> MultiExitNet:
+    """ResNet-38, width 0.75, without branches: the smaller net that leaving early competes with."""
+    return without_branches(rdi_resnet(6, 0.75))
 
 
 @_cifar

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bench.report.method import method_text
-from bench.report.table import COLUMNS, partial_status
+from bench.report.table import COLUMNS, partial_status, sparsity_text
 from bench.report.trust_text import SIGNS, lines, verdict
 from bench.verdicts import Evaluation, Result, accuracy
 
@@ -55,6 +55,9 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "strongest": strongest.name if strongest else None,
         "strongest_accuracy": accuracy(evaluation.robust(strongest)) if strongest else None,
         "mmacs": evaluation.mean_cost(evaluation.clean),
+        "sparsity": evaluation.sparsity,
+        "pruned": sparsity_text(evaluation),
+        "mmacs_dense": evaluation.mean_cost(evaluation.clean, "mmacs_dense"),
         "mmacs_attacked": evaluation.mean_cost(strongest) if strongest else None,
         "attacks": [_attack(evaluation, attack) for attack in (evaluation.clean, *evaluation.attacks)],
         "unfinished": evaluation.unfinished,

@@ -120,6 +120,7 @@ def _label(evaluation: Evaluation) -> str:
     partial = "" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix"
     partial += ", flagged" if verdict(evaluation) in ("failure", "warning") else ""
     exits = f", {kind} policy" if len(record["mmacs"]) > 1 else ", one exit"
+    exits += f", {evaluation.sparsity:.0%} zero weights" if evaluation.sparsity else ""
     return f"{record['model']} ({record['training']}{exits}, n = {record['n']}{partial})"
 
 

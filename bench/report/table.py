@@ -33,6 +33,8 @@ COLUMNS = {
     "ci_high": "upper end of it",
     "accuracy_any_exit": "on the worst row: share of samples for which no stored image makes any exit wrong, taken or not",
     "mmacs": "mean cost under the attack: 10^6 multiply-accumulates of all that ran, every head on the way included",
+    "mmacs_dense": "the same with multiply-accumulates of zero weights counted like any other; differs for pruned networks alone",
+    "sparsity": "share of the weights of convolutions and linear layers that are zero; 0 where the network is not pruned",
     "mflops_paper": "the same in the paper's figure, which leaves out the heads passed; for comparison only",
     "slowdown_ratio": "mmacs over mmacs on clean images",
     "savings_erased": "share of what leaving early saves on clean images that is lost: 1 where all go to the last exit",
@@ -77,7 +79,7 @@ def rank(evaluation: Evaluation) -> tuple[Any, ...]:
 
 
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    same = {**_same(evaluation.record), "flags": flags_text(evaluation)}
+    same = {**_same(evaluation.record), "sparsity": evaluation.sparsity, "flags": flags_text(evaluation)}
     rows = [{**same, **_measured(evaluation, evaluation.clean)}]
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]
     rows += [{**same, "attack": each.name, "status": each.reason} for each in evaluation.unfinished]
@@ -106,6 +108,14 @@ def partial_status(evaluation: Evaluation) -> str:
     return "" if evaluation.complete else "not the whole matrix"
 
 
+def sparsity_text(evaluation: Evaluation) -> str:
+    """What the cost of a pruned network means, in a line."""
+    return (
+        f"{evaluation.sparsity:.1%} of the weights are zero and count for nothing in mmacs; scattered zeros "
+        "speed up no dense hardware, which needs mmacs_dense"
+    )
+
+
 def flags_text(evaluation: Evaluation) -> str:
     """Names of the failures and warnings, separated by ``;``; ``none`` where nothing was found, or ``not checked``."""
     names = [flag.name for flag in evaluation.flags if flag.level != "info"]
@@ -128,6 +138,7 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
         "ci_low": low,
         "ci_high": high,
         "mmacs": evaluation.mean_cost(result),
+        "mmacs_dense": evaluation.mean_cost(result, "mmacs_dense"),
         "mflops_paper": evaluation.mean_cost(result, "mflops_paper"),
         "slowdown_ratio": slowed.ratio,
         "savings_erased": slowed.savings_erased,

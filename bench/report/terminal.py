@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bench.record import eps_text
 from bench.report.method import method_text
+from bench.report.table import sparsity_text
 from bench.report.trust_text import lines, verdict
 from bench.verdicts import Bools, Evaluation, Result, accuracy
 
@@ -88,7 +89,7 @@ def _exit_table(evaluation: Evaluation) -> Table:
         table.add_row("  taken", *map(str, evaluation.exit_counts(result)))
         table.add_row("  right %", *(f"{100 * value:.1f}" for value in result.exit_accuracy))
     table.add_row("[bold]cost")
-    for cost in ("mmacs", "mflops_paper"):
+    for cost in ("mmacs", *(["mmacs_dense"] if evaluation.sparsity else []), "mflops_paper"):
         means = " -> ".join(f"{evaluation.mean_cost(result, cost):.2f}" for result in situations)
         table.add_row(f"  {cost}", *(f"{value:.1f}" for value in evaluation.record[cost]), means)
     return table
@@ -130,6 +131,8 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         )
     if evaluation.unfinished:
         notes.append("attacks are unfinished: the worst case can only fall when they are")
+    if evaluation.sparsity:
+        notes.append(f"pruned: {sparsity_text(evaluation)}")
     notes.append(record["note"] or f"{record['dataset']}: {record['dataset_summary']}")
     notes.append(f"policy {_short(record['policy'])}, calibration {record['calibration'] or 'none: given by hand'}")
     notes.append(f"seeds {_seeds(evaluation)}, weights {record['training']} {record['weights'][:12]}, data {record['data'][:12]}")

@@ -6,7 +6,8 @@ import torch
 
 from bench.data.cards import dataset_card
 from bench.errors import UserError
-from bench.training.recipe import Recipe
+from bench.training.prune import prunable
+from bench.training.recipe import Pruning, Recipe
 from models.multi_exit import MultiExitNet
 from models.registry import ModelCard, UnknownName, model_card
 
@@ -34,7 +35,19 @@ def check_fit(recipe: Recipe) -> ModelCard:
             raise UserError(f"{where}: {recipe.model} has one exit and so no exit policy to train with; attack 'main'")
         if phase.image_size is not None:
             _check_size(model, card, phase.image_size, where)
+    if recipe.pruning:
+        _check_pruning(recipe, recipe.pruning, model)
     return card
+
+
+def _check_pruning(recipe: Recipe, pruning: Pruning, model: MultiExitNet) -> None:
+    if pruning.epochs > recipe.epochs:
+        raise UserError(
+            f"recipe {recipe.name}: pruning takes {pruning.epochs} epochs, training has {recipe.epochs}; allowed are 0 (at once) "
+            f"to {recipe.epochs}"
+        )
+    if not prunable(model):
+        raise UserError(f"recipe {recipe.name}: {recipe.model} has nothing to prune between its first layer and its classifiers")
 
 
 def _check_size(model: MultiExitNet, card: ModelCard, size: int, where: str) -> None:

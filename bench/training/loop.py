@@ -22,6 +22,7 @@ from bench.training.craft import craft
 from bench.training.guard import Guard, collapsed, stepped_down
 from bench.training.images import Images, augmented, resized
 from bench.training.machine import Machine
+from bench.training.prune import Pruner
 from bench.training.recipe import Crafting, Phase, Recipe
 from models.calibration import equal_share
 from models.multi_exit import MultiExitNet
@@ -105,7 +106,9 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
         )
-        self.schedule = _schedule(self.optimizer, recipe, recipe.epochs * math.ceil(len(train) / recipe.batch_size))
+        steps_per_epoch = math.ceil(len(train) / recipe.batch_size)
+        self.schedule = _schedule(self.optimizer, recipe, recipe.epochs * steps_per_epoch)
+        self.pruner = Pruner(self.model, recipe.pruning, steps_per_epoch)
         self.history: list[EpochRecord] = []
         self.collapses = 0
         self._identity = digest({"recipe": recipe.summary(), "seed": seed})
@@ -217,6 +220,7 @@ class Trainer:
         torch.autograd.backward(loss)
         self.optimizer.step()
         self.schedule.step()
+        self.pruner.after(self.schedule.last_epoch)  # torch calls its steps so
         tally[0] = loss.item() * len(y)
         tally[1:] += torch.tensor([right[~attacked].sum(), (~attacked).sum(), right[attacked].sum(), attacked.sum()])
         return tally
@@ -242,6 +246,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "removed": self.pruner.removed,
             "history": [vars(record) for record in self.history],
             "collapses": self.collapses,
         }
@@ -259,6 +264,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.pruner.restore(state.get("removed", {}))  # a file from before there was pruning has none
 
     def _resume(self) -> None:
         try:

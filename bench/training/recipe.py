@@ -96,6 +96,33 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Pruning:
+    """Weights removed for good while training goes on, those of the smallest magnitude first, the same share in every layer.
+
+    Attributes:
+        sparsity: share of each layer's weights that are zero in the end; the first layer and the classifiers stay whole.
+        epochs: over which it gets there, quickly at first: ``sparsity * (1 - (1 - t / T)^3)`` after t of their T steps
+            (Zhu & Gupta, "To prune, or not to prune", 2017, equation 1). 0 for all at once, before the first step.
+    """
+
+    sparsity: float
+    epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sparsity < 1:
+            raise ValueError(f"sparsity is a share of the weights, between 0 and 1, got {self.sparsity}")
+        if self.epochs < 0:
+            raise ValueError(f"pruning takes a number of epochs >= 0, got {self.epochs}")
+
+    def share(self, step: int, steps_per_epoch: int) -> float:
+        """Share of each layer's weights that are removed once ``step`` steps are made."""
+        rising = self.epochs * steps_per_epoch
+        if step >= rising:
+            return self.sparsity
+        return self.sparsity * (1 - (1 - step / rising) ** 3)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How one weight file is made: phases of training with one learning-rate schedule over all of them.
 
@@ -113,6 +140,7 @@ class Recipe:
         crop_padding: pixels by which images are padded before a random crop; 0 for none.
         flip: whether half of the images are mirrored.
         after: training whose weights of the same model and dataset this one starts from; None for fresh ones.
+        pruning: which weights are removed on the way; None for none.
     """
 
     model: str
@@ -129,6 +157,7 @@ class Recipe:
     crop_padding: int = 0
     flip: bool = False
     after: str | None = None
+    pruning: Pruning | None = None
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -169,7 +198,8 @@ class Recipe:
         crafted = [phase.crafting for phase in self.phases if phase.crafting]
         against = " then ".join(dict.fromkeys(f"{c.against} ({c.steps} step{'s' * (c.steps > 1)})" for c in crafted))
         epochs = f"{self.epochs} epochs"
-        return f"{epochs}, {f'against {against}' if against else 'clean images alone'}"
+        pruned = f", {self.pruning.sparsity:.0%} of the weights pruned" if self.pruning else ""
+        return f"{epochs}, {f'against {against}' if against else 'clean images alone'}{pruned}"
 
     def summary(self) -> Mapping[str, Any]:
         """All settings that are not at their defaults, as JSON data: a setting added later leaves old files as they are."""
@@ -180,7 +210,7 @@ class Recipe:
 def _non_default(setting: Any) -> Any:
     if isinstance(setting, tuple):
         return [_non_default(part) for part in setting]
-    if not isinstance(setting, Recipe | Phase | Crafting):
+    if not isinstance(setting, Recipe | Phase | Crafting | Pruning):
         return describe(setting)
     named = ((field, getattr(setting, field.name)) for field in fields(setting))
     return {field.name: _non_default(value) for field, value in named if field.default is MISSING or value != field.default}

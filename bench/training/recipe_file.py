@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from attacks.regions import Ball
 from bench.errors import UserError
-from bench.training.recipe import Crafting, Phase, Recipe
+from bench.training.recipe import Crafting, Phase, Pruning, Recipe
 
-Setting = TypeVar("Setting", Recipe, Phase, Crafting, Ball)
+Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Ball)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -42,6 +42,8 @@ def recipe_of(content: Any) -> Recipe:
     recipe = dict(_mapping(content, Recipe))
     recipe["ball"] = _made(Ball, recipe.get("ball", {}))
     recipe["phases"] = tuple(_phase(phase) for phase in recipe.get("phases", ()))
+    if recipe.get("pruning") is not None:
+        recipe["pruning"] = _made(Pruning, recipe["pruning"])
     return _made(Recipe, recipe)
 
 

@@ -10,6 +10,7 @@ from models.views import DeployedView, ExitView
 
 EXPECTED = {
     *("rdi_smallcnn", "smallcnn", "rdi_mobilenetv2", "rdi_mobilenetv2_075", "mobilenetv2", "mobilenetv2_075"),
+    "resnet38_075",
     *(f"{kind}resnet{depth}" for kind in ("rdi_", "") for depth in (38, 74, 110, 152)),
 }
 
@@ -49,6 +50,7 @@ def test_each_exit_costs_more_than_the_one_before(built):
     assert list(costs.mmacs) == sorted(costs.mmacs)
     assert len(costs.mmacs) == len(costs.mflops_paper) == net.n_exits
     assert costs.mmacs[0] > 0
+    assert costs.mmacs == costs.mmacs_dense and costs.sparsity == 0
 
 
 def test_cards_say_where_the_model_comes_from(built):

@@ -1,0 +1,72 @@
+"""Removes weights while a network is trained, and sees to it that they stay removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bench.training.recipe import Pruning
+from models.multi_exit import MultiExitNet
+
+
+def prunable(model: MultiExitNet) -> dict[str, Tensor]:
+    """The weights of all convolutions and linear layers by name, without the first one and the classifier of each exit.
+
+    These few see the pixels and decide the classes, at little cost; they are usually left whole.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    whole = list(layers.values())[:1]
+    for head in model.heads:
+        whole += [module for module in head.modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1:]
+    return {f"{name}.weight": layer.weight for name, layer in layers.items() if not any(layer is kept for kept in whole)}
+
+
+class Pruner:
+    """Holds removed weights of ``model`` at zero and removes more as the recipe has it.
+
+    Every layer loses the same share, its smallest magnitudes first. A single threshold for all layers would take most of its
+    weights from the wide late ones, where a weight costs the fewest multiply-accumulates (the last group of ResNet-38 has three
+    quarters of its weights and a third of its cost): it would have to remove far more to save as much, and what it saves would
+    be known only in hindsight. Layer by layer the cost follows from the share alone.
+
+    Args:
+        model: on its device.
+        pruning: how much and when; None for not at all.
+        steps_per_epoch: optimiser steps.
+
+    Attributes:
+        removed: by name of a weight, a mask of its shape: true where it is removed, for good.
+    """
+
+    def __init__(self, model: MultiExitNet, pruning: Pruning | None, steps_per_epoch: int) -> None:
+        self.pruning, self.steps_per_epoch = pruning, steps_per_epoch
+        self.weights = prunable(model) if pruning else {}
+        self.removed = {
+            name: torch.zeros(weight.shape, dtype=torch.bool, device=weight.device) for name, weight in self.weights.items()
+        }
+        self.after(0)
+
+    @torch.no_grad()
+    def after(self, step: int) -> None:
+        """To be called after every step of the optimiser, whose momentum and weight decay know nothing of what is removed.
+
+        Args:
+            step: how many it has made.
+        """
+        if self.pruning is None:
+            return
+        share = self.pruning.share(step, self.steps_per_epoch)
+        for name, weight in self.weights.items():
+            removed = self.removed[name]
+            if step <= self.pruning.epochs * self.steps_per_epoch:
+                n = min(round(share * weight.numel()), weight.numel() - 1)
+                magnitudes = weight.abs().masked_fill(removed, -1.0)  # what is removed already stays among the smallest
+                removed.view(-1)[magnitudes.flatten().topk(n, largest=False, sorted=False).indices] = True
+            weight.masked_fill_(removed, 0.0)
+
+    def restore(self, removed: Mapping[str, Tensor]) -> None:
+        """Go back to the masks of an earlier step; the weights must be those of then."""
+        for name, mask in self.removed.items():
+            mask.copy_(removed[name])

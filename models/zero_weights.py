@@ -1,0 +1,64 @@
+"""Finds the work that a network does with weights of zero, as it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its hook untyped
+    """Counts the multiply-accumulates of convolutions and matrix products whose weight is zero.
+
+    A weight is a parameter or buffer of ``model``: the image counted on is all zeros, and what it gives may be, too.
+
+    Attributes:
+        macs: those counted so far.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.own = {_storage(tensor) for tensor in chain(model.parameters(), model.buffers())}
+        self.seen: dict[tuple[int, int], tuple[int, int]] = {}  # place and size: zeros among them, and how many they are
+        self.macs = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the weights seen that are zero, each counted once however often it is used."""
+        return sum(zeros for zeros, _ in self.seen.values()) / max(sum(n for _, n in self.seen.values()), 1)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for weight, uses in _weights(func.overloadpacket, args, out):
+            if _storage(weight) in self.own:
+                zeros = weight.numel() - int(weight.count_nonzero())
+                self.seen[weight.data_ptr(), weight.numel()] = zeros, weight.numel()
+                self.macs += zeros * uses
+        return out
+
+
+def _weights(operator: Any, args: Sequence[Any], out: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Operands that may be weights, and in how many multiply-accumulates each of their entries takes part.
+
+    A convolution's entry meets every position of the output once, whatever stride, padding and groups are; of the input, if
+    it is transposed. Batched products are of activations; they keep all that they count.
+    """
+    aten = torch.ops.aten
+    if operator is aten.convolution:
+        x, weight, transposed = args[0], args[1], args[6]
+        yield weight, math.prod((x if transposed else out).shape[2:]) * len(x)
+    elif operator in (aten.mm, aten.addmm):
+        left, right = args[-2:]
+        yield left, right.shape[1]
+        yield right, left.shape[0]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,74 @@
+"""What reports say of a pruned network, and that they say nothing new of any other."""
+
+import copy
+import io
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from bench.report.csv_file import to_csv
+from bench.report.html import to_html
+from bench.report.pareto import points
+from bench.report.table import leaderboard
+from bench.report.terminal import summary
+from bench.report.write import boards
+from models.cost import measure_costs
+from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy
+
+NOWHERE_ELSE = ("mmacs_dense by exit", "zero weights", "pruned")
+
+
+def half_pruned():
+    ready = prepared(toy_policy(), name="sparse")
+    net = copy.deepcopy(NET)
+    for weight in net.parameters():
+        if weight.ndim > 1:
+            weight.flatten()[torch.arange(0, weight.numel(), 2)] = 0
+    victim = replace(ready.victim, model=net, weights="1" * 64, costs=measure_costs(net, (1, 4, 4)))
+    return replace(ready, victim=victim)
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+    return only_evaluation(evaluate(tmp_path_factory.mktemp("pruned"), ["average"], half_pruned())[1])
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    return only_evaluation(evaluate(tmp_path_factory.mktemp("dense"), ["average"], prepared(toy_policy()))[1])
+
+
+def shown(evaluation):
+    console = Console(file=io.StringIO(), width=140, record=True)
+    console.print(summary(evaluation, ["average"]))
+    page = to_html(boards([evaluation]), dict.fromkeys(boards([evaluation]), b"png"))
+    return console.export_text(), page.partition("<h2>What the figures mean")[0], points([evaluation], "clean")[0].label
+
+
+def test_both_costs_stand_in_the_csv(pruned, dense):
+    table = pd.read_csv(io.StringIO(to_csv(leaderboard([pruned, dense]))))
+    assert (table.loc[table["model"] == "sparse", "sparsity"] == 0.5).all()
+    assert (table.loc[table["model"] == "toy", "sparsity"] == 0).all()
+    measured = table[table["attack"] != "worst"].set_index("model")
+    sparse = measured.loc["sparse"]
+    assert sparse["mmacs_dense"].tolist() == pytest.approx((2 * sparse["mmacs"]).tolist(), abs=2e-6)
+    assert (measured.loc["toy", "mmacs_dense"] == measured.loc["toy", "mmacs"]).all()
+
+
+def test_people_are_told(pruned):
+    terminal, page, label = shown(pruned)
+    assert "mmacs_dense" in terminal and "50.0% of the weights are zero" in terminal
+    assert "pruned 50.0 %, dense" in page and "mmacs_dense by exit" in page and "speed up no dense hardware" in page
+    assert "50% zero weights" in label
+
+
+def test_of_a_dense_network_nothing_is_said(dense):
+    for text in shown(dense):
+        assert not any(phrase in text for phrase in NOWHERE_ELSE)
+
+
+def test_the_record_of_a_dense_network_is_what_it_was_before_there_were_pruned_ones(dense):
+    assert not {"sparsity", "mmacs_dense"} & set(dense.record)
