@@ -23,9 +23,16 @@ _OWN = ("attacks", "trust", "seed", "note")  # what records of the same evaluati
 
 def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
     """Store the record of an evaluation under the digest of its content: the same command, the same file."""
+    record = record_of(prepared, plan, seed)
+    store.write_run(digest(record), record)
+    return record
+
+
+def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
+    """The record of an evaluation, known before any work."""
     victim, split = prepared.victim, prepared.split
     ball = prepared.settings.region
-    record: dict[str, Any] = {
+    return {
         "schema": RECORD_SCHEMA,
         "model": victim.name,
         "training": victim.training,
@@ -46,8 +53,6 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
         "trust": probe_key(prepared, seed),
         "attacks": _attacks(plan),
     }
-    store.write_run(digest(record), record)
-    return record
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:

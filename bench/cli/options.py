@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import click
@@ -17,6 +19,19 @@ def separated(text: str) -> list[str]:
         else:
             names[-1] += character
     return [name.strip() for name in names if name.strip()]
+
+
+def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """A finite number >= 0, also as a fraction: ``0.3`` or ``8/255``."""
+    if value is None:
+        return None
+    try:
+        found = float(Fraction(value)) if "/" in value else float(value)
+    except (ValueError, ArithmeticError):
+        raise click.BadParameter(f"{value!r} is not a number or a fraction such as 8/255") from None
+    if not (math.isfinite(found) and found >= 0):
+        raise click.BadParameter(f"{value!r} is not a finite number >= 0")
+    return found
 
 
 data_option = click.option(

@@ -17,8 +17,8 @@ from bench.report.trust_text import verdict
 from bench.verdicts import Evaluation, accuracy
 
 # Okabe & Ito's palette: tells the points apart for colour-blind readers as well.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vP*X"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*X"
 
 # Drawn over the hollow marker of what trust checks flag: marker and its size.
 _FLAGGED = {"failure": ("x", 11), "warning": ("$!$", 5), "not checked": ("$?$", 5)}
@@ -70,7 +70,7 @@ def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     left.set_xlim(0, 1.12 * max((point.mmacs for point in points(evaluations, "clean")), default=1))
-    styles = {_label(e): (_COLOURS[i % 7], _MARKERS[i % 8]) for i, e in enumerate(evaluations)}
+    styles = {_label(e): (COLOURS[i % 7], MARKERS[i % 8]) for i, e in enumerate(evaluations)}
     _panel(left, points(evaluations, "clean"), styles, "clean accuracy")
     _panel(right, points(evaluations, "worst"), styles, "worst-case robust accuracy")
     handles, labels = left.get_legend_handles_labels()
