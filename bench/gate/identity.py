@@ -11,8 +11,8 @@ from models.policy_text import parse_policy
 from models.spec import canonical_json
 
 _SAME = ("model", "dataset", "n", "norm", "eps", "data")
-_DEPLOYED = ("policy", "costs", "calibration")
-"""Fields of an attack's spec that tell of the victim, not of the attack."""
+_DEPLOYED = ("policy", "costs", "target")
+"""Fields of an attack's spec that tell of the victim: its rule, its exits' costs; which exit is meant stands in the name."""
 
 
 def differences(baseline: Measured, now: Measured, *, own_policy: bool = False) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.gate.text import HEADINGS, Told, figures, flips_text, row_status
+from bench.gate.text import Told, figures, flips_text, row_status
 
 _COLOURS = {"fail": "bold red", "improved": "bold yellow", "pass": "bold green"}
 _SHOWN = 12
@@ -15,15 +16,17 @@ _SHOWN = 12
 
 def summary(told: Told) -> RenderableType:
     """Table, flips and verdict."""
-    table = Table(title=escape(told.subject), title_justify="left")
+    table = Table(title=escape(told.subject), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("row", overflow="fold")
-    for heading in HEADINGS:
-        table.add_column(heading.replace(" to ", " to\n").replace("mean ", "mean\n"), justify="right")
+    for heading in ("baseline %", "now %", "points", "lost", "won", "p", "mmacs"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in told.judgement.rows:
         status = row_status(row)
-        colour = "red" if status.isupper() or "COST" in status or "REGRESSION" in status else "" if status == "ok" else "yellow"
-        table.add_row(escape(row.title), *figures(row), Text(status, style=colour))
+        bad = row.status == "regression" or row.cost == "over"
+        colour = "red" if bad else "" if status == "ok" else "yellow"
+        dearer = "-" if row.mmacs is None else f"{100 * row.dearer:+.1f} %"
+        table.add_row(escape(row.title), *figures(row)[:-1], dearer, Text(status, style=colour))
     flips = [line for row in told.judgement.rows for line in flips_text(row, _SHOWN)]
     verdict = Text(told.verdict, style=_COLOURS[told.judgement.outcome])
     lines = [Text(f"  {line}") for line in told.why]
