@@ -39,7 +39,11 @@ def test_nothing_imports_robustbench():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["verify", "--help"], ["export", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        *([name, "--help"] for name in ("run", "check", "compare", "train", "verify", "export")),
+    ],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = (

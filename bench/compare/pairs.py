@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from bench.verdicts import Evaluation, Result
 from models.spec import canonical_json
 
 Interval = tuple[float, float]
+
+Form = tuple[str, str, int | None]
+"""An attack's name, how it was run, and the number of exits where the name counts them."""
 
 _OF_THE_NETWORK = ("policy", "costs", "exit", "target")
 """Fields of a spec that tell of the network attacked; which exit is meant stands in the attack's name."""
@@ -118,10 +122,12 @@ def unpaired(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
         yield f"other images or labels (data {a['data'][:12]} and {b['data'][:12]}), as when networks take other image sizes"
 
 
-def _by_form(evaluation: Evaluation) -> dict[tuple[str, str], Result]:
-    found: dict[tuple[str, str], Result] = {}
+def _by_form(evaluation: Evaluation) -> dict[Form, Result]:
+    found: dict[Form, Result] = {}
     for attack in evaluation.attacks:
-        found.setdefault((attack.name, _form(attack.spec)), attack)
+        # Exit 1 of three is not exit 1 of seven.
+        exits = len(evaluation.record["mmacs"]) if re.search(r"[:\[]\d", attack.name) else None
+        found.setdefault((attack.name, _form(attack.spec), exits), attack)
     return found
 
 
@@ -142,8 +148,8 @@ def _leaves(spec: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, spec
 
 
-def _names(attacks: Mapping[tuple[str, str], Result]) -> str:
-    return ", ".join(dict.fromkeys(name for name, _ in attacks)) or "none"
+def _names(attacks: Mapping[Form, Result]) -> str:
+    return ", ".join(dict.fromkeys(name for name, _, _ in attacks)) or "none"
 
 
 def _row(evaluation: Evaluation, result: Result) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -16,8 +15,8 @@ _SHOWN = 12
 
 def summary(told: Told) -> RenderableType:
     """Table, flips and verdict."""
-    table = Table(title=escape(told.subject), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("row", overflow="fold")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("row", overflow="fold", min_width=len("worst case"))
     for heading in ("baseline %", "now %", "points", "lost", "won", "p", "mmacs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -31,4 +30,4 @@ def summary(told: Told) -> RenderableType:
     verdict = Text(told.verdict, style=_COLOURS[told.judgement.outcome])
     lines = [Text(f"  {line}") for line in told.why]
     notes = [Text(note, style="dim") for note in told.notes]
-    return Group(table, *(Text(line) for line in flips), *notes, verdict, *lines)
+    return Group(Text(told.subject, style="bold"), table, *(Text(line) for line in flips), *notes, verdict, *lines)

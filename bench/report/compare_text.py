@@ -31,16 +31,16 @@ def comparison_text(found: Comparison) -> RenderableType:
     record = found.a.record
     threat = f"{record['norm']} {eps_text(record['eps'])}"
     title = f"{record['dataset']} test, {threat}, n = {record['n']}, paired sample by sample"
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("row", overflow="fold")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("accuracy", overflow="fold", min_width=len("  worst case"))
     for heading in ("A %", "B %", "B - A", "95 % interval", "only A", "only B", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     costs = Table(box=None, pad_edge=False)
-    costs.add_column("mean mmacs", overflow="fold")
+    costs.add_column("mean mmacs", overflow="fold", min_width=len("  worst case"))
     for heading in ("A", "B", "B - A", "95 % interval"):
         costs.add_column(heading, justify="right", no_wrap=True)
     for pair in found.pairs:
-        table.add_row(escape(pair.title), *_accuracy(pair))
+        table.add_row(escape(f"  {pair.title}"), *_accuracy(pair))
         if pair.mmacs is not None and pair.mmacs_interval is not None:
             costs.add_row(escape(f"  {pair.title}"), *_cost(pair.mmacs, pair.mmacs_interval))
     lines = [f"A: {name_of(found.a, found.b)}", f"B: {name_of(found.b, found.a)}"]
@@ -53,7 +53,9 @@ def comparison_text(found: Comparison) -> RenderableType:
     for letter, each in (("A", found.a), ("B", found.b)):
         if verdict(each) != "ok":
             notes.append(f"{letter}: trust {verdict(each)}; see `bench report`")
-    return Group(*(Text(line) for line in lines), table, costs, *(Text(note, style="dim") for note in notes))
+    return Group(
+        Text(title, style="bold"), *(Text(line) for line in lines), table, costs, *(Text(note, style="dim") for note in notes)
+    )
 
 
 def _accuracy(pair: Pair) -> tuple[str, ...]:
