@@ -24,9 +24,16 @@ _OWN = ("attacks", "trust", "seed", "note")  # what records of the same evaluati
 
 def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
     """Store the record of an evaluation under the digest of its content: the same command, the same file."""
+    record = record_of(prepared, plan, seed)
+    store.write_run(digest(record), record)
+    return record
+
+
+def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
+    """The record of an evaluation, known before any work."""
     victim, split = prepared.victim, prepared.split
     ball = prepared.settings.region
-    record: dict[str, Any] = {
+    return {
         "schema": RECORD_SCHEMA,
         "model": victim.name,
         "training": victim.training,
@@ -48,8 +55,6 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
         "attacks": _attacks(plan),
         **_pruned(victim.costs),
     }
-    store.write_run(digest(record), record)
-    return record
 
 
 def _pruned(costs: ExitCosts) -> dict[str, Any]:

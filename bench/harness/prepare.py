@@ -46,6 +46,7 @@ class Request:
         training: which weights; None for the first known.
         weights: a safetensors file instead of registered weights.
         policy: see ``models.policy_text``, or ``entropy@equal``, ``confidence@mmacs=60``; None for the weights' own.
+        calibration: digest of what set the thresholds written in ``policy``; None when typed in.
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.
         method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
@@ -71,6 +72,7 @@ class Request:
     gamma: float = 0.3
     budget: int = BUDGET
     device: str = "auto"
+    calibration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def _policy(request: Request, model: MultiExitNet, dataset: str, card: ModelCard
     if text is None and own is not None:
         return parse_policy(own[0], model.n_exits, own[1])
     if text is not None and "@" not in text:
-        return parse_policy(text, model.n_exits)
+        return parse_policy(text, model.n_exits, request.calibration)
     kind, _, method = (text or "entropy@equal").partition("@")
     kinds: dict[str, Kind] = {"entropy": "entropy", "confidence": "confidence"}
     if kind not in kinds:
