@@ -6,10 +6,10 @@ import contextlib
 import io
 
 from bench.errors import UserError
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 
-def ptflops_mmacs(model: MultiExitNet, input_shape: tuple[int, int, int]) -> float:
+def ptflops_mmacs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> float:
     """10^6 multiply-accumulates of one forward through all exits, by ptflops' aten backend.
 
     Raises:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.early_exit import EarlyExitNet
 from models.multi_exit import MultiExitNet
+from models.traced_cost import trace
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,22 @@ class ExitCosts:
         mmacs: 10^6 multiply-accumulates of everything that ran up to that exit, every head on the way included.
         mflops_paper: the figure of "Triple Wins" (table 1): convolution multiply-accumulates / 2^20 of the
             backbone up to that exit plus that exit's head alone. For comparison with the paper only.
+        note: what a reader of the figures must know of how they came about; None where they were counted piece by piece.
     """
 
     mmacs: tuple[float, ...]
     mflops_paper: tuple[float, ...]
+    note: str | None = None
 
 
-def measure_costs(model: MultiExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
+def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
     """Count the multiply-accumulates of every stage and head on one image of ``input_shape``.
 
-    Counted at the dispatcher: functional calls are seen as well as modules.
+    Counted at the dispatcher: functional calls are seen as well as modules. A network that is not cut into stages is run
+    once, and every exit is charged what its logits, and those of the exits before it, depend on.
     """
+    if not isinstance(model, MultiExitNet):
+        return _traced(model, input_shape)
     mmacs, mflops_paper = [], []
     so_far = backbone_convolutions = 0
     features = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
@@ -54,3 +61,15 @@ def _count(module: nn.Module, x: Tensor) -> tuple[Tensor, int, int]:
     by_operator = counter.get_flop_counts().get("Global", {})
     convolutions = sum(flops for operator, flops in by_operator.items() if "convolution" in str(operator))
     return out, counter.get_total_flops() // 2, convolutions // 2
+
+
+def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
+    x = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
+    traced = trace(model, x)
+    model.train(was_training)
+    return ExitCosts(
+        mmacs=tuple(macs / 1e6 for macs in traced.reached),
+        mflops_paper=tuple(macs / 2**20 for macs in traced.convolutions),
+    )

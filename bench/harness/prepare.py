@@ -23,7 +23,7 @@ from bench.harness.plan import slices
 from bench.harness.victim import Victim, check_model
 from models.calibration import Kind
 from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy
 from models.policy_text import parse_policy
 from models.registry import ModelCard, UnknownName, model_card
@@ -111,9 +111,7 @@ def prepare(request: Request) -> Prepared:
         costs = measure_costs(model, card.input_shape)
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
-    # The same weights and arithmetic, laid out as convolutions on today's processors prefer: about a quarter faster.
-    model.to(device).to(memory_format=torch.channels_last)
-    return Prepared(Victim(card.name, model, training, weights, source, policy, costs), split, n, settings, note)
+    return Prepared(Victim(card.name, model.placed(device), training, weights, source, policy, costs), split, n, settings, note)
 
 
 def _device(name: str) -> torch.device:
@@ -176,7 +174,7 @@ def _n(request: Request, split: Split, device: torch.device) -> int:
 
 def _weights(
     request: Request, card: ModelCard, dataset: str
-) -> tuple[MultiExitNet, str, str, str, tuple[str, str | None] | None]:
+) -> tuple[EarlyExitNet, str, str, str, tuple[str, str | None] | None]:
     """The network with weights loaded, their training, digest and source, and the policy on their card."""
     model = card.build()
     own_policy = None
@@ -193,7 +191,7 @@ def _weights(
     return model, training, digest, source, own_policy
 
 
-def _policy(request: Request, model: MultiExitNet, dataset: str, card: ModelCard, own: tuple[str, str | None] | None) -> Policy:
+def _policy(request: Request, model: EarlyExitNet, dataset: str, card: ModelCard, own: tuple[str, str | None] | None) -> Policy:
     text = request.policy
     if text is None and own is not None:
         return parse_policy(own[0], model.n_exits, own[1])

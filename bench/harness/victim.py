@@ -10,8 +10,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from models.cost import ExitCosts
-from models.folded import folded
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy
 
 
@@ -30,7 +29,7 @@ class Victim:
     """
 
     name: str
-    model: MultiExitNet
+    model: EarlyExitNet
     training: str
     weights: str
     source: str
@@ -38,13 +37,13 @@ class Victim:
     costs: ExitCosts
 
     @cached_property
-    def twin(self) -> MultiExitNet:
+    def twin(self) -> EarlyExitNet:
         """What attacks search on: the same function, faster. The verdict is always ``model``'s."""
-        return folded(self.model)
+        return self.model.twin()
 
 
 @torch.no_grad()
-def check_model(model: MultiExitNet, x: Tensor, y: Tensor) -> None:
+def check_model(model: EarlyExitNet, x: Tensor, y: Tensor) -> None:
     """Run a batch and refuse a model whose outputs are not logits of the right shape.
 
     Raises:

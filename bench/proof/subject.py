@@ -8,12 +8,12 @@ import torch
 
 from bench.errors import UserError
 from bench.proof.claims import Claims
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.registry import UnknownName, model_card
 from models.weights import WeightsError, known_weights, load_weights
 
 
-def load_subject(claims: Claims, weights: Path | None, device: str) -> tuple[MultiExitNet, str]:
+def load_subject(claims: Claims, weights: Path | None, device: str) -> tuple[EarlyExitNet, str]:
     """The plain fp32 model of the claims, ready to score, and the digest of the weights in it.
 
     Args:
