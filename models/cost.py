@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.early_exit import EarlyExitNet
 from models.multi_exit import MultiExitNet
 from models.traced_cost import trace
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> Exi
 
     Counted at the dispatcher: functional calls are seen as well as modules. A network that is not cut into stages is run
     once, and every exit is charged what its logits, and those of the exits before it, depend on.
+
+    Raises:
+        ValueError: no multiply-accumulates were found in a network that is not cut into stages.
     """
     if not isinstance(model, MultiExitNet):
         return _traced(model, input_shape)
@@ -64,12 +70,32 @@ def _count(module: nn.Module, x: Tensor) -> tuple[Tensor, int, int]:
 
 
 def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
+    """Costs of a network that cannot be cut: declared, else traced, else the whole network's for every exit."""
     x = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
     was_training = model.training
     model.eval()
-    traced = trace(model, x)
-    model.train(was_training)
-    return ExitCosts(
-        mmacs=tuple(macs / 1e6 for macs in traced.reached),
-        mflops_paper=tuple(macs / 2**20 for macs in traced.convolutions),
-    )
+    try:
+        mmacs, mflops_paper, note = _by_exit(model, x)
+    finally:
+        model.train(was_training)
+    if model.exit_costs is not None:
+        mmacs, note = model.exit_costs, "costs per exit as declared by the network itself"
+    if not mmacs[0] > 0:
+        raise ValueError("no multiply-accumulates of the network could be counted; give it exit_costs, in mmacs")
+    return ExitCosts(mmacs, mflops_paper, note)
+
+
+def _by_exit(model: EarlyExitNet, x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], str | None]:
+    n_exits = model.n_exits
+    try:
+        traced = trace(model, x)
+        if all(traced.reached) and (n_exits == 1 or traced.reached[0] < traced.total):
+            paper = tuple(macs / 2**20 for macs in traced.convolutions)
+            return tuple(macs / 1e6 for macs in traced.reached), paper, None
+        why = "what each needs could not be told apart"
+    except Exception as error:  # noqa: BLE001 - somebody's code meets the tracer: whatever it raises, the whole can be counted
+        _log.info("the network could not be traced", exc_info=True)
+        why = f"what each needs could not be traced ({type(error).__name__})"
+    with torch.no_grad():
+        _, macs, convolutions = _count(model, x)
+    return (macs / 1e6,) * n_exits, (convolutions / 2**20,) * n_exits, f"every exit is charged the whole network: {why}"

@@ -18,7 +18,12 @@ class EarlyExitNet(nn.Module, ABC):
 
     Exits are 0-based here, 1-based in everything a user sees. The last is the final classifier, so that a plain network
     is one of one exit.
+
+    Attributes:
+        exit_costs: what the network itself says that its exits cost, in mmacs; None where it is to be measured.
     """
+
+    exit_costs: tuple[float, ...] | None = None
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import accumulate
 from operator import or_
@@ -18,6 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 # What keeps row k of its input in row k of its output, beside operations that torch tags as pointwise.
 _BY_ROW = {torch.ops.aten._to_copy, torch.ops.aten.clone, torch.ops.aten.alias, torch.ops.aten.detach}
+_ONE_ROW = {torch.ops.aten.select, torch.ops.aten.unbind}
 _ALONG = {torch.ops.aten._softmax, torch.ops.aten._log_softmax}
 
 
@@ -64,6 +65,21 @@ def _whole_operations() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+@dataclass
+class _Rows:
+    """What is known more finely of one piece of memory, while nobody writes into it.
+
+    Attributes:
+        owner: id of the tensor whose rows these are.
+        sets: of each of its rows.
+        views: sets of single rows of it, by the id of the tensor that shows them.
+    """
+
+    owner: int
+    sets: list[int]
+    views: dict[int, int] = field(default_factory=dict)
+
+
 class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps, for every piece of memory, the set of costly operations whose results went into it; sets are bits of an integer.
 
@@ -76,7 +92,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.macs: list[int] = []
         self.convolutions = 0
         self._of_memory: dict[int, int] = {}
-        self._of_rows: dict[int, tuple[int, list[int]]] = {}  # by memory: whose rows, and the set of each
+        self._of_rows: dict[int, _Rows] = {}
         self._alive: list[Tensor] = []  # so that no memory is used twice
 
     def macs_of(self, mask: int) -> int:
@@ -85,11 +101,15 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def rows(self, tensor: Tensor) -> list[int]:
         """The set of each row along the first dimension."""
-        owner, rows = self._of_rows.get(_memory(tensor), (0, []))
-        return rows if owner == id(tensor) and len(rows) == len(tensor) else [self._set(tensor)] * len(tensor)
+        known = self._of_rows.get(_memory(tensor))
+        if known is not None and known.owner == id(tensor) and len(known.sets) == len(tensor):
+            return known.sets
+        return [self._set(tensor)] * len(tensor)
 
     def _set(self, tensor: Tensor) -> int:
-        return self._of_memory.get(_memory(tensor), 0)
+        memory = _memory(tensor)
+        whole = self._of_memory.get(memory, 0)
+        return self._of_rows[memory].views.get(id(tensor), whole) if memory in self._of_rows else whole
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -97,6 +117,8 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = _tensors((args, kwargs))
         mask = reduce(or_, map(self._set, inputs), self._cost(func, args, kwargs, out))
         rows = self._rows_after(func, args, kwargs, inputs)
+        if not func._schema.is_mutable:
+            self._show_rows(func, args, kwargs, inputs, out)
         written = [*_tensors(out), *_written(func, args, kwargs)]
         self._alive += [*inputs, *written]
         for tensor in written:
@@ -105,8 +127,23 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if func._schema.is_mutable:
                 self._of_rows.pop(memory, None)
         if rows is not None and isinstance(out, Tensor):
-            self._of_rows[_memory(out)] = (id(out), rows)
+            self._of_rows[_memory(out)] = _Rows(id(out), rows)
         return out
+
+    def _show_rows(self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor], out: Any) -> None:
+        """Remember which rows the views that an operation returns show."""
+        known = self._of_rows.get(_memory(inputs[0])) if len(inputs) == 1 else None
+        shown = [tensor for tensor in _tensors(out) if known is not None and _memory(tensor) == _memory(inputs[0])]
+        if known is None or not shown:
+            return
+        packet = func._overloadpacket
+        if id(inputs[0]) in known.views:
+            sets = [known.views[id(inputs[0])]] * len(shown)
+        elif known.owner == id(inputs[0]) and packet in _ONE_ROW and _dimension(args, kwargs) == 0:
+            sets = known.sets if packet is torch.ops.aten.unbind else [known.sets[args[2]]]
+        else:
+            return
+        known.views |= {id(tensor): one for tensor, one in zip(shown, sets, strict=True)}
 
     def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
         """The set of this operation alone; empty where it multiplies nothing."""
@@ -122,7 +159,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _rows_after(self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor]) -> list[int] | None:
         """The set of each row of what an operation returns, where rows stay apart; None where they do not."""
         packet = func._overloadpacket
-        along = kwargs.get("dim", next((arg for arg in args[1:2] if isinstance(arg, int)), 0))
+        along = _dimension(args, kwargs)
         if packet is torch.ops.aten.stack and along == 0:
             return [self._set(tensor) for tensor in args[0]]
         if packet is torch.ops.aten.cat and along == 0:
@@ -134,6 +171,12 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         others = reduce(or_, (self._set(tensor) for tensor in inputs if tensor is not stacked[0]), 0)
         return [row | others for row in self.rows(stacked[0])]
+
+
+def _dimension(args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    """Along which an operation works that takes a dimension as its second argument, or as ``dim``."""
+    along = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    return along if isinstance(along, int) else 0
 
 
 def _memory(tensor: Tensor) -> int:

@@ -19,20 +19,26 @@ class DatasetCard:
     Attributes:
         name: as typed on the command line.
         summary: one line for listings.
-        input_shape: ``(C, H, W)`` of its images; None where they fit any model.
+        input_shape: ``(C, H, W)`` of its images.
         n_test: size of the test split.
         eps: the threat model's radius by norm.
         steps: PGD steps.
         step_ratio: PGD step size as a fraction of eps.
+        resizable: whether its images can be had in any larger shape a model asks for.
     """
 
     name: str
     summary: str
-    input_shape: tuple[int, int, int] | None
+    input_shape: tuple[int, int, int]
     n_test: int
     eps: Mapping[Norm, float]
     steps: int
     step_ratio: float
+    resizable: bool = False
+
+    def fits(self, shape: tuple[int, int, int]) -> bool:
+        """Whether a model that takes images of ``shape`` can be given these."""
+        return self.resizable or shape == self.input_shape
 
 
 # No threat model of digits is established. 0.23, a little beyond what the shipped weights are trained at (0.2), was picked where
@@ -46,7 +52,14 @@ _CARDS = {
         ),
         DatasetCard("mnist", "MNIST, handwritten digits of 28x28", (1, 28, 28), 10_000, {"Linf": 0.3, "L2": 2.0}, 40, 1 / 30),
         DatasetCard(
-            "digits", "scikit-learn's 8x8 digits, enlarged; needs no download", None, 500, {"Linf": 0.23, "L2": 2.0}, 20, 1 / 4
+            "digits",
+            "scikit-learn's 8x8 digits, enlarged; needs no download",
+            (1, 8, 8),
+            500,
+            {"Linf": 0.23, "L2": 2.0},
+            20,
+            1 / 4,
+            resizable=True,
         ),
     )
 }

@@ -28,7 +28,7 @@ def load_split(dataset: str, split: str, input_shape: tuple[int, int, int], root
         UnknownName: no such dataset.
     """
     card = dataset_card(dataset)
-    if card.input_shape not in (None, input_shape):
+    if not card.fits(input_shape):
         raise UserError(f"{dataset} has images of {_by(card.input_shape)}, the model takes {_by(input_shape)}")
     if dataset == "cifar10":
         return load_cifar10(split, root, download=download)
@@ -37,5 +37,5 @@ def load_split(dataset: str, split: str, input_shape: tuple[int, int, int], root
     return load_digits(split, input_shape)
 
 
-def _by(shape: tuple[int, ...] | None) -> str:
-    return "x".join(map(str, shape or ()))
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -34,6 +34,11 @@ class Heads(nn.Module):
         return self.join(self.exit_1(x), self.exit_2(self.trunk(x)))
 
 
+def _overwritten(logits, by):
+    logits[0].add_(by)
+    return logits
+
+
 def written_into(first, second):
     logits = torch.zeros(2, *first.shape)
     logits[0], logits[1] = first, second
@@ -46,6 +51,8 @@ APART = {
     "cat of stacks": lambda a, b: torch.cat([torch.stack([a]), torch.stack([b])]),
     "scaled": lambda a, b: (torch.stack([a, b]) / 2.0).double(),
     "scaled in place": lambda a, b: torch.stack([a, b]).mul_(torch.ones(2, 1, 1)),
+    "taken apart and put together": lambda a, b: torch.stack([one[None].float()[0] for one in torch.stack([a, b])]),
+    "picked": lambda a, b: torch.stack([(both := torch.stack([a, b]))[0], both[1]]),
     "log-softmax": lambda a, b: torch.stack([a, b]).log_softmax(-1),
 }
 
@@ -54,6 +61,7 @@ TOGETHER = {
     "running sum": lambda a, b: torch.stack([a, b]).cumsum(0),
     "turned around": lambda a, b: torch.stack([a, b]).flip(0),
     "stacked last": lambda a, b: torch.stack([a, b], dim=-1).permute(2, 0, 1),
+    "a row written over": lambda a, b: torch.stack([*_overwritten(torch.stack([a, b]), b)]),
     "written in part": written_into,
     "written over": lambda a, b: torch.stack([a, a]).index_copy_(0, torch.tensor([1]), b[None]),
 }
