@@ -13,7 +13,8 @@ from torch import nn
 from bench.data.cards import dataset_card
 from bench.errors import UserError
 from models.early_exit import EarlyExitNet
-from models.factory import Factory, find_factory, first_line, is_reference
+from models.error_text import first_line
+from models.factory import Factory, find_factory, is_reference
 from models.foreign import ForeignModelError, ForeignNet
 from models.identity import network_digest, source_digest
 from models.registry import ModelCard, model_card

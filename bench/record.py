@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.data.cards import dataset_card
+from bench.data.cards import added_datasets, dataset_card
 from bench.harness.store import Store
 from bench.trust.key import probe_key
 from models.policy_text import policy_text
@@ -45,9 +45,15 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
         "note": prepared.note,
         "trust": probe_key(prepared, seed),
         "attacks": _attacks(plan),
+        **_of_added(split.dataset, ball),
     }
     store.write_run(digest(record), record)
     return record
+
+
+def _of_added(dataset: str, ball: Ball) -> dict[str, Any]:
+    """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
+    return {"usual_eps": dataset_card(dataset).eps[ball.norm]} if dataset in added_datasets() else {}
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:

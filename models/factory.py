@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.error_text import first_line
 from models.foreign import ForeignModelError
 from models.safe_name import safe_name
 
@@ -183,11 +184,6 @@ def _explained(what: str, file: str | None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         _log.info("%s failed", what, exc_info=True)
         raise ForeignModelError(f"{what} failed{_line(error, file)}: {first_line(error)}{_hint(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error is and the first line of what it says."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
 def _line(error: BaseException, file: str | None) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.errors import UserError
 from models.cost import ExitCosts
 from models.early_exit import EarlyExitNet
-from models.factory import first_line
+from models.error_text import first_line
 from models.policies import Policy
 
 
