@@ -6,7 +6,7 @@ import hashlib
 import sys
 import sysconfig
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ def source_files(net: nn.Module, module: ModuleType) -> list[Path]:
             continue
         found[path] = one
         for value in list(vars(one).values()):
-            origin = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
+            origin = value if isinstance(value, ModuleType) else sys.modules.get(_home(value))
             if origin is not None:
                 waiting.append(origin)
     return list(found)
@@ -63,10 +63,16 @@ def tensors_digest(net: nn.Module) -> str:
     return summed.hexdigest()
 
 
+def _home(value: object) -> str:
+    """Name of the module where a function or class stands, or the class of anything else."""
+    defined = value if isinstance(value, (type, FunctionType)) else type(value)
+    return str(defined.__module__)
+
+
 def _source(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
     path = Path(file).resolve() if file else None
-    return path if path is not None and path.suffix == ".py" and path.is_file() else None
+    return path if path is not None and path.is_file() else None
 
 
 def _is_own(path: Path) -> bool:

@@ -1,9 +1,12 @@
 """Factories of the user's own: found, called, named; and everything that can be wrong with them."""
 
+import re
 import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.factory import factory_name, find_factory, is_reference
 from models.foreign import ForeignModelError
@@ -157,6 +160,11 @@ def test_hostile_names_become_plain_ones(text):
     assert name and len(name) <= 80 and name[0].isalnum()
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
     assert safe_name(name) == name
+
+
+@given(st.text())
+def test_any_text_becomes_a_plain_name(text):
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", safe_name(text))
 
 
 def test_names_of_references():

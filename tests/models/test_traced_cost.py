@@ -1,7 +1,11 @@
 """What each exit depends on, against nets whose cost is known: counted by hand, or piece by piece."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from models.cost import measure_costs
@@ -77,6 +81,32 @@ def test_exits_are_told_apart(case):
 def test_what_cannot_be_told_apart_is_charged_whole(case):
     traced = trace(Heads(TOGETHER[case]), torch.zeros(1, 1, 2, 2))
     assert traced.reached == (40, 40)
+
+
+class Chain(nn.Module):
+    """Linear layers in a row from 4 features, and heads of 3 classes behind some of them, in any order."""
+
+    def __init__(self, widths, behind):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise([4, *widths])])
+        self.heads = nn.ModuleList([nn.Linear(widths[at], 3) for at in behind])
+        self.behind = behind
+
+    def forward(self, x):
+        features = [x.flatten(1)]
+        for layer in self.layers:
+            features.append(layer(features[-1]).relu_())
+        return torch.stack([head(features[at + 1]) for at, head in zip(self.behind, self.heads, strict=True)])
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.data())
+def test_an_exit_costs_the_way_there_and_every_head_before_it(widths, data):
+    behind = data.draw(st.lists(st.integers(0, len(widths) - 1), min_size=1, max_size=4))
+    traced = trace(Chain(widths, behind), torch.zeros(1, 1, 2, 2))
+    layers = [a * b for a, b in pairwise([4, *widths])]
+    for k in range(len(behind)):
+        heads = sum(3 * widths[at] for at in behind[: k + 1])
+        assert traced.reached[k] == sum(layers[: max(behind[: k + 1]) + 1]) + heads
 
 
 def test_an_exit_that_feeds_the_next_counts_once():
