@@ -11,6 +11,7 @@ import click
 from bench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
+    from bench.networks import Network
     from bench.proof.check import Verified
     from bench.proof.claims import Claims
 
@@ -20,11 +21,13 @@ _SHOWN = 20
 
 @click.command("verify")
 @click.argument("what", metavar="RUN_OR_FILE")
-@click.option("--model", help="Only what is claimed of this model.")
+@click.option(
+    "--model", help="Only what is claimed of this model; one of your own by path/to/file.py:factory, which is executed."
+)
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A safetensors file [the registered weights of the claimed digest].",
+    help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
@@ -43,12 +46,13 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     from bench.proof.subject import load_subject
 
     started = time.perf_counter()
+    network, name = _of_the_user(model)
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []
-    for claims in _claims(what, results, data, model):
+    for claims in _claims(what, results, data, name):
         which = (claims.subject["model"], claims.subject["weights"])
         if which not in scorers:
-            net, digest = load_subject(claims, weights, device)
+            net, digest = load_subject(claims, weights, device, network)
             scorers[which] = Scorer(net), digest
         try:
             verified.append(verify(claims, *scorers[which]))
@@ -56,13 +60,29 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
             raise UserError(str(error)) from error
         _show(verified[-1])
     if not verified:
-        raise UserError(f"{what} holds nothing to verify" + (f" of model {model!r}" if model else ""))
+        raise UserError(f"{what} holds nothing to verify" + (f" of model {name!r}" if name else ""))
     failed = sum(len(each.mismatches) for each in verified)
     scored = sum(len(each.claims.row) for each in verified)
     attacks = sum(each.claims.n_attacks for each in verified)
     seconds = time.perf_counter() - started
     click.echo(f"{scored} counterexamples checked ({attacks} attacks), {failed} mismatches, {seconds:.1f} s")
     raise SystemExit(FAILS if failed else HOLDS)
+
+
+def _of_the_user(model: str | None) -> tuple[Network | None, str | None]:
+    """The network that a reference to a factory names, and the name that claims know a model by."""
+    from bench.errors import UserError
+    from bench.networks import named_network
+    from models.factory import is_reference
+    from models.foreign import ForeignModelError
+
+    if model is None or not is_reference(model):
+        return None, model
+    try:
+        network = named_network(model)
+    except ForeignModelError as error:
+        raise UserError(str(error)) from error
+    return network, network.name
 
 
 def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
