@@ -81,6 +81,20 @@ def named_network(model: str) -> Network:
     return FactoryNetwork(find_factory(model)) if is_reference(model) else RegisteredNetwork(model_card(model))
 
 
+def own_network(model: str | None) -> Network | None:
+    """The network of a reference to a factory, whose code is executed; None for anything else.
+
+    Raises:
+        UserError: no such factory, or one that fails.
+    """
+    if model is None or not is_reference(model):
+        return None
+    try:
+        return named_network(model)
+    except ForeignModelError as error:
+        raise UserError(str(error)) from error
+
+
 class RegisteredNetwork(Network):
     """An architecture of the registry."""
 

@@ -11,7 +11,6 @@ import click
 from bench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
-    from bench.networks import Network
     from bench.proof.check import Verified
     from bench.proof.claims import Claims
 
@@ -41,12 +40,14 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     import time
 
     from bench.errors import UserError
+    from bench.networks import own_network
     from bench.proof.check import verify
     from bench.proof.scorer import Scorer
     from bench.proof.subject import load_subject
 
     started = time.perf_counter()
-    network, name = _of_the_user(model)
+    network = own_network(model)
+    name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []
     for claims in _claims(what, results, data, name):
@@ -67,22 +68,6 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     seconds = time.perf_counter() - started
     click.echo(f"{scored} counterexamples checked ({attacks} attacks), {failed} mismatches, {seconds:.1f} s")
     raise SystemExit(FAILS if failed else HOLDS)
-
-
-def _of_the_user(model: str | None) -> tuple[Network | None, str | None]:
-    """The network that a reference to a factory names, and the name that claims know a model by."""
-    from bench.errors import UserError
-    from bench.networks import named_network
-    from models.factory import is_reference
-    from models.foreign import ForeignModelError
-
-    if model is None or not is_reference(model):
-        return None, model
-    try:
-        network = named_network(model)
-    except ForeignModelError as error:
-        raise UserError(str(error)) from error
-    return network, network.name
 
 
 def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:

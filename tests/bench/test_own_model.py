@@ -150,6 +150,11 @@ def test_a_run_is_verified_resumed_and_exported(bench, tmp_path):
     code, _, err = bench("verify", "theirs.npz", "--model", "tiny.py:one_exit")
     assert code == 2 and "holds nothing to verify of model 'tiny.one_exit'" in err
 
+    code, _, err = bench("sweep")
+    assert (code == 2 and "no weights" in err) or "unknown model" in err, err
+    code, out, err = bench("sweep", "--model", "tiny.py:make", "--points", 2)
+    assert code == 0 and "tiny.make" in out, err
+
     (tmp_path / "tiny.py").write_text(TINY.replace("nn.ReLU()", "nn.Tanh()"))
     code, _, err = bench("verify", "theirs.npz", "--model", "tiny.py:make")
     assert code == 1 and "MISMATCH weights: claimed SHA-256" in err
