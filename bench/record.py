@@ -19,11 +19,19 @@ if TYPE_CHECKING:  # reading records back takes no attack's code
 
 RECORD_SCHEMA = 1
 
-_OWN = ("attacks", "trust", "seed", "note")  # what records of the same evaluation may differ in
+_OWN = ("attacks", "trust", "seed", "note", "policy_asked")  # what records of the same evaluation may differ in
 
 
-def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
-    """Store the record of an evaluation under the digest of its content: the same command, the same file."""
+def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store, policy_asked: str | None = None) -> Mapping[str, Any]:
+    """Store the record of an evaluation under the digest of its content: the same command, the same file.
+
+    Args:
+        prepared: the evaluation.
+        plan: its cells.
+        seed: of the attacks' noise.
+        store: where to.
+        policy_asked: the exit rule as the user asked for it, None for the weights' own: the command can be told again.
+    """
     victim, split = prepared.victim, prepared.split
     ball = prepared.settings.region
     record: dict[str, Any] = {
@@ -33,6 +41,7 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
         "weights": victim.weights,
         "source": victim.source,
         "policy": policy_text(victim.policy),
+        "policy_asked": policy_asked,
         "calibration": getattr(victim.policy, "calibration", None),
         "mmacs": list(victim.costs.mmacs),
         "mflops_paper": list(victim.costs.mflops_paper),
@@ -58,7 +67,7 @@ def _pruned(costs: ExitCosts) -> dict[str, Any]:
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:
-    """What two records share when they are of the same evaluation: everything but attacks, trust checks, seed and note."""
+    """What two records share when they are of the same evaluation: everything but what ``_OWN`` names."""
     return canonical_json({name: value for name, value in record.items() if name not in _OWN})
 
 

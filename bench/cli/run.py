@@ -95,7 +95,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
         return
     code = FINISHED
     try:
-        record = write_record(prepared, plan, seed, store)
+        record = write_record(prepared, plan, seed, store, asked["policy"])
         _check(console, prepared, seed, store)
         if plan.missing:
             code = _work(console, plan, Runner(victim, settings.region, seed, prepared.split.dataset, store))

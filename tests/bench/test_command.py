@@ -1,0 +1,119 @@
+"""The command that the page shows for a row is the one that makes it: parsed again, it asks for the same attacks."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attacks.objectives import DLR, TargetedDLR
+from attacks.presets import Settings, expand
+from attacks.regions import Ball
+from bench.cli.options import number, separated
+from bench.cli.run import command as run
+from bench.harness.plan import CLEAN
+from bench.harness.prepare import Request, _settings
+from bench.harness.store import Store
+from bench.record import write_record
+from bench.report.page.command import commands, number_text
+from models.policies import EntropyPolicy
+from models.policy_text import parse_policy
+from models.spec import describe
+from tests.bench.evaluated import plan_of, prepared
+from tests.bench.pages import evaluation
+
+BALL = Ball("Linf", 8 / 255)
+SETTINGS = {
+    "pgd": Settings(BALL, 20, 2 / 255),
+    "pgd as in the paper": Settings(BALL, 20, 2 / 255, keep="last", restarts=3),
+    "pgd with dlr in L2": Settings(Ball("L2", 0.5), 7, 0.1 + 0.2, loss=DLR()),
+    "fgsm": Settings(BALL, 20, 2 / 255, method="fgsm"),
+    "apgd": Settings(BALL, 33, 2 / 255, method="apgd", restarts=2),
+    "apgd with targeted dlr": Settings(BALL, 9, 2 / 255, method="apgd", loss=TargetedDLR()),
+    "wrm": Settings(Ball("Linf", 0.3), 15, 0.01, method="wrm", gamma=1 / 3),
+    "policy with a budget": Settings(BALL, 20, 2 / 255, budget=60),
+}
+NAMES = (
+    ["all"],
+    ["average"],
+    ["max_average", "average_max", "max"],
+    ["single:2", "policy"],
+    ["worst"],
+    ["slowdown:free", "autoattack:each"],
+    ["torchattacks:PGD(steps=3,alpha=0.01)", "single"],
+)
+
+
+def recorded(tmp_path, settings, names, seed=0, asked=None):
+    ready = replace(prepared(EntropyPolicy((0.1 + 0.2, 1.0))), settings=settings)
+    store = Store(tmp_path)
+    return write_record(ready, plan_of(ready, store, names, seed), seed, store, asked)
+
+
+def of(*records):
+    return commands(replace(evaluation(0), record=records[0], records=records))
+
+
+def parsed(command):
+    """What the command line makes of the command."""
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "bench", "run"]
+    return run.make_context("run", words[4:]).params
+
+
+CASES = [(how, names) for how in SETTINGS for names in NAMES if (how, names) != ("wrm", ["worst"])]  # which there is not
+
+
+@pytest.mark.parametrize(("how", "names"), CASES)
+def test_parsed_again_it_asks_for_the_same(tmp_path, how, names):
+    record = recorded(tmp_path, SETTINGS[how], names, seed=7)
+    (command,) = of({**record, "policy_asked": record["policy"]})
+    asked = parsed(command)
+    attacks, seed = asked.pop("attacks"), asked.pop("seed")
+    for name in ("dry_run", "results"):
+        del asked[name]
+    request = Request(**asked)
+    assert (request.model, request.dataset, request.training, request.n) == ("toy", "digits", "none", record["n"])
+    assert (request.norm, request.eps, seed) == (record["norm"], record["eps"], 7)
+    policy = parse_policy(request.policy, 3)
+    wanted, _ = expand([n for text in attacks for n in separated(text)], 3, _settings(request, "digits"), policy, record["mmacs"])
+    stored = {each["name"]: each["spec"] for each in record["attacks"] if not each["component"] and each["name"] != CLEAN}
+    assert {name: describe(attack) for name, attack in wanted.items()} == stored
+
+
+def test_runs_that_differ_in_attacks_alone_are_one_command_and_others_several(tmp_path):
+    settings = SETTINGS["pgd"]
+    average, single = (recorded(tmp_path, settings, names) for names in (["average"], ["single"]))
+    (command,) = of(average, single)
+    assert parsed(command)["attacks"] == ("average,single",)
+    seeded = recorded(tmp_path, settings, ["average"], seed=1)
+    assert [parsed(each)["seed"] for each in of(average, seeded)] == [0, 1]
+    assert of(recorded(tmp_path, settings, [])) == []
+
+
+def test_thresholds_are_asked_for_as_they_were(tmp_path):
+    settings, names = SETTINGS["pgd"], ["average"]
+    own = recorded(tmp_path, settings, names, asked=None)
+    assert parsed(of(own)[0])["policy"] is None, "the weights' own"
+    asked = recorded(tmp_path, settings, names, asked="entropy@mmacs=60")
+    assert parsed(of(asked)[0])["policy"] == "entropy@mmacs=60"
+    old = {name: value for name, value in own.items() if name != "policy_asked"}
+    assert parsed(of(old)[0])["policy"] == own["policy"] == "entropy:0.30000000000000004,1.0"
+
+
+def test_a_name_stays_one_word(tmp_path):
+    record = {
+        **recorded(tmp_path, SETTINGS["pgd"], ["average"]),
+        "model": "a b; rm -rf *",
+        "source": "file it's mine.safetensors",
+    }
+    asked = parsed(of(record)[0])
+    assert asked["model"] == "a b; rm -rf *" and asked["weights"].name == "it's mine.safetensors" and asked["training"] is None
+
+
+@given(st.floats(0, 1e6, allow_nan=False) | st.integers(1, 255).map(lambda pixels: pixels / 255))
+def test_numbers_are_read_back_to_the_last_digit(value):
+    assert number(None, None, number_text(value)) == value
