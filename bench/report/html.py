@@ -30,6 +30,7 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
     curves = curves or {}
     found = rows(boards)
     evaluations = [evaluation for board in boards.values() for evaluation in board]
+    scripts = [assets.START, *([assets.data_tables(), assets.own("page.js")] if found else [])]
     page = _environment().get_template("page.html.j2")
     return page.render(
         rows=found,
@@ -38,8 +39,9 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
         boards=[_board(name, board, found, curves) for name, board in boards.items()],
         details={row.key: _detail(evaluation, row, curves) for row, evaluation in zip(found, evaluations, strict=True)},
         css=Markup(assets.own("page.css")),  # noqa: S704 - files of this package and of the table library, nothing measured
-        library=Markup(assets.data_tables() if found else ""),  # noqa: S704
-        js=Markup(assets.own("page.js") if found else ""),  # noqa: S704
+        scripts=[Markup(script) for script in scripts],  # noqa: S704
+        content_policy=assets.content_policy(scripts),
+        licences=assets.own("licences.txt"),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
@@ -38,7 +41,24 @@ def in_script(code: str) -> str:
     return re.sub(r"<(?=!--|/?script)", r"\\x3C", code, flags=re.IGNORECASE)
 
 
+START = (
+    'document.documentElement.classList.add("js", "waiting");'
+    'addEventListener("error", () => document.documentElement.classList.remove("waiting"));'
+)
+"""Run before the page is laid out: hides the table until it is what it will be, unless the scripts fail."""
+
+
+def content_policy(scripts: Iterable[str]) -> str:
+    """What the browser is told to allow: these very scripts, inline styles, and nothing from anywhere.
+
+    So neither a name that slipped through unescaped nor the library can run a script or make a request.
+    """
+    sources = [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts if script]
+    allowed = ("default-src 'none'", f"script-src {' '.join(sources)}", "style-src 'unsafe-inline'", "img-src data:")
+    return "; ".join((*allowed, "base-uri 'none'", "form-action 'none'"))
+
+
 @cache
 def own(name: str) -> str:
-    """A file of the templates' folder: ``page.js`` or ``page.css``."""
+    """A file of the templates' folder: ``page.js``, ``page.css``, ``licences.txt``."""
     return (files("bench.report") / "templates" / name).read_text(encoding="utf-8")
