@@ -32,11 +32,12 @@ def evaluations(store: Store) -> list[Evaluation]:
             groups.setdefault(evaluation_key(record), []).append(record)
         else:
             _log.error("a run recorded under schema %s is left out; run it again", record.get("schema"))
-    found = [_evaluation(records, store) for _, records in sorted(groups.items())]
+    found = [evaluation_of(records, store) for _, records in sorted(groups.items())]
     return [evaluation for evaluation in found if evaluation is not None]
 
 
-def _evaluation(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluation | None:
+def evaluation_of(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluation | None:
+    """What records of one evaluation come to, of their own attacks alone; None without a finished clean pass."""
     record = records[0]
     policy = parse_policy(record["policy"], len(record["mmacs"]), record["calibration"])
     results: dict[str, Result] = {}

@@ -26,6 +26,13 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def sign_test(more: int, fewer: int) -> float:
-    """One-sided probability that a fair coin gives at least ``more`` heads in ``more + fewer`` throws; 1 for no throw."""
+    """One-sided probability that a fair coin gives at least ``more`` heads in ``more + fewer`` throws; 1 for no throw.
+
+    Exact in whole numbers and rounded once; what floats cannot hold is the smallest that they can.
+    """
     n = more + fewer
-    return sum(math.comb(n, heads) for heads in range(more, n + 1)) * 0.5**n
+    ways = term = 1  # of n - more tails or fewer: summed from none up, each binomial coefficient from the last
+    for tails in range(1, fewer + 1):
+        term = term * (n - tails + 1) // tails
+        ways += term
+    return max(ways / (1 << n), math.ulp(0.0))

@@ -19,29 +19,27 @@ if TYPE_CHECKING:  # reading records back takes no attack's code
 
 RECORD_SCHEMA = 1
 
-_OWN = ("attacks", "trust", "seed", "note", "policy_asked")  # what records of the same evaluation may differ in
+_OWN = ("attacks", "trust", "seed", "note", "asked")  # what records of the same evaluation may differ in
 
 
-def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store, policy_asked: str | None = None) -> Mapping[str, Any]:
-    """Store the record of an evaluation under the digest of its content: the same command, the same file.
+def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
+    """Store the record of an evaluation under the digest of its content: the same command, the same file."""
+    record = record_of(prepared, plan, seed)
+    store.write_run(digest(record), record)
+    return record
 
-    Args:
-        prepared: the evaluation.
-        plan: its cells.
-        seed: of the attacks' noise.
-        store: where to.
-        policy_asked: the exit rule as the user asked for it, None for the weights' own: the command can be told again.
-    """
+
+def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
+    """The record of an evaluation, known before any work."""
     victim, split = prepared.victim, prepared.split
     ball = prepared.settings.region
-    record: dict[str, Any] = {
+    return {
         "schema": RECORD_SCHEMA,
         "model": victim.name,
         "training": victim.training,
         "weights": victim.weights,
         "source": victim.source,
         "policy": policy_text(victim.policy),
-        "policy_asked": policy_asked,
         "calibration": getattr(victim.policy, "calibration", None),
         "mmacs": list(victim.costs.mmacs),
         "mflops_paper": list(victim.costs.mflops_paper),
@@ -54,11 +52,10 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store, policy
         "seed": seed,
         "note": prepared.note,
         "trust": probe_key(prepared, seed),
+        "asked": dict(prepared.asked),
         "attacks": _attacks(plan),
         **_pruned(victim.costs),
     }
-    store.write_run(digest(record), record)
-    return record
 
 
 def _pruned(costs: ExitCosts) -> dict[str, Any]:

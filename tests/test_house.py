@@ -40,7 +40,10 @@ def test_nothing_imports_robustbench():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["train", "--help"], ["verify", "--help"], ["export", "--help"], ["sweep", "--help"]],
+    [
+        ["--help"],
+        *([name, "--help"] for name in ("run", "check", "compare", "train", "verify", "export", "sweep")),
+    ],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = (

@@ -11,8 +11,8 @@ import click
 
 EXIT_CODES = """
 \b
-Exit codes: 0 done; 1 some attacks ended in errors, or a claim
-does not hold; 2 bad input;
+Exit codes: 0 done; 1 some attacks ended in errors, a claim does
+not hold, or a gate is not passed; 2 bad input;
 130 interrupted (finished cells are kept: run the same command again to resume).
 """
 
@@ -20,6 +20,8 @@ _COMMANDS = {
     "run": "bench.cli.run",
     "report": "bench.cli.report",
     "sweep": "bench.cli.sweep",
+    "check": "bench.cli.check",
+    "compare": "bench.cli.compare",
     "verify": "bench.cli.verify",
     "export": "bench.cli.export",
     "list": "bench.cli.listing",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -46,6 +47,7 @@ class Request:
         training: which weights; None for the first known.
         weights: a safetensors file instead of registered weights.
         policy: see ``models.policy_text``, or ``entropy@equal``, ``confidence@mmacs=60``; None for the weights' own.
+        calibration: digest of what set the thresholds written in ``policy``; None when typed in.
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.
         method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
@@ -71,6 +73,7 @@ class Request:
     gamma: float = 0.3
     budget: int = BUDGET
     device: str = "auto"
+    calibration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Prepared:
         n: how many of its first samples.
         settings: of the gradient attacks, threat model included.
         note: one line on a choice made for the user; None where there was none.
+        asked: model, file of weights and exit rule as they were asked for, so that the command can be told again.
     """
 
     victim: Victim
@@ -90,6 +94,7 @@ class Prepared:
     n: int
     settings: Settings
     note: str | None
+    asked: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def prepare(request: Request) -> Prepared:
@@ -113,7 +118,15 @@ def prepare(request: Request) -> Prepared:
         raise UserError(str(error)) from error
     # The same weights and arithmetic, laid out as convolutions on today's processors prefer: about a quarter faster.
     model.to(device).to(memory_format=torch.channels_last)
-    return Prepared(Victim(card.name, model, training, weights, source, policy, costs), split, n, settings, note)
+    victim = Victim(card.name, model, training, weights, source, policy, costs)
+    return Prepared(victim, split, n, settings, note, _asked(request, model.n_exits, policy, own_policy))
+
+
+def _asked(request: Request, n_exits: int, policy: Policy, own: tuple[str, str | None] | None) -> dict[str, str | None]:
+    """What names the victim; no exit rule where the one given is the weights' own."""
+    is_own = own is not None and policy == parse_policy(own[0], n_exits, own[1])
+    weights = str(request.weights) if request.weights is not None else None
+    return {"model": request.model, "weights": weights, "policy": None if is_own else request.policy}
 
 
 def _device(name: str) -> torch.device:
@@ -198,7 +211,7 @@ def _policy(request: Request, model: MultiExitNet, dataset: str, card: ModelCard
     if text is None and own is not None:
         return parse_policy(own[0], model.n_exits, own[1])
     if text is not None and "@" not in text:
-        return parse_policy(text, model.n_exits)
+        return parse_policy(text, model.n_exits, request.calibration)
     kind, _, method = (text or "entropy@equal").partition("@")
     kinds: dict[str, Kind] = {"entropy": "entropy", "confidence": "confidence"}
     if kind not in kinds:

@@ -62,7 +62,6 @@ def evaluation(i: int, model: str = "", dataset: str = "cifar10", n_exits: int =
         "weights": f"{i:012x}".ljust(64, "0"),
         "source": "a test",
         "policy": "entropy:0.3,0.4" if n_exits > 1 else "exit:1",
-        "policy_asked": None,
         "calibration": None,
         "mmacs": costs,
         "mflops_paper": costs,
@@ -74,6 +73,7 @@ def evaluation(i: int, model: str = "", dataset: str = "cifar10", n_exits: int =
         "eps": 8 / 255,
         "seed": 0,
         "note": None,
+        "asked": {"model": model or f"net_{i:03d}", "weights": None, "policy": None},
         "trust": "t",
         "attacks": [{"name": each.name, "spec": each.spec, "component": False, "keys": []} for each in (clean, *attacks)],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -47,10 +48,14 @@ NAMES = (
 )
 
 
-def recorded(tmp_path, settings, names, seed=0, asked=None):
-    ready = replace(prepared(EntropyPolicy((0.1 + 0.2, 1.0))), settings=settings)
+POLICY = "entropy:0.30000000000000004,1.0"
+
+
+def recorded(tmp_path, settings, names, seed=0, policy=None, model="toy", weights=None):
+    asked = {"model": model, "weights": weights, "policy": policy}
+    ready = replace(prepared(EntropyPolicy((0.1 + 0.2, 1.0))), settings=settings, asked=asked)
     store = Store(tmp_path)
-    return write_record(ready, plan_of(ready, store, names, seed), seed, store, asked)
+    return write_record(ready, plan_of(ready, store, names, seed), seed, store)
 
 
 def of(*records):
@@ -69,8 +74,8 @@ CASES = [(how, names) for how in SETTINGS for names in NAMES if (how, names) != 
 
 @pytest.mark.parametrize(("how", "names"), CASES)
 def test_parsed_again_it_asks_for_the_same(tmp_path, how, names):
-    record = recorded(tmp_path, SETTINGS[how], names, seed=7)
-    (command,) = of({**record, "policy_asked": record["policy"]})
+    record = recorded(tmp_path, SETTINGS[how], names, seed=7, policy=POLICY)
+    (command,) = of(record)
     asked = parsed(command)
     attacks, seed = asked.pop("attacks"), asked.pop("seed")
     for name in ("dry_run", "results"):
@@ -96,22 +101,30 @@ def test_runs_that_differ_in_attacks_alone_are_one_command_and_others_several(tm
 
 def test_thresholds_are_asked_for_as_they_were(tmp_path):
     settings, names = SETTINGS["pgd"], ["average"]
-    own = recorded(tmp_path, settings, names, asked=None)
+    own = recorded(tmp_path, settings, names)
     assert parsed(of(own)[0])["policy"] is None, "the weights' own"
-    asked = recorded(tmp_path, settings, names, asked="entropy@mmacs=60")
-    assert parsed(of(asked)[0])["policy"] == "entropy@mmacs=60"
-    old = {name: value for name, value in own.items() if name != "policy_asked"}
-    assert parsed(of(old)[0])["policy"] == own["policy"] == "entropy:0.30000000000000004,1.0"
+    calibrated = recorded(tmp_path, settings, names, policy="entropy@mmacs=60")
+    assert parsed(of(calibrated)[0])["policy"] == "entropy@mmacs=60"
+    old = {name: value for name, value in own.items() if name != "asked"}
+    assert parsed(of(old)[0])["policy"] == own["policy"] == POLICY
+
+
+def test_a_network_is_named_as_it_was(tmp_path):
+    settings, names = SETTINGS["pgd"], ["average"]
+    registered = parsed(of(recorded(tmp_path, settings, names))[0])
+    assert (registered["model"], registered["training"], registered["weights"]) == ("toy", "none", None)
+    filed = parsed(of(recorded(tmp_path, settings, names, weights="mine/toy.safetensors"))[0])
+    assert (filed["model"], filed["training"], filed["weights"]) == ("toy", None, Path("mine/toy.safetensors"))
+    own = parsed(of(recorded(tmp_path, settings, names, model="nets/tiny.py:make"))[0])
+    assert (own["model"], own["training"], own["weights"]) == ("nets/tiny.py:make", None, None)
+    old = {name: value for name, value in recorded(tmp_path, settings, names).items() if name != "asked"}
+    assert parsed(of({**old, "source": "file toy.safetensors"})[0])["weights"] == Path("toy.safetensors")
 
 
 def test_a_name_stays_one_word(tmp_path):
-    record = {
-        **recorded(tmp_path, SETTINGS["pgd"], ["average"]),
-        "model": "a b; rm -rf *",
-        "source": "file it's mine.safetensors",
-    }
-    asked = parsed(of(record)[0])
-    assert asked["model"] == "a b; rm -rf *" and asked["weights"].name == "it's mine.safetensors" and asked["training"] is None
+    asked = {"weights": "it's mine.safetensors", "model": "a b; rm -rf *"}
+    told = parsed(of(recorded(tmp_path, SETTINGS["pgd"], ["average"], **asked))[0])
+    assert told["model"] == asked["model"] and told["weights"] == Path(asked["weights"]) and told["training"] is None
 
 
 @given(st.floats(0, 1e6, allow_nan=False) | st.integers(1, 255).map(lambda pixels: pixels / 255))

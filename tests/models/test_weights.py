@@ -87,8 +87,8 @@ def test_the_users_own_weights_are_found(saved, tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_there_say_what_is():
-    with pytest.raises(WeightsError, match=r"no weights of rdi_smallcnn for mnist.*digits \(average\)"):
-        find_weights("rdi_smallcnn", "mnist")
+    with pytest.raises(WeightsError, match=r"no weights of rdi_smallcnn for cifar10.*digits \(average\)"):
+        find_weights("rdi_smallcnn", "cifar10")
 
 
 def test_a_damaged_card_is_named(tmp_path, monkeypatch):

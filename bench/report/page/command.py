@@ -15,14 +15,14 @@ from bench.verdicts import Evaluation
 Spec = Mapping[str, Any]
 
 _LOSSES = {"CE": "ce", "Margin": "margin", "DLR": "dlr"}
-_FROM_FILE = "file "
+_FROM_FILE = "file "  # how the source of weights begins in records from before it was kept what was asked for
 
 
 def commands(evaluation: Evaluation) -> list[str]:
     """One ``bench run`` for each setting and seed, with every attack asked for under it; data and weights must be at hand.
 
-    Thresholds that were calibrated are asked for as they were then. Records from before this was recorded have them as
-    numbers: the same rule and the same figures.
+    Model, file of weights and exit rule are named as they were then. Records from before this was kept have thresholds as
+    numbers (the same rule and the same figures) and files without their folder.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for record in evaluation.records or (evaluation.record,):
@@ -38,15 +38,22 @@ def commands(evaluation: Evaluation) -> list[str]:
 
 
 def _victim(record: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("--model", record["model"], "--dataset", record["dataset"])
-    if record["source"].startswith(_FROM_FILE):
-        yield from ("--weights", record["source"].removeprefix(_FROM_FILE))
-    else:
+    asked: Mapping[str, Any] = record.get("asked") or _before(record)
+    yield from ("--model", asked["model"], "--dataset", record["dataset"])
+    if asked["weights"] is not None:
+        yield from ("--weights", asked["weights"])
+    elif asked["model"] == record["model"]:  # registered; what anybody's factory makes has no other weights than its own
         yield from ("--training", record["training"])
-    policy = record.get("policy_asked", record["policy"])
-    if policy is not None:
-        yield from ("--policy", policy)
+    if asked["policy"] is not None:
+        yield from ("--policy", asked["policy"])
     yield from ("--n", str(record["n"]), "--norm", record["norm"], "--eps", number_text(record["eps"]))
+
+
+def _before(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was asked for, of a record that does not tell."""
+    source = record["source"]
+    weights = source.removeprefix(_FROM_FILE) if source.startswith(_FROM_FILE) else None
+    return {"model": record["model"], "weights": weights, "policy": record["policy"]}
 
 
 def _short(names: Sequence[str], n_exits: int) -> list[str]:

@@ -1,0 +1,161 @@
+"""``bench check``: the regression gate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from bench.cli.evaluation import INTERRUPTED, evaluation_options, plan_evaluation, unwritable, work_off
+from bench.cli.options import separated
+
+if TYPE_CHECKING:
+    from bench.gate.measured import Measured
+    from bench.verdicts import Evaluation
+
+PASSED, FAILED = 0, 1
+
+
+@click.command("check")
+@evaluation_options
+@click.option(
+    "--baseline", type=click.Path(path_type=Path, dir_okay=False), help="The baseline's file [the model's in baselines/]."
+)
+@click.option("--update", is_flag=True, help="Write the baseline instead of comparing with it, and say what changed.")
+@click.option("--preset", type=click.Choice(["quick"]), help="quick: --attack average,policy --n 128 --budget 100.")
+@click.option(
+    "--level",
+    type=click.FloatRange(0.001, 0.2),
+    default=0.05,
+    show_default=True,
+    help="Chance of any false alarm, over all rows together.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.05,
+    show_default=True,
+    help="Share by which mean mmacs may rise, clean and under attack.",
+)
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the judgement as Markdown.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the judgement as JUnit XML.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    baseline: Path | None,
+    update: bool,
+    preset: str | None,
+    level: float,
+    tolerance: float,
+    markdown: Path | None,
+    junit: Path | None,
+    results: Path,
+    **options: Any,
+) -> None:
+    """Judge a model against its committed baseline, sample by sample.
+
+    The baseline says how to evaluate: data, threat model, attacks and the deployed rule, which with --policy own is the
+    new weights'. Whatever else is given must agree with it. The first one is made by --update with --preset quick, or with
+    attacks of your choice. Exit codes: 0 passed; 1 a regression, or nothing to be believed; 2 no comparison.
+    """
+    from rich.console import Console
+
+    from bench.errors import UserError
+    from bench.evaluations import evaluation_of
+    from bench.gate.identity import differences
+    from bench.gate.measured import measured, planned
+    from bench.gate.request import OWN, PRESETS, baseline_for, merged, settings_of
+    from bench.harness.prepare import Request
+    from bench.harness.store import Store
+    from bench.record import record_of
+
+    if options["attacks"]:
+        options["attacks"] = [name for text in options["attacks"] for name in separated(text)]
+    given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    asked = {**PRESETS.get(preset or "", {}), **{name: options[name] for name in given}}
+    path, before = baseline_for(asked, baseline, needed=not update)
+    values = merged(options, asked, before)
+    names, seed = values.pop("attacks"), values.pop("seed")
+    console, store = Console(stderr=True), Store(results / "store")
+    prepared, plan = plan_evaluation(console, Request(**values), names, seed, store)
+    settings = settings_of(values, names, prepared)
+    own = asked.get("policy") == OWN and not update
+    found: list[str] = []
+    if before is not None:
+        found = differences(before, planned(record_of(prepared, plan, seed), settings), own_policy=own)
+    if found and not update:
+        raise UserError(
+            f"this is not what {path} measured, and not compared with it: {'; '.join(found)}. Leave out what differs, name "
+            "another baseline with --baseline, or write this one again with --update"
+        )
+    try:
+        record, code = work_off(console, prepared, plan, seed, store)
+    except OSError as error:
+        raise UserError(unwritable(results, error)) from error
+    if code == INTERRUPTED:
+        raise SystemExit(INTERRUPTED)
+    evaluation = evaluation_of([record], store)
+    if evaluation is None:
+        raise UserError("the clean pass did not finish (see the errors above): there is nothing to judge")
+    now = measured(evaluation, settings)
+    if before is None or update:
+        raise SystemExit(_update(path, before, now, evaluation, found))
+    raise SystemExit(_judge(path, before, now, evaluation, level, tolerance, markdown, junit))
+
+
+def _update(path: Path | None, before: Measured | None, now: Measured, evaluation: Evaluation, found: Sequence[str]) -> int:
+    """Write the baseline and say what changed; one that could not be believed is not written."""
+    from bench.gate.baseline import default_path, to_text
+    from bench.gate.changes import changes
+    from bench.gate.measured import failures_of, unfinished_of
+    from bench.gate.request import BASELINES
+    from models.whole_file import write_whole
+
+    if troubles := [*unfinished_of(evaluation), *failures_of(evaluation)]:
+        click.echo("\n".join(["no baseline written, for it would never be passed:", *troubles]), err=True)
+        return FAILED
+    path = path or default_path(BASELINES, now.subject)
+    click.echo("\n".join([*changes(before, now, found), f"wrote {path}: commit it"]))
+    write_whole(path, to_text(now).encode())
+    return PASSED
+
+
+def _judge(
+    path: Path | None,
+    before: Measured,
+    now: Measured,
+    evaluation: Evaluation,
+    level: float,
+    tolerance: float,
+    markdown: Path | None,
+    junit: Path | None,
+) -> int:
+    """Judge, tell it everywhere that it is wanted, and give the exit code."""
+    from rich.console import Console
+
+    from bench.gate.judge import judge
+    from bench.gate.junit import to_junit
+    from bench.gate.markdown import to_markdown
+    from bench.gate.measured import failures_of, unfinished_of
+    from bench.gate.terminal import summary
+    from bench.gate.text import Told
+    from models.whole_file import write_whole
+
+    judgement = judge(
+        before, now, failures=failures_of(evaluation), unfinished=unfinished_of(evaluation), level=level, tolerance=tolerance
+    )
+    told = Told(judgement, before, now, str(path))
+    Console().print(summary(told))
+    if markdown is not None:
+        write_whole(markdown, to_markdown(told).encode())
+    if junit is not None:
+        write_whole(junit, to_junit(told))
+    if job := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(job).open("a", encoding="utf-8") as file:
+            file.write(to_markdown(told))
+    return FAILED if judgement.outcome == "fail" else PASSED

@@ -1,0 +1,46 @@
+"""``bench compare``: two evaluations side by side, paired."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from bench.cli.options import results_option
+
+
+@click.command("compare")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--plot", type=click.Path(path_type=Path), help="Files to draw, without an ending [results/plots/compare-A-B].")
+@results_option
+def command(a: str, b: str, plot: Path | None, results: Path) -> None:
+    """Compare two evaluations of the same samples, B against A: a table, and a plot as PNG and SVG.
+
+    A and B are models (model, or model:training) evaluated in the results folder, or single runs: a record's file, or
+    the first digits of its id.
+    """
+    from rich.console import Console
+
+    from bench.compare.find import find_pair
+    from bench.compare.pairs import compare
+    from bench.report.compare_plot import draw_comparison
+    from bench.report.compare_text import comparison_text
+    from bench.report.style import to_bytes
+    from models.whole_file import write_whole
+
+    found = compare(*find_pair(a, b, results))
+    console = Console()
+    console.print(comparison_text(found))
+    figure = draw_comparison(found)
+    stem = plot or results / "plots" / f"compare-{_safe(a)}-{_safe(b)}"
+    for kind in ("png", "svg"):
+        path = stem.with_name(f"{stem.name}.{kind}")
+        write_whole(path, to_bytes(figure, kind))
+        console.print(f"written: {path}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _safe(name: str) -> str:
+    """A name as part of a file name; a file's is that of the file."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(name).stem if name.endswith(".json") else name)

@@ -1,0 +1,175 @@
+"""Two evaluations of the same samples: every figure of both, the difference, its interval and its test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.errors import UserError
+from bench.gate.measured import TITLES, Row
+from bench.harness.plan import CLEAN
+from bench.intervals import wilson
+from bench.paired import mcnemar, mean_interval, newcombe
+from bench.record import eps_text
+from bench.report.table import WORST
+from bench.verdicts import Evaluation, Result
+from models.spec import canonical_json
+
+Interval = tuple[float, float]
+
+Form = tuple[str, str, int | None]
+"""An attack's name, how it was run, and the number of exits where the name counts them."""
+
+_OF_THE_NETWORK = ("policy", "costs", "exit", "target")
+"""Fields of a spec that tell of the network attacked; which exit is meant stands in the attack's name."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of both. Shares are of n samples, differences B minus A.
+
+    Attributes:
+        name: of the row.
+        n: samples.
+        a, b: how many are right.
+        only_a, only_b: how many are right in one alone.
+        share_a, share_b: Wilson's 95 % intervals.
+        interval: 95 % of the difference of the shares (Newcombe's method 10).
+        p: two-sided exact McNemar test.
+        mmacs: mean cost of A and B; None for the worst case.
+        mmacs_interval: 95 % of the difference of the mean costs, by the normal approximation.
+    """
+
+    name: str
+    n: int
+    a: int
+    b: int
+    only_a: int
+    only_b: int
+    share_a: Interval
+    share_b: Interval
+    interval: Interval
+    p: float
+    mmacs: Interval | None
+    mmacs_interval: Interval | None
+
+    @property
+    def title(self) -> str:
+        """The row's name for people."""
+        return TITLES.get(self.name, self.name)
+
+    @property
+    def difference(self) -> float:
+        """Share of B minus share of A."""
+        return (self.b - self.a) / self.n
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two evaluations and what they have in common.
+
+    Attributes:
+        a, b: the evaluations.
+        pairs: clean, every attack that both faced, the worst case.
+        apart: names of attacks that only one of them faced, or faced in another form.
+    """
+
+    a: Evaluation
+    b: Evaluation
+    pairs: tuple[Pair, ...]
+    apart: tuple[str, ...]
+
+
+def compare(a: Evaluation, b: Evaluation) -> Comparison:
+    """Pair two evaluations sample by sample.
+
+    Attacks are paired by name and by how they were run, whatever the networks' exits and policies; where there are several
+    seeds of one, the first is taken. The worst case of each is over the attacks that both faced, so that neither is
+    ahead for having been attacked less.
+
+    Raises:
+        UserError: they are not of the same samples or threat model, or have no attack in common.
+    """
+    if reasons := list(unpaired(a.record, b.record)):
+        raise UserError(f"these are not paired: {'; '.join(reasons)}. Evaluate both on the same samples with `bench run`")
+    attacks_a, attacks_b = _by_form(a), _by_form(b)
+    common = [form for form in attacks_a if form in attacks_b]
+    if not common and (attacks_a or attacks_b):
+        raise UserError(
+            f"they have no attack in common: {_names(attacks_a)} against {_names(attacks_b)}. Give both the same with `bench run`"
+        )
+    pairs = [_pair(CLEAN, a, b, _row(a, a.clean), _row(b, b.clean))]
+    pairs += [_pair(form[0], a, b, _row(a, attacks_a[form]), _row(b, attacks_b[form])) for form in common]
+    if common:
+        worst_a, worst_b = (_worst(each, [by[form] for form in common]) for each, by in ((a, attacks_a), (b, attacks_b)))
+        pairs.append(_pair(WORST, a, b, worst_a, worst_b))
+    apart = dict.fromkeys(form[0] for form in [*attacks_a, *attacks_b] if form not in common)
+    return Comparison(a, b, tuple(pairs), tuple(apart))
+
+
+def unpaired(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    """Why two run records are not of the same samples and threat model; nothing where they are."""
+    for name in ("dataset", "n", "norm"):
+        if a[name] != b[name]:
+            yield f"{name} {a[name]} and {b[name]}"
+    if a["eps"] != b["eps"]:
+        yield f"eps {eps_text(a['eps'])} and {eps_text(b['eps'])}"
+    if a["data"] != b["data"] and (a["dataset"], a["n"]) == (b["dataset"], b["n"]):
+        yield f"other images or labels (data {a['data'][:12]} and {b['data'][:12]}), as when networks take other image sizes"
+
+
+def _by_form(evaluation: Evaluation) -> dict[Form, Result]:
+    found: dict[Form, Result] = {}
+    for attack in evaluation.attacks:
+        # Exit 1 of three is not exit 1 of seven.
+        exits = len(evaluation.record["mmacs"]) if re.search(r"[:\[]\d", attack.name) else None
+        found.setdefault((attack.name, _form(attack.spec), exits), attack)
+    return found
+
+
+def _form(spec: Any) -> str:
+    """How an attack was run, the same for networks of any number of exits: every setting that its spec names, once."""
+    return canonical_json(sorted({canonical_json([name, value]) for name, value in _leaves(spec, "")}))
+
+
+def _leaves(spec: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(spec, Mapping):
+        for key, value in spec.items():
+            if key not in _OF_THE_NETWORK:
+                yield from _leaves(value, key)
+    elif isinstance(spec, (list, tuple)):
+        for value in spec:
+            yield from _leaves(value, name)
+    else:
+        yield name, spec
+
+
+def _names(attacks: Mapping[Form, Result]) -> str:
+    return ", ".join(dict.fromkeys(name for name, _, _ in attacks)) or "none"
+
+
+def _row(evaluation: Evaluation, result: Result) -> Row:
+    return Row(evaluation.robust(result), result.exits)
+
+
+def _worst(evaluation: Evaluation, attacks: list[Result]) -> Row:
+    right = evaluation.clean.correct.copy()
+    for attack in attacks:
+        right &= attack.survived
+    return Row(right, None)
+
+
+def _pair(name: str, a: Evaluation, b: Evaluation, row_a: Row, row_b: Row) -> Pair:
+    n, right_a, right_b = len(row_a.right), int(row_a.right.sum()), int(row_b.right.sum())
+    only_a, only_b = int((row_a.right & ~row_b.right).sum()), int((~row_a.right & row_b.right).sum())
+    mmacs = interval = None
+    if row_a.exits is not None and row_b.exits is not None:
+        costs = np.asarray(a.record["mmacs"])[row_a.exits], np.asarray(b.record["mmacs"])[row_b.exits]
+        mmacs, interval = (float(costs[0].mean()), float(costs[1].mean())), mean_interval(costs[1] - costs[0])
+    shares = wilson(right_a, n), wilson(right_b, n)
+    difference = newcombe(row_a.right, row_b.right)
+    return Pair(name, n, right_a, right_b, only_a, only_b, *shares, difference, mcnemar(only_a, only_b), mmacs, interval)

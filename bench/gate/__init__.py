@@ -1,0 +1,1 @@
+"""The regression gate: an evaluation against a committed baseline, sample by sample."""

@@ -1,0 +1,31 @@
+"""What a new baseline changes, for whoever commits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.gate.judge import judge
+from bench.gate.measured import TITLES, Measured
+
+
+def changes(before: Measured | None, now: Measured, differences: Sequence[str]) -> list[str]:
+    """Lines on what is new, from ``bench.gate.identity.differences`` and the verdicts; the figures where all is new."""
+    if before is None:
+        return [f"{now.title}, new: {', '.join(_figures(now))}"]
+    found = [f"changed: {line}" for line in differences]
+    for name in ("training", "weights", "seed"):
+        if now.subject[name] != before.subject[name]:
+            found.append(f"{name} {str(before.subject[name])[:40]} -> {str(now.subject[name])[:40]}")
+    if differences:
+        return [*found, f"was: {', '.join(_figures(before))}", f"now: {', '.join(_figures(now))}"]
+    for row in judge(before, now).rows:
+        if row.lost or row.won:
+            shares = f"{100 * row.before / row.n:.2f} -> {100 * row.now / row.n:.2f} %"
+            found.append(f"{row.title}: {shares} ({len(row.lost)} lost, {len(row.won)} won)")
+        if row.mmacs and row.mmacs[0] != row.mmacs[1]:
+            found.append(f"{row.title}: mean mmacs {row.mmacs[0]:.2f} -> {row.mmacs[1]:.2f}")
+    return [f"{now.title}: {len(found)} changes" if found else f"{now.title}: nothing changed", *found]
+
+
+def _figures(measured: Measured) -> list[str]:
+    return [f"{TITLES.get(name, name)} {100 * row.right.mean():.2f} %" for name, row in measured.rows.items()]

@@ -1,0 +1,83 @@
+"""Whether two evaluations may be compared at all: the same samples, threat model, deployed rule and attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.gate.measured import Measured
+from bench.record import eps_text
+from models.policy_text import parse_policy
+from models.spec import canonical_json
+
+_SAME = ("model", "dataset", "n", "norm", "eps", "data")
+_DEPLOYED = ("policy", "costs", "target")
+"""Fields of an attack's spec that tell of the victim: its rule, its exits' costs; which exit is meant stands in the name."""
+
+
+def differences(baseline: Measured, now: Measured, *, own_policy: bool = False) -> list[str]:
+    """Why ``now`` is no re-run of what ``baseline`` measured, one line for each reason; empty where it is one.
+
+    Seed, weights and their costs may differ: these are what a gate is about. So may the digest of what calibrated the
+    policy, if the thresholds are the same.
+
+    Args:
+        baseline: what was measured then.
+        now: what is measured, or will be.
+        own_policy: whether another deployed rule is wanted.
+    """
+    found = [
+        f"{name} {_text(name, now.subject[name])}, the baseline has {_text(name, baseline.subject[name])}"
+        for name in _SAME
+        if now.subject[name] != baseline.subject[name]
+    ]
+    if [line.partition(" ")[0] for line in found] == ["data"]:
+        found = [f"the images or labels are others: data {now.subject['data'][:12]}, not {baseline.subject['data'][:12]}"]
+    if not own_policy and not _same_policy(baseline, now):
+        found.append(
+            f"policy {now.subject['policy']}, the baseline has {baseline.subject['policy']}: another system "
+            "(--policy own judges the new weights under their own rule)"
+        )
+    return [*found, *_attacks(baseline.attacks, now.attacks)]
+
+
+def comparable(spec: Any) -> Any:
+    """A spec without what it tells of the victim: the deployed policy and the costs of its exits."""
+    if isinstance(spec, Mapping):
+        return {name: comparable(value) for name, value in spec.items() if name not in _DEPLOYED}
+    return [comparable(value) for value in spec] if isinstance(spec, (list, tuple)) else spec
+
+
+def _attacks(baseline: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if set(baseline) != set(now):
+        yield f"attacks {', '.join(now) or 'none'}; the baseline has {', '.join(baseline) or 'none'}"
+        return
+    for name, spec in now.items():
+        then, changed = comparable(baseline[name]), comparable(spec)
+        if canonical_json(then) != canonical_json(changed):
+            yield f"attack {name}: {'; '.join(_changes(then, changed)) or 'another spec'}"
+
+
+def _changes(then: Any, now: Any, where: str = "") -> Iterator[str]:
+    """The leaves in which two specs differ, by path."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*then, *now}):
+            yield from _changes(then.get(name), now.get(name), f"{where}.{name}" if where else name)
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for i, (before, after) in enumerate(zip(then, now, strict=True), start=1):
+            yield from _changes(before, after, f"{where}[{i}]")
+    elif then != now:
+        yield f"{where} {now}, the baseline has {then}"
+
+
+def _same_policy(one: Measured, other: Measured) -> bool:
+    n_exits = len(one.subject["mmacs"]), len(other.subject["mmacs"])
+    if n_exits[0] != n_exits[1]:
+        return False
+    return parse_policy(one.subject["policy"], n_exits[0]) == parse_policy(other.subject["policy"], n_exits[1])
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "eps":
+        return eps_text(value)
+    return str(value)[:12] if name == "data" else str(value)

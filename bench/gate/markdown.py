@@ -1,0 +1,35 @@
+"""The gate's judgement as Markdown, for job summaries and pull requests."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from bench.gate.text import HEADINGS, Told, figures, flips_text, row_status
+
+_SIGNS = {"fail": "\u274c", "improved": "\u26a0\ufe0f", "pass": "\u2705"}
+
+
+def to_markdown(told: Told) -> str:
+    """Headline, table, and the flips folded away; what comes from models and files is escaped."""
+    lines = [f"### {_SIGNS[told.judgement.outcome]} {told.verdict}: {escaped(told.subject)}", ""]
+    lines += [f"* {escaped(line)}" for line in told.why]
+    lines += ["", f"| row | {' | '.join(HEADINGS)} | |", f"|---|{'---:|' * len(HEADINGS)}---|"]
+    for row in told.judgement.rows:
+        lines.append(f"| {' | '.join(map(escaped, (row.title, *figures(row), row_status(row))))} |")
+    if flips := [line for row in told.judgement.rows for line in flips_text(row)]:
+        lines += ["", "<details><summary>samples that flipped, by index in the test split</summary>", ""]
+        lines += [f"* {escaped(line)}" for line in flips]
+        lines += ["", "</details>"]
+    return "\n".join([*lines, "", *(f"{escaped(note)}  " for note in told.notes), ""])
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is: one line, no HTML, no links, no table cells of its own."""
+    plain = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*\[\]|~@#])", _as_entity, plain)
+
+
+def _as_entity(found: re.Match[str]) -> str:
+    # An entity, not a backslash: tables split at a backslash's bar in some renderers, and mentions ignore it.
+    return f"&#{ord(found[1])};"

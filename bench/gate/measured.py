@@ -1,0 +1,101 @@
+"""What an evaluation measured, reduced to what a gate compares: who, how, and a verdict per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.harness.plan import CLEAN
+from bench.report.table import WORST
+from bench.verdicts import Bools, Evaluation
+
+SUBJECT = (
+    *("model", "training", "weights", "dataset", "data", "norm", "eps", "n"),
+    *("policy", "calibration", "mmacs", "seed"),
+)
+"""What of a run record says who was measured on what."""
+
+TITLES = {CLEAN: "clean", WORST: "worst case"}
+"""How the two rows that are no attack are called where people read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Verdicts on the n samples, clean, under one attack, or under all.
+
+    Attributes:
+        right: ``(n,)`` the deployed rule is right on the clean image and on the attack's.
+        exits: ``(n,)`` 0-based exit taken; None for the worst case, which has no image of its own.
+    """
+
+    right: Bools
+    exits: npt.NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One evaluation.
+
+    Attributes:
+        subject: see ``SUBJECT``.
+        settings: how it was asked for: names of ``bench.harness.prepare.Request`` and ``attacks``, resolved.
+        attacks: resolved spec of every attack asked for, by name.
+        rows: ``none``, every finished attack asked for by its name, ``worst``.
+        computed_with: library versions and devices.
+    """
+
+    subject: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    attacks: Mapping[str, Any]
+    rows: Mapping[str, Row]
+    computed_with: str
+
+    @property
+    def title(self) -> str:
+        """Model and weights, for headings."""
+        return f"{self.subject['model']} ({self.subject['training']})"
+
+    def costs(self, name: str) -> npt.NDArray[np.float64] | None:
+        """``(n,)`` mmacs of each sample in a row; None for the worst case."""
+        exits = self.rows[name].exits
+        return None if exits is None else np.asarray(self.subject["mmacs"], dtype=np.float64)[exits]
+
+
+def planned(record: Mapping[str, Any], settings: Mapping[str, Any]) -> Measured:
+    """What a run record will measure: everything but the verdicts."""
+    attacks = {each["name"]: each["spec"] for each in record["attacks"] if each["name"] != CLEAN and not each["component"]}
+    return Measured({name: record[name] for name in SUBJECT}, settings, attacks, {}, "")
+
+
+def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Measured:
+    """What an evaluation of one run record measured; unfinished attacks have no row.
+
+    The worst case is over everything that the record names, components of selections included.
+    """
+    plan = planned(evaluation.record, settings)
+    rows = rows_of(evaluation)
+    shown = {name: row for name, row in rows.items() if name in (CLEAN, WORST, *plan.attacks)}
+    return Measured(plan.subject, settings, plan.attacks, shown, evaluation.computed_with())
+
+
+def rows_of(evaluation: Evaluation) -> dict[str, Row]:
+    """Clean, every finished attack (the first of each name), the worst case."""
+    rows = {CLEAN: Row(evaluation.clean.correct, evaluation.clean.exits)}
+    for attack in evaluation.attacks:
+        rows.setdefault(attack.name, Row(evaluation.robust(attack), attack.exits))
+    return {**rows, WORST: Row(evaluation.worst, None)}
+
+
+def failures_of(evaluation: Evaluation) -> list[str]:
+    """The trust checks that say that its numbers cannot be believed, with their messages."""
+    return [f"{flag.label}: {flag.message}" for flag in evaluation.failures]
+
+
+def unfinished_of(evaluation: Evaluation) -> list[str]:
+    """Attacks, and trust checks, without a result, and why."""
+    found = [f"{each.name}: {each.reason}" for each in evaluation.unfinished]
+    return found if evaluation.checked else [*found, f"trust checks: {evaluation.probe_error or 'not run'}"]

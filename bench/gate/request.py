@@ -1,0 +1,79 @@
+"""From options and a baseline to the evaluation to run: what is given counts, then what the baseline says, then the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.gate.baseline import find_baseline, read_baseline, told
+from bench.gate.measured import Measured
+from bench.harness.prepare import Prepared
+
+BASELINES = Path("baselines")
+"""Where baselines are, from the working directory."""
+
+OWN = "own"
+"""As a policy: the new weights' own rule, not the baseline's."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"attacks": ["average", "policy"], "n": 128, "budget": 100}}
+"""Settings to make a baseline with, by one name."""
+
+SETTINGS = (
+    *("attacks", "dataset", "n", "norm", "eps", "method", "loss", "steps"),
+    *("step_size", "restarts", "keep", "gamma", "budget"),
+)
+"""Options that a baseline remembers, as given: what is left to a default is left to it again."""
+
+
+def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -> tuple[Path | None, Measured | None]:
+    """The baseline and its file: of that path, or the one in ``BASELINES`` of the model asked for.
+
+    Training, dataset and threat model narrow the search where they are given.
+
+    Args:
+        asked: what is given; ``model`` at least.
+        path: of the baseline; None to look for it.
+        needed: whether there must be one.
+
+    Raises:
+        UserError: none where one is needed, several, or one that cannot be read.
+    """
+    if path is not None:
+        return path, read_baseline(path) if needed or path.exists() else None
+    wanted = {name: asked[name] for name in ("model", "training", "dataset", "norm", "eps") if name in asked}
+    if wanted.get("dataset") == "auto":
+        del wanted["dataset"]
+    found = find_baseline(BASELINES, wanted)
+    if found is None and needed:
+        raise UserError(
+            f"there is no baseline of {told(wanted)} in {BASELINES}/; name one with --baseline, or make one with "
+            f"`bench check --model {asked['model']} --update --preset quick`"
+        )
+    return found or (None, None)
+
+
+def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Measured | None) -> dict[str, Any]:
+    """Fields of ``bench.harness.prepare.Request``, ``attacks`` and ``seed``.
+
+    The deployed rule is the baseline's unless another, or ``OWN``, is asked for: new weights under recalibrated thresholds
+    are another system, whose accuracy may rise because it costs more.
+    """
+    values = {**defaults, **asked}
+    if baseline is not None:
+        subject = baseline.subject
+        values = {**defaults, **baseline.settings, "seed": subject["seed"], "policy": subject["policy"], **asked}
+        if values["policy"] == subject["policy"]:
+            values["calibration"] = subject["calibration"]
+        if values["weights"] is None and values["training"] is None:
+            values["training"] = subject["training"]
+    if values["policy"] == OWN:
+        values["policy"] = None
+    return values
+
+
+def settings_of(values: Mapping[str, Any], names: Sequence[str], prepared: Prepared) -> dict[str, Any]:
+    """What a baseline remembers of merged options; dataset and n as they turned out, for they depend on the machine."""
+    turned_out = {"attacks": list(names), "dataset": prepared.split.dataset, "n": prepared.n}
+    return {name: turned_out.get(name, values.get(name)) for name in SETTINGS}

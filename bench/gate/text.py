@@ -1,0 +1,92 @@
+"""The words that every output of the gate shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.gate.judge import Compared, Judgement
+from bench.gate.measured import Measured
+from bench.record import eps_text
+
+VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
+UPDATE = "update the baseline: bench check --update"
+
+
+@dataclass(frozen=True)
+class Told:
+    """A judgement with what it is about.
+
+    Attributes:
+        judgement: what was found.
+        baseline, now: what was compared.
+        source: file of the baseline.
+    """
+
+    judgement: Judgement
+    baseline: Measured
+    now: Measured
+    source: str
+
+    @property
+    def verdict(self) -> str:
+        """One word, or three."""
+        return VERDICTS[self.judgement.outcome]
+
+    @property
+    def subject(self) -> str:
+        """Model, data and threat model."""
+        subject = self.now.subject
+        threat = f"{subject['norm']} {eps_text(subject['eps'])}"
+        return f"{self.now.title} on {subject['dataset']} test, {threat}, n = {subject['n']}"
+
+    @property
+    def why(self) -> list[str]:
+        """What decided, a line each."""
+        if self.judgement.outcome == "improved":
+            return [*self.judgement.improvements, UPDATE]
+        return self.judgement.reasons or ["nothing is significantly worse"]
+
+    @property
+    def notes(self) -> list[str]:
+        """How it was judged, and what else differs."""
+        judgement, then, now = self.judgement, self.baseline.subject, self.now.subject
+        notes = [
+            f"level {judgement.level:g} over all rows together (exact McNemar tests and sign flips of costs, Holm), one-sided; "
+            f"mean mmacs may rise by {100 * judgement.tolerance:g} %",
+            f"baseline {self.source}: weights {then['training']} {then['weights'][:12]}, seed {then['seed']}; "
+            f"now {now['training']} {now['weights'][:12]}, seed {now['seed']}",
+        ]
+        if now["policy"] != then["policy"]:
+            notes.append("each under its own policy")
+        if self.now.computed_with != self.baseline.computed_with:
+            notes.append(f"computed with {self.now.computed_with}; the baseline with {self.baseline.computed_with}")
+        return notes
+
+
+def row_status(row: Compared) -> str:
+    """What a table says of a row: the verdicts, then the cost where it is out of bounds."""
+    words = {"regression": "REGRESSION", "improvement": "improved", "same": "ok"}[row.status]
+    cost = {"over": "COST", "under": "cheaper", "within": ""}[row.cost]
+    return f"{words}, {cost}" if cost and words != "ok" else cost or words
+
+
+def figures(row: Compared) -> tuple[str, ...]:
+    """Before, now, change, flips each way, p, mmacs: the cells of a table behind the row's name."""
+    mmacs = "-" if row.mmacs is None else f"{row.mmacs[0]:.2f} -> {row.mmacs[1]:.2f}"
+    shares = [f"{100 * count / row.n:.2f}" for count in (row.before, row.now)]
+    return (*shares, f"{row.points:+.2f}", str(len(row.lost)), str(len(row.won)), f"{row.p_lost:.2g}", mmacs)
+
+
+HEADINGS = ("baseline %", "now %", "points", "right to wrong", "wrong to right", "p", "mean mmacs")
+"""Of ``figures``."""
+
+
+def flips_text(row: Compared, most: int | None = None) -> list[str]:
+    """Which samples flipped, by index, a line for each direction; at most ``most`` of each are named."""
+    found = []
+    for direction, indices in (("right to wrong", row.lost), ("wrong to right", row.won)):
+        if indices:
+            shown = ", ".join(map(str, indices[:most]))
+            more = f" and {len(indices) - most} more" if most is not None and len(indices) > most else ""
+            found.append(f"{row.title}: {direction}: {shown}{more}")
+    return found

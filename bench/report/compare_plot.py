@@ -1,0 +1,52 @@
+"""A comparison as a plot: both accuracies row by row, and their paired difference."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.compare.pairs import Comparison
+from bench.record import eps_text
+from bench.report.compare_text import name_of
+from bench.report.style import network_style, styled
+
+_APART = 0.16  # of A and B within a row, in rows
+
+
+@styled
+def draw_comparison(found: Comparison) -> Figure:
+    """Left both accuracies with Wilson's intervals, right B minus A with Newcombe's; a row for each line of the table."""
+    rows = len(found.pairs)
+    figure = Figure(figsize=(9.5, 1.9 + 0.42 * rows), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, (letter, each, other) in enumerate((("A", found.a, found.b), ("B", found.b, found.a))):
+        _shares(left, found, i, f"{letter}: {_plain(name_of(each, other))}")
+    low = [100 * (pair.difference - pair.interval[0]) for pair in found.pairs]
+    high = [100 * (pair.interval[1] - pair.difference) for pair in found.pairs]
+    differences = [100 * pair.difference for pair in found.pairs]
+    right.axvline(0, color="0.6", lw=1, zorder=1)
+    right.errorbar(differences, range(rows), xerr=[low, high], fmt="s", color="black", markersize=5)
+    left.set_yticks(range(rows), [_plain(pair.title) for pair in found.pairs])
+    left.set_ylim(rows - 0.5, -0.5)
+    left.set_xlim(-3, 103)
+    for axes, title in ((left, "accuracy (%), 95 % intervals"), (right, "B - A (points), paired 95 % intervals")):
+        axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=1)
+    record = found.a.record
+    figure.suptitle(f"{record['dataset']} test, {record['norm']} {eps_text(record['eps'])}, n = {record['n']}")
+    return figure
+
+
+def _shares(axes: Axes, found: Comparison, i: int, label: str) -> None:
+    counts = [(pair.a, pair.share_a) if i == 0 else (pair.b, pair.share_b) for pair in found.pairs]
+    shares = [100 * count / pair.n for (count, _), pair in zip(counts, found.pairs, strict=True)]
+    low = [max(0.0, share - 100 * interval[0]) for share, (_, interval) in zip(shares, counts, strict=True)]
+    high = [max(0.0, 100 * interval[1] - share) for share, (_, interval) in zip(shares, counts, strict=True)]
+    heights = [row + (_APART if i else -_APART) for row in range(len(shares))]
+    colour, marker = network_style(i)
+    axes.errorbar(shares, heights, xerr=[low, high], fmt=marker, color=colour, markersize=6, label=label)
+
+
+def _plain(text: str) -> str:
+    """Text that is drawn as it is: a dollar would begin mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,70 @@
+"""A comparison in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bench.compare.pairs import Comparison, Interval, Pair
+from bench.record import eps_text
+from bench.report.trust_text import verdict
+from bench.verdicts import Evaluation
+
+
+def name_of(evaluation: Evaluation, other: Evaluation) -> str:
+    """What tells an evaluation from the other: model and training; where these are the same weights, policy or seed."""
+    record, beside = evaluation.record, other.record
+    name = f"{record['model']} ({record['training']})"
+    if (record["model"], record["training"]) != (beside["model"], beside["training"]):
+        return name
+    if record["weights"] != beside["weights"]:
+        return f"{name}, weights {record['weights'][:12]}"
+    if record["policy"] != beside["policy"]:
+        return f"{name}, {record['policy'] if len(record['policy']) < 30 else record['policy'][:27] + '...'}"
+    return f"{name}, seed {record['seed']}"
+
+
+def comparison_text(found: Comparison) -> RenderableType:
+    """The table of both, with what it means and what is left out."""
+    record = found.a.record
+    threat = f"{record['norm']} {eps_text(record['eps'])}"
+    title = f"{record['dataset']} test, {threat}, n = {record['n']}, paired sample by sample"
+    table = Table(box=None, pad_edge=False)
+    table.add_column("accuracy", overflow="fold", min_width=len("  worst case"))
+    for heading in ("A %", "B %", "B - A", "95 % interval", "only A", "only B", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    costs = Table(box=None, pad_edge=False)
+    costs.add_column("mean mmacs", overflow="fold", min_width=len("  worst case"))
+    for heading in ("A", "B", "B - A", "95 % interval"):
+        costs.add_column(heading, justify="right", no_wrap=True)
+    for pair in found.pairs:
+        table.add_row(escape(f"  {pair.title}"), *_accuracy(pair))
+        if pair.mmacs is not None and pair.mmacs_interval is not None:
+            costs.add_row(escape(f"  {pair.title}"), *_cost(pair.mmacs, pair.mmacs_interval))
+    lines = [f"A: {name_of(found.a, found.b)}", f"B: {name_of(found.b, found.a)}"]
+    notes = [
+        "only A, only B: samples that one alone gets right; p: exact McNemar test, two-sided, each row on its own",
+        "intervals of the difference: Newcombe's method 10 for accuracies, the normal approximation for mean mmacs",
+    ]
+    if found.apart:
+        notes.append(f"not of both in the same form, and left out of the worst case: {', '.join(found.apart)}")
+    for letter, each in (("A", found.a), ("B", found.b)):
+        if verdict(each) != "ok":
+            notes.append(f"{letter}: trust {verdict(each)}; see `bench report`")
+    return Group(
+        Text(title, style="bold"), *(Text(line) for line in lines), table, costs, *(Text(note, style="dim") for note in notes)
+    )
+
+
+def _accuracy(pair: Pair) -> tuple[str, ...]:
+    shares = (f"{100 * count / pair.n:.2f}" for count in (pair.a, pair.b))
+    low, high = (100 * end for end in pair.interval)
+    counts = str(pair.only_a), str(pair.only_b)
+    return (*shares, f"{100 * pair.difference:+.2f}", f"{low:+.1f} .. {high:+.1f}", *counts, f"{pair.p:.2g}")
+
+
+def _cost(means: Interval, interval: Interval) -> tuple[str, ...]:
+    (a, b), (low, high) = means, interval
+    return f"{a:.2f}", f"{b:.2f}", f"{b - a:+.2f}", f"{low:+.2f} .. {high:+.2f}"

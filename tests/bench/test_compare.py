@@ -1,0 +1,103 @@
+"""Two toy evaluations side by side: counts as verdicts say, the worst case over what both faced, and what is not paired."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.compare.pairs import compare
+from bench.errors import UserError
+from bench.paired import mcnemar, newcombe
+from bench.report.compare_plot import draw_comparison
+from bench.report.compare_text import name_of
+from bench.report.style import to_bytes
+from models.policies import EntropyPolicy, FixedExit
+from tests.bench.evaluated import evaluate, only_evaluation, prepared
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The toy under two policies; the second faced `max` as well, the first `single:1`."""
+    found = []
+    for policy, names in ((FixedExit(3), ["average", "single:1"]), (EntropyPolicy((1.5, 1.5)), ["average", "max"])):
+        folder = tmp_path_factory.mktemp("store")
+        _, store = evaluate(folder, names, prepared(policy, n=40))
+        found.append(only_evaluation(store))
+    return tuple(found)
+
+
+def test_every_figure_is_that_of_the_verdicts(both):
+    a, b = both
+    found = compare(a, b)
+    assert [pair.name for pair in found.pairs] == ["none", "average", "worst"]
+    assert found.apart == ("single:1", "max")
+    for pair, before, after in zip(
+        found.pairs[:2], (a.clean.correct, a.robust(a.attacks[0])), (b.clean.correct, b.robust(b.attacks[0])), strict=True
+    ):
+        assert (pair.a, pair.b) == (before.sum(), after.sum())
+        assert (pair.only_a, pair.only_b) == ((before & ~after).sum(), (~before & after).sum())
+        assert pair.difference == pytest.approx(after.mean() - before.mean())
+        assert pair.interval == newcombe(before, after) and pair.p == mcnemar(pair.only_a, pair.only_b)
+        assert pair.mmacs_interval[0] <= pair.mmacs[1] - pair.mmacs[0] <= pair.mmacs_interval[1]
+    assert found.pairs[0].mmacs == pytest.approx((a.mean_cost(a.clean), b.mean_cost(b.clean)))
+
+
+def test_the_worst_case_is_over_what_both_faced(both):
+    a, b = both
+    worst = compare(a, b).pairs[-1]
+    assert worst.mmacs is None
+    assert (worst.a, worst.b) == (a.robust(a.attacks[0]).sum(), b.robust(b.attacks[0]).sum())
+
+
+def test_turned_round_the_signs_turn(both):
+    for one, other in zip(compare(*both).pairs, compare(*both[::-1]).pairs, strict=True):
+        assert one.difference == -other.difference and one.p == other.p
+        assert one.interval == pytest.approx([-end for end in reversed(other.interval)])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"n": 32, "data": "x"}, "n 40 and 32"),
+        ({"dataset": "mnist", "data": "x"}, "dataset digits and mnist"),
+        ({"norm": "L2"}, "norm Linf and L2"),
+        ({"eps": 8 / 255}, "eps 0.15 and 8/255"),
+        ({"data": "x" * 64}, "other images or labels"),
+    ],
+)
+def test_other_samples_and_threat_models_are_not_paired(both, other, message):
+    a, b = both
+    with pytest.raises(UserError, match=f"not paired: {message}"):
+        compare(a, replace(b, record={**b.record, **other}))
+
+
+def test_attacks_run_otherwise_are_not_the_same_attack(both):
+    a, b = both
+    attack = b.attacks[0]
+    longer = replace(b, attacks=(replace(attack, spec={**attack.spec, "steps": 99}),))
+    with pytest.raises(UserError, match="no attack in common: average, single:1 against average"):
+        compare(a, longer)
+
+
+def test_a_numbered_exit_is_paired_only_among_as_many_exits(both):
+    a, _ = both
+    assert "single:1" in [pair.name for pair in compare(a, a).pairs]
+    fewer = replace(a, record={**a.record, "mmacs": [*a.record["mmacs"], 1.0]})
+    assert compare(a, fewer).apart == ("single:1",)
+
+
+def test_the_plot_has_a_row_for_each_pair_and_is_the_same_every_time(both):
+    found = compare(*both)
+    figure = draw_comparison(found)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["clean", "average", "worst case"]
+    assert np.ptp(right.get_ylim()) == len(found.pairs)
+    assert to_bytes(draw_comparison(found), "svg") == to_bytes(figure, "svg")
+
+
+def test_names_tell_two_apart(both):
+    a, b = both
+    assert name_of(a, b) == "toy (none), exit:3" and name_of(b, a) == "toy (none), entropy:1.5,1.5"
+    assert name_of(a, replace(b, record={**b.record, "model": "other"})) == "toy (none)"
+    assert name_of(a, replace(a, record={**a.record, "seed": 4})) == "toy (none), seed 0"
+    assert name_of(a, replace(a, record={**a.record, "weights": "f" * 64})) == "toy (none), weights 000000000000"
