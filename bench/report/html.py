@@ -52,6 +52,7 @@ def _environment() -> Environment:
     environment.filters["percent"] = percent
     environment.filters["marker"] = marker
     environment.filters["breakable"] = _breakable
+    environment.filters["words"] = _words
     environment.globals |= {"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
     return environment
 
@@ -59,6 +60,11 @@ def _environment() -> Environment:
 def _breakable(text: str) -> Markup:
     """The text with places to break lines at."""
     return Markup("<wbr>").join(re.split(r"(?<=[_:])", text))
+
+
+def _words(command: str) -> Markup:
+    """The command with its words kept whole where lines break."""
+    return Markup(" ").join(Markup('<span class="word">{}</span>').format(word) for word in command.split(" "))
 
 
 def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], curves: Curves) -> dict[str, Any]:

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attacks.objectives import DLR, TargetedDLR
 from attacks.presets import Settings, expand
 from attacks.regions import Ball
+from bench.cli.main import cli
 from bench.cli.options import number, separated
 from bench.cli.run import command as run
+from bench.evaluations import evaluations
 from bench.harness.plan import CLEAN
 from bench.harness.prepare import Request, _settings
 from bench.harness.store import Store
@@ -130,3 +133,16 @@ def test_a_name_stays_one_word(tmp_path):
 @given(st.floats(0, 1e6, allow_nan=False) | st.integers(1, 255).map(lambda pixels: pixels / 255))
 def test_numbers_are_read_back_to_the_last_digit(value):
     assert number(None, None, number_text(value)) == value
+
+
+def test_run_as_it_stands_it_makes_the_same_row_again(tmp_path):
+    def done(arguments, where):
+        result = CliRunner().invoke(cli, [*arguments, "--results", str(tmp_path / where)])
+        assert result.exit_code == 0, result.output
+        return (tmp_path / where / "leaderboards" / "digits-Linf-0.23.csv").read_bytes()
+
+    given = "--dataset digits --attack average,single:1 --n 4 --steps 2 --seed 3"
+    first = done(["run", "--model", "rdi_smallcnn", *given.split()], "first")
+    (found,) = evaluations(Store(tmp_path / "first" / "store"))
+    (told,) = commands(found)
+    assert done(shlex.split(told)[3:], "again") == first

@@ -12,7 +12,7 @@ import pytest
 from bench.report.html import to_html
 from bench.report.page.board import key_of
 from bench.report.write import boards
-from tests.bench.browser import chromium, opened, ready, rows  # noqa: F401
+from tests.bench.browser import opened, ready, rows
 from tests.bench.pages import HOSTILE, evaluation, few
 
 KEY = {each.record["model"]: key_of(each) for each in few()}
@@ -27,7 +27,7 @@ def page_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def show(chromium, page_file):  # noqa: F811
+def show(chromium, page_file):
     """Opens the page; at the end of the test nothing was complained of, asked for over a network, or run."""
     found = []
 
@@ -92,11 +92,12 @@ def test_filters_and_search_narrow_table_and_charts_and_the_address_keeps_them(s
 def test_columns_hide_and_both_exports_are_what_is_seen(show):
     page = show("#dataset=mnist&sort=clean.desc")
     page.get_by_role("button", name="Columns").click()
-    page.locator(".dt-button-collection .dt-button", has_text="training").click()
+    page.locator(".dt-button-collection .dt-button", has_text="network").click()
     page.keyboard.press("Escape")
     page.locator(".dt-button-collection").wait_for(state="detached")
+    assert page.evaluate("document.activeElement.textContent").startswith("Columns"), "the reader is not sent back to the top"
     table = seen(page)
-    assert "training" not in table[0] and len(table) == 1 + 2
+    assert "network" not in table[0] and "trust checks" in table[0] and len(table) == 1 + 2
     exported = list(csv.reader(io.StringIO(downloaded(page, "CSV"))))
     assert exported[0] == table[0]
     assert [[cell.replace("'=1+1", "=1+1") for cell in row] for row in exported[1:]] == table[1:]
@@ -105,7 +106,7 @@ def test_columns_hide_and_both_exports_are_what_is_seen(show):
     body = re.findall(r"^  (.*) \\\\$", latex, re.MULTILINE)
     plain = [[re.sub(r"\\([%_&#$])", r"\1", cell).replace("--", " - ") for cell in line.split(" & ")] for line in body]
     assert plain == table
-    assert "columns=" in page.url and "training" not in page.url.partition("columns=")[2]
+    assert "columns=" in page.url and "network" not in page.url.partition("columns=")[2]
 
 
 def test_pointing_at_a_marker_shows_its_numbers_and_clicking_finds_its_row(show):
@@ -181,8 +182,20 @@ def test_a_hostile_name_is_only_a_name(show):
     assert page.locator("img").count() == 0
 
 
+def test_what_slipped_through_unescaped_could_do_nothing(chromium, page_file, tmp_path):
+    path = tmp_path / "tampered.html"
+    slipped = '<script>window.ran = 1</script><img src="http://127.0.0.1:9/x.png" onerror="window.ran = 2">'
+    path.write_text(page_file.read_text(encoding="utf-8").replace("</header>", slipped + "</header>", 1), encoding="utf-8")
+    page, watched = opened(chromium, path)
+    assert page.locator("img").count() == 1 and page.evaluate("window.ran") is None
+    assert sum("Content Security Policy" in message for message in watched.messages) >= 2
+    page.close()
+
+
 def test_rows_and_markers_are_reached_with_keys_alone(show):
     page = show()
+    page.locator("#board thead th[data-key=mmacs] [tabindex]").press("Enter")
+    assert page.locator("#board thead th[data-key=mmacs]").get_attribute("aria-sort") == "ascending"
     links = page.locator("#board td.model a")
     links.first.focus()
     page.keyboard.press("ArrowDown")
@@ -224,7 +237,7 @@ def test_dark_and_print_are_readable(show):
     assert not printed.locator(".filters").is_visible() and printed.locator("#board").is_visible()
 
 
-def test_without_scripts_everything_is_there(chromium, page_file):  # noqa: F811
+def test_without_scripts_everything_is_there(chromium, page_file):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"file://{page_file}")
@@ -235,7 +248,7 @@ def test_without_scripts_everything_is_there(chromium, page_file):  # noqa: F811
     context.close()
 
 
-def test_a_board_of_500_rows_opens_in_under_two_seconds(chromium, tmp_path):  # noqa: F811
+def test_a_board_of_500_rows_opens_in_under_two_seconds(chromium, tmp_path):
     """Of the page's own thread, by its clock: what others run on the machine meanwhile is not the page's doing."""
     path = tmp_path / "big.html"
     path.write_text(to_html(boards([evaluation(i) for i in range(500)])), encoding="utf-8")

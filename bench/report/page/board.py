@@ -104,9 +104,9 @@ _OWN = (
     Column("attacks", "attacks", "number of finished attacks, those that a selection is made of included", shown=False),
     Column("status", "matrix", "whether the worst case is one over the whole matrix of attacks", number=False),
 )
-"""The page's own columns; what a filter selects by is hidden where all rows agree."""
+"""The page's own columns."""
 
-_FILTERED = ("dataset", "threat", "network")
+_NEEDLESS = ("training", "dataset", "threat", "network")  # where all rows agree; hidden then
 _TAKEN = _LEFT_OUT | {column.key for column in _OWN} | {"norm", "eps", "accuracy_any_exit"}
 
 
@@ -121,7 +121,7 @@ def columns(found: Sequence[Row]) -> list[Column]:
     wanted = [column for column in (*_OWN, *extra) if any(row.cells[column.key].text for row in found)]
     if all(row.cells["mmacs_dense"].text in ("", row.cells["mmacs"].text) for row in found):
         wanted = [column for column in wanted if column.key not in ("mmacs_dense", "sparsity")]
-    agreed = {key for key in _FILTERED if len({row.cells[key].text for row in found}) == 1}
+    agreed = {key for key in _NEEDLESS if len({row.cells[key].text for row in found}) == 1}
     return [replace(column, shown=False) if column.key in agreed else column for column in wanted]
 
 

@@ -240,7 +240,8 @@ one("#board tbody").addEventListener("keydown", event => {
 document.addEventListener("keydown", event => {
   if (event.key !== "Escape") return;
   tip.hidden = true;
-  if (root.classList.contains("detail") && !one(".dt-button-collection")) location.hash = written(null);
+  if (one(".dt-button-collection")) setTimeout(() => one(".buttons-colvis").focus());
+  else if (root.classList.contains("detail")) location.hash = written(null);
 });
 
 form.addEventListener("input", filter);
