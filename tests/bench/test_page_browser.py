@@ -235,6 +235,8 @@ def test_dark_and_print_are_readable(show):
     printed.emulate_media(media="print", color_scheme="light")
     assert printed.evaluate(colours) == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
     assert not printed.locator(".filters").is_visible() and printed.locator("#board").is_visible()
+    printed.set_viewport_size({"width": 794, "height": 1123})
+    assert printed.evaluate("document.documentElement.scrollWidth") <= 794, "the board fits on A4"
 
 
 def test_without_scripts_everything_is_there(chromium, page_file):
