@@ -15,7 +15,7 @@ from attacks.noise import Noise
 from attacks.objectives import Objective, Reduction, TargetedDLR
 from attacks.pgd import Start, begin
 from attacks.regions import Ball, column
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 MOMENTUM = 0.75
 RHO = 0.75  # share of steps in a window that must have climbed for the step size to stay
@@ -56,7 +56,7 @@ class APGD(Attack):
     def expected_gradients(self) -> float:
         return self.steps * self.restarts
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         for restart in range(self.restarts):
             rows = best.unfooled()
@@ -101,7 +101,7 @@ class APGDTargeted(Attack):
     def expected_gradients(self) -> float:
         return self.steps * self.n_targets / 2
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         with torch.no_grad():
             classes = self._ranked(model(x, upto=self.over.upto), y)

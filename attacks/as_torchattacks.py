@@ -21,7 +21,7 @@ from attacks.pgd import Keep
 from attacks.policy_attack import BUDGET
 from attacks.presets import CROSS_ENTROPY, Method, Settings, expand
 from attacks.regions import Ball, Norm
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy
 from models.views import DeployedView
 
@@ -52,7 +52,7 @@ class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the p
 
     def __init__(
         self,
-        model: MultiExitNet | DeployedView,
+        model: EarlyExitNet | DeployedView,
         attack: Attack,
         policy: Policy | None = None,
         *,
@@ -92,23 +92,22 @@ class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the p
         """The mode to come back to is the network's, which may have been switched behind its view."""
         self.model.training = self.model.model.training
 
-    def _searched(self) -> MultiExitNet:
+    def _searched(self) -> EarlyExitNet:
         """The network on images in [0, 1]: with the normalisation that its inputs need in front of it."""
-        net: MultiExitNet = self.model.model
+        net: EarlyExitNet = self.model.model
         if self._normalization_applied is not False:
             return net
-        first = nn.Sequential(_Normalised(self.normalization_used["mean"], self.normalization_used["std"]), net.stages[0])
-        return MultiExitNet([first, *net.stages[1:]], list(net.heads))
+        return net.preceded_by(_Normalised(self.normalization_used["mean"], self.normalization_used["std"]))
 
 
-def deployed_view(model: MultiExitNet | DeployedView, policy: Policy | None) -> DeployedView:
+def deployed_view(model: EarlyExitNet | DeployedView, policy: Policy | None) -> DeployedView:
     """``model`` as the classifier that is deployed."""
     if isinstance(model, DeployedView):
         if policy not in (None, model.policy):
             raise ValueError(f"the view deploys {model.policy}, the attack is given {policy}; leave one out")
         return model
-    if not isinstance(model, MultiExitNet):
-        raise TypeError(f"the model must be a MultiExitNet or a DeployedView of one, not {type(model).__name__}")
+    if not isinstance(model, EarlyExitNet):
+        raise TypeError(f"the model must be an EarlyExitNet or a DeployedView of one, not {type(model).__name__}")
     if policy is None:
         raise ValueError("say which rule is deployed, as policy=EntropyPolicy((0.3, 0.4)), or hand in a DeployedView")
     return DeployedView(model, policy)
@@ -150,7 +149,7 @@ class _Form(MultiExitAttack):
 
     def __init__(
         self,
-        model: MultiExitNet | DeployedView,
+        model: EarlyExitNet | DeployedView,
         eps: float = 8 / 255,
         alpha: float | None = None,
         steps: int | None = None,
@@ -196,7 +195,7 @@ class SingleExit(_Form):
 
     form = "single"
 
-    def __init__(self, model: MultiExitNet | DeployedView, k: int, eps: float = 8 / 255, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, model: EarlyExitNet | DeployedView, k: int, eps: float = 8 / 255, *args: Any, **kwargs: Any) -> None:
         super().__init__(model, eps, *args, k=k, **kwargs)
 
 

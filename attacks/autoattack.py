@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.noise import Noise
 from attacks.regions import Ball
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy
 from models.views import DeployedView, ExitView
 
@@ -48,7 +48,7 @@ class AutoAttack(Attack):
     def implementation(self) -> str:
         return implementation()
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
         return run_autoattack(view, x, y, self.region, seed=noise.integer("autoattack"), variant=self.variant)
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attacks.noise import Noise
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Attack(ABC):
         return None
 
     @abstractmethod
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         """One candidate per sample, given the children's candidates in the order of ``children``."""
 
-    def __call__(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise) -> Tensor:
+    def __call__(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise) -> Tensor:
         """Run the children, then this attack.
 
         Args:

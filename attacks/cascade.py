@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.base import Attack
 from attacks.noise import Noise
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy, deployed_logits
 
 
@@ -46,7 +46,7 @@ class Cascade(Attack):
     def implementation(self) -> str | None:
         return next((attack.implementation for attack in self.attacks if attack.implementation), None)
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         found = x.clone()
         right, near = self._judge(model, x, y)
         rows = right.nonzero().flatten()
@@ -63,14 +63,14 @@ class Cascade(Attack):
         return found
 
     @torch.no_grad()
-    def _judge(self, model: MultiExitNet, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _judge(self, model: EarlyExitNet, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Whether the deployed rule is right, and whether some exit is wrong, ``(B,)`` each."""
         logits = model(x)
         return deployed_logits(logits, self.policy)[0].argmax(-1) == y, (logits.argmax(-1) != y).any(0)
 
 
 def _once(
-    attack: Attack, model: MultiExitNet, x: Tensor, y: Tensor, noise: Noise, rows: Tensor, done: dict[Attack, Tensor]
+    attack: Attack, model: EarlyExitNet, x: Tensor, y: Tensor, noise: Noise, rows: Tensor, done: dict[Attack, Tensor]
 ) -> Tensor:
     """The attack's candidates for ``rows``; what it builds on is not run again where it has been, on these rows and more."""
     if attack not in done:

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from attacks.base import Attack
 from attacks.noise import Noise
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True)
 class Clean(Attack):
     """Proposes each image as it is; called ``none`` in results."""
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         return x

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.objectives import Objective
 from attacks.regions import column
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 
 class Ascent(NamedTuple):
@@ -20,7 +20,7 @@ class Ascent(NamedTuple):
     fools: Tensor
 
 
-def ascent(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor, target: Tensor | None = None) -> Ascent:
+def ascent(model: EarlyExitNet, objective: Objective, x: Tensor, y: Tensor, target: Tensor | None = None) -> Ascent:
     """The objective at ``x``, its gradient, and whether it fools; stages the objective does not need are not run.
 
     Samples do not interact in a model in evaluation mode, so the gradient of the sum is each sample's own.
@@ -36,14 +36,14 @@ def ascent(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor, targ
     return Ascent(values.detach(), gradient, objective.fools(logits.detach(), y))
 
 
-def value_and_gradient(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_gradient(model: EarlyExitNet, objective: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The objective ``(B,)`` at ``x`` and its gradient."""
     found = ascent(model, objective, x, y)
     return found.values, found.gradient
 
 
 @torch.no_grad()
-def value(model: MultiExitNet, objective: Objective, x: Tensor, y: Tensor) -> Tensor:
+def value(model: EarlyExitNet, objective: Objective, x: Tensor, y: Tensor) -> Tensor:
     """The objective ``(B,)`` at ``x``."""
     return objective(model(x, upto=objective.upto), y)
 

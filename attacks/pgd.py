@@ -14,7 +14,7 @@ from attacks.gradient import value, value_and_gradient
 from attacks.noise import Noise
 from attacks.objectives import Objective
 from attacks.regions import Ball
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 Keep = Literal["best", "last"]
 Start = Literal["random", "clean"]
@@ -56,7 +56,7 @@ class PGD(Attack):
     def expected_gradients(self) -> float:
         return self.steps * self.restarts
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         for restart in range(self.restarts):
             x_adv = begin(self.start, self.region, x, noise, restart, candidates)

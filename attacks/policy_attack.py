@@ -15,7 +15,7 @@ from attacks.deployed_loss import expected_failure, expected_margin, joint, need
 from attacks.noise import Noise
 from attacks.policy_search import Search
 from attacks.regions import Ball
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy
 
 BUDGET = 250
@@ -59,7 +59,7 @@ class PolicyAttack(Attack):
     def expected_gradients(self) -> float:
         return self.budget / 3  # most samples break early
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         self.policy.check(model.n_exits)
         search = Search(model, self.region, self.policy, x, y, self.budget)
         again = torch.zeros_like(search.distances)

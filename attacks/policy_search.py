@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks.deployed_loss import NEVER, distance_to_failure
 from attacks.gradient import unit_mean
 from attacks.regions import Ball
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy, deployed_logits
 
 Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
@@ -38,7 +38,7 @@ class Search:
             else the closest of all.
     """
 
-    def __init__(self, model: MultiExitNet, region: Ball, policy: Policy, x: Tensor, y: Tensor, budget: int) -> None:
+    def __init__(self, model: EarlyExitNet, region: Ball, policy: Policy, x: Tensor, y: Tensor, budget: int) -> None:
         self.model, self.region, self.policy, self.x, self.y = model, region, policy, x, y
         self.left = budget
         self.nearest, self.candidates = x.clone(), x.clone()

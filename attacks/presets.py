@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from attacks import plugins
 from attacks.apgd import APGD, APGDTargeted
 from attacks.autoattack import AutoAttack
 from attacks.base import Attack
@@ -19,6 +20,7 @@ from attacks.regions import Ball, Penalty
 from attacks.slowdown import MODES, Slowdown
 from attacks.torchattack import torch_attack
 from attacks.wrm import WRM
+from models.plugins import Plugin
 from models.policies import Policy
 from models.registry import UnknownName
 
@@ -139,8 +141,10 @@ def expand(
 
     Raises:
         UnknownName: with suggestions.
-        ValueError: for an exit that the network does not have, or a slowdown attack without costs.
+        ValueError: for an exit that the network does not have, a slowdown attack without costs, an attack of an installed
+            package that cannot be made, or whose name is taken.
     """
+    _added()  # a name that is taken twice is an error whichever is asked for
     attacks: dict[str, Attack] = {}
     skipped: list[Skipped] = []
     for name in _elementary(names, n_exits):
@@ -195,9 +199,22 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy, costs: S
         "autoattack": lambda: AutoAttack(settings.region, policy),
         "cascade": lambda: _cascade(n_exits, settings, policy),
     }
-    if name not in forms:
-        raise UnknownName("attack", name, ["all", *FORMS])
-    return forms[name]()
+    if name in forms:
+        return forms[name]()
+    added = _added()
+    if name not in added:
+        raise UnknownName("attack", name, ["all", *FORMS, *added])
+    return plugins.build(added[name], n_exits, settings, policy, costs)
+
+
+def attack_texts() -> dict[str, str]:
+    """Every name and its one-line meaning, those of installed packages included."""
+    return FORMS | {name: plugins.summary(plugin) for name, plugin in _added().items()}
+
+
+def _added() -> dict[str, Plugin]:
+    """The attacks of installed packages; everything before a colon, and what stands for others, is taken."""
+    return plugins.plugin_attacks({"all", "none", "worst", *(name.partition(":")[0] for name in FORMS)})
 
 
 def _cascade(n_exits: int, settings: Settings, policy: Policy) -> Attack:

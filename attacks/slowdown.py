@@ -15,7 +15,7 @@ from attacks.gradient import unit_mean
 from attacks.noise import Noise
 from attacks.regions import Ball, column
 from attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy, deployed_logits, exits_within_reach
 
 Mode = Literal["free", "keep_label", "double_kill"]
@@ -69,7 +69,7 @@ class Slowdown(Attack):
     def expected_gradients(self) -> float:
         return 25.0
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         within_reach = exits_within_reach(self.policy, len(self.costs))
         if len(within_reach) == 1:
             return x
@@ -83,7 +83,7 @@ class Slowdown(Attack):
 class _Search:
     """Per sample, the best iterate so far and how it ranks."""
 
-    def __init__(self, attack: Slowdown, model: MultiExitNet, x: Tensor, y: Tensor, most: float) -> None:
+    def __init__(self, attack: Slowdown, model: EarlyExitNet, x: Tensor, y: Tensor, most: float) -> None:
         self.attack, self.model, self.x, self.most = attack, model, x, most
         self.costs = torch.tensor(attack.costs, dtype=x.dtype, device=x.device)
         self.shares = self.costs / self.costs[-1]

@@ -18,7 +18,7 @@ from torch import Tensor
 from attacks.base import Attack
 from attacks.noise import Noise
 from attacks.regions import Ball
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy
 from models.registry import UnknownName
 from models.views import DeployedView
@@ -62,7 +62,7 @@ class TorchAttack(Attack):
     def implementation(self) -> str:
         return f"torchattacks {package_version('torchattacks')}"
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.policy).eval()
         seed = noise.integer(f"torchattacks:{self.name}")
         with torch.no_grad():

@@ -14,7 +14,7 @@ from attacks.gradient import ascent, value
 from attacks.noise import Noise
 from attacks.objectives import Objective
 from attacks.regions import Penalty, column
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class WRM(Attack):
     def expected_gradients(self) -> float:
         return self.steps
 
-    def propose(self, model: MultiExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         here = candidates[0] if candidates else x
         moved = here
         size = torch.full_like(x[:, :1].flatten(1)[:, 0], 1 / (2 * self.region.gamma))

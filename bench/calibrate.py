@@ -11,7 +11,7 @@ from bench.data.split import Split
 from bench.errors import UserError
 from models.calibration import Kind, equal_share, target_cost
 from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import FixedExit, Policy
 from models.spec import digest
 
@@ -19,7 +19,7 @@ METHODS = ("equal", "mmacs=COST")
 
 
 @torch.no_grad()
-def all_logits(model: MultiExitNet, split: Split, batch_size: int = 100) -> Tensor:
+def all_logits(model: EarlyExitNet, split: Split, batch_size: int = 100) -> Tensor:
     """Logits ``(K, N, classes)`` of every exit on a whole split."""
     batches = (split.batch(start, start + batch_size) for start in range(0, len(split), batch_size))
     return torch.cat([model(batch.x) for batch in batches], dim=1)
@@ -30,7 +30,7 @@ def provenance(inputs: Sequence[str], split: str, kind: Kind, method: str) -> st
     return digest({"inputs": list(inputs), "split": split, "kind": kind, "method": method})[:16]
 
 
-def calibrated_policy(model: MultiExitNet, calibration: Split, kind: Kind = "entropy", method: str = "equal") -> Policy:
+def calibrated_policy(model: EarlyExitNet, calibration: Split, kind: Kind = "entropy", method: str = "equal") -> Policy:
     """Calibrate thresholds on the calibration split; the digest of split and procedure goes into the policy.
 
     Args:

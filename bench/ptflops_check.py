@@ -6,22 +6,26 @@ import contextlib
 import io
 
 from bench.errors import UserError
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
+from models.error_text import first_line
 
 
-def ptflops_mmacs(model: MultiExitNet, input_shape: tuple[int, int, int]) -> float:
+def ptflops_mmacs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> float:
     """10^6 multiply-accumulates of one forward through all exits, by ptflops' aten backend.
 
     Raises:
-        UserError: ptflops gave no figure (it prints and returns None when a forward fails).
+        UserError: ptflops gave no figure (it prints and returns None when a forward fails), or failed itself.
     """
     from ptflops import get_model_complexity_info
 
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        macs, _ = get_model_complexity_info(
-            model, input_shape, as_strings=False, print_per_layer_stat=False, backend="aten", ost=said
-        )
+    try:
+        with contextlib.redirect_stdout(said):
+            macs, _ = get_model_complexity_info(
+                model, input_shape, as_strings=False, print_per_layer_stat=False, backend="aten", ost=said
+            )
+    except Exception as error:  # a network of anybody's making, in somebody else's counter
+        raise UserError(f"ptflops could not count the model: {first_line(error)}") from error
     if macs is None:
         raise UserError(f"ptflops could not count the model: {said.getvalue().strip()}")
     return float(macs) / 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.data.cards import dataset_card
+from bench.data.cards import added_datasets, dataset_card
 from bench.harness.store import Store
 from bench.trust.key import probe_key
 from models.policy_text import policy_text
@@ -55,12 +55,18 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
         "asked": dict(prepared.asked),
         "attacks": _attacks(plan),
         **_pruned(victim.costs),
+        **_of_added(split.dataset, ball),
     }
 
 
 def _pruned(costs: ExitCosts) -> dict[str, Any]:
     """What is said of a pruned network alone, so that the records of all others stay as they were before there were any."""
     return {"mmacs_dense": list(costs.mmacs_dense), "sparsity": costs.sparsity} if costs.sparsity else {}
+
+
+def _of_added(dataset: str, ball: Ball) -> dict[str, Any]:
+    """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
+    return {"usual_eps": dataset_card(dataset).eps[ball.norm]} if dataset in added_datasets() else {}
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ class Slowed:
         ratio: mean cost attacked over mean cost clean.
         savings_erased: share of what leaving early saves on clean inputs that the attack takes away,
             ``(E[c_adv] - E[c_clean]) / (c_K - E[c_clean])``: 1 where every input goes to the last exit, negative where
-            attacked inputs are cheaper. None where clean inputs save nothing, as with one exit.
+            attacked inputs are cheaper. None where clean inputs save nothing, as with one exit or exits of the same cost.
         efficacy: see ``efficacy``, of the attacked inputs. None with one exit, where nothing can leave early.
     """
 
@@ -33,12 +33,12 @@ def slowed(clean: Exits, attacked: Exits, costs: Sequence[float]) -> Slowed:
     """Compare the 0-based exits ``(n,)`` that clean and attacked inputs take, at ``costs`` per exit.
 
     Raises:
-        ValueError: no samples, or costs that are not positive and increasing.
+        ValueError: no samples, or costs that are not positive or fall.
     """
     _check(clean, costs)
     before, after = _mean(clean, costs), _mean(attacked, costs)
-    # Counted, not subtracted: a mean of equal costs may differ from that cost in the last bit.
-    saves = bool((clean < len(costs) - 1).any())
+    # Looked up, not subtracted: a mean of equal costs may differ from that cost in the last bit.
+    saves = any(costs[k] < costs[-1] for k in set(clean.tolist()))
     return Slowed(
         ratio=after / before,
         savings_erased=(after - before) / (costs[-1] - before) if saves else None,
@@ -59,7 +59,7 @@ def efficacy(exits: Exits, costs: Sequence[float]) -> float:
         costs: of each exit.
 
     Raises:
-        ValueError: no samples, or costs that are not positive and increasing.
+        ValueError: no samples, or costs that are not positive or fall.
     """
     _check(exits, costs)
     left = np.array([0, *np.cumsum(np.bincount(exits, minlength=len(costs)))]) / len(exits)
@@ -74,5 +74,5 @@ def _mean(exits: Exits, costs: Sequence[float]) -> float:
 def _check(exits: Exits, costs: Sequence[float]) -> None:
     if not len(exits):
         raise ValueError("figures of slowdown need samples, there are none")
-    if not len(costs) or costs[0] <= 0 or any(later <= earlier for earlier, later in pairwise(costs)):
-        raise ValueError(f"costs per exit must be positive and increasing, got {list(costs)}")
+    if not len(costs) or costs[0] <= 0 or any(later < earlier for earlier, later in pairwise(costs)):
+        raise ValueError(f"costs per exit must be positive and must not fall, got {list(costs)}")

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from models.multi_exit import MultiExitNet
+from models.tensor_file import read_checkpoint
 from models.weights import WeightsError, file_sha256, fill
 
 RELEASED_SHA256 = "f1c76b0f65ce23f5ecea647e3d8fa9688dc9bb3507cdc3b86942c94fe9e823b8"
@@ -29,12 +29,7 @@ def import_checkpoint(path: Path, model: MultiExitNet) -> str:
     """
     if not path.is_file():
         raise WeightsError(f"checkpoint {path} is missing")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and more for bad files
-        raise WeightsError(
-            f"{path} is not a readable torch checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})"
-        ) from error
+    loaded = read_checkpoint(path)
     state = loaded.get("state_dict") if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no 'state_dict' of tensors")

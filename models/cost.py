@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.early_exit import EarlyExitNet
 from models.multi_exit import MultiExitNet
+from models.traced_cost import trace
 from models.zero_weights import ZeroWeights
+
+_log = logging.getLogger(__name__)
 
 STRAY = 1e-3
 """Zeros below this share of the weights are taken for chance or rounding, not for pruning, and counted like any weight."""
@@ -27,19 +33,27 @@ class ExitCosts:
         mmacs_dense: ``mmacs`` with those of zero weights; the same number in a net that is not pruned.
         sparsity: share of the convolutions' and linear layers' weights, biases apart, that are zero; 0 where it is below
             ``STRAY``.
+        note: what a reader of the figures must know of how they came about; None where they were counted piece by piece.
     """
 
     mmacs: tuple[float, ...]
     mflops_paper: tuple[float, ...]
     mmacs_dense: tuple[float, ...]
     sparsity: float
+    note: str | None = None
 
 
-def measure_costs(model: MultiExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
+def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
     """Count the multiply-accumulates of every stage and head on one image of ``input_shape``.
 
-    Counted at the dispatcher: functional calls are seen as well as modules.
+    Counted at the dispatcher: functional calls are seen as well as modules. A network that is not cut into stages is run
+    once, and every exit is charged what its logits, and those of the exits before it, depend on.
+
+    Raises:
+        ValueError: no multiply-accumulates were found in a network that is not cut into stages.
     """
+    if not isinstance(model, MultiExitNet):
+        return _traced(model, input_shape)
     mmacs, mflops_paper, mmacs_dense = [], [], []
     so_far = backbone_convolutions = 0
     features = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
@@ -57,10 +71,19 @@ def measure_costs(model: MultiExitNet, input_shape: tuple[int, int, int]) -> Exi
             mmacs_dense.append(so_far / 1e6)
             mflops_paper.append((backbone_convolutions + head_convolutions) / 2**20)
     model.train(was_training)
+    return _without_zeros(mmacs, mflops_paper, mmacs_dense, zeros)
+
+
+def _without_zeros(
+    mmacs: Sequence[float],
+    mflops_paper: Sequence[float],
+    mmacs_dense: Sequence[float],
+    zeros: ZeroWeights,
+) -> ExitCosts:
+    """The costs of a pruned network without its zero weights, of any other with all of them."""
     pruned = zeros.share >= STRAY
-    return ExitCosts(
-        tuple(mmacs if pruned else mmacs_dense), tuple(mflops_paper), tuple(mmacs_dense), zeros.share if pruned else 0.0
-    )
+    counted = mmacs if pruned else mmacs_dense
+    return ExitCosts(tuple(counted), tuple(mflops_paper), tuple(mmacs_dense), zeros.share if pruned else 0.0)
 
 
 def _count(module: nn.Module, x: Tensor, zeros: ZeroWeights) -> tuple[Tensor, int, int]:
@@ -70,3 +93,39 @@ def _count(module: nn.Module, x: Tensor, zeros: ZeroWeights) -> tuple[Tensor, in
     by_operator = counter.get_flop_counts().get("Global", {})
     convolutions = sum(flops for operator, flops in by_operator.items() if "convolution" in str(operator))
     return out, counter.get_total_flops() // 2, convolutions // 2
+
+
+def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
+    """Costs of a network that cannot be cut: declared, else traced, else the whole network's for every exit."""
+    x = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
+    try:
+        costs = _by_exit(model, x)
+    finally:
+        model.train(was_training)
+    if model.exit_costs is not None:
+        declared = tuple(model.exit_costs)
+        costs = ExitCosts(declared, costs.mflops_paper, declared, 0.0, "costs per exit as declared by the network itself")
+    if not costs.mmacs[0] > 0:
+        raise ValueError("no multiply-accumulates of the network could be counted; give it exit_costs, in mmacs")
+    return costs
+
+
+def _by_exit(model: EarlyExitNet, x: Tensor) -> ExitCosts:
+    n_exits = model.n_exits
+    zeros = ZeroWeights(model)
+    try:
+        traced = trace(model, x, zeros)
+        if all(traced.dense) and (n_exits == 1 or traced.dense[0] < traced.total):
+            mmacs, dense = ([macs / 1e6 for macs in each] for each in (traced.reached, traced.dense))
+            return _without_zeros(mmacs, [macs / 2**20 for macs in traced.convolutions], dense, zeros)
+        why = "what each needs could not be told apart"
+    except Exception as error:  # noqa: BLE001 - somebody's code meets the tracer: whatever it raises, the whole can be counted
+        _log.info("the network could not be traced", exc_info=True)
+        why = f"what each needs could not be traced ({type(error).__name__})"
+    zeros = ZeroWeights(model)
+    with torch.inference_mode(False), torch.no_grad():
+        _, macs, convolutions = _count(model, x, zeros)
+    mmacs, paper, dense = ([each] * n_exits for each in ((macs - zeros.macs) / 1e6, convolutions / 2**20, macs / 1e6))
+    return replace(_without_zeros(mmacs, paper, dense, zeros), note=f"every exit is charged the whole network: {why}")

@@ -1,20 +1,25 @@
-"""The network that exits early: stages in a row, one head behind each."""
+"""The network cut at its exits: stages in a row, one head behind each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from models.early_exit import EarlyExitNet
+from models.folded import folded
+from models.policies import Policy
 
-class MultiExitNet(nn.Module):
+
+class MultiExitNet(EarlyExitNet):
     """A backbone cut into stages, with a classifier head behind each stage.
 
     Exit ``k`` (0-based here, 1-based in everything a user sees) is head ``k`` applied to the
     features of stage ``k``. The last head is the final classifier, so a plain network is the
     case of one stage and one head (RDI-Nets: Hu, Chen, Wang & Wang, "Triple Wins", ICLR 2020, section 3).
+    Stages behind the last exit asked for are not run.
     """
 
     def __init__(self, stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
@@ -26,30 +31,47 @@ class MultiExitNet(nn.Module):
 
     @property
     def n_exits(self) -> int:
-        """K, the number of exits, the final classifier included."""
         return len(self.stages)
 
-    def forward(self, x: Tensor, upto: int | None = None) -> Tensor:
-        """Logits of the exits ``0..upto`` (all by default); later stages are not run.
-
-        Args:
-            x: images ``(B, C, H, W)`` in [0, 1].
-            upto: last exit wanted, 0-based.
-
-        Returns:
-            Logits ``(upto + 1, B, classes)``.
-        """
-        last = self.n_exits - 1 if upto is None else upto
-        if not 0 <= last < self.n_exits:
-            raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
-        return torch.stack(list(islice(self.exits(x), last + 1)))
+    @property
+    def entry(self) -> nn.Module:
+        return self.stages[0]
 
     def exits(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield each exit's logits ``(B, classes)`` in order, computing no stage before it is asked for."""
         features = x
         for stage, head in zip(self.stages, self.heads, strict=True):
             features = stage(features)
             yield head(features)
+
+    def preceded_by(self, first: nn.Module) -> MultiExitNet:
+        return MultiExitNet([nn.Sequential(first, self.stages[0]), *self.stages[1:]], list(self.heads))
+
+    def deployed(self, x: Tensor, policy: Policy) -> Tensor:
+        """As deployed: inputs that have left are not computed further."""
+        features = x
+        waiting = torch.arange(len(x), device=x.device)
+        left: list[Tensor] = []
+        rows: list[Tensor] = []
+        last = self.n_exits - 1
+        for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
+            features = stage(features)
+            logits_k = head(features)
+            leaves = policy.leaves(logits_k, k) if k < last else torch.ones_like(waiting, dtype=torch.bool)
+            left.append(logits_k[leaves])
+            rows.append(waiting[leaves])
+            features, waiting = features[~leaves], waiting[~leaves]
+            if not len(waiting):
+                break
+        order = torch.argsort(torch.cat(rows))
+        return torch.cat(left)[order]
+
+    def twin(self) -> MultiExitNet:
+        """With batch normalisation folded into the convolutions."""
+        return folded(self)
+
+    def placed(self, device: torch.device) -> Self:
+        # The same weights and arithmetic, laid out as convolutions on today's processors prefer: about a quarter faster.
+        return self.to(device).to(memory_format=torch.channels_last)
 
 
 def without_branches(net: MultiExitNet) -> MultiExitNet:

@@ -6,14 +6,19 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 
 from models.multi_exit import MultiExitNet
+from models.plugins import NameTaken, Plugin, plugins
 from models.weights import WeightsCard, known_weights
 
 PAPER_RDI = (
     'Hu, Chen, Wang & Wang, "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together '
     'by Enabling Input-Adaptive Inference", ICLR 2020'
 )
+
+GROUP = "exitbench.models"
+"""Entry points: modules that register models when they are imported, or a registered function in one."""
 
 _DEFINING_MODULES = ("models.smallcnn", "models.resnet", "models.mobilenet")
 
@@ -65,13 +70,16 @@ def register(
     """Register the decorated builder under its function name.
 
     Raises:
-        ValueError: if the name is taken, or the builder has no docstring to list it by.
+        NameTaken: if the name is; both modules are named.
+        ValueError: if it is no plain name, or the builder has no docstring to list it by.
     """
 
     def decorate(build: Callable[[], MultiExitNet]) -> Callable[[], MultiExitNet]:
         name = build.__name__
         if name in _cards:
-            raise ValueError(f"model {name!r} is already registered")
+            raise NameTaken(f"model {name!r} of {build.__module__} is already registered by {_cards[name].build.__module__}")
+        if not name.isidentifier():
+            raise ValueError(f"model {name!r} cannot be named on a command line; register a function with a plain name")
         if not build.__doc__:
             raise ValueError(f"model {name!r} needs a one-line docstring")
         summary = build.__doc__.strip().splitlines()[0]
@@ -102,3 +110,10 @@ def model_card(name: str) -> ModelCard:
 def _import_definitions() -> None:
     for module in _DEFINING_MODULES:
         import_module(module)
+    plugins(GROUP, _fault)
+
+
+def _fault(plugin: Plugin) -> str | None:
+    if isinstance(plugin.value, ModuleType) or any(card.build is plugin.value for card in _cards.values()):
+        return None
+    return "it names no module and no function registered with models.registry.register"

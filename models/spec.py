@@ -14,7 +14,8 @@ JSONValue = None | bool | int | float | str | list[Any] | dict[str, Any]
 def describe(value: Any) -> JSONValue:
     """Turn a frozen data class (nested, with tuples) into plain JSON values.
 
-    A data class becomes ``{"type": class name, field: value, ...}``; a class attribute
+    A data class becomes ``{"type": class name, field: value, ...}``, the name of one that is not ours with its
+    module, so that it is never mistaken for ours; a class attribute
     ``version``, bumped by hand when behaviour changes, is included so that stored results of
     an older behaviour are never mistaken for new ones.
 
@@ -23,7 +24,7 @@ def describe(value: Any) -> JSONValue:
         ValueError: for a float that JSON cannot hold (NaN).
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        described: dict[str, Any] = {"type": type(value).__name__}
+        described: dict[str, Any] = {"type": _type_name(type(value))}
         version = getattr(type(value), "version", None)
         if version is not None:
             described["version"] = version
@@ -41,6 +42,11 @@ def describe(value: Any) -> JSONValue:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     raise TypeError(f"no canonical description for {type(value).__name__}")
+
+
+def _type_name(kind: type) -> str:
+    ours = kind.__module__.partition(".")[0] in ("models", "attacks", "bench")
+    return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def canonical_json(value: Any) -> str:

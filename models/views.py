@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy
 
 
 class ExitView(nn.Module):
-    """Exit ``k`` (1-based) of a multi-exit net; stages behind it are not run."""
+    """Exit ``k`` (1-based) of a multi-exit net; stages behind it are not run where the net is cut into stages."""
 
-    def __init__(self, model: MultiExitNet, k: int) -> None:
+    def __init__(self, model: EarlyExitNet, k: int) -> None:
         super().__init__()
         if not 1 <= k <= model.n_exits:
             raise ValueError(f"exit {k} is outside 1..{model.n_exits}")
@@ -26,12 +25,13 @@ class ExitView(nn.Module):
 
 
 class DeployedView(nn.Module):
-    """The logits at the exit that the policy takes, as deployed: inputs that have left are not computed further.
+    """The logits at the exit that the policy takes, as deployed: where the net is cut into stages, inputs that have left are
+    not computed further.
 
     Gradients flow through the exit taken alone, as an attacker of the deployed system would see it.
     """
 
-    def __init__(self, model: MultiExitNet, policy: Policy) -> None:
+    def __init__(self, model: EarlyExitNet, policy: Policy) -> None:
         super().__init__()
         policy.check(model.n_exits)
         self.model = model
@@ -39,19 +39,4 @@ class DeployedView(nn.Module):
         self.training = model.training
 
     def forward(self, x: Tensor) -> Tensor:
-        features = x
-        waiting = torch.arange(len(x), device=x.device)
-        left: list[Tensor] = []
-        rows: list[Tensor] = []
-        last = self.model.n_exits - 1
-        for k, (stage, head) in enumerate(zip(self.model.stages, self.model.heads, strict=True)):
-            features = stage(features)
-            logits_k = head(features)
-            leaves = self.policy.leaves(logits_k, k) if k < last else torch.ones_like(waiting, dtype=torch.bool)
-            left.append(logits_k[leaves])
-            rows.append(waiting[leaves])
-            features, waiting = features[~leaves], waiting[~leaves]
-            if not len(waiting):
-                break
-        order = torch.argsort(torch.cat(rows))
-        return torch.cat(left)[order]
+        return self.model.deployed(x, self.policy)

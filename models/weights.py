@@ -17,20 +17,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from models.tensor_file import WeightsError, read_tensors
 from models.whole_file import write_whole
+
+__all__ = [
+    "JOURNAL",
+    "SHIPPED",
+    "WeightsCard",
+    "WeightsError",
+    "file_sha256",
+    "fill",
+    "find_weights",
+    "known_weights",
+    "load_weights",
+    "round_to_half",
+    "save_weights",
+    "user_weights",
+]
 
 SHIPPED = Path(__file__).parent / "weights"
 JOURNAL = ".run.json"
 """Ending of the files beside the cards that tell of a training run."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class WeightsError(ValueError):
-    """A weight file or card that cannot be used; the message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +122,10 @@ def file_sha256(path: Path) -> str:
 
 
 def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> str:
-    """Fill ``model`` from a safetensors file and return the file's digest.
+    """Fill ``model`` from a safetensors file or a torch checkpoint and return the file's digest.
 
     Raises:
-        WeightsError: missing, another digest than ``sha256``, not a safetensors file, or of another architecture.
+        WeightsError: missing, another digest than ``sha256``, no file of tensors, or of another architecture.
     """
     if not path.is_file():
         raise WeightsError(f"weights file {path} is missing")
@@ -124,11 +135,7 @@ def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> str
             f"{path} is corrupt or not the registered file: SHA-256 {found[:16]}..., the card says {sha256[:16]}...; "
             "delete it and restore it from the repository, train it or import it again"
         )
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from error
-    fill(model, tensors, str(path))
+    fill(model, read_tensors(path), str(path))
     return found
 
 

@@ -36,12 +36,18 @@ class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch l
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        for weight, uses in _weights(func.overloadpacket, args, out):
+        self.macs += self.count(func.overloadpacket, args, out)
+        return out
+
+    def count(self, operator: Any, args: Sequence[Any], out: Any) -> int:
+        """Multiply-accumulates of one operation whose weight is zero; what it saw counts in ``share``."""
+        found = 0
+        for weight, uses in _weights(operator, args, out):
             if _storage(weight) in self.own:
                 zeros = weight.numel() - int(weight.count_nonzero())
                 self.seen[weight.data_ptr(), weight.numel()] = zeros, weight.numel()
-                self.macs += zeros * uses
-        return out
+                found += zeros * uses
+        return found
 
 
 def _weights(operator: Any, args: Sequence[Any], out: Tensor) -> Iterator[tuple[Tensor, int]]:

@@ -2,33 +2,94 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+from bench.cli.options import data_option
+
+if TYPE_CHECKING:
+    from bench.networks import Network
 
 
 @click.command("cost")
 @click.argument("model")
-def command(model: str) -> None:
-    """Measure the cost of each exit of MODEL and compare the total with ptflops."""
+@click.option("--dataset", help="Whose images it takes, for a model of your own.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --policy: a safetensors file or PyTorch state dict [the registered weights].",
+)
+@click.option("--policy", help="Also the mean cost under this exit policy, on held-out training images: as in `bench run`.")
+@data_option
+def command(model: str, dataset: str | None, weights: Path | None, policy: str | None, data: Path) -> None:
+    """Measure the cost of each exit of MODEL and compare the total with ptflops.
+
+    MODEL is a registered name, or path/to/file.py:factory or package.module:factory.
+    """
     from rich.console import Console
     from rich.table import Table
 
     from bench.errors import UserError
+    from bench.networks import named_network
     from bench.ptflops_check import ptflops_mmacs
     from models.cost import measure_costs
-    from models.registry import UnknownName, model_card
+    from models.registry import UnknownName
 
+    if weights is not None and policy is None:
+        raise UserError("--weights go with --policy: what an exit costs does not depend on them")
     try:
-        card = model_card(model)
-    except UnknownName as error:
+        network = named_network(model)
+        images = dataset or _own_dataset(network)
+        net = network.build(network.input_shape(images))
+        costs = measure_costs(net, network.input_shape(images))
+        under = _under(network, images, weights, policy, data) if policy is not None else None
+    except (UnknownName, ValueError) as error:
         raise UserError(str(error)) from error
-    net = card.build().eval()
-    costs = measure_costs(net, card.input_shape)
+    places = ".2f" if costs.mmacs[0] >= 1 else ".3g"
     table = Table(box=None, pad_edge=False)
     for heading in ("exit", "mmacs", "mflops_paper"):
         table.add_column(heading, justify="right")
     for k, (mmacs, paper) in enumerate(zip(costs.mmacs, costs.mflops_paper, strict=True), start=1):
-        table.add_row(str(k), f"{mmacs:.2f}", f"{paper:.2f}")
+        table.add_row(str(k), f"{mmacs:{places}}", f"{paper:{places}}")
     console = Console()
     console.print(table)
-    total = ptflops_mmacs(net, card.input_shape)
-    console.print(f"all exits: {costs.mmacs[-1]:.2f} mmacs counted, {total:.2f} by ptflops")
+    if costs.note:
+        console.print(costs.note, markup=False, highlight=False)
+    try:
+        second = f"{ptflops_mmacs(net, network.input_shape(images)):{places}} by ptflops"
+    except UserError as error:  # the figures stand without a second opinion
+        second = str(error)
+    console.print(f"all exits: {costs.mmacs[-1]:{places}} mmacs counted, {second}")
+    if under:
+        console.print(under, markup=False, highlight=False, soft_wrap=True)
+
+
+def _own_dataset(network: Network) -> str:
+    from bench.data.cards import dataset_names
+    from bench.errors import UserError
+
+    if network.card is None:
+        raise UserError(f"say whose images {network.name} takes: --dataset ({', '.join(dataset_names())})")
+    return network.card.dataset
+
+
+def _under(network: Network, dataset: str, weights: Path | None, policy: str, data: Path) -> str:
+    """What the network costs when it is deployed with ``policy``, in a line."""
+    from bench.calibrate import all_logits
+    from bench.data.load import load_split
+    from bench.harness.prepare import deployed_policy
+    from models.cost import measure_costs
+    from models.policy_text import policy_text
+
+    shape = network.input_shape(dataset)
+    loaded = network.load(dataset, shape, None, weights)
+    rule = deployed_policy(policy, loaded, dataset, shape, data)
+    split = load_split(dataset, "calibration", shape, data)
+    exits = rule(all_logits(loaded.model, split)).tolist()
+    costs = measure_costs(loaded.model, shape).mmacs
+    counts = " ".join(str(exits.count(k)) for k in range(loaded.model.n_exits))
+    mean = sum(costs[k] for k in exits) / len(exits)
+    held_out = f"{len(split)} held-out training images of {dataset}"
+    return f"{policy_text(rule)}: {mean:.3g} mmacs on {held_out}, leaving at each exit: {counts}"

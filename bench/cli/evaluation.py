@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 _OPTIONS = (
-    click.option("--model", required=True, help="See `bench list models`."),
+    click.option(
+        "--model",
+        required=True,
+        help="See `bench list models`; one of your own: path/to/file.py:factory, package.module:factory.",
+    ),
     click.option("--attack", "attacks", multiple=True, help="See `bench list attacks`; several, or separated by commas."),
     click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits."),
     click.option("--training", help="Which of the model's weights."),
     click.option(
-        "--weights", type=click.Path(path_type=Path, dir_okay=False), help="A safetensors file instead of registered weights."
+        "--weights",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A safetensors file or PyTorch state dict instead of registered weights, or for a model of your own.",
     ),
     click.option(
         "--policy", help="entropy:T1,T2,...  confidence:T1,...  exit:k  entropy@equal  entropy@mmacs=60 [the weights' own]"

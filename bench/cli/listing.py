@@ -41,9 +41,9 @@ def _models() -> list[tuple[str, ...]]:
 
 
 def _attacks() -> list[tuple[str, ...]]:
-    from attacks.presets import ALL, FORMS
+    from attacks.presets import ALL, attack_texts
 
-    return [("all", f"{', '.join(ALL)}"), *FORMS.items()]
+    return [("all", f"{', '.join(ALL)}"), *attack_texts().items()]
 
 
 def _datasets() -> list[tuple[str, ...]]:

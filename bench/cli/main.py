@@ -52,11 +52,13 @@ class _LazyGroup(click.Group):
 def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(name)s: %(message)s")
+    logging.getLogger("models.plugins").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from bench.errors import UserError
+    from models.plugins import NameTaken
 
     try:
         code = cli.main(standalone_mode=False)
@@ -65,7 +67,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (UserError, OSError) as error:
+    except (UserError, NameTaken, OSError) as error:
         code = _say(f"error: {error}", 2)
     sys.exit(code or 0)
 

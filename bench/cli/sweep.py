@@ -10,7 +10,12 @@ from bench.cli.options import data_option, number, results_option, separated
 
 
 @click.command("sweep")
-@click.option("--model", "models", multiple=True, help="Only these; several, or separated by commas [all in the store].")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="Only these, several or separated by commas; your own by file.py:factory, which is executed [all in the store].",
+)
 @click.option("--dataset", help="Only evaluations on it.")
 @click.option("--training", help="Only these weights.")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="Only this norm.")
@@ -42,6 +47,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from bench.errors import UserError
     from bench.evaluations import evaluations
     from bench.harness.store import Store
+    from bench.networks import own_network
     from bench.report.sweep_files import write_sweep
     from bench.report.sweep_text import curve_text
     from bench.report.write import write_page
@@ -49,11 +55,14 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from bench.sweep.curve import Curve, one_exit, sweep
     from bench.sweep.pool import pool_of
     from bench.sweep.thresholds import held_out
+    from models.factory import factory_name, is_reference
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
     store = Store(results / "store")
-    names = tuple(dict.fromkeys(name for text in models for name in separated(text)))
+    asked_for = dict.fromkeys(name for text in models for name in separated(text))
+    networks = {network.name: network for name in asked_for if (network := own_network(name))}
+    names = tuple(factory_name(name) if is_reference(name) else name for name in asked_for)
     found = evaluations(store)
     groups = choose(found, Wanted(models=names, **asked))  # type: ignore[arg-type]
     curves: list[Curve] = []
@@ -64,7 +73,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
             curves.append(one_exit(pool))
             continue
         with errors.status(f"setting thresholds of {pool.record['model']}"):
-            curves += sweep(pool, held_out(pool.record, store, data, weights), points)
+            curves += sweep(pool, held_out(pool.record, store, data, weights, networks.get(pool.record["model"])), points)
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
         written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))

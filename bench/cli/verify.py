@@ -20,11 +20,13 @@ _SHOWN = 20
 
 @click.command("verify")
 @click.argument("what", metavar="RUN_OR_FILE")
-@click.option("--model", help="Only what is claimed of this model.")
+@click.option(
+    "--model", help="Only what is claimed of this model; one of your own by path/to/file.py:factory, which is executed."
+)
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A safetensors file [the registered weights of the claimed digest].",
+    help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
@@ -38,17 +40,20 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     import time
 
     from bench.errors import UserError
+    from bench.networks import own_network
     from bench.proof.check import verify
     from bench.proof.scorer import Scorer
     from bench.proof.subject import load_subject
 
     started = time.perf_counter()
+    network = own_network(model)
+    name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []
-    for claims in _claims(what, results, data, model):
+    for claims in _claims(what, results, data, name):
         which = (claims.subject["model"], claims.subject["weights"])
         if which not in scorers:
-            net, digest = load_subject(claims, weights, device)
+            net, digest = load_subject(claims, weights, device, network)
             scorers[which] = Scorer(net), digest
         try:
             verified.append(verify(claims, *scorers[which]))
@@ -56,7 +61,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
             raise UserError(str(error)) from error
         _show(verified[-1])
     if not verified:
-        raise UserError(f"{what} holds nothing to verify" + (f" of model {model!r}" if model else ""))
+        raise UserError(f"{what} holds nothing to verify" + (f" of model {name!r}" if name else ""))
     failed = sum(len(each.mismatches) for each in verified)
     scored = sum(len(each.claims.row) for each in verified)
     attacks = sum(each.claims.n_attacks for each in verified)

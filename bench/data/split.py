@@ -75,7 +75,8 @@ class Split:
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of an image."""
-        return tuple(self.images.shape[1:])
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
 
     def batch(self, start: int, stop: int) -> Batch:
         """The samples ``start..stop - 1``."""

@@ -10,6 +10,7 @@ from bench.errors import UserError
 from bench.gate.baseline import find_baseline, read_baseline, told
 from bench.gate.measured import Measured
 from bench.harness.prepare import Prepared
+from models.factory import factory_name, is_reference
 
 BASELINES = Path("baselines")
 """Where baselines are, from the working directory."""
@@ -43,6 +44,8 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
     if path is not None:
         return path, read_baseline(path) if needed or path.exists() else None
     wanted = {name: asked[name] for name in ("model", "training", "dataset", "norm", "eps") if name in asked}
+    if is_reference(wanted["model"]):
+        wanted["model"] = factory_name(wanted["model"])
     if wanted.get("dataset") == "auto":
         del wanted["dataset"]
     found = find_baseline(BASELINES, wanted)
@@ -66,7 +69,7 @@ def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Meas
         values = {**defaults, **baseline.settings, "seed": subject["seed"], "policy": subject["policy"], **asked}
         if values["policy"] == subject["policy"]:
             values["calibration"] = subject["calibration"]
-        if values["weights"] is None and values["training"] is None:
+        if values["weights"] is None and values["training"] is None and not is_reference(values["model"]):
             values["training"] = subject["training"]
     if values["policy"] == OWN:
         values["policy"] = None

@@ -19,7 +19,7 @@ def summary(told: Told) -> RenderableType:
     table.add_column("row", overflow="fold", min_width=len("worst case"))
     for heading in ("baseline %", "now %", "points", "lost", "won", "p", "mmacs"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("", min_width=len("REGRESSION,"))
     for row in told.judgement.rows:
         status = row_status(row)
         bad = row.status == "regression" or row.cost == "over"

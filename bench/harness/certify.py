@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.regions import Ball
 from bench.harness.cell import TOLERANCE
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 
 class NotCertified(ValueError):
@@ -30,7 +30,7 @@ class Certified:
 
 
 @torch.no_grad()
-def certify(model: MultiExitNet, x: Tensor, x_adv: Tensor, ball: Ball, *, bounded: bool = True) -> Certified:
+def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, ball: Ball, *, bounded: bool = True) -> Certified:
     """Check that ``x_adv`` is finite, in the box and in ``ball`` around ``x``, and compute all exits' logits.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Passes:
 
 
 @contextmanager
-def counted(model: MultiExitNet) -> Iterator[Passes]:
-    """Count every pass through the model's first stage while the context lasts."""
+def counted(model: EarlyExitNet) -> Iterator[Passes]:
+    """Count every pass through the model's entry while the context lasts."""
     passes = Passes()
 
     def on_backward(gradient: Tensor) -> None:
@@ -36,7 +36,7 @@ def counted(model: MultiExitNet) -> Iterator[Passes]:
         if torch.is_grad_enabled() and out.requires_grad:
             out.register_hook(on_backward)  # type: ignore[no-untyped-call]
 
-    handle = model.stages[0].register_forward_hook(on_forward)
+    handle = model.entry.register_forward_hook(on_forward)
     try:
         yield passes
     finally:

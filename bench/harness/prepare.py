@@ -15,20 +15,20 @@ from attacks.policy_attack import BUDGET
 from attacks.presets import Method, Settings
 from attacks.regions import Ball, Norm
 from bench.calibrate import calibrated_policy
-from bench.data.cards import dataset_card
+from bench.data.cards import dataset_card, dataset_names
 from bench.data.download import DataUnavailable
 from bench.data.load import load_split
 from bench.data.split import Split
 from bench.errors import UserError
 from bench.harness.plan import slices
 from bench.harness.victim import Victim, check_model
+from bench.networks import Loaded, Network, Shape, named_network
 from models.calibration import Kind
 from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
 from models.policies import Policy
 from models.policy_text import parse_policy
-from models.registry import ModelCard, UnknownName, model_card
-from models.weights import WeightsError, find_weights, load_weights
+from models.registry import UnknownName
+from models.weights import WeightsError, find_weights
 
 LOSSES: dict[str, Loss | TargetedDLR] = {"ce": CE(), "margin": Margin(), "dlr": DLR(), "dlr-targeted": TargetedDLR()}
 APGD_STEPS = 100
@@ -41,11 +41,11 @@ class Request:
     """What the user asked for, defaults not yet filled in.
 
     Attributes:
-        model: registered name.
+        model: registered name, or where its factory stands (``models.factory``).
         data: data directory.
         dataset: name, or ``auto``: the model's own if its weights and data can be had, else ``digits``.
         training: which weights; None for the first known.
-        weights: a safetensors file instead of registered weights.
+        weights: a file of tensors instead of registered weights, or for what a factory makes.
         policy: see ``models.policy_text``, or ``entropy@equal``, ``confidence@mmacs=60``; None for the weights' own.
         calibration: digest of what set the thresholds written in ``policy``; None when typed in.
         n: samples; None for the default of the device.
@@ -104,27 +104,28 @@ def prepare(request: Request) -> Prepared:
         UserError: for anything that the user can mend.
     """
     try:
-        card = model_card(request.model)
+        network = named_network(request.model)
         device = _device(request.device)
-        dataset, split, note = _dataset(request, card)
+        dataset, split, note = _dataset(request, network)
         settings = _settings(request, dataset)
         n = _n(request, split, device)
-        model, training, weights, source, own_policy = _weights(request, card, dataset)
+        loaded = network.load(dataset, split.shape, request.training, request.weights)
+        model = loaded.model
         for batch in slices(split, n):
-            check_model(model, batch.x, batch.y)
-        policy = _policy(request, model, dataset, card, own_policy)
-        costs = measure_costs(model, card.input_shape)
+            check_model(model, batch.x, batch.y, split.n_classes)
+        policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
+        costs = measure_costs(model, split.shape)
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
-    # The same weights and arithmetic, laid out as convolutions on today's processors prefer: about a quarter faster.
-    model.to(device).to(memory_format=torch.channels_last)
-    victim = Victim(card.name, model, training, weights, source, policy, costs)
-    return Prepared(victim, split, n, settings, note, _asked(request, model.n_exits, policy, own_policy))
+    victim = Victim(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
+    note = "; ".join(filter(None, (note, costs.note))) or None
+    return Prepared(victim, split, n, settings, note, _asked(request, loaded, policy))
 
 
-def _asked(request: Request, n_exits: int, policy: Policy, own: tuple[str, str | None] | None) -> dict[str, str | None]:
+def _asked(request: Request, loaded: Loaded, policy: Policy) -> dict[str, str | None]:
     """What names the victim; no exit rule where the one given is the weights' own."""
-    is_own = own is not None and policy == parse_policy(own[0], n_exits, own[1])
+    own = loaded.policy
+    is_own = own is not None and policy == parse_policy(own[0], loaded.model.n_exits, own[1])
     weights = str(request.weights) if request.weights is not None else None
     return {"model": request.model, "weights": weights, "policy": None if is_own else request.policy}
 
@@ -140,14 +141,17 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _dataset(request: Request, card: ModelCard) -> tuple[str, Split, str | None]:
+def _dataset(request: Request, network: Network) -> tuple[str, Split, str | None]:
     """The dataset's name, its test split, and why it is not the model's own where ``auto`` fell back."""
     if request.dataset != "auto":
-        return request.dataset, _test_split(request.dataset, card, request), None
+        return request.dataset, _test_split(request.dataset, network, request), None
+    card = network.card
+    if card is None:
+        raise UserError(f"{request.model} has no dataset of its own; name one with --dataset ({', '.join(dataset_names())})")
     try:
         if request.weights is None:
             find_weights(card.name, card.dataset, request.training)
-        return card.dataset, _test_split(card.dataset, card, request), None
+        return card.dataset, _test_split(card.dataset, network, request), None
     except WeightsError:
         reason = f"there are no {card.dataset} weights of {card.name}" + (f" ({request.training})" if request.training else "")
     except DataUnavailable as error:
@@ -155,11 +159,11 @@ def _dataset(request: Request, card: ModelCard) -> tuple[str, Split, str | None]
             raise
         reason = str(error)
     note = f"evaluated on {EMBEDDED}, the embedded stand-in for {card.dataset}: {reason}"
-    return EMBEDDED, _test_split(EMBEDDED, card, request), note
+    return EMBEDDED, _test_split(EMBEDDED, network, request), note
 
 
-def _test_split(dataset: str, card: ModelCard, request: Request) -> Split:
-    return load_split(dataset, "test", card.input_shape, request.data)
+def _test_split(dataset: str, network: Network, request: Request) -> Split:
+    return load_split(dataset, "test", network.input_shape(dataset), request.data)
 
 
 def _settings(request: Request, dataset: str) -> Settings:
@@ -187,34 +191,22 @@ def _n(request: Request, split: Split, device: torch.device) -> int:
     return n
 
 
-def _weights(
-    request: Request, card: ModelCard, dataset: str
-) -> tuple[MultiExitNet, str, str, str, tuple[str, str | None] | None]:
-    """The network with weights loaded, their training, digest and source, and the policy on their card."""
-    model = card.build()
-    own_policy = None
-    if request.weights is not None:
-        digest = load_weights(model, request.weights)
-        training, source = request.weights.stem, f"file {request.weights.name}"
-    else:
-        weights_card, path = find_weights(card.name, dataset, request.training)
-        digest = load_weights(model, path, weights_card.sha256)
-        training, source = weights_card.training, weights_card.source
-        if weights_card.policy is not None:
-            own_policy = (weights_card.policy, weights_card.calibration)
-    model.eval().requires_grad_(False)
-    return model, training, digest, source, own_policy
+def deployed_policy(
+    text: str | None, loaded: Loaded, dataset: str, shape: Shape, data: Path, known_as: str | None = None
+) -> Policy:
+    """The exit rule that ``text`` asks for; None for the weights' own, or without one, equal shares by entropy.
 
-
-def _policy(request: Request, model: MultiExitNet, dataset: str, card: ModelCard, own: tuple[str, str | None] | None) -> Policy:
-    text = request.policy
-    if text is None and own is not None:
-        return parse_policy(own[0], model.n_exits, own[1])
+    Raises:
+        ValueError, UserError: not of the form, for another number of exits, or a cost out of reach.
+    """
+    model = loaded.model
+    if text is None and loaded.policy is not None:
+        return parse_policy(loaded.policy[0], model.n_exits, loaded.policy[1])
     if text is not None and "@" not in text:
-        return parse_policy(text, model.n_exits, request.calibration)
+        return parse_policy(text, model.n_exits, known_as)
     kind, _, method = (text or "entropy@equal").partition("@")
     kinds: dict[str, Kind] = {"entropy": "entropy", "confidence": "confidence"}
     if kind not in kinds:
         raise UserError(f"policy {text!r}: calibrated policies are entropy@... and confidence@...")
-    calibration = load_split(dataset, "calibration", card.input_shape, request.data)
+    calibration = load_split(dataset, "calibration", shape, data)
     return calibrated_policy(model, calibration, kinds[kind], method)

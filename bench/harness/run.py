@@ -25,7 +25,7 @@ from bench.harness.passes import Passes, counted
 from bench.harness.plan import Plan, PlannedCell
 from bench.harness.store import Store
 from bench.harness.victim import Victim
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.spec import describe
 
 _log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Runner:
 
 
 def propose(
-    attack: Attack, model: MultiExitNet, x: Tensor, y: Tensor, noise: Noise, candidates: Candidates
+    attack: Attack, model: EarlyExitNet, x: Tensor, y: Tensor, noise: Noise, candidates: Candidates
 ) -> tuple[Tensor, Passes, float]:
     """An attack's candidate, all passes and seconds it took, reusing and extending the slice's ``candidates``.
 

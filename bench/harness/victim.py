@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bench.errors import UserError
 from models.cost import ExitCosts
-from models.folded import folded
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
+from models.error_text import first_line
 from models.policies import Policy
 
 
@@ -20,17 +20,17 @@ class Victim:
     """What is evaluated.
 
     Attributes:
-        name: registered model name.
+        name: as reported: the registered name, or the file's and the factory's.
         model: in evaluation mode, on its device, parameters frozen.
         training: which weights.
-        weights: their digest.
+        weights: their digest; of a network of the user's own, that of code and tensors.
         source: where they come from.
         policy: the deployed exit rule.
         costs: per exit.
     """
 
     name: str
-    model: MultiExitNet
+    model: EarlyExitNet
     training: str
     weights: str
     source: str
@@ -38,24 +38,32 @@ class Victim:
     costs: ExitCosts
 
     @cached_property
-    def twin(self) -> MultiExitNet:
+    def twin(self) -> EarlyExitNet:
         """What attacks search on: the same function, faster. The verdict is always ``model``'s."""
-        return folded(self.model)
+        return self.model.twin()
 
 
 @torch.no_grad()
-def check_model(model: MultiExitNet, x: Tensor, y: Tensor) -> None:
+def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None = None) -> None:
     """Run a batch and refuse a model whose outputs are not logits of the right shape.
 
+    Args:
+        n_classes: of the dataset, where it is known.
+
     Raises:
-        UserError: wrong shape, NaN or infinite values, probabilities, or labels beyond the classes.
+        UserError: it raises, wrong shape, NaN or infinite values, probabilities, other classes than the dataset's.
     """
-    logits = model(x)
+    try:
+        logits = model(x)
+    except Exception as error:
+        raise UserError(f"the model fails on images of the dataset ({first_line(error)})") from error
     if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != (model.n_exits, len(x)):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model returns {shape}; expected logits of shape ({model.n_exits} exits, {len(x)}, classes)")
     if not torch.isfinite(logits).all():
         raise UserError("the model returns NaN or infinite values on clean images; its weights may be damaged")
+    if n_classes is not None and logits.shape[-1] != n_classes:
+        raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has {n_classes}")
     if int(y.max()) >= logits.shape[-1]:
         raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has labels up to {int(y.max())}")
     in_range = ((logits >= 0) & (logits <= 1)).flatten(1).all(1)

@@ -10,7 +10,7 @@ from bench.data.download import DataUnavailable
 from bench.data.load import load_split
 from bench.errors import UserError
 from bench.proof.claims import Claims, Mismatch
-from models.registry import UnknownName, model_card
+from models.registry import UnknownName
 
 
 def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:
@@ -19,11 +19,10 @@ def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:
     Nothing is downloaded.
 
     Raises:
-        UserError: unknown model or dataset, or a dataset that is damaged.
+        UserError: unknown dataset, one of other images, or one that is damaged.
     """
     try:
-        shape = model_card(claims.subject["model"]).input_shape
-        split = load_split(claims.subject["dataset"], "test", shape, data, download=False)
+        split = load_split(claims.subject["dataset"], "test", claims.clean_images.shape[1:], data, download=False)
     except DataUnavailable:
         return None
     except UnknownName as error:

@@ -76,6 +76,21 @@ def read_cell(store: Path, key: str) -> Cell | None:
         raise UserError(f"{path} cannot be read ({error}); {AGAIN}") from error
 
 
+def image_shape(store: Path, records: Sequence[Mapping[str, Any]]) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of the images that were evaluated, which every cell knows; None where there is no cell yet.
+
+    Raises:
+        UserError: a cell that cannot be read.
+    """
+    for record in records:
+        for attack in record["attacks"]:
+            for key in attack["keys"]:
+                if (cell := read_cell(store, key)) is not None:
+                    channels, height, width = cell.counterexamples.shape[1:]
+                    return channels, height, width
+    return None
+
+
 def reported(store: Path, subject: Mapping[str, Any]) -> dict[str, int]:
     """How many samples the leaderboard beside the store reports right, clean (``none``) and in the ``worst`` case.
 

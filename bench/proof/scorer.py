@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench.proof.claims import Floats
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 
 _BATCH = 128
 
@@ -20,7 +20,7 @@ class Scorer:
         model: in evaluation mode, on its device.
     """
 
-    def __init__(self, model: MultiExitNet) -> None:
+    def __init__(self, model: EarlyExitNet) -> None:
         self.model = model
         self._seen: dict[bytes, Floats] = {}
 

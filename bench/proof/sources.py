@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from bench.data.cards import dataset_card
 from bench.data.download import DataUnavailable
 from bench.data.load import load_split
 from bench.errors import UserError
@@ -14,8 +15,8 @@ from bench.proof.claims import Claims
 from bench.proof.dataset import dataset_mismatches
 from bench.proof.export_file import from_bytes
 from bench.proof.gather import gather
-from bench.proof.results import find_results, reported
-from models.registry import UnknownName, model_card
+from bench.proof.results import find_results, image_shape, reported
+from models.registry import UnknownName
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ def claims_in_results(what: str, results: Path, data: Path, model: str | None) -
     """What recorded runs claim, one evaluation after another; see ``bench.proof.results.find_results``.
 
     Raises:
-        UserError: records, cells, models or data that are not there or cannot be read.
+        UserError: records, cells or data that are not there or cannot be read.
     """
     found = find_results(what, results, model)
     for records in found.records:
         subject = records[0]
         try:
-            shape = model_card(subject["model"]).input_shape
+            shape = image_shape(found.store, records) or dataset_card(subject["dataset"]).input_shape
             split = load_split(subject["dataset"], "test", shape, data)
             figures = reported(found.store, subject) if found.whole else {}
             claims = gather(found.store, records, split, figures)

@@ -7,19 +7,22 @@ from pathlib import Path
 import torch
 
 from bench.errors import UserError
+from bench.networks import Network, RegisteredNetwork
 from bench.proof.claims import Claims
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
+from models.foreign import ForeignModelError
 from models.registry import UnknownName, model_card
-from models.weights import WeightsError, known_weights, load_weights
+from models.weights import WeightsError, known_weights
 
 
-def load_subject(claims: Claims, weights: Path | None, device: str) -> tuple[MultiExitNet, str]:
+def load_subject(claims: Claims, weights: Path | None, device: str, network: Network | None = None) -> tuple[EarlyExitNet, str]:
     """The plain fp32 model of the claims, ready to score, and the digest of the weights in it.
 
     Args:
         claims: whose ``subject`` names the model and the digest of its weights.
-        weights: a safetensors file; None to look for registered weights of that digest.
+        weights: a file of tensors; None to look for registered weights of that digest.
         device: ``auto``, ``cpu`` or ``cuda``.
+        network: that the claims are about; None for the registered one of that name. Nothing that claims name is executed.
 
     Raises:
         UserError: unknown model, no weights of that digest, weights that cannot be loaded, no such device, or claims about
@@ -28,19 +31,26 @@ def load_subject(claims: Claims, weights: Path | None, device: str) -> tuple[Mul
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
     torch.backends.cudnn.allow_tf32 = False  # the judge's arithmetic is fp32
+    dataset = claims.subject["dataset"]
+    shape = claims.clean_images.shape[1:]
     try:
-        card = model_card(claims.subject["model"])
-        shape = claims.clean_images.shape[1:]
-        if shape != card.input_shape:
-            raise UserError(f"the claims are about images {shape}, {card.name} takes {card.input_shape}")
-        model = card.build()
-        if weights is None:
-            weights = registered_weights(card.name, claims.subject["weights"])
-        digest = load_weights(model, weights)
-    except (UnknownName, WeightsError) as error:
-        raise UserError(str(error)) from error
+        network = network or RegisteredNetwork(model_card(claims.subject["model"]))
+        if shape != network.input_shape(dataset):
+            raise UserError(f"the claims are about images {shape}, {network.name} takes {network.input_shape(dataset)}")
+        if weights is None and network.card is not None:
+            weights = registered_weights(network.name, claims.subject["weights"])
+        loaded = network.load(dataset, shape, None, weights)
+    except (UnknownName, WeightsError, ForeignModelError) as error:
+        raise UserError(f"{error}{_hint(claims.subject['model'])}") from error
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return model.eval().requires_grad_(False).to("cuda" if on_gpu else "cpu"), digest
+    return loaded.model.to("cuda" if on_gpu else "cpu"), loaded.weights
+
+
+def _hint(model: str) -> str:
+    """Registered names are Python names; one with a dot was made of a file's and a factory's."""
+    if "." not in model:
+        return ""
+    return f"; if {model} is a network of your own, name what makes it: --model path/to/file.py:factory (which is executed)"
 
 
 def registered_weights(model: str, sha256: str) -> Path:

@@ -15,9 +15,9 @@ from bench.verdicts import Evaluation, Result, accuracy
 WORST = "worst"
 
 COLUMNS = {
-    "model": "registered model name",
+    "model": "registered model name; of another network, the names of its file or module and of the factory",
     "training": "which weights of it",
-    "weights": "first 12 digits of the weight file's SHA-256",
+    "weights": "first 12 digits of the weight file's SHA-256; of a network that is not registered, of one over code and tensors",
     "policy": "the deployed exit rule",
     "calibration": "digest of the data and procedure that set the policy's thresholds; empty when given by hand",
     "dataset": "dataset; always its test split",

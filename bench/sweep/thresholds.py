@@ -14,14 +14,18 @@ from bench.data.load import load_split
 from bench.errors import UserError
 from bench.harness.held_out import HeldOut, held_out_key
 from bench.harness.store import Store
+from bench.networks import Network, RegisteredNetwork
 from bench.proof.subject import registered_weights
 from models.calibration import Kind, target_cost
+from models.foreign import ForeignModelError
 from models.policies import Policy
 from models.registry import UnknownName, model_card
-from models.weights import WeightsError, load_weights
+from models.weights import WeightsError
 
 
-def held_out(record: Mapping[str, Any], store: Store, data: Path, weights: Path | None) -> HeldOut:
+def held_out(
+    record: Mapping[str, Any], store: Store, data: Path, weights: Path | None, network: Network | None = None
+) -> HeldOut:
     """The calibration logits of the network that ``record`` is about; computed only where the store has none.
 
     Args:
@@ -29,36 +33,39 @@ def held_out(record: Mapping[str, Any], store: Store, data: Path, weights: Path 
         store: where they are kept.
         data: the data directory.
         weights: a safetensors file; None to look for registered weights of the record's digest.
+        network: that the record is about; None for the registered one of that name.
 
     Raises:
         UserError: the store has none, and network or calibration images are not to be had either.
     """
     key = held_out_key(record["model"], record["weights"], record["dataset"])
     if (found := store.read_held_out(key)) is None:
-        found = _compute(key, record, data, weights)
+        found = _compute(key, record, data, weights, network)
         store.write_held_out(found)
     if found.logits.shape[0] != len(record["mmacs"]):
         raise UserError(f"the calibration logits {key} in the store have {found.logits.shape[0]} exits; delete them")
     return found
 
 
-def _compute(key: str, record: Mapping[str, Any], data: Path, weights: Path | None) -> HeldOut:
+def _compute(key: str, record: Mapping[str, Any], data: Path, weights: Path | None, network: Network | None) -> HeldOut:
     try:
-        card = model_card(record["model"])
-        model = card.build()
-        digest = load_weights(model, weights or registered_weights(card.name, record["weights"]))
-        if digest != record["weights"]:
-            raise UserError(f"{weights} has SHA-256 {digest[:12]}..., the store is about {record['weights'][:12]}...")
-        split = load_split(record["dataset"], "calibration", card.input_shape, data)
-    except (UserError, UnknownName, WeightsError) as error:
+        network = network or RegisteredNetwork(model_card(record["model"]))
+        if weights is None and network.card is not None:
+            weights = registered_weights(network.name, record["weights"])
+        split = load_split(record["dataset"], "calibration", network.input_shape(record["dataset"]), data)
+        loaded = network.load(record["dataset"], split.shape, None, weights)
+        if loaded.weights != record["weights"]:
+            what = weights or network.name
+            raise UserError(f"{what} has SHA-256 {loaded.weights[:12]}..., the store is about {record['weights'][:12]}...")
+    except (UserError, UnknownName, WeightsError, ForeignModelError) as error:
         raise UserError(
             f"a sweep of {record['model']} ({record['training']}) sets thresholds on held-out training images of "
             f"{record['dataset']}, never on test images; the store does not hold its logits on them, and: {error}"
         ) from error
-    logits = all_logits(model.eval().requires_grad_(False), split)
+    logits = all_logits(loaded.model, split)
     hashes = split.batch(0, len(split)).input_hashes()
     inputs = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(-1, 32)
-    header = {"model": card.name, "weights": digest, "dataset": split.dataset, "source": split.source}
+    header = {"model": network.name, "weights": loaded.weights, "dataset": split.dataset, "source": split.source}
     return HeldOut(key, header, inputs, logits.numpy())
 
 

@@ -23,7 +23,7 @@ def check_fit(recipe: Recipe) -> ModelCard:
         dataset = dataset_card(recipe.dataset)
     except UnknownName as error:
         raise UserError(f"recipe {recipe.name}: {error}") from error
-    if dataset.input_shape not in (None, card.input_shape):
+    if not dataset.fits(card.input_shape):
         raise UserError(
             f"recipe {recipe.name}: {recipe.dataset} has images of {_by(dataset.input_shape)}, "
             f"{recipe.model} takes {_by(card.input_shape)}"
@@ -62,5 +62,5 @@ def _check_size(model: MultiExitNet, card: ModelCard, size: int, where: str) -> 
         raise UserError(f"{where}: {card.name} cannot be trained on images of {size}x{size} ({reason})") from error
 
 
-def _by(shape: tuple[int, ...] | None) -> str:
-    return "x".join(map(str, shape or ()))
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -73,7 +73,8 @@ def _of_probe(probe: Mapping[str, Any], evaluation: Evaluation) -> list[Flag]:
     found = [*outputs.flags(probe["outputs"]), *gradients.flags(probe["gradients"]), *twin.flags(probe["twin"])]
     if probe["path"] is not None:
         found += path.flags(probe["path"], probe["right"], robust)
-        found += radii.flags(probe["radii"], samples, dataset_card(record["dataset"]).eps[record["norm"]])
+        usual = record["usual_eps"] if "usual_eps" in record else dataset_card(record["dataset"]).eps[record["norm"]]
+        found += radii.flags(probe["radii"], samples, usual)
     if probe["controls"] is not None:
         white_box = probe["path"]["on_path"] + probe["soft_rule"] if probe["path"] is not None else None
         found += controls.flags(probe["controls"], white_box, samples, robust)

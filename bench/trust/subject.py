@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.noise import Noise
 from attacks.objectives import Mean, Objective
 from attacks.presets import Settings
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import Policy, deployed_logits
 
 
@@ -27,7 +27,7 @@ class Subject:
         settings: of the evaluation's gradient attacks, threat model included.
     """
 
-    model: MultiExitNet
+    model: EarlyExitNet
     policy: Policy
     x: Tensor
     y: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.trust.flag import Flag
 from bench.trust.outputs import relative_difference
 from bench.trust.subject import Subject
-from models.multi_exit import MultiExitNet
+from models.early_exit import EarlyExitNet
 from models.policies import deployed_logits
 
 DIFFERENCE = 1e-3
@@ -23,7 +23,7 @@ CHANGED = 0.02
 
 
 @torch.no_grad()
-def measure(subject: Subject, twin: MultiExitNet, x_adv: Tensor) -> dict[str, Any]:
+def measure(subject: Subject, twin: EarlyExitNet, x_adv: Tensor) -> dict[str, Any]:
     """Twin against plain model on the clean images and on ``x_adv``.
 
     Returns:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,14 +136,46 @@ def test_numbers_are_read_back_to_the_last_digit(value):
     assert number(None, None, number_text(value)) == value
 
 
-def test_run_as_it_stands_it_makes_the_same_row_again(tmp_path):
+TINY = """
+from torch import nn
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.early = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 10))
+        self.late = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, x):
+        return [self.early(x), self.late(x)]
+
+def make():
+    return Tiny()
+"""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--model", "rdi_smallcnn"],
+        ["--model", "nets/tiny.py:make", "--policy", "entropy@equal"],
+        ["--model", "nets/tiny.py:make", "--weights", "nets/tiny.pt"],
+    ],
+)
+def test_run_as_it_stands_it_makes_the_same_row_again(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "tiny.py").write_text(TINY, encoding="utf-8")
+    names = {"early.2.weight": (10, 16), "early.2.bias": (10,), "late.1.weight": (10, 64), "late.1.bias": (10,)}
+    torch.save({name: torch.randn(*shape) for name, shape in names.items()}, tmp_path / "nets" / "tiny.pt")
+
     def done(arguments, where):
         result = CliRunner().invoke(cli, [*arguments, "--results", str(tmp_path / where)])
         assert result.exit_code == 0, result.output
         return (tmp_path / where / "leaderboards" / "digits-Linf-0.23.csv").read_bytes()
 
-    given = "--dataset digits --attack average,single:1 --n 4 --steps 2 --seed 3"
-    first = done(["run", "--model", "rdi_smallcnn", *given.split()], "first")
+    same = ["--dataset", "digits", "--attack", "average,single:1", "--n", "4", "--steps", "2", "--seed", "3"]
+    first = done(["run", *given, *same], "first")
     (found,) = evaluations(Store(tmp_path / "first" / "store"))
     (told,) = commands(found)
+    assert all(word in shlex.split(told) for word in given)
     assert done(shlex.split(told)[3:], "again") == first

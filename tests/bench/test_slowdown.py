@@ -84,7 +84,13 @@ def test_the_unit_of_cost_does_not_matter(clean, per_exit, unit):
 
 @pytest.mark.parametrize("bad", [(), (0.0, 1.0, 2.0), (2.0, 1.0, 3.0)])
 def test_costs_that_make_no_sense_are_refused(bad):
-    with pytest.raises(ValueError, match="positive and increasing"):
+    with pytest.raises(ValueError, match="must not fall"):
         slowed(exits(1, 1, 1), exits(1, 1, 1), bad)
     with pytest.raises(ValueError, match="need samples"):
         efficacy(np.array([], dtype=np.int64), COSTS)
+
+
+def test_exits_of_the_same_cost_save_nothing_and_erase_nothing():
+    found = slowed(exits(1, 2, 0), exits(0, 3, 0), (5.0, 5.0, 5.0))
+    assert (found.ratio, found.savings_erased) == (1.0, None)
+    assert slowed(exits(1, 2, 0), exits(0, 0, 3), (2.0, 5.0, 5.0)).savings_erased == pytest.approx(1.0)

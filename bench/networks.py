@@ -1,0 +1,185 @@
+"""What ``--model`` names: a registered architecture, or a factory of the user's own. Both end in a network with weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench.data.cards import dataset_card
+from bench.errors import UserError
+from models.early_exit import EarlyExitNet
+from models.error_text import first_line
+from models.factory import Factory, find_factory, is_reference
+from models.foreign import ForeignModelError, ForeignNet
+from models.identity import network_digest, source_digest
+from models.registry import ModelCard, model_card
+from models.safe_name import safe_name
+from models.weights import find_weights, load_weights
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights.
+
+    Attributes:
+        model: in evaluation mode, parameters frozen.
+        training: which weights, in a word.
+        weights: digest that tells it from every other network of its name.
+        source: where it comes from.
+        policy: the exit policy that comes with the weights and the digest of its calibration; None without one.
+    """
+
+    model: EarlyExitNet
+    training: str
+    weights: str
+    source: str
+    policy: tuple[str, str | None] | None = None
+
+
+class Network(ABC):
+    """A network that can be loaded.
+
+    Attributes:
+        name: as reported.
+        card: of a registered architecture; None for others.
+    """
+
+    name: str
+    card: ModelCard | None = None
+
+    @abstractmethod
+    def input_shape(self, dataset: str) -> Shape:
+        """``(C, H, W)`` of the images that it takes from ``dataset``."""
+
+    @abstractmethod
+    def build(self, shape: Shape) -> EarlyExitNet:
+        """The network as it is made, before weights are loaded, for images of ``shape``."""
+
+    @abstractmethod
+    def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
+        """The network with weights: from the file ``weights``, or those known for ``dataset`` (and ``training``).
+
+        Raises:
+            WeightsError, ForeignModelError, UserError: there are none, or they or the network cannot be used.
+        """
+
+
+def named_network(model: str) -> Network:
+    """The network that ``model`` names; code that it refers to is executed.
+
+    Raises:
+        UnknownName: no such registered model.
+        ForeignModelError: no such factory, or one that fails.
+    """
+    return FactoryNetwork(find_factory(model)) if is_reference(model) else RegisteredNetwork(model_card(model))
+
+
+def own_network(model: str | None) -> Network | None:
+    """The network of a reference to a factory, whose code is executed; None for anything else.
+
+    Raises:
+        UserError: no such factory, or one that fails.
+    """
+    if model is None or not is_reference(model):
+        return None
+    try:
+        return named_network(model)
+    except ForeignModelError as error:
+        raise UserError(str(error)) from error
+
+
+class RegisteredNetwork(Network):
+    """An architecture of the registry."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.name, self.card = card.name, card
+
+    def input_shape(self, dataset: str) -> Shape:
+        return self._card.input_shape
+
+    def build(self, shape: Shape) -> EarlyExitNet:
+        return self._card.build().eval()
+
+    def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
+        model = self.build(shape)
+        if weights is not None:
+            found = Loaded(model, safe_name(weights.stem), load_weights(model, weights), f"file {weights.name}")
+        else:
+            card, path = find_weights(self.name, dataset, training)
+            policy = None if card.policy is None else (card.policy, card.calibration)
+            found = Loaded(model, card.training, load_weights(model, path, card.sha256), card.source, policy)
+        model.requires_grad_(False)
+        return found
+
+    @property
+    def _card(self) -> ModelCard:
+        assert self.card is not None  # noqa: S101 - for the type checker: set above
+        return self.card
+
+
+class FactoryNetwork(Network):
+    """What a function of the user's own returns.
+
+    A network of ours is used as it is; any other gets ``models.foreign`` around it. One that takes images of one shape
+    alone may say so as ``input_shape``, ``(C, H, W)``.
+    """
+
+    def __init__(self, factory: Factory) -> None:
+        self.factory = factory
+        self.name = factory.name
+
+    @cached_property
+    def _net(self) -> nn.Module:
+        return self.factory.build()
+
+    def input_shape(self, dataset: str) -> Shape:
+        declared = getattr(self._net, "input_shape", None)
+        if declared is None:
+            return dataset_card(dataset).input_shape
+        try:
+            channels, height, width = (int(side) for side in declared)
+        except (TypeError, ValueError):
+            channels = height = width = 0
+        if min(channels, height, width) < 1:
+            raise ForeignModelError(f"{self.factory.where}: input_shape is {declared!r}; it must be (channels, height, width)")
+        return channels, height, width
+
+    def build(self, shape: Shape) -> EarlyExitNet:
+        net = self._net.eval()
+        try:
+            return _tried(net, shape) if isinstance(net, EarlyExitNet) else ForeignNet(net, shape)
+        except ForeignModelError as error:
+            raise ForeignModelError(f"{self.factory.where}: {error}") from error
+
+    def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
+        if training is not None:
+            raise UserError(f"--training {training}: registered weights are of registered models; give a file with --weights")
+        net, where, module = self._net, self.factory.where, self.factory.module
+        source = f"{where}, source SHA-256 {source_digest(net, module)}"
+        if weights is not None:
+            source += f"; weights file {weights.name}, SHA-256 {load_weights(net, weights)}"
+        digest = network_digest(net, module)
+        model = self.build(shape).requires_grad_(False)
+        return Loaded(model, "factory" if weights is None else safe_name(weights.stem), digest, source)
+
+
+@torch.no_grad()
+def _tried(model: EarlyExitNet, shape: Shape) -> EarlyExitNet:
+    """A network of our kind, once it and its twin have run."""
+    x = torch.zeros(2, *shape)
+    try:
+        model(x)
+        model.twin()(x)
+    except Exception as error:
+        raise ForeignModelError(
+            f"a forward of 2 images of {'x'.join(map(str, shape))} failed ({first_line(error)}); where `view` is the reason, use "
+            "flatten or reshape: stages are given tensors in other memory layouts"
+        ) from error
+    return model

@@ -1,0 +1,211 @@
+"""Networks made by a function of the user's own: ``path/to/file.py:factory`` or ``package.module:factory``."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import inspect
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.error_text import first_line
+from models.foreign import ForeignModelError
+from models.safe_name import safe_name
+
+_log = logging.getLogger(__name__)
+
+_HOUSE = ("models", "attacks", "bench")
+
+
+def is_reference(model: str) -> bool:
+    """Whether a model is named by where its factory stands; registered names have neither a colon nor a suffix."""
+    return ":" in model or model.endswith(".py")
+
+
+def factory_name(reference: str) -> str:
+    """What reports call the network that ``reference`` names; nothing is executed."""
+    place, name = _parts(reference)
+    return safe_name(f"{Path(place).stem if _is_file(place) else place}.{name}")
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    place, colon, name = reference.rpartition(":")
+    return (place, name) if colon else (reference, "")
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py") or "/" in place or "\\" in place
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A function that makes a network, found but not yet called.
+
+    Attributes:
+        name: what reports call the network: the file's or module's name and the function's, fit for file names.
+        where: the reference without folders, as ``tiny.py:make``.
+        module: that holds the function; it has been executed.
+        make: takes no arguments.
+    """
+
+    name: str
+    where: str
+    module: ModuleType
+    make: Callable[[], Any]
+
+    def build(self) -> nn.Module:
+        """The network, fresh, torch's random state being the same every time and put back afterwards.
+
+        Raises:
+            ForeignModelError: the function raises, or returns something else.
+        """
+        with torch.random.fork_rng(devices=[]), _beside(self.module), _explained(self.where, self.module.__file__):
+            torch.manual_seed(0)
+            net = self.make()
+        if not isinstance(net, nn.Module):
+            hint = " (does it end in `return net`?)" if net is None else ""
+            raise ForeignModelError(f"{self.where} returned {type(net).__name__}{hint}; it must return a torch.nn.Module")
+        return net
+
+
+def find_factory(reference: str) -> Factory:
+    """Execute the file or import the module that ``reference`` names, and look up the function in it.
+
+    Whatever stands there runs: it is the user's own code.
+
+    Raises:
+        ForeignModelError: no such file, module or name, or code that raises; says what there is.
+    """
+    place, name = _parts(reference)
+    is_file = _is_file(place)
+    if not place:
+        raise ForeignModelError(f"{reference!r} names no file; the forms are path/to/file.py:factory and package.module:factory")
+    module = _file_module(Path(place)) if is_file else _package_module(place)
+    where = f"{Path(place).name if is_file else place}:{name}"
+    if not name or not hasattr(module, name):
+        there = _names(module)
+        near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        what = f"has no {name!r}" if name else "is named without a factory; add one, as in file.py:factory"
+        raise ForeignModelError(f"{place} {what}{hint} (it defines: {', '.join(there) or 'nothing'})")
+    return Factory(factory_name(reference), where, module, _checked(getattr(module, name), where))
+
+
+def _checked(make: Callable[[], Any], where: str) -> Callable[[], Any]:
+    """``make``, if it can be called without arguments."""
+    if isinstance(make, nn.Module) or not callable(make):
+        what = f"a network ({type(make).__name__})" if isinstance(make, nn.Module) else type(make).__name__
+        raise ForeignModelError(f"{where} is {what}, not a factory; wrap it in a function that takes no arguments and returns it")
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # of code that is not Python; the call will tell
+        return make
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
+    if needed:
+        raise ForeignModelError(
+            f"{where} needs arguments ({', '.join(needed)}); name a function that takes none, such as "
+            f"`def make(): return {where.rpartition(':')[2]}({needed[0]}=...)`"
+        )
+    return make
+
+
+def _file_module(path: Path) -> ModuleType:
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.glob("*.py")], n=1, cutoff=0.5)
+        hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
+        raise ForeignModelError(f"there is no file {path}{hint}")
+    path = path.resolve()
+    # The path is part of the name: two files called net.py are two modules.
+    name = f"_factory_{safe_name(path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_loader(name, _Fresh(name, str(path)))
+    assert spec is not None  # noqa: S101 - for the type checker: a loader is given
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # as import does: data classes and pickles look their module up
+    try:
+        with _beside(module), _explained(str(path), str(path)):
+            module.__loader__.exec_module(module)  # type: ignore[union-attr]
+    except ForeignModelError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+class _Fresh(importlib.machinery.SourceFileLoader):
+    """Compiles the file as it stands: no cached bytecode, which may be of an older file, is read or left behind."""
+
+    def get_code(self, fullname: str) -> Any:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _package_module(name: str) -> ModuleType:
+    with _on_path(str(Path.cwd())), _explained(name, None):
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _beside(module: ModuleType) -> Iterator[None]:
+    """What stands in the file's own folder can be imported, as when the file is run."""
+    with _on_path(str(Path(module.__file__ or ".").parent)):
+        yield
+
+
+@contextmanager
+def _on_path(folder: str) -> Iterator[None]:
+    """Last, so that nothing of ours or of an installed package is replaced."""
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+@contextmanager
+def _explained(what: str, file: str | None) -> Iterator[None]:
+    """Turn whatever the user's code raises into one line that says where."""
+    try:
+        yield
+    except ForeignModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        _log.info("%s failed", what, exc_info=True)
+        raise ForeignModelError(f"{what} failed{_line(error, file)}: {first_line(error)}{_hint(error)}") from error
+
+
+def _line(error: BaseException, file: str | None) -> str:
+    """The last line of the user's file that the error passed through."""
+    if isinstance(error, SyntaxError):
+        return ""  # its text says where
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" in line {lines[-1]}" if lines else ""
+
+
+def _hint(error: BaseException) -> str:
+    missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    if missing and missing.partition(".")[0] in _HOUSE:
+        return f" (exitbench itself has the packages {', '.join(_HOUSE)}; give your own another name)"
+    return ""
+
+
+def _names(module: ModuleType) -> list[str]:
+    """What of a module may be a factory: public functions and classes that it defines itself."""
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_") and callable(value)}
+    return [name for name, value in own.items() if getattr(value, "__module__", None) == module.__name__ or _is_net(value)]
+
+
+def _is_net(value: Any) -> bool:
+    return isinstance(value, nn.Module)

@@ -1,0 +1,177 @@
+"""Networks of anybody's making, with the interface of ours: run whole, and taken apart by exit afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from models.early_exit import EarlyExitNet
+
+_FORMS = "a list or tuple of logits (B, classes), one per exit, a stacked tensor (exits, B, classes), or one tensor (B, classes)"
+
+
+class ForeignModelError(ValueError):
+    """A network, or what makes it, that cannot be evaluated as it is; the message says what was found and what is wanted."""
+
+
+class ForeignNet(EarlyExitNet):
+    """A module that returns the logits of all its exits, whole: it cannot be cut, so that no exit is had without the others.
+
+    Args:
+        net: maps images ``(B, C, H, W)`` in [0, 1] to a list or tuple of logits ``(B, classes)``, one per exit, to a stacked
+            tensor ``(K, B, classes)``, or to one tensor ``(B, classes)``, which is one exit. It may say what its exits cost as
+            ``exit_costs``, in mmacs, every head on the way included. It is put into evaluation mode and fp32.
+        input_shape: ``(C, H, W)``; which of the forms it returns is found out on noise of this shape.
+
+    Attributes:
+        n_classes: of every exit.
+
+    Raises:
+        ForeignModelError: other outputs, no parameters, costs that are none, or whatever the network raises.
+    """
+
+    def __init__(self, net: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        if next(net.parameters(), None) is None:
+            raise ForeignModelError(f"the network {type(net).__name__} has no parameters; there is nothing to evaluate")
+        self.first = _Entry()
+        self.net = net.float()
+        self.eval()
+        self.n_classes, self._n_exits = self._tried(input_shape)
+        self.exit_costs = _declared_costs(net, self._n_exits)
+
+    @property
+    def n_exits(self) -> int:
+        return self._n_exits
+
+    @property
+    def entry(self) -> nn.Module:
+        return self.first
+
+    def exits(self, x: Tensor) -> Iterator[Tensor]:
+        yield from self(x)
+
+    def forward(self, x: Tensor, upto: int | None = None) -> Tensor:
+        last = self.n_exits - 1 if upto is None else upto
+        if not 0 <= last < self.n_exits:
+            raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
+        logits = _stacked(self.net(self.first(x)), len(x), upto)
+        if len(logits) != last + 1:
+            raise ForeignModelError(f"the network returned {len(logits)} exits, at first it had {self.n_exits}")
+        # The judge's arithmetic is fp32; half precision inside the network is its own affair.
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def preceded_by(self, first: nn.Module) -> EarlyExitNet:
+        return _Preceded(first, self)
+
+    @torch.no_grad()
+    def _tried(self, input_shape: tuple[int, int, int]) -> tuple[int, int]:
+        """Classes and exits, from batches of several sizes: a shape such as (3, 3, 10) alone does not tell which is which."""
+        found = set()
+        for size in (3, 2, 1):
+            x = torch.rand(size, *input_shape, generator=torch.Generator().manual_seed(0))
+            try:
+                outputs = self.net(self.first(x))
+            except Exception as error:
+                shape, said = "x".join(map(str, input_shape)), " ".join(str(error).split())
+                raise ForeignModelError(
+                    f"the network cannot run a batch of {size} images of {shape} ({type(error).__name__}: {said})"
+                ) from error
+            logits = _stacked(outputs, size, None)
+            found.add((logits.shape[-1], len(logits)))
+        if len(found) > 1:
+            texts = ", ".join(f"{exits} exits of {classes} classes" for classes, exits in sorted(found))
+            raise ForeignModelError(f"the network returns other outputs for batches of 3, 2 and 1 images: {texts}")
+        return found.pop()
+
+
+class _Entry(nn.Module):
+    """Hands images on as a tensor of its own, rows after rows: foreign code may ``view`` what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous().view_as(x)
+
+
+class _Preceded(EarlyExitNet):
+    """``net`` on what ``first`` makes of the images."""
+
+    def __init__(self, first: nn.Module, net: EarlyExitNet) -> None:
+        super().__init__()
+        self.first, self.net = first, net
+
+    @property
+    def n_exits(self) -> int:
+        return self.net.n_exits
+
+    @property
+    def entry(self) -> nn.Module:
+        return self.net.entry
+
+    def exits(self, x: Tensor) -> Iterator[Tensor]:
+        return self.net.exits(self.first(x))
+
+    def preceded_by(self, first: nn.Module) -> EarlyExitNet:
+        return _Preceded(first, self)
+
+
+def _stacked(outputs: object, batch: int, upto: int | None) -> Tensor:
+    """The logits ``(K, B, classes)``, or of the exits ``0..upto``, from whatever a network returned for ``batch`` images."""
+    if isinstance(outputs, Tensor):
+        logits = outputs if outputs.ndim == 3 else outputs[None]
+        if outputs.ndim not in (2, 3) or logits.shape[1] != batch:
+            raise ForeignModelError(_shape_text(tuple(outputs.shape), batch))
+        return _checked(logits if upto is None else logits[: upto + 1])
+    if isinstance(outputs, dict):
+        names = ", ".join(map(repr, outputs))
+        raise ForeignModelError(f"the network returns a dictionary ({names}); it must return {_FORMS}: the values, in order")
+    if not isinstance(outputs, (list, tuple)) or not outputs:
+        what = "an empty list" if isinstance(outputs, (list, tuple)) else type(outputs).__name__
+        raise ForeignModelError(f"the network returns {what}; it must return {_FORMS}")
+    for k, logits in enumerate(outputs, start=1):
+        if not isinstance(logits, Tensor):
+            raise ForeignModelError(f"item {k} of what the network returns is {type(logits).__name__}; it must return {_FORMS}")
+    shapes = [tuple(logits.shape) for logits in outputs]
+    if any(len(shape) != 2 or shape[0] != batch for shape in shapes) or len(set(shapes)) > 1:
+        raise ForeignModelError(
+            f"the network returns tensors of shapes {', '.join(map(str, shapes))} for {batch} images; it must return {_FORMS}, "
+            "and nothing else (no features, no losses)"
+        )
+    return _checked(torch.stack(list(outputs)[: None if upto is None else upto + 1]))
+
+
+def _checked(logits: Tensor) -> Tensor:
+    if not logits.is_floating_point():
+        raise ForeignModelError(f"the network returns {logits.dtype}; it must return logits, not predictions")
+    if not logits.shape[-1]:
+        raise ForeignModelError("the network returns logits of no class")
+    return logits
+
+
+def _shape_text(shape: Sequence[int], batch: int) -> str:
+    hint = ""
+    if len(shape) == 3 and shape[0] == batch:
+        hint = "; where that is (B, exits, classes), return logits.transpose(0, 1)"
+    elif len(shape) == 1:
+        hint = "; a batch of one image is a batch, too (no squeeze)"
+    return f"the network returns a tensor of shape {tuple(shape)} for {batch} images; it must return {_FORMS}{hint}"
+
+
+def _declared_costs(net: nn.Module, n_exits: int) -> tuple[float, ...] | None:
+    declared = getattr(net, "exit_costs", None)
+    if declared is None:
+        return None
+    try:
+        costs = tuple(float(cost) for cost in declared)
+    except (TypeError, ValueError):
+        costs = ()
+    fit = len(costs) == n_exits and all(math.isfinite(cost) and cost > 0 for cost in costs)
+    if not fit or any(later < earlier for earlier, later in pairwise(costs)):
+        raise ForeignModelError(
+            f"the network's exit_costs are {declared!r}; they must be {n_exits} positive numbers that do not fall, in mmacs, "
+            "one per exit, everything on the way included"
+        )
+    return costs

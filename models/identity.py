@@ -1,0 +1,81 @@
+"""What tells one network of the user's own from another: its code and its tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import sysconfig
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import torch
+from torch import nn
+
+from models.spec import digest
+
+_HOUSE = Path(__file__).resolve().parent.parent
+_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+def network_digest(net: nn.Module, module: ModuleType) -> str:
+    """SHA-256 (hex) over the source that makes the network and every parameter and buffer in it.
+
+    Two networks of one digest may share results. What a factory reads from elsewhere (files, the environment) and does not
+    turn into tensors is not seen.
+    """
+    return digest({"source": source_digest(net, module), "tensors": tensors_digest(net)})
+
+
+def source_digest(net: nn.Module, module: ModuleType) -> str:
+    """SHA-256 (hex) over the source files of the factory's module and of everything of the user's own that it builds on.
+
+    These are, from module to module, what it imports from, and where the classes of the network's layers stand. Installed
+    packages, torch for one, are left out, as other versions of libraries are.
+    """
+    return digest(sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in source_files(net, module)))
+
+
+def source_files(net: nn.Module, module: ModuleType) -> list[Path]:
+    """The files that ``source_digest`` is over, the factory's first."""
+    waiting = [module, *(sys.modules[type(layer).__module__] for layer in net.modules() if type(layer).__module__ in sys.modules)]
+    found: dict[Path, ModuleType] = {}
+    while waiting:
+        one = waiting.pop(0)
+        path = _source(one)
+        if path is None or path in found or (one is not module and not _is_own(path)):
+            continue
+        found[path] = one
+        for value in list(vars(one).values()):
+            origin = value if isinstance(value, ModuleType) else sys.modules.get(_home(value))
+            if origin is not None:
+                waiting.append(origin)
+    return list(found)
+
+
+def tensors_digest(net: nn.Module) -> str:
+    """SHA-256 (hex) over name, type, shape and values of every parameter and buffer, those not saved included."""
+    summed = hashlib.sha256()
+    for name, tensor in sorted([*net.named_parameters(), *net.named_buffers()]):
+        plain = tensor.detach().cpu().contiguous()
+        summed.update(repr((name, str(plain.dtype), tuple(plain.shape))).encode())
+        summed.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return summed.hexdigest()
+
+
+def _home(value: object) -> str:
+    """Name of the module where a function or class stands, or the class of anything else."""
+    defined = value if isinstance(value, (type, FunctionType)) else type(value)
+    return str(defined.__module__)
+
+
+def _source(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    path = Path(file).resolve() if file else None
+    return path if path is not None and path.is_file() else None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is neither installed nor Python's nor ours."""
+    ours = any(path.is_relative_to(_HOUSE / package) for package in ("models", "attacks", "bench"))
+    return not (ours or path.is_relative_to(_LIBRARY) or _INSTALLED & set(path.parts))

@@ -1,0 +1,208 @@
+"""What each exit's logits depend on, for networks that cannot be cut: every operation is followed to the exits it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import accumulate
+from operator import or_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from models.zero_weights import ZeroWeights
+
+# What keeps row k of its input in row k of its output, beside operations that torch tags as pointwise.
+_BY_ROW = {torch.ops.aten._to_copy, torch.ops.aten.clone, torch.ops.aten.alias, torch.ops.aten.detach}
+_ONE_ROW = {torch.ops.aten.select, torch.ops.aten.unbind}
+_ALONG = {torch.ops.aten._softmax, torch.ops.aten._log_softmax}
+
+
+@dataclass(frozen=True)
+class TracedCosts:
+    """Multiply-accumulates of one forward of one image.
+
+    Attributes:
+        reached: of all that exits 1..k depend on, for every k; one with a weight that is zero counts for nothing.
+        dense: the same with those of zero weights.
+        convolutions: those of the convolutions that exit k alone depends on.
+        total: of everything that ran.
+    """
+
+    reached: tuple[int, ...]
+    dense: tuple[int, ...]
+    convolutions: tuple[int, ...]
+    total: int
+
+
+def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | None = None) -> TracedCosts:
+    """Follow one forward of ``x`` ``(1, C, H, W)`` to the logits ``(K, 1, classes)`` of the exits.
+
+    Exits are told apart where the network computes them apart and stacks them last, as ``torch.stack`` or ``torch.cat`` does;
+    otherwise each of them is taken to depend on everything that its tensor does. What multiplies a zero of the weights that
+    ``zeros`` knows is kept apart.
+    """
+    with _whole_operations(), _Following(zeros) as following:
+        logits = model(x)
+    rows = following.rows(logits)
+    so_far = list(accumulate(rows, or_))
+    return TracedCosts(
+        reached=tuple(following.macs_of(mask) - following.zero_macs_of(mask) for mask in so_far),
+        dense=tuple(following.macs_of(mask) for mask in so_far),
+        convolutions=tuple(following.macs_of(mask & following.convolutions) for mask in rows),
+        total=sum(following.macs),
+    )
+
+
+@contextmanager
+def _whole_operations() -> Iterator[None]:
+    """Have the dispatcher show the products that layers consist of: no fused inference layers, no gradients."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@dataclass
+class _Rows:
+    """What is known more finely of one piece of memory, while nobody writes into it.
+
+    Attributes:
+        owner: id of the tensor whose rows these are.
+        sets: of each of its rows.
+        views: sets of single rows of it, by the id of the tensor that shows them.
+    """
+
+    owner: int
+    sets: list[int]
+    views: dict[int, int] = field(default_factory=dict)
+
+
+class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps, for every piece of memory, the set of costly operations whose results went into it; sets are bits of an integer.
+
+    Views and changes in place go through the memory that they share, so that nothing is missed; what is written in part
+    counts as written whole.
+    """
+
+    def __init__(self, zeros: ZeroWeights | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.zeros = zeros
+        self.macs: list[int] = []
+        self.zero_macs: list[int] = []
+        self.convolutions = 0
+        self._of_memory: dict[int, int] = {}
+        self._of_rows: dict[int, _Rows] = {}
+        self._alive: list[Tensor] = []  # so that no memory is used twice
+
+    def macs_of(self, mask: int) -> int:
+        """Sum over the operations in a set."""
+        return sum(macs for i, macs in enumerate(self.macs) if mask >> i & 1)
+
+    def zero_macs_of(self, mask: int) -> int:
+        """Those of them that multiply a weight of zero."""
+        return sum(macs for i, macs in enumerate(self.zero_macs) if mask >> i & 1)
+
+    def rows(self, tensor: Tensor) -> list[int]:
+        """The set of each row along the first dimension."""
+        known = self._of_rows.get(_memory(tensor))
+        if known is not None and known.owner == id(tensor) and len(known.sets) == len(tensor):
+            return known.sets
+        return [self._set(tensor)] * len(tensor)
+
+    def _set(self, tensor: Tensor) -> int:
+        memory = _memory(tensor)
+        whole = self._of_memory.get(memory, 0)
+        return self._of_rows[memory].views.get(id(tensor), whole) if memory in self._of_rows else whole
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        inputs = _tensors((args, kwargs))
+        mask = reduce(or_, map(self._set, inputs), self._cost(func, args, kwargs, out))
+        rows = self._rows_after(func, args, kwargs, inputs)
+        if not func._schema.is_mutable:
+            self._show_rows(func, args, kwargs, inputs, out)
+        written = [*_tensors(out), *_written(func, args, kwargs)]
+        self._alive += [*inputs, *written]
+        for tensor in written:
+            memory = _memory(tensor)
+            self._of_memory[memory] = self._of_memory.get(memory, 0) | mask
+            if func._schema.is_mutable:
+                self._of_rows.pop(memory, None)
+        if rows is not None and isinstance(out, Tensor):
+            self._of_rows[_memory(out)] = _Rows(id(out), rows)
+        return out
+
+    def _show_rows(self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor], out: Any) -> None:
+        """Remember which rows the views that an operation returns show."""
+        known = self._of_rows.get(_memory(inputs[0])) if len(inputs) == 1 else None
+        shown = [tensor for tensor in _tensors(out) if known is not None and _memory(tensor) == _memory(inputs[0])]
+        if known is None or not shown:
+            return
+        packet = func._overloadpacket
+        if id(inputs[0]) in known.views:
+            sets = [known.views[id(inputs[0])]] * len(shown)
+        elif known.owner == id(inputs[0]) and packet in _ONE_ROW and _dimension(args, kwargs) == 0:
+            sets = known.sets if packet is torch.ops.aten.unbind else [known.sets[args[2]]]
+        else:
+            return
+        known.views |= {id(tensor): one for tensor, one in zip(shown, sets, strict=True)}
+
+    def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
+        """The set of this operation alone; empty where it multiplies nothing."""
+        count = flop_registry.get(func._overloadpacket)
+        if count is None:
+            return 0
+        own = 1 << len(self.macs)
+        self.macs.append(int(count(*args, **kwargs, out_val=out)) // 2)
+        self.zero_macs.append(self.zeros.count(func._overloadpacket, args, out) if self.zeros else 0)
+        if "convolution" in str(func):
+            self.convolutions |= own
+        return own
+
+    def _rows_after(self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor]) -> list[int] | None:
+        """The set of each row of what an operation returns, where rows stay apart; None where they do not."""
+        packet = func._overloadpacket
+        along = _dimension(args, kwargs)
+        if packet is torch.ops.aten.stack and along == 0:
+            return [self._set(tensor) for tensor in args[0]]
+        if packet is torch.ops.aten.cat and along == 0:
+            return [row for tensor in args[0] for row in self.rows(tensor)]
+        stacked = [tensor for tensor in inputs if _memory(tensor) in self._of_rows]
+        if len(stacked) != 1 or any(tensor.ndim > stacked[0].ndim for tensor in inputs):
+            return None
+        if not (torch.Tag.pointwise in func.tags or packet in _BY_ROW or (packet in _ALONG and along % stacked[0].ndim)):
+            return None
+        others = reduce(or_, (self._set(tensor) for tensor in inputs if tensor is not stacked[0]), 0)
+        return [row | others for row in self.rows(stacked[0])]
+
+
+def _dimension(args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    """Along which an operation works that takes a dimension as its second argument, or as ``dim``."""
+    along = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    return along if isinstance(along, int) else 0
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The arguments that an operation changes."""
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    changed = {argument.name for argument in func._schema.arguments if argument.alias_info and argument.alias_info.is_write}
+    return [tensor for name, value in given.items() if name in changed for tensor in _tensors(value)]

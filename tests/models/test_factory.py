@@ -1,0 +1,173 @@
+"""Factories of the user's own: found, called, named; and everything that can be wrong with them."""
+
+import re
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.factory import factory_name, find_factory, is_reference
+from models.foreign import ForeignModelError
+from models.identity import network_digest, source_files, tensors_digest
+from models.safe_name import safe_name
+
+NET = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))\n"
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes a Python file and hands back a reference into it."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(source, name="make", file="tiny.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / file).write_text(source)
+        return f"{file}:{name}"
+
+    return write
+
+
+def digest_of(reference):
+    factory = find_factory(reference)
+    return network_digest(factory.build(), factory.module)
+
+
+def test_a_file_and_a_package_are_found(written, tmp_path):
+    assert find_factory(written(NET)).build()[1].out_features == 3
+    assert find_factory(str(tmp_path / "tiny.py:make")).name == "tiny.make"
+    written(NET, file="folder_of_mine/net.py")
+    found = find_factory("folder_of_mine.net:make")
+    assert (found.name, found.where) == ("folder_of_mine.net.make", "folder_of_mine.net:make")
+    assert str(tmp_path) not in sys.path
+
+
+def test_a_class_and_a_method_of_one_are_factories_too(written):
+    source = "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(4, 3)\n"
+    assert find_factory(written(source, "Net")).build().out_features == 3
+
+
+def test_what_stands_beside_the_file_can_be_imported(written):
+    written("WIDTH = 3\n", file="beside_mine/width_of_mine.py")
+    source = "from torch import nn\ndef make():\n    from width_of_mine import WIDTH\n    return nn.Linear(4, WIDTH)\n"
+    assert find_factory(written(source, file="beside_mine/net.py")).build().out_features == 3
+    assert not any("beside_mine" in folder for folder in sys.path)
+
+
+def test_fresh_weights_are_the_same_every_time_and_randomness_is_put_back(written):
+    reference = written(NET)
+    torch.manual_seed(5)
+    first, drawn = digest_of(reference), torch.rand(1)
+    torch.manual_seed(5)
+    assert drawn == torch.rand(1)
+    assert digest_of(reference) == first
+
+
+BAD = {
+    "no such file": (None, "nowhere.py:make", "there is no file nowhere.py"),
+    "a near miss of a file": (NET, "tinny.py:make", "did you mean 'tiny.py'"),
+    "no such name": (NET, "tiny.py:mkae", r"has no 'mkae'; did you mean 'make'\? \(it defines: make\)"),
+    "no name at all": (NET, "tiny.py", "named without a factory.*it defines: make"),
+    "an empty name": (NET, "tiny.py:", "named without a factory"),
+    "no file at all": (NET, ":make", "the forms are"),
+    "no such package": (NET, "package_that_is_not:make", "package_that_is_not failed: ModuleNotFoundError"),
+    "no module's name": (NET, "a b.:c", "failed: ModuleNotFoundError"),
+    "a syntax error": ("def make(:\n", "tiny.py:make", "failed: SyntaxError: .*line 1"),
+    "an error on import": ("x = 1\nraise RuntimeError('boom')\n", "tiny.py:make", "failed in line 2: RuntimeError: boom"),
+    "an exit on import": ("import sys\nsys.exit(3)\n", "tiny.py:make", "failed in line 2: SystemExit: 3"),
+    "one of our names": ("import models.mine\n", "tiny.py:make", "give your own another name"),
+    "an error when called": ("def make():\n    return 1 / 0\n", "tiny.py:make", "failed in line 2: ZeroDivisionError"),
+    "arguments": (
+        "def make(width, deep=3): ...\n",
+        "tiny.py:make",
+        r"needs arguments \(width\).*: return make\(width=",
+    ),
+    "a network": ("from torch import nn\nmake = nn.Linear(1, 1)\n", "tiny.py:make", "is a network .Linear., not a factory"),
+    "a number": ("make = 3\n", "tiny.py:make", "is int, not a factory"),
+    "nothing returned": ("def make(): ...\n", "tiny.py:make", "returned NoneType .does it end in `return net`"),
+    "no module returned": ("def make(): return [1]\n", "tiny.py:make", "returned list; it must return a torch.nn.Module"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_is_said(case, written):
+    source, reference, message = BAD[case]
+    if source is not None:
+        written(source)
+    with pytest.raises(ForeignModelError, match=message):
+        find_factory(reference).build()
+
+
+def test_no_bytecode_is_read_or_left(written, tmp_path):
+    """Two versions of one size within a second: a cached one would be taken for the other."""
+    reference = written(NET)
+    assert find_factory(reference).build()[1].out_features == 3
+    written(NET.replace("4, 3", "4, 2"))
+    assert find_factory(reference).build()[1].out_features == 2
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+class TestIdentity:
+    def test_it_does_not_depend_on_where_the_file_lies(self, written):
+        assert digest_of(written(NET)) == digest_of(written(NET, file="elsewhere/tiny.py"))
+
+    def test_another_source_is_another_network_with_the_same_tensors(self, written):
+        one, other = written(NET), written(NET + "# changed\n", file="other.py")
+        assert digest_of(one) != digest_of(other)
+        assert tensors_digest(find_factory(one).build()) == tensors_digest(find_factory(other).build())
+
+    def test_code_that_it_builds_on_counts(self, written, tmp_path):
+        layers = "from torch import nn\nclass Layer_of_mine(nn.Linear):\n    pass\n"
+        written(layers, file="layers_of_mine.py")
+        source = "import layers_of_mine\ndef make():\n    return layers_of_mine.Layer_of_mine(4, 3)\n"
+        reference = written(source)
+        factory = find_factory(reference)
+        before = network_digest(net := factory.build(), factory.module)
+        assert [path.name for path in source_files(net, factory.module)] == ["tiny.py", "layers_of_mine.py"]
+        (tmp_path / "layers_of_mine.py").write_text(layers + "# changed\n")
+        assert network_digest(net, factory.module) != before
+
+    def test_one_weight_or_buffer_is_another_network(self, written):
+        factory = find_factory(written(NET))
+        net = factory.build()
+        before = network_digest(net, factory.module)
+        with torch.no_grad():
+            net[1].bias[0] += 1e-3
+        changed = network_digest(net, factory.module)
+        net.register_buffer("unsaved", torch.tensor(True), persistent=False)
+        assert len({before, changed, network_digest(net, factory.module)}) == 3
+
+
+HOSTILE = [
+    "../../etc/passwd",
+    "<script>alert(1)</script>",
+    "a b\tc",
+    "-rf",
+    "__x",
+    "größe",
+    "..",
+    "",
+    "=1+1",
+    "x" * 500,
+    "$\\frac$",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_become_plain_ones(text):
+    name = safe_name(text)
+    assert name and len(name) <= 80 and name[0].isalnum()
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+    assert safe_name(name) == name
+
+
+@given(st.text())
+def test_any_text_becomes_a_plain_name(text):
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", safe_name(text))
+
+
+def test_names_of_references():
+    assert factory_name("folder/x y.py:make") == "x-y.make"
+    assert factory_name("package.module:Net") == "package.module.Net"
+    assert is_reference("a.py:b") and is_reference("a.py") and is_reference("a.b:c") and not is_reference("rdi_resnet38")
