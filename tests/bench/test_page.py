@@ -193,6 +193,14 @@ def test_the_page_asks_for_nothing():
     assert "@import" not in outside_the_library(page) and "url(" not in outside_the_library(page)
 
 
+def test_the_library_comes_with_its_licences():
+    page = to_html(boards(few()))
+    assert "Permission is hereby granted, free of charge" in page
+    holders = ("SpryMedia", "Stuart Knightley", "OpenJS Foundation", "Eli Grey", "Lucide")
+    for holder in holders:
+        assert holder in outside_the_library(page) and holder in assets.data_tables(), "its own notices are kept as well"
+
+
 def test_whatever_comes_from_outside_is_escaped():
     page = outside_the_library(to_html(boards(few())))
     assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
