@@ -22,6 +22,7 @@ _COMMANDS = {
     "sweep": "bench.cli.sweep",
     "check": "bench.cli.check",
     "compare": "bench.cli.compare",
+    "merge": "bench.cli.merge",
     "verify": "bench.cli.verify",
     "export": "bench.cli.export",
     "list": "bench.cli.listing",

@@ -23,7 +23,7 @@ class Store:
     ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
     again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
     ``calibration/`` logits on held-out training images, ``quarantine/`` damaged files. Stores of several
-    machines are merged by copying files together.
+    machines are joined by ``bench.merge``.
 
     Args:
         root: made where it does not exist.
