@@ -111,6 +111,10 @@ def test_thresholds_are_asked_for_as_they_were(tmp_path):
     assert parsed(of(calibrated)[0])["policy"] == "entropy@mmacs=60"
     old = {name: value for name, value in own.items() if name != "asked"}
     assert parsed(of(old)[0])["policy"] == own["policy"] == POLICY
+    (again,) = of(old, own)
+    assert parsed(again)["policy"] is None, "given again, it is told once"
+    more = {name: value for name, value in recorded(tmp_path, settings, ["single"]).items() if name != "asked"}
+    assert [parsed(each)["attacks"] for each in of(more, own)] == [("single",), ("average",)], "nothing is left out"
 
 
 def test_a_network_is_named_as_it_was(tmp_path):

@@ -25,7 +25,7 @@ def commands(evaluation: Evaluation) -> list[str]:
     numbers (the same rule and the same figures) and files without their folder.
     """
     found: dict[tuple[str, ...], list[str]] = {}
-    for record in evaluation.records or (evaluation.record,):
+    for record in _worth_telling(evaluation.records or (evaluation.record,)):
         attacks = [attack for attack in record["attacks"] if not attack["component"] and attack["name"] != CLEAN]
         names = found.setdefault((*_victim(record), *_settings([each["spec"] for each in attacks], record)), [])
         names += [attack["name"] for attack in attacks if attack["name"] not in names]
@@ -35,6 +35,16 @@ def commands(evaluation: Evaluation) -> list[str]:
         for rest, names in found.items()
         if names
     ]
+
+
+def _worth_telling(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All but those that do not say what was asked for, where later runs that do have the same cells."""
+    told = {key for record in records if "asked" in record for key in _cells(record)}
+    return [record for record in records if "asked" in record or not _cells(record) <= told]
+
+
+def _cells(record: Mapping[str, Any]) -> set[str]:
+    return {key for attack in record["attacks"] for key in attack["keys"]}
 
 
 def _victim(record: Mapping[str, Any]) -> Iterator[str]:
