@@ -33,7 +33,7 @@ def opened(browser, path: Path, hash_: str = "", **options):
 
 def ready(page) -> None:
     """Wait until the page's script is done."""
-    page.wait_for_function("performance.getEntriesByName('exitbench-ready').length > 0")
+    page.wait_for_function("() => performance.getEntriesByName('exitbench-ready').length > 0")
 
 
 def rows(page) -> list[str]:

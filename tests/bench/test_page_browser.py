@@ -59,9 +59,11 @@ def test_a_heading_sorts_and_the_address_keeps_it(show):
     page = show()
     assert len(rows(page)) == len(few())
     page.locator("#board thead th[data-key=mmacs]").click()
+    page.locator("#board thead th[aria-sort=ascending]").wait_for()
     costs = [float(text) for text in page.locator("#board td.mmacs").all_text_contents()]
     assert costs == sorted(costs) and "sort=mmacs.asc" in page.url
     page.locator("#board thead th[data-key=mmacs]").click()
+    page.locator("#board thead th[aria-sort=descending]").wait_for()
     assert [float(text) for text in page.locator("#board td.mmacs").all_text_contents()] == costs[::-1]
     page.reload()
     ready(page)
@@ -195,7 +197,7 @@ def test_what_slipped_through_unescaped_could_do_nothing(chromium, page_file, tm
 def test_rows_and_markers_are_reached_with_keys_alone(show):
     page = show()
     page.locator("#board thead th[data-key=mmacs] [tabindex]").press("Enter")
-    assert page.locator("#board thead th[data-key=mmacs]").get_attribute("aria-sort") == "ascending"
+    page.locator("#board thead th[data-key=mmacs][aria-sort=ascending]").wait_for()
     links = page.locator("#board td.model a")
     links.first.focus()
     page.keyboard.press("ArrowDown")
@@ -207,8 +209,10 @@ def test_rows_and_markers_are_reached_with_keys_alone(show):
     page.keyboard.press("Escape")
     page.locator("#board").wait_for()
     mark = page.locator(".chart:visible .pt[tabindex='0']").first
+    page.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
     mark.focus()
-    assert page.locator("#tip").is_visible()
+    page.wait_for_function("() => document.querySelector('.pt:focus').getBoundingClientRect().bottom < innerHeight")
+    assert page.locator("#tip").is_visible(), "also after the page has scrolled to it"
     page.keyboard.press("ArrowRight")
     key = page.evaluate("document.activeElement.dataset.key")
     page.keyboard.press("Enter")

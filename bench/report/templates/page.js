@@ -207,7 +207,11 @@ function shine(key) {
   if (key) light(key, true);
   lit = key;
 }
+let pointer = "";
 document.addEventListener("mousemove", event => {
+  const at = event.clientX + " " + event.clientY;
+  if (at === pointer) return; // the page moved, not the mouse
+  pointer = at;
   const panel = event.target.closest(".panel"), mark = panel && nearest(panel, event), row = event.target.closest("#board tbody tr");
   if (panel) panel.classList.toggle("near", Boolean(mark));
   tell(mark || event.target.closest("[data-tip]"));
@@ -219,7 +223,7 @@ document.addEventListener("focusin", event => {
   shine((owner || row)?.dataset.key || null);
 });
 document.addEventListener("focusout", () => { tip.hidden = true; shine(null); });
-document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+document.addEventListener("scroll", () => { if (!tip.hidden) tell(document.activeElement.closest("[data-tip]")); }, { passive: true });
 for (const panel of all(".chart .panel")) {
   panel.addEventListener("click", event => { const mark = nearest(panel, event); if (mark) pick(mark.dataset.key); });
   panel.addEventListener("keydown", event => {
