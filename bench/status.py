@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.harness.live import Sign, signs
 from bench.harness.store import cell_path
+from models.spec import digest
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def statuses(store: Path) -> tuple[list[RunStatus], list[Path]]:
     for path in sorted((store / "runs").glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
+            if digest(record) != path.stem:
+                raise ValueError("its content is not that of its name")
             found.append(_status(store, path, record, *living.get(path.stem, (None, None))))
         except (OSError, ValueError, KeyError, TypeError):
             damaged.append(path)

@@ -56,7 +56,7 @@ def _refuse_bomb(path: Path) -> None:
     try:
         with ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (BadZipFile, OSError, NotImplementedError):
+    except (BadZipFile, OSError, NotImplementedError, ValueError):
         return  # a bare pickle, or what torch will refuse
     if unpacked > path.stat().st_size:
         raise WeightsError(f"{path} unpacks from {path.stat().st_size:,} bytes to {unpacked:,}: that is no checkpoint of torch's")
