@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from bench.report.latency import COLUMNS, draw_latency, latency_table
 from bench.report.table import leaderboard
 from models.policies import EntropyPolicy, FixedExit
 from tests.bench.evaluated import NET, evaluate, prepared, toy_policy, toy_split
+from tests.toys import ROOT
 
 IMAGES = toy_split().batch(0, 70).x
 
@@ -146,3 +148,9 @@ def test_bad_input(tmp_path, monkeypatch, capsys, arguments):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2 and capsys.readouterr().err
+
+
+def test_the_documentation_explains_every_column():
+    text = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Latency\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE) == list(COLUMNS.items())
