@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from bench.harness.cell import Cell
 from bench.harness.certify import certify
 from bench.harness.passes import Passes, counted
 from bench.harness.plan import Plan, PlannedCell
-from bench.harness.store import Store
+from bench.harness.store import Cells
 from bench.harness.victim import Victim
 from models.early_exit import EarlyExitNet
 from models.spec import describe
@@ -42,6 +42,13 @@ class Outcome:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Started:
+    """A planned cell is worked on."""
+
+    cell: PlannedCell
+
+
 class Runner:
     """Works off a plan against one victim.
 
@@ -53,7 +60,7 @@ class Runner:
         store: where cells go.
     """
 
-    def __init__(self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Store) -> None:
+    def __init__(self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Cells) -> None:
         self.victim, self.ball, self.seed, self.dataset, self.store = victim, ball, seed, dataset, store
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
@@ -63,6 +70,14 @@ class Runner:
         selections that need it. An interrupt or a full disk goes through to the caller, with every
         finished cell kept.
         """
+        for step in self.steps(plan):
+            if isinstance(step, Outcome):
+                on_outcome(step)
+            else:
+                on_start(step.cell)
+
+    def steps(self, plan: Plan) -> Iterator[Started | Outcome]:
+        """``run`` step by step, for those who hand results on."""
         candidates: Candidates = {}
         current: Batch | None = None
         cells: dict[Attack, str] = {}
@@ -72,8 +87,8 @@ class Runner:
             cells[planned.attack] = planned.key
             if planned.done:
                 continue
-            on_start(planned)
-            on_outcome(Outcome(planned, self._run(planned, candidates, cells)))
+            yield Started(planned)
+            yield Outcome(planned, self._run(planned, candidates, cells))
 
     def _run(self, planned: PlannedCell, candidates: Candidates, cells: dict[Attack, str]) -> str | None:
         try:
