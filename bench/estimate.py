@@ -19,6 +19,9 @@ from models.spec import canonical_json, describe
 
 _RULES = {"EntropyPolicy", "ConfidencePolicy", "FixedExit"}
 _LOOKED_AT = 32
+EXPECTED = "expected, nothing is measured"
+"""Source of passes that an attack is taken at its word for."""
+
 JUDGED = 1.0
 """Forward passes per sample with which every attack's images are judged."""
 
@@ -147,9 +150,6 @@ class Known:
                 samples += len(cell.indices)
                 forwards, backwards = forwards + int(cell.passes[0]), backwards + int(cell.passes[1])
         return Passes(forwards / samples, backwards / samples, f"measured on {where}, n = {samples}") if samples else None
-
-
-EXPECTED = "expected: nothing measured yet"
 
 
 def _form(spec: Any) -> str:

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 @evaluation_options
 @click.option("--estimate", is_flag=True, help="Predict passes and hours.")
 @click.option("--cores", type=click.IntRange(min=1), help="With --estimate: divide by so many cores [this machine's].")
-@click.option(
-    "--gpus", type=click.FloatRange(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one."
-)
+@click.option("--gpus", type=click.FloatRange(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
 def command(
     attacks: tuple[str, ...],
     seed: int,
@@ -36,7 +34,8 @@ def command(
     """Plan an evaluation without running it: what is done, what is missing, and with --estimate what that will cost.
 
     Passes per sample are those of finished cells in the results folder, of the same attacks on this network, else on others;
-    where there are none, what the attack is expected to take. How long a pass takes is measured on this machine.
+    where there are none, what the attack is expected to take: the last column says which. How long a pass takes is
+    measured on this machine.
     """
     from rich.console import Console
 
