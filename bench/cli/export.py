@@ -25,7 +25,7 @@ def command(counterexamples: bool, model: str | None, what: str | None, output: 
     from bench.errors import UserError
     from bench.proof.export_file import to_bytes
     from bench.proof.sources import claims_in_results
-    from models.factory import factory_name, is_reference
+    from models.factory import reported_name
     from models.whole_file import write_whole
 
     if output.exists() and not force:
@@ -33,7 +33,7 @@ def command(counterexamples: bool, model: str | None, what: str | None, output: 
     results, data = folders["results"], folders["data"]
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
-    name = factory_name(model) if model and is_reference(model) else model
+    name = reported_name(model) if model else None
     evaluations = list(claims_in_results(what or str(results), results, data, name))
     if not evaluations:
         raise UserError(f"{results} holds no finished clean pass; finish an evaluation first")

@@ -13,17 +13,19 @@ from bench.harness.store import Store
 from bench.proof.results import find_results
 from bench.record import eps_text
 from bench.verdicts import Evaluation
+from models.zoo.published import is_published, published_name
 
 
 def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:
     """The evaluations that two names stand for, which share samples and threat model.
 
-    A name is ``model`` or ``model:training`` for everything stored of it in ``results``, or a run as ``bench verify`` takes
-    them: its record's file, or the first digits of its id.
+    A name is ``model`` or ``model:training`` for everything stored of it in ``results``, what names a published network, or a
+    run as ``bench verify`` takes them: its record's file, or the first digits of its id.
 
     Raises:
         UserError: nothing of that name, no two of the same samples, or several such pairs.
     """
+    a, b = (published_name(name) if is_published(name) else name for name in (a, b))
     found_a, found_b = _named(a, results), _named(b, results)
     both = combinations(found_a, 2) if a == b else product(found_a, found_b)
     pairs = [(x, y) for x, y in both if x.record != y.record and not list(unpaired(x.record, y.record))]
