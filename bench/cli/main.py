@@ -26,6 +26,7 @@ _COMMANDS = {
     "export": "bench.cli.export",
     "list": "bench.cli.listing",
     "cost": "bench.cli.cost",
+    "robustbench": "bench.cli.robustbench",
     "train": "bench.cli.train",
     "publish": "bench.cli.publish",
     "import-checkpoint": "bench.cli.import_checkpoint",

@@ -103,7 +103,7 @@ def guarded_loads(folder: Path, origin: str) -> Iterator[Guard]:
     guard = Guard(folder, origin)
     home = os.environ.get("TORCH_HOME")
     torch.load = guard.load  # type: ignore[assignment] # it takes files alone, by name
-    os.environ["TORCH_HOME"] = str(folder / "hub")
+    os.environ["TORCH_HOME"] = str(folder)  # the hub adds hub/checkpoints
     try:
         yield guard
     finally:

@@ -66,21 +66,26 @@ class Entry(Published):
                 raise ForeignModelError(f"{self.path} cannot be run without weights ({first_line(error)})") from error
 
     def load(self) -> WithWeights:
-        with robustbench_package() as package, guarded_loads(folder(), self._origin(package)) as guard, OnCpu():
-            try:
-                net: nn.Module = package.utils.load_model(self.entry, folder(), self.dataset, self.norm)
-            except (WeightsError, ForeignModelError):
-                raise
-            except Exception as error:
-                where = folder() / self.dataset / str(self.norm) / f"{self.entry}.pt"
-                raise WeightsError(
-                    f"robustbench could not load {self.path} ({first_line(error)}). Without a network, fetch the checkpoint "
-                    f"elsewhere ({guard.origin}) and put it at {where}"
-                ) from error
+        with robustbench_package() as package, OnCpu():
+            origin, place = self._origin(package)
+            with guarded_loads(folder(), origin) as guard:
+                net = self._loaded(package, f"fetch it elsewhere ({origin}) and put it at {place}")
             guard.record()
         own_constants(net)
         digests = ", ".join(f"{path.name} SHA-256 {digest}" for path, digest in guard.sha256.items())
         return WithWeights(net.eval(), f"robustbench {robustbench_version()}, {self.path}, {digests or 'weights of a library'}")
+
+    def _loaded(self, package: ModuleType, by_hand: str) -> nn.Module:
+        try:
+            net: nn.Module = package.utils.load_model(self.entry, folder(), self.dataset, self.norm)
+        except (WeightsError, ForeignModelError):
+            raise
+        except Exception as error:
+            raise WeightsError(
+                f"robustbench could not load {self.path} ({first_line(error)}); where its checkpoint cannot be downloaded, "
+                f"{by_hand}"
+            ) from error
+        return net
 
     def _made(self, package: ModuleType) -> nn.Module:
         """The architecture with fresh weights, chosen as ``robustbench.utils.load_model`` chooses it."""
@@ -98,12 +103,15 @@ class Entry(Published):
             raise ForeignModelError(f"robustbench made {type(net).__name__} of {self.path}, not a network")
         return net
 
-    def _origin(self, package: ModuleType) -> str:
-        """Where its checkpoints are to be had."""
+    def _origin(self, package: ModuleType) -> tuple[str, str]:
+        """Where its checkpoints are to be had, and where robustbench looks for them."""
         ids = zoo(package, self.dataset, str(self.norm))[self.entry].get("gdrive_id")
         if ids is None:
-            return "the address that robustbench's architecture names"
-        return " ".join(f"https://drive.google.com/uc?id={one}" for one in (ids if isinstance(ids, list) else [ids]))
+            return "timm shows the address", str(folder() / "hub" / "checkpoints")
+        path = folder() / self.dataset / str(self.norm) / f"{self.entry}.pt"
+        places = [f"{path}_m{i}.pt" for i in range(len(ids))] if isinstance(ids, list) else [str(path)]
+        addresses = [f"https://drive.google.com/uc?id={one}" for one in (ids if isinstance(ids, list) else [ids])]
+        return ", ".join(addresses), ", ".join(places)
 
 
 @contextmanager
