@@ -81,9 +81,9 @@ class Entry(Published):
         except (WeightsError, ForeignModelError):
             raise
         except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise WeightsError(
-                f"robustbench could not load {self.path} ({first_line(error)}); where its checkpoint cannot be downloaded, "
-                f"{by_hand}"
+                f"robustbench could not load {self.path} ({reason}); where its checkpoint cannot be downloaded, {by_hand}"
             ) from error
         return net
 
