@@ -47,7 +47,10 @@ def test_robustbench_is_imported_by_its_adapter_alone_and_only_when_asked_for():
     "arguments",
     [
         ["--help"],
-        *([name, "--help"] for name in ("run", "check", "compare", "train", "verify", "export", "sweep", "robustbench")),
+        *(
+            [name, "--help"]
+            for name in ("run", "check", "compare", "train", "verify", "export", "sweep", "merge", "status", "robustbench")
+        ),
     ],
 )
 def test_help_loads_nothing_heavy(arguments):

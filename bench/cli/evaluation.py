@@ -104,10 +104,11 @@ def plan_evaluation(console: Console, request: Request, names: Sequence[str], se
 def work_off(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store) -> tuple[Mapping[str, Any], int]:
     """Record the evaluation, run its trust checks and its missing cells; the record, and how it went as an exit code."""
     from bench.record import write_record
+    from models.spec import digest
 
     record = write_record(prepared, plan, seed, store)
     _check(console, prepared, seed, store)
-    return record, _work(console, prepared, plan, seed, store) if plan.missing else FINISHED
+    return record, _work(console, prepared, plan, seed, store, digest(record)) if plan.missing else FINISHED
 
 
 def unwritable(results: Path, error: OSError) -> str:
@@ -143,10 +144,11 @@ def _check(console: Console, prepared: Prepared, seed: int, store: Store) -> Non
         console.print(f"trust checks failed: {error}", style="red", markup=False)
 
 
-def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store) -> int:
+def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store, run: str) -> int:
     """Run what is missing under a progress display; the exit code says how it went."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from bench.harness.live import Live
     from bench.harness.run import Runner
 
     runner = Runner(prepared.victim, prepared.settings.region, seed, prepared.split.dataset, store)
@@ -159,17 +161,19 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=sum(cell.work for cell in plan.missing))
+    work = sum(cell.work for cell in plan.missing)
+    with Live(store.root, run, len(plan.missing), work) as live, Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=work)
 
         def on_start(cell: PlannedCell) -> None:
-            first, last = cell.batch.indices[0], cell.batch.indices[-1]
-            progress.update(task, description=f"{cell.name} on {first}-{last}")
+            live.working_on(_told(cell))
+            progress.update(task, description=_told(cell))
 
         def on_outcome(outcome: Outcome) -> None:
             nonlocal finished
             finished += 1
             progress.advance(task, outcome.cell.work)
+            live.done(_told(outcome.cell), outcome.cell.work, outcome.error)
             if outcome.error:
                 failed.append(outcome)
                 progress.console.print(f"{outcome.cell.name} failed: {outcome.error}", style="red", markup=False)
@@ -183,3 +187,8 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
             )
             return INTERRUPTED
     return SOME_FAILED if failed else FINISHED
+
+
+def _told(cell: PlannedCell) -> str:
+    """A cell in words."""
+    return f"{cell.name} on {cell.batch.indices[0]}-{cell.batch.indices[-1]}"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from bench.cost_axis.join import DATASET, CostAxis
 from bench.report.csv_file import to_csv
-from bench.report.pareto import to_bytes
 from bench.report.robustbench_plot import draw
 from bench.report.robustbench_table import cost_axis_table
+from bench.report.style import to_bytes
 from models.whole_file import write_whole
 
 

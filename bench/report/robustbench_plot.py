@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -14,8 +15,8 @@ from bench.cost_axis.join import DATASET, CostAxis, Costed
 from bench.data.cards import dataset_card
 from bench.record import eps_text
 from bench.report.label_places import Name, write_names
-from bench.report.pareto import COLOURS, MARKERS, MEANING, sign
 from bench.report.robustbench_table import autoattack_accuracy
+from bench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
 from bench.report.trust_text import verdict
 from bench.verdicts import Evaluation, accuracy
 
@@ -24,19 +25,20 @@ _PUBLISHED = {
     "data": ("^", "#7F8C9A", "published, trained on additional data"),
     "unreliable": ("x", "#B9C0C7", "published, unreliable by RobustBench"),
 }
+_HEIGHT = 5.8  # without the legend, inches
 _FRONT = "#2B3A4A"
-_OURS = [colour for colour in COLOURS if colour != "#000000"]
 
 NOTE = (
     "Published: the lowest robust accuracy that RobustBench knows (AutoAttack, or less where others found less), 10,000 test "
-    "images; mmacs\nof one image, counted here from the architecture. Measured here: the first n test images, 95 % intervals; "
+    "images; mmacs\nof one image, counted here from the architecture. Here: measured on the first n test images, 95 % intervals; "
     "the worst case over all\nattacks is stricter than AutoAttack; mmacs are the mean on clean images."
 )
 
 
+@styled
 def draw(axis: CostAxis) -> Figure:
     """Robust accuracy in per cent against mmacs, on a logarithmic axis."""
-    figure = Figure(figsize=(10.5, 6.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, _HEIGHT), layout="constrained")
     axes = figure.subplots()
     counted = [costed for costed in axis.published if costed.mmacs is not None]
     spots = _draw_published(axes, counted)
@@ -45,9 +47,11 @@ def draw(axis: CostAxis) -> Figure:
     spots += _draw_measured(axes, axis.measured)
     _frame(axes, spots)
     eps = eps_text(dataset_card(DATASET).eps[axis.norm])
-    figure.suptitle(f"Robust accuracy against cost: CIFAR-10, {axis.norm} {eps}", fontsize=12)
+    figure.suptitle(f"Robust accuracy against cost: CIFAR-10, {axis.norm} {eps}")
     handles = [*axes.get_legend_handles_labels()[0], *_signs(axis.measured)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False, title=NOTE, title_fontsize=7.5)
+    labels = [str(handle.get_label()) for handle in handles]
+    figure.set_figheight(_HEIGHT + 0.17 * math.ceil(len(labels) / columns(labels)))
+    legend_below(figure, handles, labels, NOTE)
     names = [Name(costed.mmacs or 0.0, 100 * costed.entry.robust, short_name(costed), _FRONT) for costed in front]
     write_names(figure, axes, names, spots)
     return figure
@@ -94,7 +98,7 @@ def _draw_measured(axes: Axes, measured: Sequence[Evaluation]) -> list[tuple[flo
     spots = []
     alone = False
     for i, evaluation in enumerate(measured):
-        colour, marker = _OURS[i % len(_OURS)], MARKERS[i % len(MARKERS)]
+        colour, marker = network_style(i)
         x, kind = evaluation.mean_cost(evaluation.clean), verdict(evaluation)
         share, low, high = (100 * value for value in accuracy(evaluation.worst))
         axes.errorbar(
@@ -103,7 +107,6 @@ def _draw_measured(axes: Axes, measured: Sequence[Evaluation]) -> list[tuple[flo
             yerr=[[max(0.0, share - low)], [max(0.0, high - share)]],
             fmt=marker,
             color=colour,
-            capsize=3,
             markersize=7.5,
             markerfacecolor=colour if kind == "ok" else "white",
             label=_label(evaluation, measured),
@@ -118,9 +121,7 @@ def _draw_measured(axes: Axes, measured: Sequence[Evaluation]) -> list[tuple[flo
             spots.append((x, 100 * autoattack))
             alone = True
     if alone:
-        axes.plot(
-            [], [], ls="none", marker="o", mfc="white", mec="0.3", ms=5.5, label="small and hollow: measured, AutoAttack alone"
-        )
+        axes.plot([], [], ls="none", marker="o", mfc="white", mec="0.3", ms=5.5, label="small and hollow: here, AutoAttack alone")
     return spots
 
 
@@ -136,7 +137,7 @@ def _label(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
     rule = f", {record['policy'][:24]}..." if len(same) > 1 else ""
     partial = "" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix"
     exits = "one exit" if len(record["mmacs"]) == 1 else f"{len(record['mmacs'])} exits"
-    return f"measured: {record['model']} ({record['training']}, {exits}, n = {record['n']}{partial}{rule})"
+    return f"here: {record['model']} ({record['training']}, {exits}, n = {record['n']}{partial}{rule})"
 
 
 def _frame(axes: Axes, spots: Sequence[tuple[float, float]]) -> None:
@@ -149,5 +150,3 @@ def _frame(axes: Axes, spots: Sequence[tuple[float, float]]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("cost of one image (mmacs: 10⁶ multiply-accumulates, logarithmic)")
     axes.set_ylabel("robust accuracy (%)")
-    axes.grid(alpha=0.25, which="major")
-    axes.spines[["top", "right"]].set_visible(False)

@@ -15,9 +15,9 @@ from bench.verdicts import Evaluation, Result, accuracy
 WORST = "worst"
 
 COLUMNS = {
-    "model": "registered model name; of another network, the names of its file or module and of the factory",
+    "model": "registered model name; of a published network, package and name; of another, its file or module and the factory",
     "training": "which weights of it",
-    "weights": "first 12 digits of the weight file's SHA-256; of a network that is not registered, of one over code and tensors",
+    "weights": "first 12 digits of the weight file's SHA-256; of a network that is not registered, of one over code or name, and tensors",
     "policy": "the deployed exit rule",
     "calibration": "digest of the data and procedure that set the policy's thresholds; empty when given by hand",
     "dataset": "dataset; always its test split",
@@ -56,7 +56,7 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """One row per evaluation and attack, best worst case first, columns as in ``COLUMNS``."""
     rows: list[Mapping[str, Any]] = []
     for evaluation in sorted(evaluations, key=rank):
-        rows += _rows(evaluation)
+        rows += rows_of(evaluation)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -78,7 +78,8 @@ def rank(evaluation: Evaluation) -> tuple[Any, ...]:
     )
 
 
-def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The rows of one evaluation: the clean images, every attack, those unfinished, and the worst case where there is one."""
     same = {**_same(evaluation.record), "sparsity": evaluation.sparsity, "flags": flags_text(evaluation)}
     rows = [{**same, **_measured(evaluation, evaluation.clean)}]
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]

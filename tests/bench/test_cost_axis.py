@@ -120,7 +120,7 @@ def test_the_plot_names_the_front_on_a_logarithmic_axis_and_marks_what_is_publis
     assert named == {"Cheap2020\nRN-18", "Middle2022\nWRN-28-10", "Last2024"} and axes.get_xscale() == "log"
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "published (RobustBench)" in legend and "published, unreliable by RobustBench" in legend
-    assert any(text.startswith("measured: toy (none, 3 exits, n = 70") for text in legend)
+    assert any(text.startswith("here: toy (none, 3 exits, n = 70") for text in legend)
     assert short_name(axis.published[1]) == "Doubtful2023"
 
 
