@@ -68,7 +68,8 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
     samples = asked["shard"] or SHARD[resources.device]
     ray = connect(asked["address"])
     machines = sum(bool(node["Alive"]) for node in ray.nodes())
-    console.print(f"ray: {machines} machines, {slots(ray, resources)} shards of {samples} samples at once", highlight=False)
+    at_once = slots(ray, resources)
+    console.print(f"ray: {at_once} shards of {samples} samples at once, on machines: {machines}", highlight=False)
 
     def engine(prepared: Prepared) -> RayRunner:
         from bench.cluster.driver import RayRunner

@@ -82,7 +82,7 @@ def _show(rows: Sequence[Row], throughput: Throughput, unit: str, parts: float) 
     click.echo(
         f"total: {forwards:.4g} forward and {backwards:.4g} backward passes, {_time(seconds)} on one {unit} "
         f"({throughput.forward_s * 1e3:.3g} ms a forward, {throughput.gradient_s * 1e3:.3g} ms a gradient, measured here), "
-        f"{_time(seconds / parts)} on {parts:g} {unit}s"
+        f"{_time(seconds / parts)} on {parts:g} {unit}{'s' if parts != 1 else ''}"
     )
 
 
