@@ -52,6 +52,13 @@ _OPTIONS = (
     ),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="Of the search: auto: the twin that is quickest here, measured; fp32: the plain model. That one decides, always.",
+    ),
     data_option,
     results_option,
 )
@@ -105,6 +112,11 @@ def work_off(console: Console, prepared: Prepared, plan: Plan, seed: int, store:
     from bench.record import write_record
 
     record = write_record(prepared, plan, seed, store)
+    if plan.missing:
+        from bench.harness.engine import equipped
+
+        prepared, engine = equipped(prepared, sum(cell.work for cell in plan.missing))
+        console.print(engine.text(), markup=False, highlight=False, soft_wrap=True)
     _check(console, prepared, seed, store)
     return record, _work(console, prepared, plan, seed, store) if plan.missing else FINISHED
 
@@ -147,8 +159,11 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from bench.harness.run import Runner
+    from bench.harness.stack import stack_size
 
-    runner = Runner(prepared.victim, prepared.settings.region, seed, prepared.split.dataset, store)
+    victim, split = prepared.victim, prepared.split
+    stack = stack_size(victim.twin, split.shape, next(victim.model.parameters()).device)
+    runner = Runner(victim, prepared.settings.region, seed, split.dataset, store, stack)
     failed: list[Outcome] = []
     finished = 0
     columns = (
@@ -162,8 +177,7 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
         task = progress.add_task("starting", total=sum(cell.work for cell in plan.missing))
 
         def on_start(cell: PlannedCell) -> None:
-            first, last = cell.batch.indices[0], cell.batch.indices[-1]
-            progress.update(task, description=f"{cell.name} on {first}-{last}")
+            progress.update(task, description=f"{cell.name} on {cell.slice.start}-{cell.slice.stop - 1}")
 
         def on_outcome(outcome: Outcome) -> None:
             nonlocal finished

@@ -28,6 +28,7 @@ _COMMANDS = {
     "cost": "bench.cli.cost",
     "train": "bench.cli.train",
     "publish": "bench.cli.publish",
+    "perf": "bench.cli.perf",
     "import-checkpoint": "bench.cli.import_checkpoint",
 }
 

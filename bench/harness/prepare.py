@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -34,6 +35,8 @@ APGD_STEPS = 100
 DEFAULT_N = {"cpu": 64, "cuda": 1000}
 EMBEDDED = "digits"
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -52,6 +55,7 @@ class Request:
         method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
         budget: gradients per image that ``policy`` may spend at most.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: of the search: ``auto``, ``fp32`` (the plain model) or ``bf16``; verdicts are the plain model's in any case.
     """
 
     model: str
@@ -73,6 +77,7 @@ class Request:
     budget: int = BUDGET
     device: str = "auto"
     calibration: str | None = None
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class Prepared:
         n: how many of its first samples.
         settings: of the gradient attacks, threat model included.
         note: one line on a choice made for the user; None where there was none.
+        precision: of the search, as asked for.
     """
 
     victim: Victim
@@ -92,6 +98,7 @@ class Prepared:
     n: int
     settings: Settings
     note: str | None
+    precision: Precision = "auto"
 
 
 def prepare(request: Request) -> Prepared:
@@ -115,7 +122,7 @@ def prepare(request: Request) -> Prepared:
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
     victim = Victim(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
-    return Prepared(victim, split, n, settings, "; ".join(filter(None, (note, costs.note))) or None)
+    return Prepared(victim, split, n, settings, "; ".join(filter(None, (note, costs.note))) or None, request.precision)
 
 
 def _device(name: str) -> torch.device:
