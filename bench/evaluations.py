@@ -64,7 +64,7 @@ def evaluation_of(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluat
         return None
     checks = (*_probes(records, store), _attacked_settings(records, results, store))
     found = Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
-    return replace(found, flags=flags_of(found))
+    return replace(found, flags=flags_of(found), records=tuple(records))
 
 
 def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[Mapping[str, Any], ...], str | None]:

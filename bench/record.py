@@ -19,13 +19,13 @@ if TYPE_CHECKING:  # reading records back takes no attack's code
 
 RECORD_SCHEMA = 1
 
-_OWN = ("attacks", "trust", "seed", "note")  # what records of the same evaluation may differ in
+_OWN = ("attacks", "trust", "seed", "note", "asked")  # what records of the same evaluation may differ in
 
 
 def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
     """Store the record of an evaluation under the digest of its content: the same command, the same file."""
     record = record_of(prepared, plan, seed)
-    store.write_run(digest(record), record)
+    store.write_run(record)
     return record
 
 
@@ -52,6 +52,7 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
         "seed": seed,
         "note": prepared.note,
         "trust": probe_key(prepared, seed),
+        "asked": dict(prepared.asked),
         "attacks": _attacks(plan),
         **_pruned(victim.costs),
         **_of_added(split.dataset, ball),
@@ -69,7 +70,7 @@ def _of_added(dataset: str, ball: Ball) -> dict[str, Any]:
 
 
 def evaluation_key(record: Mapping[str, Any]) -> str:
-    """What two records share when they are of the same evaluation: everything but attacks, trust checks, seed and note."""
+    """What two records share when they are of the same evaluation: everything but what ``_OWN`` names."""
     return canonical_json({name: value for name, value in record.items() if name not in _OWN})
 
 

@@ -107,6 +107,7 @@ class Evaluation:
         probe_error: why not, where they failed.
         attacked_settings: settings of probes, as JSON, whose gradient attacks on every exit are finished.
         flags: what the trust checks and the stored cells say against the numbers, failures first.
+        records: of all runs that were merged.
     """
 
     record: Mapping[str, Any]
@@ -119,6 +120,7 @@ class Evaluation:
     probe_error: str | None = None
     attacked_settings: frozenset[str] = frozenset()
     flags: tuple[Flag, ...] = ()
+    records: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def checked(self) -> bool:

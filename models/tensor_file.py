@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -39,6 +40,7 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         WeightsError: unreadable, or with anything in it that would have to be executed.
     """
+    _refuse_bomb(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and more for bad files
@@ -47,6 +49,17 @@ def read_checkpoint(path: Path) -> Any:
             f"{path} is not a readable torch checkpoint ({reason}); nothing in a weights file is executed: "
             "it must hold tensors alone, as torch.save(net.state_dict(), file) writes"
         ) from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """torch packs without compressing: an archive that unpacks to more than itself was made to fill the memory."""
+    try:
+        with ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (BadZipFile, OSError, NotImplementedError, ValueError):
+        return  # a bare pickle, or what torch will refuse
+    if unpacked > path.stat().st_size:
+        raise WeightsError(f"{path} unpacks from {path.stat().st_size:,} bytes to {unpacked:,}: that is no checkpoint of torch's")
 
 
 def _is_pickled(path: Path) -> bool:

@@ -41,6 +41,8 @@ __all__ = [
 SHIPPED = Path(__file__).parent / "weights"
 JOURNAL = ".run.json"
 """Ending of the files beside the cards that tell of a training run."""
+_FAR, _SMALL = 20, 1 << 20
+"""How many times the network a weight file may be, if it is over a megabyte."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -129,6 +131,7 @@ def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> str
     """
     if not path.is_file():
         raise WeightsError(f"weights file {path} is missing")
+    _refuse_far_too_large(model, path)
     found = file_sha256(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(
@@ -137,6 +140,13 @@ def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> str
         )
     fill(model, read_tensors(path), str(path))
     return found
+
+
+def _refuse_far_too_large(model: nn.Module, path: Path) -> None:
+    """Before a byte is read: a checkpoint may hold an optimiser's state as well, but not ``_FAR`` times the network."""
+    own = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if (size := path.stat().st_size) > max(_FAR * own, _SMALL):
+        raise WeightsError(f"{path} has {size:,} bytes, the network's weights have {own:,}: it holds something else")
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

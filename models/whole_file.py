@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = ".partial-"
@@ -17,6 +18,14 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; nothing partial stays behind.
     """
+    try:
+        _write_and_rename(path, content)
+    except FileNotFoundError:
+        # Swept away as a killed writer's, by a process whose clock is an hour ahead; or the whole folder was deleted.
+        _write_and_rename(path, content)
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX)
     partial = Path(name)
@@ -35,5 +44,6 @@ def write_whole(path: Path, content: bytes) -> None:
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in ``folder`` and below; an hour old, so that no living writer's file goes."""
     for partial in folder.rglob(f"{_PREFIX}*"):
-        if time.time() - partial.stat().st_mtime > _STALE_S:
-            partial.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its writer has just finished
+            if time.time() - partial.stat().st_mtime > _STALE_S:
+                partial.unlink()

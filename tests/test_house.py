@@ -42,7 +42,10 @@ def test_nothing_imports_robustbench():
     "arguments",
     [
         ["--help"],
-        *([name, "--help"] for name in ("run", "check", "compare", "train", "verify", "export", "sweep", "perf")),
+        *(
+            [name, "--help"]
+            for name in ("run", "check", "compare", "train", "verify", "export", "sweep", "merge", "status", "perf")
+        ),
     ],
 )
 def test_help_loads_nothing_heavy(arguments):

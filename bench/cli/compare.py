@@ -27,7 +27,7 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     from bench.compare.pairs import compare
     from bench.report.compare_plot import draw_comparison
     from bench.report.compare_text import comparison_text
-    from bench.report.pareto import to_bytes
+    from bench.report.style import to_bytes
     from models.whole_file import write_whole
 
     found = compare(*find_pair(a, b, results))

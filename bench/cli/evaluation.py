@@ -110,6 +110,7 @@ def plan_evaluation(console: Console, request: Request, names: Sequence[str], se
 def work_off(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store) -> tuple[Mapping[str, Any], int]:
     """Record the evaluation, run its trust checks and its missing cells; the record, and how it went as an exit code."""
     from bench.record import write_record
+    from models.spec import digest
 
     record = write_record(prepared, plan, seed, store)
     if plan.missing:
@@ -118,7 +119,7 @@ def work_off(console: Console, prepared: Prepared, plan: Plan, seed: int, store:
         prepared, engine = equipped(prepared, sum(cell.work for cell in plan.missing))
         console.print(engine.text(), markup=False, highlight=False, soft_wrap=True)
     _check(console, prepared, seed, store)
-    return record, _work(console, prepared, plan, seed, store) if plan.missing else FINISHED
+    return record, _work(console, prepared, plan, seed, store, digest(record)) if plan.missing else FINISHED
 
 
 def unwritable(results: Path, error: OSError) -> str:
@@ -154,10 +155,11 @@ def _check(console: Console, prepared: Prepared, seed: int, store: Store) -> Non
         console.print(f"trust checks failed: {error}", style="red", markup=False)
 
 
-def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store) -> int:
+def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store, run: str) -> int:
     """Run what is missing under a progress display; the exit code says how it went."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from bench.harness.live import Live
     from bench.harness.run import Runner
     from bench.harness.stack import stack_size
 
@@ -173,16 +175,19 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=sum(cell.work for cell in plan.missing))
+    work = sum(cell.work for cell in plan.missing)
+    with Live(store.root, run, len(plan.missing), work) as live, Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=work)
 
         def on_start(cell: PlannedCell) -> None:
-            progress.update(task, description=f"{cell.name} on {cell.slice.start}-{cell.slice.stop - 1}")
+            live.working_on(_told(cell))
+            progress.update(task, description=_told(cell))
 
         def on_outcome(outcome: Outcome) -> None:
             nonlocal finished
             finished += 1
             progress.advance(task, outcome.cell.work)
+            live.done(_told(outcome.cell), outcome.cell.work, outcome.error)
             if outcome.error:
                 failed.append(outcome)
                 progress.console.print(f"{outcome.cell.name} failed: {outcome.error}", style="red", markup=False)
@@ -196,3 +201,8 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
             )
             return INTERRUPTED
     return SOME_FAILED if failed else FINISHED
+
+
+def _told(cell: PlannedCell) -> str:
+    """A cell in words."""
+    return f"{cell.name} on {cell.slice.start}-{cell.slice.stop - 1}"

@@ -18,10 +18,12 @@ not hold, or a gate is not passed; 2 bad input;
 
 _COMMANDS = {
     "run": "bench.cli.run",
+    "status": "bench.cli.status",
     "report": "bench.cli.report",
     "sweep": "bench.cli.sweep",
     "check": "bench.cli.check",
     "compare": "bench.cli.compare",
+    "merge": "bench.cli.merge",
     "verify": "bench.cli.verify",
     "export": "bench.cli.export",
     "list": "bench.cli.listing",
@@ -52,7 +54,10 @@ class _LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log what the libraries say, too.")
 def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(name)s: %(message)s")
+    level = logging.INFO if verbose else logging.ERROR
+    logging.basicConfig(level=level, format="%(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)  # a run logs more to its file than it says
     logging.getLogger("models.plugins").setLevel(logging.INFO if verbose else logging.WARNING)
 
 

@@ -50,6 +50,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from bench.networks import own_network
     from bench.report.sweep_files import write_sweep
     from bench.report.sweep_text import curve_text
+    from bench.report.write import write_page
     from bench.sweep.choose import Wanted, choose
     from bench.sweep.curve import Curve, one_exit, sweep
     from bench.sweep.pool import pool_of
@@ -62,7 +63,8 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     asked_for = dict.fromkeys(name for text in models for name in separated(text))
     networks = {network.name: network for name in asked_for if (network := own_network(name))}
     names = tuple(factory_name(name) if is_reference(name) else name for name in asked_for)
-    groups = choose(evaluations(store), Wanted(models=names, **asked))  # type: ignore[arg-type]
+    found = evaluations(store)
+    groups = choose(found, Wanted(models=names, **asked))  # type: ignore[arg-type]
     curves: list[Curve] = []
     errors = Console(stderr=True)
     for group in groups:
@@ -75,6 +77,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
         written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))
+        written.append(write_page(found, results))
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     console = Console()

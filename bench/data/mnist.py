@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -62,6 +63,6 @@ def _read_idx(folder: Path, name: str, n_dims: int) -> npt.NDArray[np.uint8]:
     if len(raw) < header or raw[:4] != bytes((0, 0, 8, n_dims)):
         raise UserError(f"{path} is not an idx file of bytes with {n_dims} dimensions")
     shape = tuple(int.from_bytes(raw[4 + 4 * d : 8 + 4 * d], "big") for d in range(n_dims))
-    if len(raw) - header != int(np.prod(shape)):
+    if len(raw) - header != math.prod(shape):
         raise UserError(f"{path} should hold {shape} bytes, it holds {len(raw) - header}; it is truncated or damaged")
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +91,7 @@ class Prepared:
         n: how many of its first samples.
         settings: of the gradient attacks, threat model included.
         note: one line on a choice made for the user; None where there was none.
+        asked: model, file of weights and exit rule as they were asked for, so that the command can be told again.
         precision: of the search, as asked for.
     """
 
@@ -98,6 +100,7 @@ class Prepared:
     n: int
     settings: Settings
     note: str | None
+    asked: Mapping[str, str | None] = field(default_factory=dict)
     precision: Precision = "auto"
 
 
@@ -122,7 +125,16 @@ def prepare(request: Request) -> Prepared:
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
     victim = Victim(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
-    return Prepared(victim, split, n, settings, "; ".join(filter(None, (note, costs.note))) or None, request.precision)
+    note = "; ".join(filter(None, (note, costs.note))) or None
+    return Prepared(victim, split, n, settings, note, _asked(request, loaded, policy), request.precision)
+
+
+def _asked(request: Request, loaded: Loaded, policy: Policy) -> dict[str, str | None]:
+    """What names the victim; no exit rule where the one given is the weights' own."""
+    own = loaded.policy
+    is_own = own is not None and policy == parse_policy(own[0], loaded.model.n_exits, own[1])
+    weights = str(request.weights) if request.weights is not None else None
+    return {"model": request.model, "weights": weights, "policy": None if is_own else request.policy}
 
 
 def _device(name: str) -> torch.device:

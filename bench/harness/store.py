@@ -12,6 +12,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.harness.cell import BadCell, Cell
 from bench.harness.held_out import BadHeldOut, HeldOut
+from models.spec import digest
 from models.whole_file import sweep, write_whole
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class Store:
     ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
     again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
     ``calibration/`` logits on held-out training images, ``quarantine/`` damaged files. Stores of several
-    machines are merged by copying files together.
+    machines are joined by ``bench.merge``.
 
     Args:
         root: made where it does not exist.
@@ -116,9 +117,9 @@ class Store:
             self._set_aside(path, "calibration logits", error)
             return None
 
-    def write_run(self, name: str, run: dict[str, Any]) -> None:
-        """Record which cells belong together."""
-        write_whole(self.root / "runs" / f"{name}.json", _json(run))
+    def write_run(self, run: dict[str, Any]) -> None:
+        """Record which cells belong together, under the digest of what is recorded."""
+        write_whole(self.root / "runs" / f"{digest(run)}.json", _json(run))
 
     def runs(self) -> Iterator[dict[str, Any]]:
         """All recorded runs, in the order of their names.
@@ -128,7 +129,10 @@ class Store:
         """
         for path in sorted((self.root / "runs").glob("*.json")):
             try:
-                yield json.loads(path.read_text(encoding="utf-8"))
+                run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                if digest(run) != path.stem:
+                    raise ValueError("its content is not that of its name")
+                yield run
             except ValueError as error:
                 raise UserError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error
 

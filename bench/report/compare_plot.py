@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from bench.compare.pairs import Comparison
 from bench.record import eps_text
 from bench.report.compare_text import name_of
-from bench.report.pareto import COLOURS, MARKERS
+from bench.report.style import network_style, styled
 
 _APART = 0.16  # of A and B within a row, in rows
 
 
+@styled
 def draw_comparison(found: Comparison) -> Figure:
     """Left both accuracies with Wilson's intervals, right B minus A with Newcombe's; a row for each line of the table."""
     rows = len(found.pairs)
@@ -24,16 +25,15 @@ def draw_comparison(found: Comparison) -> Figure:
     high = [100 * (pair.interval[1] - pair.difference) for pair in found.pairs]
     differences = [100 * pair.difference for pair in found.pairs]
     right.axvline(0, color="0.6", lw=1, zorder=1)
-    right.errorbar(differences, range(rows), xerr=[low, high], fmt="s", color="black", capsize=3, markersize=5)
+    right.errorbar(differences, range(rows), xerr=[low, high], fmt="s", color="black", markersize=5)
     left.set_yticks(range(rows), [_plain(pair.title) for pair in found.pairs])
     left.set_ylim(rows - 0.5, -0.5)
     left.set_xlim(-3, 103)
     for axes, title in ((left, "accuracy (%), 95 % intervals"), (right, "B - A (points), paired 95 % intervals")):
-        axes.set_title(title, fontsize=10)
-        axes.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
+        axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=1)
     record = found.a.record
-    figure.suptitle(f"{record['dataset']} test, {record['norm']} {eps_text(record['eps'])}, n = {record['n']}", fontsize=11)
+    figure.suptitle(f"{record['dataset']} test, {record['norm']} {eps_text(record['eps'])}, n = {record['n']}")
     return figure
 
 
@@ -43,7 +43,8 @@ def _shares(axes: Axes, found: Comparison, i: int, label: str) -> None:
     low = [max(0.0, share - 100 * interval[0]) for share, (_, interval) in zip(shares, counts, strict=True)]
     high = [max(0.0, 100 * interval[1] - share) for share, (_, interval) in zip(shares, counts, strict=True)]
     heights = [row + (_APART if i else -_APART) for row in range(len(shares))]
-    axes.errorbar(shares, heights, xerr=[low, high], fmt=MARKERS[i], color=COLOURS[i], capsize=3, markersize=6, label=label)
+    colour, marker = network_style(i)
+    axes.errorbar(shares, heights, xerr=[low, high], fmt=marker, color=colour, markersize=6, label=label)
 
 
 def _plain(text: str) -> str:

@@ -2,98 +2,89 @@
 
 from __future__ import annotations
 
-import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from bench.report.method import method_text
-from bench.report.table import COLUMNS, partial_status, sparsity_text
-from bench.report.trust_text import SIGNS, lines, verdict
-from bench.verdicts import Evaluation, Result, accuracy
+from bench.report.page import assets
+from bench.report.page.board import Row, columns, percent, rows
+from bench.report.page.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marker
+from bench.report.page.curves import Curves, network_of
+from bench.report.page.detail import detail
+from bench.report.table import partial_status, sparsity_text
+from bench.verdicts import Evaluation, accuracy
+
+FILTERS = (("dataset", "dataset"), ("threat", "threat model"), ("network", "network"))
 
 
-def to_html(boards: Mapping[str, Sequence[Evaluation]], plots: Mapping[str, bytes]) -> str:
+def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = None) -> str:
     """All boards on one page.
 
     Args:
         boards: evaluations by board name, in the order of their rank.
-        plots: each board's Pareto plot as PNG.
+        curves: of sweeps; drawn where their network is on a board.
     """
+    curves = curves or {}
+    found = rows(boards)
+    evaluations = [evaluation for board in boards.values() for evaluation in board]
+    scripts = [assets.START, *([assets.data_tables(), assets.own("page.js")] if found else [])]
+    page = _environment().get_template("page.html.j2")
+    return page.render(
+        rows=found,
+        columns=columns(found),
+        filters=[(key, title, list(dict.fromkeys(row.cells[key].text for row in found))) for key, title in FILTERS],
+        boards=[_board(name, board, found, curves) for name, board in boards.items()],
+        details={row.key: _detail(evaluation, row, curves) for row, evaluation in zip(found, evaluations, strict=True)},
+        css=Markup(assets.own("page.css")),  # noqa: S704 - files of this package and of the table library, nothing measured
+        scripts=[Markup(script) for script in scripts],  # noqa: S704
+        content_policy=assets.content_policy(scripts),
+        licences=assets.own("licences.txt"),
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("bench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    page = environment.get_template("leaderboard.html.j2")
-    return page.render(boards=[_board(name, found, plots[name]) for name, found in boards.items()], columns=COLUMNS)
+    environment.filters["percent"] = percent
+    environment.filters["marker"] = marker
+    environment.filters["breakable"] = _breakable
+    environment.filters["words"] = _words
+    environment.globals |= {"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
+    return environment
 
 
-def _board(name: str, evaluations: Sequence[Evaluation], plot: bytes) -> dict[str, Any]:
+def _breakable(text: str) -> Markup:
+    """The text with places to break lines at."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_:])", text))
+
+
+def _words(command: str) -> Markup:
+    """The command with its words kept whole where lines break."""
+    return Markup(" ").join(Markup('<span class="word">{}</span>').format(word) for word in command.split(" "))
+
+
+def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], curves: Curves) -> dict[str, Any]:
+    first = next(row for row in found if row.board == name)
     return {
         "name": name,
+        "title": f"{first.cells['dataset'].text}, {first.cells['threat'].text}",
         "summary": evaluations[0].record["dataset_summary"],
-        "plot": base64.b64encode(plot).decode(),
-        "rows": [_row(evaluation) for evaluation in evaluations],
+        "chart": chart(evaluations, curves),
     }
 
 
-def _row(evaluation: Evaluation) -> dict[str, Any]:
-    strongest = evaluation.strongest()
+def _detail(evaluation: Evaluation, row: Row, curves: Curves) -> dict[str, Any]:
     return {
         "record": evaluation.record,
-        "n_exits": len(evaluation.record["mmacs"]),
+        "view": detail(evaluation),
         "clean": accuracy(evaluation.clean.correct),
-        "worst": accuracy(evaluation.worst) if evaluation.attacks or evaluation.unfinished else None,
         "partial": partial_status(evaluation),
-        "verdict": verdict(evaluation),
-        "sign": SIGNS[verdict(evaluation)],
-        "flags": lines(evaluation),
-        "any_exit": accuracy(evaluation.any_exit_robust),
-        "n_attacks": len(evaluation.attacks),
-        "computed_with": evaluation.computed_with(),
-        "strongest": strongest.name if strongest else None,
-        "strongest_accuracy": accuracy(evaluation.robust(strongest)) if strongest else None,
-        "mmacs": evaluation.mean_cost(evaluation.clean),
+        "unfinished": evaluation.unfinished,
         "sparsity": evaluation.sparsity,
         "pruned": sparsity_text(evaluation),
-        "mmacs_dense": evaluation.mean_cost(evaluation.clean, "mmacs_dense"),
-        "mmacs_attacked": evaluation.mean_cost(strongest) if strongest else None,
-        "attacks": [_attack(evaluation, attack) for attack in (evaluation.clean, *evaluation.attacks)],
-        "unfinished": evaluation.unfinished,
-        "slowdowns": _slowdowns(evaluation),
-    }
-
-
-def _slowdowns(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The clean images and every slowdown attack; empty where there is none."""
-    found = [attack for attack in evaluation.attacks if attack.is_slowdown]
-    return [
-        {
-            "name": result.name,
-            "seed": result.seed,
-            "mmacs": evaluation.mean_cost(result),
-            "slowed": evaluation.slowed(result),
-            "accuracy": accuracy(evaluation.robust(result)),
-        }
-        for result in (evaluation.clean, *found)
-        if found
-    ]
-
-
-def _attack(evaluation: Evaluation, attack: Result) -> dict[str, Any]:
-    counts = evaluation.exit_counts(attack)
-    return {
-        "name": attack.name,
-        "method": method_text(attack),
-        "accuracy": accuracy(evaluation.robust(attack)),
-        "first_to_break": evaluation.first_to_break(attack),
-        "seed": attack.seed,
-        "mmacs": evaluation.mean_cost(attack),
-        "exits": [{"count": count, "share": count / evaluation.n} for count in counts],
-        "exit_accuracy": attack.exit_accuracy,
-        "passes": f"{attack.forwards:.1f} / {attack.backwards:.1f}",
-        "seconds": f"{attack.seconds:.2g}",
-        "outside": 1 - float(attack.within.mean()),
-        "distance": f"{attack.distance:.3g}",
+        "sweep": chart([evaluation], curves, [row.style]) if network_of(evaluation.record) in curves else None,
     }

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from bench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
 from bench.report.trust_text import verdict
 from bench.verdicts import Evaluation, accuracy
 
-# Okabe & Ito's palette: tells the points apart for colour-blind readers as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*X"
-
-# Drawn over the hollow marker of what trust checks flag: marker and its size.
-_FLAGGED = {"failure": ("x", 11), "warning": ("$!$", 5), "not checked": ("$?$", 5)}
-MEANING = {
-    "failure": "flagged: not to be believed",
-    "warning": "flagged: may be lower",
-    "not checked": "trust not checked",
-}
+NAMED = 20
+"""On a board of more networks than this only those on a front are named, the others are grey."""
+GREY = ("0.7", ".")
 
 
 @dataclass(frozen=True)
@@ -65,20 +54,24 @@ def pareto_front(candidates: Sequence[Point]) -> list[Point]:
     return front
 
 
+@styled
 def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
     """Two panels side by side: clean accuracy and worst-case robust accuracy against mean mmacs."""
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    left.set_xlim(0, 1.12 * max((point.mmacs for point in points(evaluations, "clean")), default=1))
-    styles = {_label(e): (COLOURS[i % 7], MARKERS[i % 8]) for i, e in enumerate(evaluations)}
-    _panel(left, points(evaluations, "clean"), styles, "clean accuracy")
-    _panel(right, points(evaluations, "worst"), styles, "worst-case robust accuracy")
+    clean, worst = points(evaluations, "clean"), points(evaluations, "worst")
+    named = [point.label for point in clean]
+    if len(clean) > NAMED:
+        fronts = {point.label for found in (clean, worst) for point in pareto_front(found)}
+        named = [label for label in named if label in fronts]
+    styles = {label: network_style(i) for i, label in enumerate(dict.fromkeys(named))}
+    flagged = [kind for kind in MEANING if any(point.kind == kind for point in clean)]
+    entries = [*styles, *(MEANING[kind] for kind in flagged)]
+    figure, left, right = two_panels(4.1, entries)
+    left.set_xlim(0, 1.12 * max((point.mmacs for point in clean), default=1))
+    _panel(left, clean, styles, "clean accuracy")
+    _panel(right, worst, styles, "worst-case robust accuracy")
     handles, labels = left.get_legend_handles_labels()
-    flagged = [kind for kind in MEANING if any(point.kind == kind for point in points(evaluations, "clean"))]
-    handles += [sign(kind) for kind in flagged]
-    labels += [MEANING[kind] for kind in flagged]
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=11)
+    legend_below(figure, [*handles, *(sign(kind) for kind in flagged)], [*labels, *(MEANING[kind] for kind in flagged)])
+    figure.suptitle(title)
     return figure
 
 
@@ -86,7 +79,7 @@ def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]
     front = pareto_front(found)
     axes.step([p.mmacs for p in front], [100 * p.share for p in front], where="post", color="0.75", lw=1.5, zorder=1)
     for point in found:
-        colour, marker = styles[point.label]
+        colour, marker = styles.get(point.label, GREY)
         errors = [[100 * max(0.0, point.share - point.low)], [100 * max(0.0, point.high - point.share)]]
         axes.errorbar(
             point.mmacs,
@@ -94,24 +87,13 @@ def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]
             yerr=errors,
             fmt=marker,
             color=colour,
-            capsize=3,
             markersize=7,
-            label=point.label,
+            label=point.label if point.label in styles else "_unnamed",
             markerfacecolor=colour if point.multi_exit and point.kind == "ok" else "white",
         )
         if point.kind != "ok":
             axes.add_line(sign(point.kind, point.mmacs, 100 * point.share))
-    axes.set_title(f"{title} (%), 95 % intervals", fontsize=10)
-    axes.set_xlabel("mean cost on clean inputs (mmacs)")
-    axes.set_ylim(-3, 103)
-    axes.grid(alpha=0.25)
-
-
-def sign(kind: str, x: float = math.nan, y: float = math.nan) -> Line2D:
-    """The sign across the hollow marker of a flagged point; with no point, its entry in the legend."""
-    marker, size = _FLAGGED[kind]
-    label = MEANING[kind] if math.isnan(x) else "_sign"
-    return Line2D([x], [y], linestyle="none", color="black", marker=marker, markersize=size, label=label, zorder=5)
+    share_axes(axes, title)
 
 
 def _label(evaluation: Evaluation) -> str:
@@ -122,12 +104,3 @@ def _label(evaluation: Evaluation) -> str:
     exits = f", {kind} policy" if len(record["mmacs"]) > 1 else ", one exit"
     exits += f", {evaluation.sparsity:.0%} zero weights" if evaluation.sparsity else ""
     return f"{record['model']} ({record['training']}{exits}, n = {record['n']}{partial})"
-
-
-def to_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file, the same bytes every time."""
-    buffer = io.BytesIO()
-    fixed = {"Date": None} if kind == "svg" else {}
-    with matplotlib.rc_context({"svg.hashsalt": "exitbench", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=kind, dpi=150, metadata=fixed)
-    return buffer.getvalue()

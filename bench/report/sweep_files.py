@@ -8,7 +8,7 @@ from pathlib import Path
 from attacks.regions import Ball
 from bench.record import board_name
 from bench.report.csv_file import to_csv
-from bench.report.pareto import to_bytes
+from bench.report.style import to_bytes
 from bench.report.sweep_plot import draw
 from bench.report.sweep_table import sweep_table
 from bench.sweep.curve import Curve

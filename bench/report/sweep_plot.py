@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.pareto import COLOURS, MARKERS, MEANING, sign
+from bench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
 from bench.report.trust_text import verdict
 from bench.sweep.curve import Curve, Point
 from bench.verdicts import Bools, accuracy
@@ -23,35 +23,21 @@ NOTE = (
 )
 
 
+@styled
 def draw(curves: Sequence[Curve], title: str) -> Figure:
     """Two panels side by side: clean accuracy and worst-case robust accuracy against mean mmacs."""
-    figure = Figure(figsize=(10.5, 5.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
+    extra = _meanings(curves)
+    figure, left, right = two_panels(4.4, [*map(_label, curves), *(str(line.get_label()) for line in extra)])
     left.set_xlim(0, 1.06 * max(cost for curve in curves for cost in curve.pool.mmacs))
     panels: tuple[tuple[Axes, What, str], ...]
     panels = (left, "clean", "clean accuracy"), (right, "worst", "worst-case robust accuracy")
     for axes, what, name in panels:
         for i, curve in enumerate(curves):
-            _draw(axes, curve, what, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-            if curve.rule is not None and curve.pool not in [earlier.pool for earlier in curves[:i]]:
-                _name_ends(axes, curve, what, COLOURS[i % len(COLOURS)])
-        axes.set_title(f"{name} (%), 95 % intervals", fontsize=10)
-        axes.set_xlabel("mean cost on clean inputs (mmacs)")
-        axes.set_ylim(-3, 103)
-        axes.grid(alpha=0.25)
+            _draw(axes, curve, what, *network_style(i))
+        share_axes(axes, name)
     handles, labels = left.get_legend_handles_labels()
-    extra = _meanings(curves)
-    figure.legend(
-        [*handles, *extra],
-        [*labels, *(str(line.get_label()) for line in extra)],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-        title=NOTE,
-        title_fontsize=8,
-    )
-    figure.suptitle(title, fontsize=11)
+    legend_below(figure, [*handles, *extra], [*labels, *(str(line.get_label()) for line in extra)], NOTE)
+    figure.suptitle(title)
     return figure
 
 
@@ -75,22 +61,10 @@ def _line(axes: Axes, curve: Curve, what: What, colour: str) -> None:
     x = [point.mmacs for point in family]
     share, low, high = ([100 * value for value in values] for values in zip(*shares, strict=True))
     axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
-    axes.plot(x, share, color=colour, lw=1.4, marker=".", markersize=4, label=_label(curve))
+    axes.plot(x, share, color=colour, marker=".", markersize=4, label=_label(curve))
     if what == "worst":
         floor = 100 * float(curve.any_exit_robust.mean())
         axes.plot([x[0], x[-1]], [floor, floor], color=colour, lw=1, ls=":")
-
-
-def _name_ends(axes: Axes, curve: Curve, what: What, colour: str) -> None:
-    """``exit 1`` and the last, above the line's ends; below where there is no room."""
-    for point, k in ((curve.family[0], 1), (curve.family[-1], len(curve.pool.mmacs))):
-        judged = point.judged.correct if what == "clean" else point.judged.worst
-        if judged is not None:
-            spot = (point.mmacs, 100 * float(judged.mean()))
-            away = 9 if spot[1] < 92 else -15
-            axes.annotate(
-                f"exit {k}", spot, xytext=(0, away), textcoords="offset points", ha="center", fontsize=7.5, color=colour
-            )
 
 
 def _marked(axes: Axes, point: Point, judged: Bools, colour: str, marker: str, label: str) -> None:
@@ -103,7 +77,6 @@ def _marked(axes: Axes, point: Point, judged: Bools, colour: str, marker: str, l
         yerr=[[max(0.0, share - low)], [max(0.0, high - share)]],
         fmt=marker,
         color=colour,
-        capsize=3,
         markersize=8,
         markerfacecolor=colour if kind == "ok" else "white",
         label=label,
@@ -116,9 +89,10 @@ def _marked(axes: Axes, point: Point, judged: Bools, colour: str, marker: str, l
 def _meanings(curves: Sequence[Curve]) -> list[Line2D]:
     """Entries of the legend for what is drawn alike for every network."""
     deployed = Line2D([], [], ls="none", marker="o", color="0.3", markersize=7, label="marker: deployed rule")
+    ends = Line2D([], [], marker=".", color="0.3", markersize=4, label="line: from exit 1 alone (left) to the last exit (right)")
     floor = Line2D([], [], ls=":", color="0.3", label="floor under every rule: no stored image makes any exit wrong")
     kinds = {verdict(point.evaluation) for curve in curves for point in curve.deployed if point.evaluation}
-    return [deployed, floor, *(sign(kind) for kind in MEANING if kind in kinds)]
+    return [deployed, ends, floor, *(sign(kind) for kind in MEANING if kind in kinds)]
 
 
 def _label(curve: Curve) -> str:

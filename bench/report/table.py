@@ -56,7 +56,7 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """One row per evaluation and attack, best worst case first, columns as in ``COLUMNS``."""
     rows: list[Mapping[str, Any]] = []
     for evaluation in sorted(evaluations, key=rank):
-        rows += _rows(evaluation)
+        rows += rows_of(evaluation)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -78,7 +78,8 @@ def rank(evaluation: Evaluation) -> tuple[Any, ...]:
     )
 
 
-def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The rows of one evaluation: the clean images, every attack, those unfinished, and the worst case where there is one."""
     same = {**_same(evaluation.record), "sparsity": evaluation.sparsity, "flags": flags_text(evaluation)}
     rows = [{**same, **_measured(evaluation, evaluation.clean)}]
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]

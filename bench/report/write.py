@@ -9,7 +9,9 @@ from attacks.regions import Ball
 from bench.record import board_name
 from bench.report.csv_file import to_csv
 from bench.report.html import to_html
-from bench.report.pareto import draw, to_bytes
+from bench.report.page.curves import read_curves
+from bench.report.pareto import draw
+from bench.report.style import to_bytes
 from bench.report.table import leaderboard, rank
 from bench.verdicts import Evaluation
 from models.whole_file import write_whole
@@ -28,19 +30,25 @@ def boards(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 def write_reports(evaluations: Sequence[Evaluation], results: Path) -> list[Path]:
     """Write ``leaderboards/<board>.csv``, ``plots/<board>.png`` and ``.svg``, and ``index.html`` into ``results``.
 
+    The page draws the curves of ``sweeps/`` as well, where ``bench sweep`` has written some.
+
     Returns:
         The files written. Boards of which the store knows nothing are left alone.
     """
     by_board = boards(evaluations)
     files: dict[Path, bytes] = {}
-    plots: dict[str, bytes] = {}
     for name, found in by_board.items():
         figure = draw(found, f"{name}: {found[0].record['dataset_summary']}")
-        plots[name] = to_bytes(figure, "png")
         files[results / "leaderboards" / f"{name}.csv"] = to_csv(leaderboard(found)).encode()
-        files[results / "plots" / f"{name}.png"] = plots[name]
+        files[results / "plots" / f"{name}.png"] = to_bytes(figure, "png")
         files[results / "plots" / f"{name}.svg"] = to_bytes(figure, "svg")
-    files[results / "index.html"] = to_html(by_board, plots).encode()
     for path, content in files.items():
         write_whole(path, content)
-    return list(files)
+    return [*files, write_page(evaluations, results)]
+
+
+def write_page(evaluations: Sequence[Evaluation], results: Path) -> Path:
+    """Write ``index.html`` alone, from the evaluations and what ``bench sweep`` left in ``results``."""
+    page = results / "index.html"
+    write_whole(page, to_html(boards(evaluations), read_curves(results / "sweeps")).encode())
+    return page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 import subprocess
@@ -11,9 +10,9 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
+from bench.report.style import TINTS, legend_below, styled, to_bytes
 from bench.training.loop import EpochRecord
 from bench.training.machine import Machine
 from bench.training.recipe import Recipe
@@ -63,31 +62,28 @@ def _rounded(record: EpochRecord) -> dict[str, float]:
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in asdict(record).items()}
 
 
+@styled
 def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
     """PNG: accuracies by epoch, on training and on held-out images, with the phases' bounds and every collapse."""
     epochs = [record.epoch for record in history]
     curves = (
-        ("clean, training", [record.clean_accuracy for record in history], "#0072B2", ":"),
-        ("attacked, training", [record.attacked_accuracy for record in history], "#D55E00", ":"),
-        ("clean, held out", [record.held_out_clean for record in history], "#0072B2", "-"),
-        ("PGD-10, held out", [record.held_out_pgd for record in history], "#D55E00", "-"),
+        ("clean, training", [record.clean_accuracy for record in history], TINTS["clean"], ":"),
+        ("attacked, training", [record.attacked_accuracy for record in history], TINTS["attacked"], ":"),
+        ("clean, held out", [record.held_out_clean for record in history], TINTS["clean"], "-"),
+        ("PGD-10, held out", [record.held_out_pgd for record in history], TINTS["attacked"], "-"),
     )
-    with matplotlib.rc_context({"font.size": 8}):
-        figure = Figure(figsize=(5, 3), layout="constrained")
-        axes = figure.subplots()
-        for label, values, colour, style in curves:
-            # An accuracy is 0 exactly where nothing of its kind was trained on.
-            shown = [100 * value or float("nan") for value in values]
-            axes.plot(epochs, shown, style, color=colour, label=label, marker="." if len(epochs) < 30 else None)
-        for start in {recipe.phase_start(epoch - 1) for epoch in epochs} - {0}:
-            axes.axvline(start + 0.5, color="0.8", linewidth=0.8, zorder=0)
-        earlier = [0, *(record.collapses for record in history)]
-        for record, before in zip(history, earlier, strict=False):
-            if record.collapses > before:
-                axes.annotate("collapsed, restored", (record.epoch, 0), rotation=90, fontsize=6, ha="center", va="bottom")
-        axes.set(xlabel="epoch", ylabel="accuracy of the last exit, %", ylim=(0, 100), title=recipe.name)
-        axes.legend(frameon=False, fontsize=7, loc="lower right")
-        axes.spines[["top", "right"]].set_visible(False)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
-    return picture.getvalue()
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for label, values, colour, style in curves:
+        # An accuracy is 0 exactly where nothing of its kind was trained on.
+        shown = [100 * value or float("nan") for value in values]
+        axes.plot(epochs, shown, style, color=colour, label=label, marker="." if len(epochs) < 30 else None)
+    for start in {recipe.phase_start(epoch - 1) for epoch in epochs} - {0}:
+        axes.axvline(start + 0.5, color="0.8", linewidth=0.8, zorder=0)
+    earlier = [0, *(record.collapses for record in history)]
+    for record, before in zip(history, earlier, strict=False):
+        if record.collapses > before:
+            axes.annotate("collapsed, restored", (record.epoch, 0), rotation=90, fontsize=6, ha="center", va="bottom")
+    axes.set(xlabel="epoch", ylabel="accuracy of the last exit, %", ylim=(0, 100), title=recipe.name)
+    legend_below(figure, *axes.get_legend_handles_labels())
+    return to_bytes(figure, "png")

@@ -85,6 +85,12 @@ def _fast_cifar(model: str, training: str, *, peak_lr: float, against: Against =
     return Recipe(model, "cifar10", training, _CIFAR, phases, 128, peak_lr, crop_padding=3, flip=True)
 
 
+def _clean_cifar(model: str, *, peak_lr: float) -> Recipe:
+    """No attack at all, small images first: what robust training is compared with."""
+    phases = (Phase(4, image_size=16), Phase(4, image_size=24), Phase(4))
+    return Recipe(model, "cifar10", "standard_fast", _CIFAR, phases, 128, peak_lr, crop_padding=3, flip=True)
+
+
 def _pruned_cifar(model: str, training: str, sparsity: float) -> Recipe:
     """Five more epochs from the weights of ``pgd_fast``, at a tenth of their rate: three to remove weights, two to settle."""
     dense = _fast_cifar(model, "pgd_fast", peak_lr=0.2, against="main")
@@ -115,6 +121,7 @@ _ALL = (
     Recipe("rdi_smallcnn", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
     Recipe("smallcnn", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
     _fast_cifar("rdi_resnet38", "max_average_fast", peak_lr=0.1),
+    _clean_cifar("rdi_resnet38", peak_lr=0.1),
     _fast_cifar("resnet38", "pgd_fast", peak_lr=0.2, against="main"),
     _pruned_cifar("resnet38", "pruned_fast", _AS_RDI),
     _pruned_cifar("resnet38", "pruned50_fast", _HALF),

@@ -10,7 +10,7 @@ from bench.errors import UserError
 from bench.paired import mcnemar, newcombe
 from bench.report.compare_plot import draw_comparison
 from bench.report.compare_text import name_of
-from bench.report.pareto import to_bytes
+from bench.report.style import to_bytes
 from models.policies import EntropyPolicy, FixedExit
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from bench.evaluations import evaluations
 from bench.report.html import to_html
-from bench.report.pareto import draw, pareto_front, points, to_bytes
+from bench.report.pareto import draw, pareto_front, points
+from bench.report.style import to_bytes
 from bench.report.table import leaderboard
 from bench.report.terminal import summary
 from bench.report.write import boards
@@ -84,18 +85,19 @@ def test_the_terminal_marks_the_headline_and_gives_a_line_for_each_flag(found):
 
 
 def test_the_page_has_a_class_a_sign_and_the_numbers(found):
-    by_board = boards(list(found.values()))
-    page = to_html(by_board, dict.fromkeys(by_board, b"png"))
+    page = to_html(boards(list(found.values())))
     table = page.split("<tbody>")[1].split("</tbody>")[0]
-    parts = re.split(r"(?=<tr class=\"(?!flags))", html.unescape(table))[1:]
+    parts = re.split(r"(?=<tr class=)", html.unescape(table))[1:]
     rows = {re.search(r'<a href="[^"]*">(\w+)</a>', part).group(1): part for part in parts}
-    assert set(rows) == set(found)
-    assert '<tr class="failure">' in rows["masked"] and "✕ failure" in rows["masked"]
+    details = {name: part for name in found for part in html.unescape(page).split("<noscript ")[1:] if f"<b>{name}</b>" in part}
+    assert set(rows) == set(found) == set(details)
+    assert '<tr class="failure"' in rows["masked"] and "✕ failure" in rows["masked"]
     for flag in found["masked"].failures:
-        assert flag.message in rows["masked"]
-    assert '<tr class="warning">' in rows["doubtful"] and "▲ warning" in rows["doubtful"]
-    assert '<tr class="not-checked">' in rows["unchecked"] and "? not checked" in rows["unchecked"]
-    assert '<tr class="ok">' in rows["healthy"] and "badge" not in rows["healthy"]
+        assert flag.label in rows["masked"] and flag.message in details["masked"]
+    assert '<tr class="warning"' in rows["doubtful"] and "▲ warning" in rows["doubtful"]
+    assert '<tr class="not-checked"' in rows["unchecked"] and "? not checked" in rows["unchecked"]
+    assert "trust not checked" in details["unchecked"]
+    assert '<tr class="ok"' in rows["healthy"] and "badge" not in rows["healthy"]
 
 
 def test_the_plot_marks_them_and_leaves_the_unbelievable_out_of_the_front(found):

@@ -234,6 +234,7 @@ def test_the_command_end_to_end(tmp_path):
     done = invoke("--results", tmp_path, "--model", "rdi_smallcnn", "--points", 1)
     assert done.exit_code == 0
     assert (tmp_path / "sweeps" / "digits-Linf-0.23-rdi_smallcnn.svg").stat().st_size > 500
+    assert "Other thresholds" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert len(pd.read_csv(tmp_path / "sweeps" / "digits-Linf-0.23-rdi_smallcnn.csv")) == 4
 
     unknown = invoke("--results", tmp_path, "--model", "rdi_smallcn")

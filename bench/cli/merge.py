@@ -1,0 +1,77 @@
+"""``bench merge``: stores of several machines become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import results_option
+
+if TYPE_CHECKING:
+    from bench.merge import Merged
+
+JOINED, CONFLICTS = 0, 1
+_SHOWN = 12
+
+
+@click.command("merge")
+@click.argument(
+    "stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path, exists=True, file_okay=False)
+)
+@click.option(
+    "--prefer",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Of results that contradict each other take this store's [none].",
+)
+@results_option
+def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> None:
+    """Join the stores of results folders into the one of --results, and write its reports.
+
+    The same cell of two stores is taken if the verdicts are the same. Where they are not, neither is and both are named: what
+    --results held before stays, and what it did not is computed again by the next run. Damaged files are left where they are.
+    Only --results is written. Exit codes: 0 joined; 1 joined but for conflicts; 2 bad input.
+    """
+    from bench.errors import UserError
+    from bench.evaluations import evaluations
+    from bench.harness.store import Store
+    from bench.merge import merge, store_root
+    from bench.report.write import write_reports
+
+    sources = [store_root(place) for place in stores]
+    wanted = None if prefer is None else store_root(prefer)
+    target = Store(results / "store").root
+    if any(source.resolve() == target.resolve() for source in sources):
+        raise UserError(f"{results} is merged into itself; name it with --results alone")
+    if wanted is not None:
+        known = {place.resolve(): place for place in (target, *sources)}
+        if wanted.resolve() not in known:
+            raise UserError(f"--prefer {prefer} is none of the stores that are merged")
+        wanted = known[wanted.resolve()]
+    try:
+        merged = merge(target, sources, wanted)
+        write_reports(evaluations(Store(target)), results)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or results} cannot be written: {error.strerror}; what is merged stays, the same command goes on"
+        ) from error
+    _show(merged)
+    raise SystemExit(CONFLICTS if merged.conflicts else JOINED)
+
+
+def _show(merged: Merged) -> None:
+    copied = ", ".join(f"{n} {kind if n == 1 or kind.endswith('s') else kind + 's'}" for kind, n in merged.copied.items())
+    click.echo(f"taken over: {copied or 'nothing'}; {merged.same} were there already, with the same verdicts")
+    for path in merged.damaged:
+        click.echo(f"damaged, left out: {path}", err=True)
+    for conflict in merged.conflicts:
+        samples = ", ".join(map(str, conflict.samples[:_SHOWN]))
+        more = f" and {len(conflict.samples) - _SHOWN} more" if len(conflict.samples) > _SHOWN else ""
+        which = f", samples {samples}{more}" if samples else ""
+        kept = f"kept that of {conflict.taken}" if conflict.taken else "took neither"
+        where = " and ".join(map(str, conflict.places))
+        what = f"{conflict.what} {conflict.key[:12]} ({conflict.about}{which})"
+        click.echo(f"CONFLICT {what} differs between {where}: {kept}", err=True)
+    if merged.conflicts:
+        click.echo(f"{len(merged.conflicts)} conflicts; settle them with --prefer STORE, or compute the cells again", err=True)

@@ -1,0 +1,93 @@
+"""``bench status``: how far runs are, going on or dead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import results_option
+
+if TYPE_CHECKING:
+    from bench.status import RunStatus
+
+_LOG_LINES = 5
+
+
+@click.command("status")
+@click.argument("run", required=False)
+@results_option
+def command(run: str | None, results: Path) -> None:
+    """Tell how far the runs in a results folder are: running, finished, stopped or killed, and at what.
+
+    With RUN, the beginning of a run's name: its attacks one by one, their errors, and the end of its log. Nothing is changed and
+    nothing heavy is loaded: it can be asked as often as you like.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from bench.errors import UserError
+    from bench.status import statuses
+
+    store = results / "store"
+    if not store.is_dir():
+        raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
+    found, damaged = statuses(store)
+    for path in damaged:
+        click.echo(f"{path} is damaged; delete it and run the evaluation again", err=True)
+    if run is not None:
+        chosen = [status for status in found if status.run.startswith(run)]
+        if len(chosen) != 1:
+            there = ", ".join(status.run[:12] for status in chosen or found) or "none"
+            raise UserError(f"{len(chosen)} runs begin with {run!r}; there are: {there}")
+        _tell(chosen[0], store)
+        return
+    if not found:
+        click.echo("no runs yet")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "model", "dataset", "n", "cells", "state", "left", "last cell (UTC)"):
+        table.add_column(heading, overflow="fold", justify="right" if heading in ("n", "cells", "left") else "left")
+    for status in found:
+        record = status.record
+        model = escape(f"{record['model']} ({record['training']})")
+        cells = f"{status.done}/{status.cells}"
+        state = escape(status.state)
+        table.add_row(
+            status.run[:8],
+            model,
+            record["dataset"],
+            str(record["n"]),
+            cells,
+            state,
+            _left(status),
+            (status.last or "-").replace("T", " ")[:16],
+        )
+    Console().print(table)
+
+
+def _left(status: RunStatus) -> str:
+    if status.state != "running" or status.sign is None or status.sign.left_s is None:
+        return "-"
+    minutes, seconds = divmod(round(status.sign.left_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _tell(status: RunStatus, store: Path) -> None:
+    record, sign = status.record, status.sign
+    click.echo(f"{status.run}: {status.state}, {status.done} of {status.cells} cells stored")
+    click.echo(f"{record['model']} ({record['training']}) on {record['dataset']}, n = {record['n']}, policy {record['policy']}")
+    if sign is not None and status.state != "finished":
+        click.echo(f"process {sign.pid}, since {sign.started}, last sign {sign.updated}, on {sign.cell or 'nothing yet'}")
+        click.echo(f"{sign.finished} finished and {sign.failed} failed of {sign.cells}, left: {_left(status)}")
+    for attack in status.attacks:
+        error = f"  {attack.error}" if attack.error else ""
+        click.echo(f"  {attack.name}: {attack.done}/{attack.cells}{error}")
+    log = store / "logs" / f"{status.run}.log"
+    if log.is_file():
+        click.echo(f"log {log}:")
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]:
+            click.echo(f"  {line}")

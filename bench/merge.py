@@ -1,0 +1,288 @@
+"""Joins stores of several machines: what agrees is taken, what contradicts itself is told and left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.errors import UserError
+from bench.harness.cell import BadCell, Cell
+from bench.harness.held_out import BadHeldOut, HeldOut
+from bench.harness.store import cell_path
+from bench.record import RECORD_SCHEMA
+from models.policies import Policy, deployed_logits
+from models.policy_text import parse_policy
+from models.spec import digest
+from models.whole_file import write_whole
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two results under one key that are not the same.
+
+    Attributes:
+        what: ``cell``, ``trust checks`` or ``calibration logits``.
+        key: content address.
+        about: model and attack, or model.
+        places: the stores that hold the versions, one for each version.
+        samples: indices of the samples whose verdict differs; none where it is not about samples.
+        taken: the store whose version is kept; None where none is.
+    """
+
+    what: str
+    key: str
+    about: str
+    places: tuple[Path, ...]
+    samples: tuple[int, ...]
+    taken: Path | None
+
+
+@dataclass
+class Merged:
+    """What a merge did.
+
+    Attributes:
+        copied: files taken over, by kind.
+        same: how many were there already, with the same verdicts.
+        conflicts: see ``Conflict``.
+        damaged: files that are not whole, left where they are.
+    """
+
+    copied: dict[str, int] = field(default_factory=dict)
+    same: int = 0
+    conflicts: list[Conflict] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    def took(self, kind: str) -> None:
+        """Count a file taken over."""
+        self.copied[kind] = self.copied.get(kind, 0) + 1
+
+
+def store_root(place: Path) -> Path:
+    """The store that a user means: a results folder, or the store in it.
+
+    Raises:
+        UserError: it is neither.
+    """
+    for root in (place / "store", place):
+        if (root / "cells").is_dir() and (root / "runs").is_dir():
+            return root
+    raise UserError(f"{place} holds no store; name a results folder, or the store in it")
+
+
+def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> Merged:
+    """Bring what is whole in ``sources`` into the store ``target``.
+
+    Versions of a cell are the same if every exit of every sample predicts the same class and, under every policy that
+    some run judges them by, leaves at the same exit. Of versions that are not, the target keeps its own; where it has
+    none, it gets none, and the next run computes the cell again.
+
+    Args:
+        target, sources: roots of stores; only the target is written.
+        prefer: the store among them whose versions are taken in a conflict, the target's own replaced.
+
+    Raises:
+        OSError: the target cannot be written. What was merged until then stays; a second merge goes on.
+    """
+    done = Merged()
+    places = [target, *sources]
+    policies = _policies(places, done)
+    for key in _keys(places, "cells/*/*.npz"):
+        versions = list(_cells(key, places, done))
+        verdicts = [_verdicts(cell, policies.get(key, ())) for _, cell in versions]
+        _settle("cell", key, versions, verdicts, target, prefer, cell_path, done)
+    for key in _keys(places, "trust/*.json"):
+        probes = list(_json_files("trust", key, places, done))
+        _settle("trust checks", key, probes, [_numbers(probe) for _, probe in probes], target, prefer, _trust_path, done)
+    for key in _keys(places, "calibration/*.npz"):
+        held = list(_held_out(key, places, done))
+        classes = [each.logits.argmax(-1) for _, each in held]
+        _settle("calibration logits", key, held, classes, target, prefer, _calibration_path, done)
+    _runs(target, sources, done)
+    _errors(target, sources)
+    return done
+
+
+def _settle(
+    what: str,
+    key: str,
+    versions: Sequence[tuple[Path, Any]],
+    verdicts: Sequence[Any],
+    target: Path,
+    prefer: Path | None,
+    path: Callable[[Path, str], Path],
+    done: Merged,
+) -> None:
+    """Copy the version that all agree on, or tell of the conflict."""
+    if not versions:
+        return
+    different = _different(versions, verdicts)
+    holders = [place for place, _ in versions]
+    if len(different) > 1:
+        taken = prefer if prefer in holders else target if target in holders else None
+        first, *others = (verdicts[i] for i in different)
+        samples = sorted({int(row) for other in others for row in _rows(first, other, versions[0][1])})
+        about = _about(versions[0][1])
+        done.conflicts.append(Conflict(what, key, about, tuple(holders[i] for i in different), tuple(samples), taken))
+    else:
+        taken = target if target in holders else holders[0]
+    if taken is None:
+        return
+    if taken == target:
+        done.same += len(holders) > 1
+        return
+    write_whole(path(target, key), path(taken, key).read_bytes())
+    done.took(what)
+
+
+def _different(versions: Sequence[Any], verdicts: Sequence[Any]) -> list[int]:
+    """Index of the first of every distinct version."""
+    found: list[int] = []
+    for i in range(len(versions)):
+        if not any(_equal(verdicts[i], verdicts[j]) for j in found):
+            found.append(i)
+    return found
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else bool(one == other)
+
+
+def _rows(one: Any, other: Any, version: Any) -> Iterable[int]:
+    """Indices of the samples in which two cells differ."""
+    if not isinstance(version, Cell):
+        return ()
+    if np.shape(one) != np.shape(other):
+        return version.indices
+    rows: Iterable[int] = version.indices[(one != other).any(0)]
+    return rows
+
+
+def _about(version: Any) -> str:
+    header = version if isinstance(version, Mapping) else version.header
+    attack = header.get("attack", {}).get("type", "")
+    return " ".join(filter(None, (str(header.get("model", "")), attack))) or "unknown"
+
+
+def _verdicts(cell: Cell, policies: Iterable[Policy]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """What a cell says of each sample, ``(rows, B)``: its label, each exit's class, and the exit taken under each policy."""
+    logits = torch.from_numpy(cell.logits)
+    taken = [deployed_logits(logits, policy)[1].numpy()[None] for policy in policies]
+    return np.concatenate([cell.labels[None], cell.logits.argmax(-1), *taken])
+
+
+def _numbers(probe: Mapping[str, Any]) -> str:
+    """The trust checks' numbers, to six digits, for machines differ in the last bits; how long they took is left out."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.6g}")
+        if isinstance(value, Mapping):
+            return {name: rounded(each) for name, each in value.items() if name != "seconds"}
+        return [rounded(each) for each in value] if isinstance(value, list) else value
+
+    return json.dumps(rounded(probe), sort_keys=True)
+
+
+def _policies(places: Iterable[Path], done: Merged) -> dict[str, tuple[Policy, ...]]:
+    """The deployed rules that the cells of each key are judged by, in any of the stores."""
+    found: dict[str, dict[str, Policy]] = {}
+    for place in places:
+        for path in sorted((place / "runs").glob("*.json")):
+            record = _record(path)
+            if record is None:
+                done.damaged.append(str(path))
+                continue
+            if record.get("schema") != RECORD_SCHEMA or len(record["mmacs"]) < 2:
+                continue
+            policy = parse_policy(record["policy"], len(record["mmacs"]))
+            for attack in record["attacks"]:
+                for key in attack["keys"]:
+                    found.setdefault(key, {})[record["policy"]] = policy
+    return {key: tuple(policies[text] for text in sorted(policies)) for key, policies in found.items()}
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """A run's record; None where it is not whole: it is named by the digest of its content."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and digest(record) == path.stem else None
+
+
+def _keys(places: Iterable[Path], pattern: str) -> list[str]:
+    return sorted({path.stem for place in places for path in place.glob(pattern)})
+
+
+def _cells(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, Cell]]:
+    for place in places:
+        path = cell_path(place, key)
+        try:
+            yield place, Cell.from_bytes(path.read_bytes(), key)
+        except FileNotFoundError:
+            continue
+        except BadCell as error:
+            done.damaged.append(f"{path} ({error})")
+
+
+def _json_files(folder: str, key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for place in places:
+        path = place / folder / f"{key}.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            done.damaged.append(f"{path} ({error})")
+            continue
+        if isinstance(content, dict) and content.get("key") == key:
+            yield place, content
+        else:
+            done.damaged.append(f"{path} (it is another's)")
+
+
+def _held_out(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, HeldOut]]:
+    for place in places:
+        path = _calibration_path(place, key)
+        try:
+            yield place, HeldOut.from_bytes(path.read_bytes(), key)
+        except FileNotFoundError:
+            continue
+        except BadHeldOut as error:
+            done.damaged.append(f"{path} ({error})")
+
+
+def _runs(target: Path, sources: Iterable[Path], done: Merged) -> None:
+    for place in sources:
+        for path in sorted((place / "runs").glob("*.json")):
+            here = target / "runs" / path.name
+            if here.exists() and _record(here) is not None:
+                continue
+            if _record(path) is not None:
+                write_whole(here, path.read_bytes())
+                done.took("run")
+
+
+def _errors(target: Path, sources: Iterable[Path]) -> None:
+    """What went wrong elsewhere, of cells that are still missing."""
+    for place in sources:
+        for path in sorted((place / "errors").glob("*.json")):
+            here = target / "errors" / path.name
+            known = cell_path(target, path.stem).exists() or _trust_path(target, path.stem).exists() or here.exists()
+            if not known:
+                write_whole(here, path.read_bytes())
+
+
+def _trust_path(root: Path, key: str) -> Path:
+    return root / "trust" / f"{key}.json"
+
+
+def _calibration_path(root: Path, key: str) -> Path:
+    return root / "calibration" / f"{key}.npz"

@@ -1,0 +1,1 @@
+"""What the HTML page shows, computed apart from how it is written."""

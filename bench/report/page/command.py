@@ -1,0 +1,127 @@
+"""The commands that a row of the leaderboard comes from, told from the records of its runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attacks.policy_attack import BUDGET
+from attacks.presets import SLOWDOWNS
+from bench.harness.plan import CLEAN
+from bench.record import eps_text
+from bench.verdicts import Evaluation
+
+Spec = Mapping[str, Any]
+
+_LOSSES = {"CE": "ce", "Margin": "margin", "DLR": "dlr"}
+_FROM_FILE = "file "  # how the source of weights begins in records from before it was kept what was asked for
+
+
+def commands(evaluation: Evaluation) -> list[str]:
+    """One ``bench run`` for each setting and seed, with every attack asked for under it; data and weights must be at hand.
+
+    Model, file of weights and exit rule are named as they were then. Records from before this was kept have thresholds as
+    numbers (the same rule and the same figures) and files without their folder.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for record in _worth_telling(evaluation.records or (evaluation.record,)):
+        attacks = [attack for attack in record["attacks"] if not attack["component"] and attack["name"] != CLEAN]
+        names = found.setdefault((*_victim(record), *_settings([each["spec"] for each in attacks], record)), [])
+        names += [attack["name"] for attack in attacks if attack["name"] not in names]
+    n_exits = len(evaluation.record["mmacs"])
+    return [
+        shlex.join(["python", "-m", "bench", "run", *rest[:6], "--attack", ",".join(_short(names, n_exits)), *rest[6:]])
+        for rest, names in found.items()
+        if names
+    ]
+
+
+def _worth_telling(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All but those that do not say what was asked for, where later runs that do have the same cells."""
+    told = {key for record in records if "asked" in record for key in _cells(record)}
+    return [record for record in records if "asked" in record or not _cells(record) <= told]
+
+
+def _cells(record: Mapping[str, Any]) -> set[str]:
+    return {key for attack in record["attacks"] for key in attack["keys"]}
+
+
+def _victim(record: Mapping[str, Any]) -> Iterator[str]:
+    asked: Mapping[str, Any] = record.get("asked") or _before(record)
+    yield from ("--model", asked["model"], "--dataset", record["dataset"])
+    if asked["weights"] is not None:
+        yield from ("--weights", asked["weights"])
+    elif asked["model"] == record["model"]:  # registered; what anybody's factory makes has no other weights than its own
+        yield from ("--training", record["training"])
+    if asked["policy"] is not None:
+        yield from ("--policy", asked["policy"])
+    yield from ("--n", str(record["n"]), "--norm", record["norm"], "--eps", number_text(record["eps"]))
+
+
+def _before(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was asked for, of a record that does not tell."""
+    source = record["source"]
+    weights = source.removeprefix(_FROM_FILE) if source.startswith(_FROM_FILE) else None
+    return {"model": record["model"], "weights": weights, "policy": record["policy"]}
+
+
+def _short(names: Sequence[str], n_exits: int) -> list[str]:
+    """``single`` for all of ``single:1..K``, ``slowdown`` for its three modes, where there is more than one."""
+    for short, parts in (("single", [f"single:{k}" for k in range(1, n_exits + 1)]), ("slowdown", list(SLOWDOWNS))):
+        if len(parts) > 1 and set(parts) <= set(names):
+            names = [short if name == parts[0] else name for name in names if name not in parts[1:]]
+    return list(names)
+
+
+def _settings(specs: Iterable[Spec], record: Mapping[str, Any]) -> Iterator[str]:
+    simple = [each for spec in specs for each in _simple(spec)]
+    ascent = next((spec for spec in simple if spec["type"] in _ASCENTS and not isinstance(spec["start"], Mapping)), None)
+    if ascent is not None:
+        yield from _ASCENTS[ascent["type"]](ascent)
+    budgets = {spec["budget"] for spec in simple if spec["type"] == "PolicyAttack"} - {BUDGET}
+    for budget in budgets:
+        yield from ("--budget", str(budget))
+    yield from ("--seed", str(record["seed"]))
+
+
+def _simple(spec: Spec) -> Iterator[Spec]:
+    """The attacks that ``spec`` is made of."""
+    if "attacks" in spec:
+        for child in spec["attacks"]:
+            yield from _simple(child)
+    else:
+        yield spec
+
+
+def _pgd(spec: Spec) -> Iterator[str]:
+    loss = _LOSSES[spec["objective"]["loss"]["type"]]
+    if spec["start"] == "clean":
+        yield from ("--method", "fgsm", "--loss", loss)
+        return
+    yield from ("--method", "pgd", "--loss", loss, "--steps", str(spec["steps"]))
+    yield from ("--step-size", number_text(spec["step_size"]), "--restarts", str(spec["restarts"]), "--keep", spec["keep"])
+
+
+def _apgd(spec: Spec) -> Iterator[str]:
+    yield from ("--method", "apgd", "--loss", _LOSSES[spec["objective"]["loss"]["type"]])
+    yield from ("--steps", str(spec["steps"]), "--restarts", str(spec["restarts"]))
+
+
+def _apgd_targeted(spec: Spec) -> Iterator[str]:
+    yield from ("--method", "apgd", "--loss", "dlr-targeted", "--steps", str(spec["steps"]))
+
+
+def _wrm(spec: Spec) -> Iterator[str]:
+    yield from ("--method", "wrm", "--loss", _LOSSES[spec["objective"]["loss"]["type"]])
+    yield from ("--steps", str(spec["steps"]), "--gamma", number_text(spec["region"]["gamma"]))
+
+
+_ASCENTS = {"PGD": _pgd, "APGD": _apgd, "APGDTargeted": _apgd_targeted, "WRM": _wrm}
+
+
+def number_text(value: float) -> str:
+    """The shortest text that the command line reads as exactly this number, a fraction of 255 where it is one."""
+    text = eps_text(value)
+    over, _, under = text.partition("/")
+    return text if float(over) / float(under or 1) == value else repr(value)

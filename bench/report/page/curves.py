@@ -1,0 +1,113 @@
+"""Reads what ``bench sweep`` wrote, so that the page can draw it: curves of networks under other exit rules."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.record import eps_text
+
+_log = logging.getLogger(__name__)
+
+Network = tuple[str, ...]
+Interval = tuple[float, float, float]
+
+_KEY = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One exit rule of a curve.
+
+    Attributes:
+        policy: the rule.
+        mmacs: mean cost on the clean samples.
+        clean: share and its interval.
+        worst: the same of the worst case; None where nothing was attacked.
+    """
+
+    policy: str
+    mmacs: float
+    clean: Interval
+    worst: Interval | None
+
+
+@dataclass(frozen=True)
+class SweptCurve:
+    """A network under one family of rules.
+
+    Attributes:
+        rule: what they compare with their thresholds.
+        points: cheapest first, from exit 1 alone to the last.
+        floor: share that no rule's worst case falls below; None where nothing was attacked.
+    """
+
+    rule: str
+    points: tuple[Swept, ...]
+    floor: float | None
+
+
+Curves = Mapping[Network, Sequence[SweptCurve]]
+
+
+def network_of(record: Mapping[str, Any]) -> Network:
+    """What a run's record and a sweep's row share when they are of the same network, samples and threat model."""
+    short = {
+        "weights": record["weights"][:12],
+        "data": record["data"][:12],
+        "eps": eps_text(record["eps"]),
+        "n": str(record["n"]),
+    }
+    return tuple(str({**record, **short}[name]) for name in _KEY)
+
+
+def read_curves(folder: Path) -> Curves:
+    """Every curve in the tables of ``folder``, that of the shortest file name where several have the same network and rule.
+
+    A file that is no sweep's table is told in the log and left out.
+    """
+    found: dict[Network, dict[str, SweptCurve]] = {}
+    for path in sorted(folder.glob("*.csv"), key=lambda path: (len(path.name), path.name)):
+        try:
+            for network, curve in _curves(path):
+                found.setdefault(network, {}).setdefault(curve.rule, curve)
+        except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+            _log.error("%s is no table of a sweep and is left out of the page: %r", path, error)
+    return {network: tuple(rules.values()) for network, rules in found.items()}
+
+
+def _curves(path: Path) -> list[tuple[Network, SweptCurve]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    if any(None in row.values() for row in lines):
+        raise ValueError("a row is cut short")
+    rows = [row for row in lines if row["rule"] and row["point"] != "deployed"]
+    families: dict[tuple[Network, str], list[dict[str, str]]] = {}
+    for row in rows:
+        families.setdefault((tuple(_plain(row[name]) for name in _KEY), row["rule"]), []).append(row)
+    return [(network, _curve(rule, family)) for (network, rule), family in families.items()]
+
+
+def _curve(rule: str, rows: Sequence[dict[str, str]]) -> SweptCurve:
+    points = [
+        Swept(row["policy"], float(row["mmacs"]), _interval(row, "clean"), _interval(row, "worst") if row["worst"] else None)
+        for row in rows
+    ]
+    floors = [float(row["ra_any"]) for row in rows if row["ra_any"]]
+    return SweptCurve(rule, tuple(sorted(points, key=lambda point: point.mmacs)), floors[0] if floors else None)
+
+
+def _interval(row: Mapping[str, str], name: str) -> Interval:
+    share, low, high = float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])
+    if not 0 <= low <= share <= high <= 1:
+        raise ValueError(f"{name} {share} in {low}..{high}")
+    return share, low, high
+
+
+def _plain(text: str) -> str:
+    """Without the quote mark that keeps a spreadsheet from running it."""
+    return text[1:] if text.startswith("'") and text[1:2] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -1,0 +1,263 @@
+/* The leaderboard's own behaviour; tables are DataTables'. All HTML is the page's own, escaped when it was written: nothing here makes any. */
+(() => {
+"use strict";
+const root = document.documentElement;
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const one = (selector, within = document) => within.querySelector(selector);
+const form = one(".filters");
+const heads = all("#board thead th");
+const keys = heads.map(head => head.dataset.key);
+const titles = heads.map(head => head.textContent);
+const phone = window.matchMedia("(max-width: 40rem)").matches;
+const usual = heads.map(head => phone ? head.classList.contains("small") : !head.classList.contains("off"));
+const rowOf = new Map(all("#board tbody tr").map(row => [row.dataset.key, row]));
+form.hidden = false;
+
+/* Exports of what is seen: visible columns, filtered rows, in their order. */
+const visible = {
+  columns: ":visible",
+  modifier: { search: "applied", order: "applied", page: "all" },
+  format: { header: (text, i, node) => (one(".dt-column-title", node) || node).textContent, body: (html, row, column, node) => node.textContent.replace(/\s+/g, " ").trim() },
+};
+const inert = text => /^[=+\-@\t\r]/.test(text) && !/^-?[\d.]*$/.test(text) ? "'" + text : text;
+const TEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}", "\u2715": "$\\times$", "\u25b2": "$\\triangle$" };
+const tex = text => text.replace(/[\\{}$&#_%~^<>\u2715\u25b2]/g, sign => TEX[sign] || "\\" + sign).replace(/ - (?=\d)/, "--");
+function latex(data, align) {
+  const line = cells => "  " + cells.map(tex).join(" & ") + " \\\\";
+  return ["% needs \\usepackage{booktabs}", "\\begin{tabular}{" + align + "}", "  \\toprule", line(data.header), "  \\midrule", ...data.body.map(line), "  \\bottomrule", "\\end{tabular}", ""].join("\n");
+}
+function save(name, text, type) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+const exports_ = name => [
+  { extend: "csv", text: "CSV", titleAttr: "Save what is shown as CSV", filename: name, newline: "\n", customize: text => text.trimEnd() + "\n",
+    exportOptions: { ...visible, customizeData: data => { data.body = data.body.map(row => row.map(inert)); } } },
+  { text: "LaTeX", titleAttr: "Save what is shown as a LaTeX table", action: (event, table) => {
+    const align = table.columns(":visible").nodes().toArray().map(column => column[0] && column[0].classList.contains("text") ? "l" : "r");
+    save(name + ".tex", latex(table.buttons.exportData(visible), align.join("")), "text/x-tex");
+  } },
+];
+const table = new window.DataTable("#board", {
+  autoWidth: false, order: [], pageLength: 50, paging: rowOf.size > 50, lengthMenu: [25, 50, 100, { label: "all", value: -1 }],
+  columns: keys.map((name, i) => ({ name, visible: usual[i], orderSequence: heads[i].classList.contains("num") && name !== "rank" && !name.startsWith("m") ? ["desc", "asc", ""] : ["asc", "desc", ""] })),
+  layout: {
+    topStart: { buttons: [{ extend: "colvis", text: "Columns", columnText: (dt, i) => titles[i] }, ...exports_("leaderboard")] },
+    topEnd: "search", bottomStart: rowOf.size > 50 ? ["info", "pageLength"] : "info", bottomEnd: rowOf.size > 50 ? "paging" : null,
+  },
+  language: { search: "Search", info: "_TOTAL_ of _MAX_ rows", infoEmpty: "no rows", infoFiltered: "", zeroRecords: "No row passes the filters.", lengthMenu: "_MENU_ per page" },
+});
+
+/* The address tells filters, search, order, columns and the model shown. */
+const selects = ["dataset", "threat", "network", "trust"];
+const read = () => {
+  const text = decodeURIComponent(location.hash.slice(1));
+  return text.startsWith("m-") ? new URLSearchParams({ model: text.slice(2) }) : new URLSearchParams(location.hash.slice(1));
+};
+let routing = false;
+function written(model) {
+  const state = new URLSearchParams();
+  if (model) state.set("model", model);
+  for (const name of [...selects, "max"]) if (form.elements[name].value) state.set(name, form.elements[name].value);
+  if (table.search()) state.set("q", table.search());
+  const order = table.order().filter(each => each[1]);
+  if (order.length) state.set("sort", order.map(each => keys[each[0]] + "." + each[1]).join(","));
+  const shown = keys.map((key, i) => table.column(i).visible());
+  if (shown.some((each, i) => each !== usual[i])) state.set("columns", keys.filter((key, i) => shown[i]).join(","));
+  return "#" + state.toString();
+}
+function remember() {
+  if (!routing) history.replaceState(null, "", written(read().get("model")));
+}
+function filter() {
+  for (const name of ["dataset", "threat", "network"]) {
+    const value = form.elements[name].value;
+    table.column(name + ":name").search.fixed("filter", value ? text => text === value : null);
+  }
+  const trust = form.elements.trust.value, most = form.elements.max.valueAsNumber;
+  const at = keys.indexOf("mmacs");
+  const costs = new Map([...rowOf.values()].map((row, i) => [i, Number(cost.get(row.dataset.key))]));
+  table.search.fixed("trust", trust ? (text, data, i) => (table.row(i).node().classList.contains("ok")) === (trust === "unflagged") : null);
+  table.search.fixed("cost", at >= 0 && Number.isFinite(most) ? (text, data, i) => costs.get(i) <= most : null);
+  table.draw();
+}
+const cost = new Map(all("#board tbody tr").map(row => [row.dataset.key, one("td.mmacs", row)?.dataset.order]));
+function show() {
+  const seen = new Set(table.rows({ search: "applied" }).nodes().toArray().map(row => row.dataset.key));
+  for (const section of all(".chart")) {
+    let any = false, first = new Set();
+    for (const each of all("[data-key]", section)) {
+      const on = seen.has(each.dataset.key);
+      each.classList.toggle("off", !on);
+      any = any || on;
+      if (on && each.classList.contains("pt")) {
+        each.setAttribute("tabindex", first.has(each.parentNode) ? -1 : 0);
+        first.add(each.parentNode);
+      }
+    }
+    section.hidden = !any;
+  }
+  remember();
+}
+function route() {
+  const state = read(), model = state.get("model");
+  routing = true;
+  for (const name of [...selects, "max"]) form.elements[name].value = state.get(name) || "";
+  for (const name of selects) if (form.elements[name].selectedIndex < 0) form.elements[name].value = "";
+  const wanted = state.get("columns") ? state.get("columns").split(",") : null;
+  keys.forEach((key, i) => { const on = wanted ? wanted.includes(key) : usual[i]; if (table.column(i).visible() !== on) table.column(i).visible(on, false); });
+  const order = (state.get("sort") || "").split(",").map(each => each.split(".")).map(([key, way]) => [keys.indexOf(key), way]);
+  table.order(order.filter(([i, way]) => i >= 0 && (way === "asc" || way === "desc")));
+  table.search(state.get("q") || "");
+  filter();
+  routing = false;
+  const known = model !== null && rowOf.has(model);
+  one("#notice").hidden = model === null || known;
+  one("#notice").textContent = "The model that the link names is not on this leaderboard.";
+  detail(known ? model : null);
+}
+
+/* Details: one at a time, in place of the board. Each waits as the text of a noscript, which costs nothing until it is opened. */
+const texts = new Map(all("#details > noscript").map(each => [each.dataset.key, each]));
+function unfold(key) {
+  const text = texts.get(key);
+  if (text) {
+    texts.delete(key);
+    text.insertAdjacentHTML("afterend", text.textContent);
+    for (const each of all("button.copy", text.nextElementSibling)) each.hidden = false;
+  }
+  return document.getElementById("m-" + key);
+}
+let from = null, scrolled = 0;
+function detail(key) {
+  const before = one("#details > .shown");
+  if (before) before.classList.remove("shown");
+  if (key && !root.classList.contains("detail")) scrolled = window.scrollY;
+  root.classList.toggle("detail", key !== null);
+  if (!key) {
+    document.title = "exitbench leaderboard";
+    if (before) { window.scrollTo({ top: scrolled, behavior: "instant" }); if (from) from.focus({ preventScroll: true }); }
+    return;
+  }
+  const model = unfold(key), heading = one("h2", model);
+  model.classList.add("shown");
+  model.open = true;
+  one(".back a", model).href = written(null);
+  for (const each of all("table.sortable:not(.dataTable)", model)) new window.DataTable(each, {
+    autoWidth: false, order: [], paging: false, info: false, searching: false, layout: { topStart: { buttons: exports_(each.dataset.name) }, topEnd: null, bottomStart: null, bottomEnd: null },
+  });
+  document.title = one("summary", model).textContent + " - exitbench";
+  window.scrollTo({ top: 0, behavior: "instant" });
+  heading.focus({ preventScroll: true });
+}
+document.addEventListener("click", event => {
+  const link = event.target.closest("#board td.model a");
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    from = link;
+    location.hash = written(link.closest("tr").dataset.key);
+  }
+  const copy = event.target.closest("button.copy");
+  if (copy) {
+    const text = one("code", copy.parentNode);
+    const done = () => { copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 1500); };
+    const select = () => { getSelection().selectAllChildren(text); copy.textContent = "Selected"; };
+    if (navigator.clipboard) navigator.clipboard.writeText(text.textContent).then(done, select); else select();
+  }
+});
+
+/* Rows and markers point at each other. */
+const twins = key => all(".pt[data-key]").filter(each => each.dataset.key === key);
+function pick(key) {
+  const row = rowOf.get(key);
+  for (const each of all(".picked")) each.classList.remove("picked");
+  for (const each of [row, ...twins(key)]) each.classList.add("picked");
+  const place = table.rows({ search: "applied", order: "applied" }).nodes().toArray().indexOf(row);
+  if (table.page.len() > 0) table.page(Math.floor(place / table.page.len())).draw("page");
+  row.scrollIntoView({ block: "center" });
+  one("td.model a", row).focus({ preventScroll: true });
+}
+function light(key, on) {
+  for (const each of [rowOf.get(key), ...twins(key)]) each.classList.toggle("on", on);
+}
+const tip = one("#tip");
+function tell(owner) {
+  tip.hidden = !owner;
+  if (!owner) return;
+  tip.textContent = owner.dataset.tip;
+  const at = (one(".sym", owner) || owner).getBoundingClientRect(), size = tip.getBoundingClientRect();
+  tip.style.left = Math.max(6, Math.min(at.x + at.width / 2 - size.width / 2, root.clientWidth - size.width - 6)) + "px";
+  tip.style.top = (at.y > size.height + 12 ? at.y - size.height - 8 : at.bottom + 8) + "px";
+}
+/* Markers may lie over each other: the nearest to the pointer is meant. */
+const REACH = 12;
+function nearest(panel, event) {
+  const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(panel.getScreenCTM().inverse());
+  const away = mark => Math.hypot(mark.dataset.x - at.x, mark.dataset.y - at.y);
+  const found = all(".pt:not(.off)", panel).sort((a, b) => away(a) - away(b))[0];
+  return found && away(found) < REACH ? found : null;
+}
+let lit = null;
+function shine(key) {
+  if (lit === key) return;
+  if (lit) light(lit, false);
+  if (key) light(key, true);
+  lit = key;
+}
+let pointer = "";
+document.addEventListener("mousemove", event => {
+  const at = event.clientX + " " + event.clientY;
+  if (at === pointer) return; // the page moved, not the mouse
+  pointer = at;
+  const panel = event.target.closest(".panel"), mark = panel && nearest(panel, event), row = event.target.closest("#board tbody tr");
+  if (panel) panel.classList.toggle("near", Boolean(mark));
+  tell(mark || event.target.closest("[data-tip]"));
+  shine(mark && rowOf.has(mark.dataset.key) ? mark.dataset.key : row && row.dataset.key || null);
+});
+document.addEventListener("focusin", event => {
+  const owner = event.target.closest("[data-tip]"), row = event.target.closest("#board tbody tr");
+  tell(owner);
+  shine((owner || row)?.dataset.key || null);
+});
+document.addEventListener("focusout", () => { tip.hidden = true; shine(null); });
+document.addEventListener("scroll", () => { if (!tip.hidden) tell(document.activeElement.closest("[data-tip]")); }, { passive: true });
+for (const panel of all(".chart .panel")) {
+  panel.addEventListener("click", event => { const mark = nearest(panel, event); if (mark) pick(mark.dataset.key); });
+  panel.addEventListener("keydown", event => {
+    const mark = event.target.closest(".pt");
+    const near = all(".pt:not(.off)", panel).sort((a, b) => a.dataset.x - b.dataset.x), i = near.indexOf(mark);
+    const next = { ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1, Home: 0, End: near.length - 1 }[event.key];
+    if (event.key === "Enter" || event.key === " ") pick(mark.dataset.key);
+    else if (next === undefined || !near[next]) return;
+    else { mark.setAttribute("tabindex", -1); near[next].setAttribute("tabindex", 0); near[next].focus(); }
+    event.preventDefault();
+  });
+}
+one("#board tbody").addEventListener("keydown", event => {
+  const links = all("#board tbody td.model a"), i = links.indexOf(event.target);
+  const next = { ArrowDown: i + 1, ArrowUp: i - 1, Home: 0, End: links.length - 1 }[event.key];
+  if (i >= 0 && links[next]) { links[next].focus(); event.preventDefault(); }
+});
+document.addEventListener("keydown", event => {
+  if (event.key !== "Escape") return;
+  tip.hidden = true;
+  if (one(".dt-button-collection")) setTimeout(() => one(".buttons-colvis").focus());
+  else if (root.classList.contains("detail")) location.hash = written(null);
+});
+
+form.addEventListener("input", filter);
+form.addEventListener("submit", event => event.preventDefault());
+form.addEventListener("reset", () => setTimeout(() => { table.search("").order([]); filter(); }));
+window.addEventListener("hashchange", route);
+let length = null;
+window.addEventListener("beforeprint", () => { length = table.page.len(); table.page.len(-1).draw(); });
+window.addEventListener("afterprint", () => { table.page.len(length).draw(); });
+table.on("draw", show);
+table.on("column-visibility", remember);
+route();
+root.classList.remove("waiting");
+performance.mark("exitbench-ready");
+})();

@@ -1,0 +1,124 @@
+"""How far the runs of a store are, from its files alone: while they go on, and after whatever ended them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.harness.live import Sign, signs
+from bench.harness.store import cell_path
+from models.spec import digest
+
+
+@dataclass(frozen=True)
+class AttackStatus:
+    """How far one attack of a run is.
+
+    Attributes:
+        name: as reported.
+        done, cells: how many of its cells are stored, and how many it has.
+        error: of a cell that ended in one and is still missing; None where there is none.
+    """
+
+    name: str
+    done: int
+    cells: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far one run is.
+
+    Attributes:
+        run: name of its record.
+        record: what it is about.
+        attacks: see ``AttackStatus``, in the order of the record.
+        last: when its newest cell was written, UTC; None without one.
+        sign: last sign of life of the process at work on it; None where it left none, or has ended properly.
+        lives: whether that process lives; None where that cannot be told.
+    """
+
+    run: str
+    record: Mapping[str, Any]
+    attacks: tuple[AttackStatus, ...]
+    last: str | None
+    sign: Sign | None
+    lives: bool | None
+
+    @property
+    def done(self) -> int:
+        """Cells stored."""
+        return sum(attack.done for attack in self.attacks)
+
+    @property
+    def cells(self) -> int:
+        """Cells that it has."""
+        return sum(attack.cells for attack in self.attacks)
+
+    @property
+    def errors(self) -> int:
+        """Attacks of which a cell ended in an error and is still missing."""
+        return sum(attack.error is not None for attack in self.attacks)
+
+    @property
+    def state(self) -> str:
+        """In a few words."""
+        if self.sign is not None and self.lives:
+            return "running"
+        if self.done == self.cells:
+            return "finished"
+        if self.sign is not None and self.lives is None:
+            return f"on {self.sign.host}, last sign {self.sign.updated}"
+        if self.sign is not None:
+            return f"killed while on {self.sign.cell}" if self.sign.cell else "killed"
+        return f"ended, errors in {self.errors} attacks" if self.errors else "stopped"
+
+
+def statuses(store: Path) -> tuple[list[RunStatus], list[Path]]:
+    """Every run of a store, the one worked on last first, and the records that cannot be read."""
+    living: dict[str, tuple[Sign, bool | None]] = {}
+    for sign, lives in signs(store):
+        if sign.run not in living or lives:
+            living[sign.run] = (sign, lives)
+    found, damaged = [], []
+    for path in sorted((store / "runs").glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if digest(record) != path.stem:
+                raise ValueError("its content is not that of its name")
+            found.append(_status(store, path, record, *living.get(path.stem, (None, None))))
+        except (OSError, ValueError, KeyError, TypeError):
+            damaged.append(path)
+    return sorted(found, key=lambda status: (status.state == "running", status.last or ""), reverse=True), damaged
+
+
+def _status(store: Path, path: Path, record: Mapping[str, Any], sign: Sign | None, lives: bool | None) -> RunStatus:
+    attacks, newest = [], 0.0
+    for attack in record["attacks"]:
+        written = [_written(cell_path(store, key)) for key in attack["keys"]]
+        newest = max(newest, *written, 0.0)
+        missing = [key for key, when in zip(attack["keys"], written, strict=True) if not when]
+        error = next((text for key in missing if (text := _error(store, key))), None)
+        attacks.append(AttackStatus(attack["name"], len(written) - len(missing), len(written), error))
+    last = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else None
+    return RunStatus(path.stem, record, tuple(attacks), last, sign, lives)
+
+
+def _written(path: Path) -> float:
+    """When a file was written; 0 where it is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _error(store: Path, key: str) -> str | None:
+    try:
+        return str(json.loads((store / "errors" / f"{key}.json").read_text(encoding="utf-8"))["error"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
