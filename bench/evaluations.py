@@ -13,6 +13,7 @@ import torch
 from bench.harness.cell import Cell
 from bench.harness.plan import CLEAN
 from bench.harness.store import Store
+from bench.latency import latencies, latency_of
 from bench.record import RECORD_SCHEMA, evaluation_key
 from bench.trust.judge import flags_of
 from bench.trust.key import VERSION
@@ -33,7 +34,8 @@ def evaluations(store: Store) -> list[Evaluation]:
         else:
             _log.error("a run recorded under schema %s is left out; run it again", record.get("schema"))
     found = [evaluation_of(records, store) for _, records in sorted(groups.items())]
-    return [evaluation for evaluation in found if evaluation is not None]
+    measured = latencies(store.root)
+    return [replace(each, latency=latency_of(each.record, measured)) for each in found if each is not None]
 
 
 def evaluation_of(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluation | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 
+from torch import nn
+
 from bench.errors import UserError
-from models.early_exit import EarlyExitNet
 from models.error_text import first_line
 
 
-def ptflops_mmacs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> float:
-    """10^6 multiply-accumulates of one forward through all exits, by ptflops' aten backend.
+def ptflops_mmacs(model: nn.Module, input_shape: tuple[int, int, int]) -> float:
+    """10^6 multiply-accumulates of one forward, by ptflops' aten backend.
 
     Raises:
         UserError: ptflops gave no figure (it prints and returns None when a forward fails), or failed itself.

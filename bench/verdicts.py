@@ -12,6 +12,7 @@ import numpy.typing as npt
 from attacks.presets import matrix_names
 from attacks.slowdown import Slowdown
 from bench.intervals import wilson
+from bench.latency import Latency
 from bench.slowdown import Slowed, slowed
 from bench.trust.flag import Flag
 
@@ -108,6 +109,7 @@ class Evaluation:
         attacked_settings: settings of probes, as JSON, whose gradient attacks on every exit are finished.
         flags: what the trust checks and the stored cells say against the numbers, failures first.
         records: of all runs that were merged.
+        latency: how long each exit takes, where that was measured.
     """
 
     record: Mapping[str, Any]
@@ -121,6 +123,7 @@ class Evaluation:
     attacked_settings: frozenset[str] = frozenset()
     flags: tuple[Flag, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
+    latency: Latency | None = None
 
     @property
     def checked(self) -> bool:
@@ -200,6 +203,13 @@ class Evaluation:
         if per_exit == "mmacs_dense" and not self.sparsity:
             per_exit = "mmacs"
         return float(np.asarray(self.record[per_exit])[result.exits].mean())
+
+    def mean_latency(self, result: Result) -> float | None:
+        """Mean milliseconds of the exits taken, one image at a time; None where it was not measured."""
+        if self.latency is None:
+            return None
+        medians = np.array([median for _, median, _ in self.latency.one])
+        return float(medians[result.exits].mean())
 
     def slowed(self, result: Result) -> Slowed:
         """How much slower than the clean images those of ``result`` are, in mmacs."""

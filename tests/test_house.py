@@ -44,7 +44,7 @@ def test_nothing_imports_robustbench():
         ["--help"],
         *(
             [name, "--help"]
-            for name in ("run", "check", "compare", "train", "verify", "export", "sweep", "merge", "status", "perf")
+            for name in ("run", "check", "compare", "train", "verify", "export", "sweep", "merge", "status", "latency", "perf")
         ),
     ],
 )

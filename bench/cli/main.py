@@ -28,6 +28,7 @@ _COMMANDS = {
     "export": "bench.cli.export",
     "list": "bench.cli.listing",
     "cost": "bench.cli.cost",
+    "latency": "bench.cli.latency",
     "train": "bench.cli.train",
     "publish": "bench.cli.publish",
     "perf": "bench.cli.perf",

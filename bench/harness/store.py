@@ -23,8 +23,8 @@ class Store:
 
     ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
     again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
-    ``calibration/`` logits on held-out training images, ``quarantine/`` damaged files. Stores of several
-    machines are joined by ``bench.merge``.
+    ``calibration/`` logits on held-out training images, ``latency/`` measured times, ``quarantine/`` damaged files.
+    Stores of several machines are joined by ``bench.merge``.
 
     Args:
         root: made where it does not exist.
@@ -116,6 +116,10 @@ class Store:
         except BadHeldOut as error:
             self._set_aside(path, "calibration logits", error)
             return None
+
+    def write_latency(self, key: str, measured: dict[str, Any]) -> None:
+        """Store how long a network takes on some machine, in place of what was measured there before."""
+        write_whole(self.root / "latency" / f"{key}.json", _json(measured))
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Record which cells belong together, under the digest of what is recorded."""

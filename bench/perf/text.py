@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 NAMES = {
-    "pgd": "torchattacks PGD on every exit",
-    "autoattack": "AutoAttack on every exit and deployed",
-    "autoattack_deployed": "AutoAttack on the deployed rule",
+    "pgd": "PGD, every exit",
+    "autoattack": "AutoAttack, all views",
+    "autoattack_deployed": "AutoAttack, deployed",
 }
 
 
@@ -24,6 +24,13 @@ def perf_text(found: Mapping[str, Any]) -> RenderableType:
         f"{rates['twin']:.0f}: {rates['ratio']:.2f} times; of the {rates['matrix_gflops']:.0f} GFLOP/s that an fp32 matrix "
         f"product reaches, plain {rates['plain_of_ceiling']:.0%}, twin {rates['twin_of_ceiling']:.0%}"
     ]
+    for name, each in found["against"].items():
+        if each["ratios_first"]:
+            first, ratios = each["first"], each["ratios_first"]
+            lines.append(
+                f"{NAMES[name]}: as low for the first time after {first['step']} ({first['seconds']:.1f} s), {ratios['seconds']:.1f} "
+                f"times the suite's seconds and {ratios['gradients']:.1f} times its gradients"
+            )
     ways = found.get("autoattack_deployed")
     if ways:
         plain, twin = ways["plain"], ways["twin"]
@@ -38,18 +45,10 @@ def perf_text(found: Mapping[str, Any]) -> RenderableType:
 
 def _ratios(found: Mapping[str, Any]) -> Table:
     title = f"to the same or lower robust accuracy, {found['clean']} of {found['n']} right when clean"
-    table = Table(title=title, title_justify="left")
-    table.add_column("done by hand, on the plain fp32 model", overflow="fold")
-    for heading in (
-        "robust",
-        "s",
-        "gradients\nper image",
-        "suite:\nrobust",
-        "s",
-        "gradients\nper image",
-        "times\nless s",
-        "times less\ngradients",
-    ):
+    caption = "torchattacks, pyautoattack on the plain fp32 model; left: robust; s: seconds; g: gradients per image"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
+    table.add_column("by hand", no_wrap=True)
+    for heading in ("left", "s", "g", "suite:\nleft", "s", "g", "ratio\ns", "ratio\ng"):
         table.add_column(heading, justify="right")
     for name, each in found["against"].items():
         last, point, ratios = each["course"][-1], each["suite"], each["ratios"]

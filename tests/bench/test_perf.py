@@ -27,6 +27,7 @@ def test_the_suite_is_compared_where_it_first_is_as_low():
     assert reached(suite, 3) is suite[1] and reached(suite, 0) is None
     found = compared(COURSE, suite)
     assert found["ratios"] == {"seconds": 4.5, "gradients": 8.0}
+    assert (found["first"]["step"], found["ratios_first"]) == ("b", {"seconds": 2.0, "gradients": 3.2})
     assert compared(COURSE, suite[:1])["ratios"] is None and compared(COURSE, suite[:1])["suite"] is None
 
 
@@ -62,7 +63,7 @@ def test_a_measurement_is_json_and_a_table(monkeypatch):
     console = Console(width=200)
     with console.capture() as captured:
         console.print(perf_text(found))
-    assert "torchattacks PGD on every exit" in captured.get() and "where the adaptive attack's time goes" in captured.get()
+    assert "PGD, every exit" in captured.get() and "where the adaptive attack's time goes" in captured.get()
 
 
 def test_pgd_by_hand_is_for_linf_alone(monkeypatch):

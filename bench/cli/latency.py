@@ -1,0 +1,74 @@
+"""``bench latency``: how long each exit takes on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli.options import data_option, results_option
+
+
+@click.command("latency")
+@click.option(
+    "--model", required=True, help="See `bench list models`; one of your own: path/to/file.py:factory, package.module:factory."
+)
+@click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits.")
+@click.option("--training", help="Which of the model's weights.")
+@click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="A weight file instead of registered weights.")
+@click.option("--policy", help="The deployed exit rule, as in `bench run` [the weights' own].")
+@click.option("--n", type=int, default=64, show_default=True, help="Clean test images to time it on, the first n.")
+@click.option("--rounds", type=click.IntRange(3, 10_000), default=30, show_default=True, help="How often all is timed, in turn.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of the processor [as many as its library takes].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@data_option
+@results_option
+def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> None:
+    """Time the deployed network up to each exit, nothing behind it computed, for one image and for a batch of 128.
+
+    The figures go into the store and onto the leaderboard (column latency_ms), with the processor that they were measured on.
+    All measurements in the store are written to latency.csv and plots/latency: multiply-accumulates against milliseconds, with
+    ptflops as the second opinion on the former. Leave the machine alone while it runs.
+    """
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.errors import UserError
+    from bench.evaluations import evaluations
+    from bench.harness.prepare import Request, prepare
+    from bench.harness.store import Store
+    from bench.latency import BATCH, latencies, measure_latency
+    from bench.report.latency import write_latency
+    from bench.report.write import write_reports
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    store = Store(results / "store")
+    prepared = prepare(Request(**asked))
+    errors = Console(stderr=True)
+    if prepared.note:
+        errors.print(prepared.note, style="yellow", markup=False, highlight=False)
+    with errors.status(f"timing {prepared.victim.name}"):
+        images = prepared.split.batch(0, prepared.n).x
+        latency = measure_latency(prepared.victim, prepared.split.dataset, images, rounds)
+    try:
+        store.write_latency(latency.key, latency.to_json())
+        written = [*write_latency(latencies(store.root), results), *write_reports(evaluations(store), results)]
+    except OSError as error:
+        raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
+    table = Table(box=None, pad_edge=False)
+    for heading in ("exit", "mmacs", "by ptflops", "ms, one image", f"ms of {BATCH}"):
+        table.add_column(heading, justify="right")
+    for k, (mmacs, second) in enumerate(zip(latency.mmacs, latency.ptflops, strict=True)):
+        told = "-" if second is None else f"{second:.2f}"
+        table.add_row(str(k + 1), f"{mmacs:.2f}", told, f"{latency.one[k][1]:.3g}", f"{latency.many[k][1]:.3g}")
+    table.add_row("deployed", "", "", f"{latency.deployed_one[1]:.3g}", f"{latency.deployed_many[1]:.3g}")
+    console = Console()
+    console.print(table)
+    threads_text = "" if latency.device == "cuda" else f", {latency.threads} threads"
+    console.print(f"medians of {rounds} rounds on {latency.machine}{threads_text}", markup=False, highlight=False)
+    if not latency.stops:
+        console.print("the network is not cut into stages: it ran whole for every exit", markup=False, highlight=False)
+    console.print(f"written: {', '.join(map(str, written))}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,215 @@
+"""How long each exit takes, measured on the network as it would be deployed: what follows an exit is not computed.
+
+Multiply-accumulates are not time: this is what they are checked against.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.harness.victim import Victim
+from bench.ptflops_check import ptflops_mmacs
+from models.early_exit import EarlyExitNet
+from models.multi_exit import MultiExitNet
+from models.policies import Policy
+from models.policy_text import policy_text
+from models.spec import digest
+from models.views import ExitView
+
+BATCH = 128
+"""Images of the large batch, as they come: the clean test images, again from the first where there are fewer."""
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured of one network on one machine.
+
+    Attributes:
+        model, training, weights, dataset, policy: of the network as deployed.
+        machine, device, threads, torch: it was measured on; processor and kind of device, no names of hosts.
+        measured: when, UTC.
+        rounds: how many times everything was timed, in turn.
+        stops: whether what follows an exit is left out; a network that is not cut into stages runs whole.
+        mmacs: counted by exitbench, per exit.
+        ptflops: mmacs by ptflops of a forward up to each exit; None where it gave no figure.
+        one: per exit, quartiles ``(25 %, median, 75 %)`` of the milliseconds that one image takes to leave there, gates and heads
+            on the way included.
+        many: per exit, the same for an image of ``BATCH`` that all leave there.
+        deployed_one, deployed_many: the same for images that leave where the policy has them leave, one by one and in a batch
+            whose later stages run on those that are left.
+    """
+
+    model: str
+    training: str
+    weights: str
+    dataset: str
+    policy: str
+    machine: str
+    device: str
+    threads: int
+    torch: str
+    measured: str
+    rounds: int
+    stops: bool
+    mmacs: tuple[float, ...]
+    ptflops: tuple[float | None, ...]
+    one: tuple[tuple[float, float, float], ...]
+    many: tuple[tuple[float, float, float], ...]
+    deployed_one: tuple[float, float, float]
+    deployed_many: tuple[float, float, float]
+
+    @property
+    def key(self) -> str:
+        """Of the place that a newer measurement of the same takes."""
+        same = {name: getattr(self, name) for name in ("model", "weights", "dataset", "policy", "machine", "device", "threads")}
+        return digest(same)
+
+    @property
+    def where(self) -> str:
+        """Processor and threads."""
+        threads = "" if self.device == "cuda" else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return self.machine + threads
+
+    def to_json(self) -> dict[str, Any]:
+        """For the store."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Latency:
+        """From the store.
+
+        Raises:
+            ValueError, TypeError: it is something else.
+        """
+        fields = dict(content)
+        if fields.pop("schema") != SCHEMA:
+            raise ValueError("of another schema")
+        for name in ("mmacs", "ptflops", "deployed_one", "deployed_many"):
+            fields[name] = tuple(fields[name])
+        for name in ("one", "many"):
+            fields[name] = tuple(tuple(quartiles) for quartiles in fields[name])
+        return Latency(**fields)
+
+
+def measure_latency(
+    victim: Victim, dataset: str, images: Tensor, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> Latency:
+    """Time the plain fp32 network, everything in turn so that a busy moment of the machine hits all alike.
+
+    Args:
+        victim: on its device.
+        dataset: that the images are of.
+        images: ``(N, C, H, W)``, clean.
+        rounds: how often; the first one more, to warm up, is not counted.
+        clock: in seconds.
+    """
+    model, policy, n_exits = victim.model, victim.policy, victim.model.n_exits
+    device = next(model.parameters()).device
+    images = images.to(device)
+    many = images[torch.arange(BATCH, device=device) % len(images)]
+    one = [images[i % len(images)][None] for i in range(rounds + 1)]
+    work: list[Callable[[int], object]] = []
+    for k in range(n_exits):
+        work.append(lambda i, k=k: run_to(model, one[i], k, policy))  # type: ignore[misc]
+        work.append(lambda _, k=k: run_to(model, many, k, policy))  # type: ignore[misc]
+    work += [lambda i: model.deployed(one[i], policy), lambda _: model.deployed(many, policy)]
+    taken = np.zeros((rounds + 1, len(work)))
+    with torch.inference_mode():
+        for i in range(rounds + 1):
+            for j, run in enumerate(work):
+                _wait(device)
+                began = clock()
+                run(i)
+                _wait(device)
+                taken[i, j] = clock() - began
+    ms = 1e3 * taken[1:]
+    quartiles = [_quartiles(ms[:, j] / (BATCH if j % 2 else 1)) for j in range(len(work))]
+    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    return Latency(
+        model=victim.name,
+        training=victim.training,
+        weights=victim.weights,
+        dataset=dataset,
+        policy=policy_text(policy),
+        machine=processor(device),
+        device=device.type,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        measured=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        rounds=rounds,
+        stops=isinstance(model, MultiExitNet) or n_exits == 1,
+        mmacs=tuple(victim.costs.mmacs),
+        ptflops=tuple(_second_opinion(model, k, shape) for k in range(n_exits)),
+        one=tuple(quartiles[0 : 2 * n_exits : 2]),
+        many=tuple(quartiles[1 : 2 * n_exits : 2]),
+        deployed_one=quartiles[-2],
+        deployed_many=quartiles[-1],
+    )
+
+
+def run_to(model: EarlyExitNet, x: Tensor, k: int, policy: Policy) -> Tensor:
+    """Logits ``(B, classes)`` of exit ``k`` (0-based): stages, heads and gates on the way are computed, nothing behind it."""
+    for j, logits in enumerate(model.exits(x)):
+        if j == k:
+            return logits
+        policy.leaves(logits, j)
+    raise ValueError(f"exit index {k} is outside 0..{model.n_exits - 1}")
+
+
+def latencies(store: Path) -> list[Latency]:
+    """Every measurement in a store, the oldest first; files that are something else are left out."""
+    found = []
+    for path in sorted((store / "latency").glob("*.json")):
+        try:
+            found.append(Latency.from_json(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return sorted(found, key=lambda latency: (latency.measured, latency.key))
+
+
+def latency_of(record: Mapping[str, Any], measured: Sequence[Latency]) -> Latency | None:
+    """The newest measurement of the network that a run record is about, under its policy."""
+    wanted = [record[name] for name in ("model", "weights", "dataset", "policy")]
+    same = [each for each in measured if [each.model, each.weights, each.dataset, each.policy] == wanted]
+    return same[-1] if same else None
+
+
+def processor(device: torch.device) -> str:
+    """What computes, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _quartiles(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(low), float(median), float(high)
+
+
+def _second_opinion(model: EarlyExitNet, k: int, shape: tuple[int, int, int]) -> float | None:
+    try:
+        return ptflops_mmacs(ExitView(model, k + 1), shape)
+    except UserError:
+        return None

@@ -1,0 +1,107 @@
+"""Measured latency: a table, and multiply-accumulates against milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.latency import BATCH, Latency
+from bench.report.csv_file import to_csv
+from bench.report.style import legend_below, network_style, styled, to_bytes, two_panels
+from models.whole_file import write_whole
+
+COLUMNS = {
+    "model": "as on the leaderboard",
+    "training": "which weights of it",
+    "weights": "first 12 digits of their digest",
+    "dataset": "whose images were timed",
+    "policy": "the deployed exit rule",
+    "exit": "from 1; 'deployed' is the whole network under its rule, on clean test images",
+    "mmacs": "10^6 multiply-accumulates up to that exit, heads on the way included; empty for 'deployed'",
+    "ptflops": "the same by ptflops (aten); empty where it gave no figure",
+    "ms_1": "median milliseconds that one image takes to leave there",
+    "ms_1_low": "lower quartile of it",
+    "ms_1_high": "upper quartile of it",
+    "ms_128": f"median milliseconds per image of a batch of {BATCH}",
+    "ms_128_low": "lower quartile of it",
+    "ms_128_high": "upper quartile of it",
+    "stops": "whether what follows the exit was left out; networks that are not cut into stages run whole",
+    "machine": "processor, as its maker calls it",
+    "device": "cpu or cuda",
+    "threads": "of torch",
+    "torch": "its version",
+    "rounds": "how many times everything was timed, in turn",
+}
+"""Every column of ``latency.csv`` and what it means."""
+
+
+def latency_table(measured: Sequence[Latency]) -> pd.DataFrame:
+    """One row for each exit of each measurement, and one for the deployed network."""
+    rows = []
+    for latency in measured:
+        about = {name: getattr(latency, name) for name in ("model", "training", "dataset", "policy", "machine", "device")}
+        about |= {name: getattr(latency, name) for name in ("threads", "torch", "rounds", "stops")}
+        about["weights"] = latency.weights[:12]
+        exits = [*map(str, range(1, len(latency.mmacs) + 1)), "deployed"]
+        costs = [*zip(latency.mmacs, latency.ptflops, strict=True), (None, None)]
+        times = zip((*latency.one, latency.deployed_one), (*latency.many, latency.deployed_many), strict=True)
+        for name, (mmacs, ptflops), (one, many) in zip(exits, costs, times, strict=True):
+            quartiles = {
+                **dict(zip(("ms_1_low", "ms_1", "ms_1_high"), one, strict=True)),
+                **dict(zip(("ms_128_low", "ms_128", "ms_128_high"), many, strict=True)),
+            }
+            rows.append({**about, "exit": name, "mmacs": mmacs, "ptflops": ptflops, **quartiles})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@styled
+def draw_latency(measured: Sequence[Latency]) -> Figure:
+    """Milliseconds against mmacs for every exit: one image at a time on the left, an image of a large batch on the right."""
+    labels = [f"{each.model} ({each.training}), {each.dataset}" for each in measured]
+    machines = sorted({_machine(each) for each in measured})
+    figure, left, right = two_panels(4.1, labels)
+    for i, (latency, label) in enumerate(zip(measured, labels, strict=True)):
+        told = label if len(machines) == 1 else f"{label}, {_machine(latency)}"
+        _series(left, latency, latency.one, i, told)
+        _series(right, latency, latency.many, i, told)
+    for axes, title in ((left, "one image at a time"), (right, f"an image of a batch of {BATCH}")):
+        axes.set_title(f"{title}, medians and quartiles")
+        axes.set_xlabel("cost up to the exit (mmacs)")
+        axes.set_ylabel("milliseconds per image")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    handles, names = left.get_legend_handles_labels()
+    legend_below(figure, handles, names)
+    figure.suptitle(f"Multiply-accumulates against time: {'; '.join(machines) if len(machines) == 1 else 'several machines'}")
+    return figure
+
+
+def _series(axes: Axes, latency: Latency, times: Sequence[tuple[float, float, float]], i: int, label: str) -> None:
+    colour, marker = network_style(i)
+    low, median, high = np.array(times).T
+    line = "-" if latency.stops else ":"
+    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "label": label, "linestyle": line}
+    axes.errorbar(latency.mmacs, median, yerr=[median - low, high - median], **look)
+
+
+def _machine(latency: Latency) -> str:
+    return f"{latency.where}, torch {latency.torch}"
+
+
+def write_latency(measured: Sequence[Latency], results: Path) -> list[Path]:
+    """Write ``latency.csv``, ``plots/latency.png`` and ``.svg`` into ``results``; the files written."""
+    figure = draw_latency(measured)
+    files = {
+        results / "latency.csv": to_csv(latency_table(measured)).encode(),
+        results / "plots" / "latency.png": to_bytes(figure, "png"),
+        results / "plots" / "latency.svg": to_bytes(figure, "svg"),
+    }
+    for path, content in files.items():
+        write_whole(path, content)
+    return list(files)

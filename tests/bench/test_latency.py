@@ -1,0 +1,156 @@
+"""Latency is measured on what is computed: with a clock that counts the layers run, milliseconds are known."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench import latency as module
+from bench.cli.main import main
+from bench.evaluations import evaluations
+from bench.harness.store import Store
+from bench.latency import BATCH, Latency, latencies, latency_of, measure_latency, run_to
+from bench.report.latency import COLUMNS, draw_latency, latency_table
+from bench.report.table import leaderboard
+from models.policies import EntropyPolicy, FixedExit
+from tests.bench.evaluated import NET, evaluate, prepared, toy_policy, toy_split
+from tests.toys import ROOT
+
+IMAGES = toy_split().batch(0, 70).x
+
+
+class Layers:
+    """A clock that advances by a second for every image that a stage computes."""
+
+    def __init__(self, net):
+        self.seconds = 0.0
+        self.handles = [stage.register_forward_hook(self.count) for stage in net.stages]
+
+    def count(self, _module, inputs, _out):
+        self.seconds += len(inputs[0])
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.fixture
+def clock():
+    layers = Layers(NET)
+    yield layers
+    for handle in layers.handles:
+        handle.remove()
+
+
+def measured(clock, policy, rounds=3):
+    return measure_latency(prepared(policy).victim, "digits", IMAGES, rounds, clock)
+
+
+def test_what_follows_an_exit_is_not_computed(clock):
+    found = measured(clock, EntropyPolicy((1.45, 1.45)))
+    for times in (found.one, found.many):
+        assert [median for _, median, _ in times] == [1000.0, 2000.0, 3000.0]
+    assert found.stops and found.rounds == 3 and found.mmacs == prepared().victim.costs.mmacs
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_a_rule_that_always_leaves_at_an_exit_takes_as_long_as_that_exit(clock, k):
+    found = measured(clock, FixedExit(k))
+    assert found.deployed_one == found.deployed_many == found.one[k - 1]
+
+
+def test_a_batch_goes_on_with_those_that_are_left(clock):
+    policy = toy_policy()
+    found = measured(clock, policy)
+    with torch.no_grad():
+        exits = policy(NET(IMAGES[torch.arange(BATCH) % len(IMAGES)]))
+    mean = float((exits + 1).double().mean())
+    assert found.deployed_many[1] == pytest.approx(1000 * mean) and 1 < mean < 3
+
+
+def test_every_round_times_another_image_and_the_first_is_not_counted(clock, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "run_to", lambda model, x, k, policy: seen.append((len(x), x[0].sum().item())))
+    measured(clock, EntropyPolicy((1.45, 1.45)), rounds=4)
+    singles = [value for n, value in seen if n == 1]
+    assert len(set(singles)) == 5 and len(singles) == 5 * 3
+
+
+def test_a_logit_is_what_the_whole_network_says():
+    with torch.no_grad():
+        whole = NET(IMAGES[:4])
+        for k in range(3):
+            assert torch.equal(run_to(NET, IMAGES[:4], k, toy_policy()), whole[k])
+
+
+def test_it_comes_back_from_the_store_the_newest_last(clock, tmp_path):
+    store = Store(tmp_path / "store")
+    first = measured(clock, toy_policy())
+    later = replace(first, measured="2999-01-01T00:00:00Z", machine="another")
+    for each in (later, first):
+        store.write_latency(each.key, each.to_json())
+    (tmp_path / "store" / "latency" / "bad.json").write_text("{")
+    (tmp_path / "store" / "latency" / "old.json").write_text(json.dumps({"schema": 0}))
+    assert latencies(store.root) == [first, later]
+    assert Latency.from_json(json.loads(json.dumps(first.to_json()))) == first
+    record = {"model": "toy", "weights": "0" * 64, "dataset": "digits", "policy": first.policy}
+    assert latency_of(record, [first, later]) == later
+    assert latency_of({**record, "policy": "exit:1"}, [first, later]) is None
+
+
+def test_the_leaderboard_charges_each_exit_taken(clock, tmp_path):
+    _, store = evaluate(tmp_path / "store", ("average",))
+    found = measured(clock, EntropyPolicy((1.45, 1.45)))
+    store.write_latency(found.key, found.to_json())
+    (evaluation,) = evaluations(store)
+    table = leaderboard([evaluation]).set_index("attack")
+    for result in (evaluation.clean, *evaluation.attacks):
+        assert table.loc[result.name, "latency_ms"] == pytest.approx(1000 * (result.exits + 1).mean())
+    assert table.loc["none", "latency_on"] == found.where
+    other = replace(found, policy="exit:1")
+    assert leaderboard([replace(evaluation, latency=None)])["latency_ms"].isna().all() and other.key != found.key
+
+
+def test_table_and_plot_hold_every_exit(clock):
+    found = [measured(clock, toy_policy()), replace(measured(clock, toy_policy()), model="other", stops=False)]
+    table = latency_table(found)
+    assert list(table.columns) == list(COLUMNS) and len(table) == 2 * (3 + 1)
+    assert table["exit"].tolist() == ["1", "2", "3", "deployed"] * 2
+    assert (table["ms_1_low"] <= table["ms_1"]).all() and (table["ms_1"] <= table["ms_1_high"]).all()
+    assert table["ptflops"].dropna().tolist() == pytest.approx(table["mmacs"].dropna().tolist(), rel=0.1), (
+        "ptflops counts biases and pooling as well"
+    )
+    left, _ = draw_latency(found).axes
+    assert len(left.containers) == 2 and left.get_xscale() == "log"
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["bench", "latency", "--model", "rdi_smallcnn", "--dataset", "digits", "--n", "4", "--rounds", "3"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert not left.value.code, err
+    assert "medians of 3 rounds" in out and "deployed" in out
+    for name in ("latency.csv", "plots/latency.png", "plots/latency.svg"):
+        assert (tmp_path / "results" / name).stat().st_size > 300, name
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "2"], ["--threads", "0"], ["--n", "0"], ["--model", "nothing"]])
+def test_bad_input(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bench", "latency", "--model", "rdi_smallcnn", "--dataset", "digits", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and capsys.readouterr().err
+
+
+def test_the_documentation_explains_every_column():
+    text = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Latency\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE) == list(COLUMNS.items())
