@@ -28,8 +28,8 @@ def perf_text(found: Mapping[str, Any]) -> RenderableType:
         if each["ratios_first"]:
             first, ratios = each["first"], each["ratios_first"]
             lines.append(
-                f"{NAMES[name]}: as low for the first time after {first['step']} ({first['seconds']:.1f} s), {ratios['seconds']:.1f} "
-                f"times the suite's seconds and {ratios['gradients']:.1f} times its gradients"
+                f"{NAMES[name]}: as low for the first time after {first['step']} ({first['seconds']:.1f} s), "
+                f"{ratios['seconds']:.1f} times the suite's seconds and {ratios['gradients']:.1f} times its gradients"
             )
     ways = found.get("autoattack_deployed")
     if ways:
