@@ -1,4 +1,7 @@
-"""What ``--model`` names: a registered architecture, or a factory of the user's own. Both end in a network with weights."""
+"""What ``--model`` names: a registered architecture, what a package publishes, or a factory of the user's own.
+
+All end in a network with weights.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ from models.early_exit import EarlyExitNet
 from models.error_text import first_line
 from models.factory import Factory, find_factory, is_reference
 from models.foreign import ForeignModelError, ForeignNet
-from models.identity import network_digest, source_digest
-from models.registry import ModelCard, model_card
+from models.identity import network_digest, source_digest, tensors_digest
+from models.registry import ModelCard, UnknownName, model_card
 from models.safe_name import safe_name
+from models.spec import digest as canonical_digest
 from models.weights import find_weights, load_weights
+from models.zoo.published import Published, find_published, is_published, published_reference
 
 Shape = tuple[int, int, int]
 
@@ -49,10 +54,14 @@ class Network(ABC):
     Attributes:
         name: as reported.
         card: of a registered architecture; None for others.
+        dataset: that it is for, where that is known.
+        norm: of the ball that it was trained for, where that is known.
     """
 
     name: str
     card: ModelCard | None = None
+    dataset: str | None = None
+    norm: str | None = None
 
     @abstractmethod
     def input_shape(self, dataset: str) -> Shape:
@@ -75,31 +84,43 @@ def named_network(model: str) -> Network:
     """The network that ``model`` names; code that it refers to is executed.
 
     Raises:
-        UnknownName: no such registered model.
-        ForeignModelError: no such factory, or one that fails.
+        UnknownName: no such registered or published model.
+        ForeignModelError: no such factory, or one that fails; a package that publishes models is missing.
     """
+    if is_published(model):
+        return PublishedNetwork(find_published(model))
     return FactoryNetwork(find_factory(model)) if is_reference(model) else RegisteredNetwork(model_card(model))
 
 
 def own_network(model: str | None) -> Network | None:
-    """The network of a reference to a factory, whose code is executed; None for anything else.
+    """The network of a reference to a factory, whose code is executed, or to a published network; None for anything else.
 
     Raises:
-        UserError: no such factory, or one that fails.
+        UserError: no such network, or one that fails.
     """
-    if model is None or not is_reference(model):
+    if model is None or not (is_reference(model) or is_published(model)):
         return None
     try:
         return named_network(model)
-    except ForeignModelError as error:
+    except (ForeignModelError, UnknownName) as error:
         raise UserError(str(error)) from error
+
+
+def stored_network(name: str) -> Network:
+    """The registered or published network that reports call ``name``; no code of a user's is executed.
+
+    Raises:
+        UnknownName, ForeignModelError: there is none.
+    """
+    reference = published_reference(name)
+    return RegisteredNetwork(model_card(name)) if reference is None else PublishedNetwork(find_published(reference))
 
 
 class RegisteredNetwork(Network):
     """An architecture of the registry."""
 
     def __init__(self, card: ModelCard) -> None:
-        self.name, self.card = card.name, card
+        self.name, self.card, self.dataset = card.name, card, card.dataset
 
     def input_shape(self, dataset: str) -> Shape:
         return self._card.input_shape
@@ -122,6 +143,33 @@ class RegisteredNetwork(Network):
     def _card(self) -> ModelCard:
         assert self.card is not None  # noqa: S101 - for the type checker: set above
         return self.card
+
+
+class PublishedNetwork(Network):
+    """What a package publishes with its weights, used whole: one exit."""
+
+    def __init__(self, published: Published) -> None:
+        self.published = published
+        self.name, self.dataset, self.norm = published.name, published.dataset, published.norm
+
+    def input_shape(self, dataset: str) -> Shape:
+        return self.published.input_shape
+
+    def build(self, shape: Shape) -> EarlyExitNet:
+        return ForeignNet(self.published.build(), shape)
+
+    def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
+        published = self.published
+        if weights is not None:
+            net = published.build()
+            label, source = safe_name(weights.stem), f"file {weights.name}, SHA-256 {load_weights(net, weights)}"
+        elif training in (None, published.training):
+            found = published.load()
+            net, label, source = found.net, published.training, found.source
+        else:
+            raise UserError(f"--training {training}: the weights of {published.reference} are called {published.training}")
+        digest = canonical_digest({"network": published.reference, "tensors": tensors_digest(net)})
+        return Loaded(ForeignNet(net, shape).requires_grad_(False), label, digest, source)
 
 
 class FactoryNetwork(Network):

@@ -74,6 +74,22 @@ def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> Exi
     return _without_zeros(mmacs, mflops_paper, mmacs_dense, zeros)
 
 
+def count_mmacs(net: nn.Module, input_shape: tuple[int, int, int]) -> float:
+    """10^6 multiply-accumulates of one forward of one image through any module, zero weights or not.
+
+    On the meta device as well, where a network has no weights and only shapes are computed.
+
+    Raises:
+        ValueError: there are none.
+    """
+    device = next((tensor.device for tensor in net.parameters() if tensor.ndim), None)
+    with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, *input_shape, device=device))
+    if not counter.get_total_flops():
+        raise ValueError("no multiply-accumulates of the network could be counted")
+    return float(counter.get_total_flops()) / 2e6
+
+
 def _without_zeros(
     mmacs: Sequence[float],
     mflops_paper: Sequence[float],

@@ -24,6 +24,7 @@ from torch import nn
 from models.error_text import first_line
 from models.foreign import ForeignModelError
 from models.safe_name import safe_name
+from models.zoo.published import is_published, published_name
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +32,18 @@ _HOUSE = ("models", "attacks", "bench")
 
 
 def is_reference(model: str) -> bool:
-    """Whether a model is named by where its factory stands; registered names have neither a colon nor a suffix."""
-    return ":" in model or model.endswith(".py")
+    """Whether a model is named by where its factory stands.
+
+    Registered names have neither a colon nor a suffix; what packages publish has a colon too (``models.zoo.published``).
+    """
+    return (":" in model or model.endswith(".py")) and not is_published(model)
+
+
+def reported_name(model: str) -> str:
+    """What reports call the network that ``model`` names on the command line; nothing is executed."""
+    if is_published(model):
+        return published_name(model)
+    return factory_name(model) if is_reference(model) else model
 
 
 def factory_name(reference: str) -> str:

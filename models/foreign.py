@@ -72,8 +72,9 @@ class ForeignNet(EarlyExitNet):
     def _tried(self, input_shape: tuple[int, int, int]) -> tuple[int, int]:
         """Classes and exits, from batches of several sizes: a shape such as (3, 3, 10) alone does not tell which is which."""
         found = set()
+        device = next(self.net.parameters()).device
         for size in (3, 2, 1):
-            x = torch.rand(size, *input_shape, generator=torch.Generator().manual_seed(0))
+            x = torch.rand(size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
             try:
                 outputs = self.net(self.first(x))
             except Exception as error:

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its hook untyped
     """Counts the multiply-accumulates of convolutions and matrix products whose weight is zero.
 
-    A weight is a parameter or buffer of ``model``: the image counted on is all zeros, and what it gives may be, too.
+    A weight is a parameter or buffer of ``model``: the image counted on is all zeros, and what it gives may be, too. On the
+    meta device there are no values, and none is taken for zero.
 
     Attributes:
         macs: those counted so far.
@@ -43,7 +44,7 @@ class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch l
         """Multiply-accumulates of one operation whose weight is zero; what it saw counts in ``share``."""
         found = 0
         for weight, uses in _weights(operator, args, out):
-            if _storage(weight) in self.own:
+            if not weight.is_meta and _storage(weight) in self.own:
                 zeros = weight.numel() - int(weight.count_nonzero())
                 self.seen[weight.data_ptr(), weight.numel()] = zeros, weight.numel()
                 found += zeros * uses

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def command(model: str, dataset: str | None, weights: Path | None, policy: str | None, data: Path) -> None:
     """Measure the cost of each exit of MODEL and compare the total with ptflops.
 
-    MODEL is a registered name, or path/to/file.py:factory or package.module:factory.
+    MODEL is a registered name, robustbench:NAME, pyautoattack:resnet18, or path/to/file.py:factory or package.module:factory.
     """
     from rich.console import Console
     from rich.table import Table
@@ -70,9 +70,9 @@ def _own_dataset(network: Network) -> str:
     from bench.data.cards import dataset_names
     from bench.errors import UserError
 
-    if network.card is None:
+    if network.dataset is None:
         raise UserError(f"say whose images {network.name} takes: --dataset ({', '.join(dataset_names())})")
-    return network.card.dataset
+    return network.dataset
 
 
 def _under(network: Network, dataset: str, weights: Path | None, policy: str, data: Path) -> str:

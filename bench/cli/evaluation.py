@@ -24,7 +24,8 @@ _OPTIONS = (
     click.option(
         "--model",
         required=True,
-        help="See `bench list models`; one of your own: path/to/file.py:factory, package.module:factory.",
+        help="See `bench list models`; published: robustbench:NAME, pyautoattack:resnet18; one of your own: "
+        "path/to/file.py:factory, package.module:factory.",
     ),
     click.option("--attack", "attacks", multiple=True, help="See `bench list attacks`; several, or separated by commas."),
     click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits."),

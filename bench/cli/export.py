@@ -1,51 +1,141 @@
-"""``bench export``: counterexamples in one file that anybody can verify."""
+"""``bench export``: counterexamples in one file that anybody can verify, or an entry in RobustBench's fields."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.options import data_option, results_option
 
+if TYPE_CHECKING:
+    from bench.verdicts import Evaluation
+
+COUNTEREXAMPLES, ROBUSTBENCH = "counterexamples", "robustbench"
+
 
 @click.command("export")
-@click.option("--counterexamples", is_flag=True, required=True, help="Export the counterexamples.")
+@click.option(
+    "--format", "form", type=click.Choice([COUNTEREXAMPLES, ROBUSTBENCH]), help="What: counterexamples, or RobustBench's fields."
+)
+@click.option("--counterexamples", is_flag=True, help="The same as --format counterexamples.")
 @click.option("--model", help="Only this model's [all].")
+@click.option("--training", help="With robustbench: only these weights.")
 @click.option("--run", "what", help="Only one run's: its record's file or id [all runs in the results folder].")
-@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write, .npz.")
+@click.option(
+    "--field", "fields", multiple=True, help='With robustbench: what no measurement tells, as --field venue="ICLR 2020"; several.'
+)
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write, .npz or .json."
+)
 @click.option("--force", is_flag=True, help="Write over a file that exists.")
 @data_option
 @results_option
-def command(counterexamples: bool, model: str | None, what: str | None, output: Path, force: bool, **folders: Path) -> None:
+def command(form: str | None, counterexamples: bool, output: Path, force: bool, **options: Any) -> None:
     """Write every counterexample with its clean image and all that is claimed of it to one file.
 
     Whoever has exitbench and the weights checks it with `bench verify FILE`.
+
+    With --format robustbench, write one evaluation as JSON in the fields of RobustBench's model_info files.
     """
+    from bench.errors import UserError
+    from models.factory import reported_name
+    from models.whole_file import write_whole
+
+    what = COUNTEREXAMPLES if counterexamples else form
+    if what is None or (counterexamples and form == ROBUSTBENCH):
+        raise UserError("say what to export: either --counterexamples or --format robustbench")
+    if what == COUNTEREXAMPLES and (options["fields"] or options["training"]):
+        raise UserError("--field and --training go with --format robustbench")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists; choose another name, or --force to write over it")
+    results = options["results"]
+    if not (results / "store").is_dir():
+        raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
+    options["model"] = reported_name(options["model"]) if options["model"] else None
+    content, said = _counterexamples(output, **options) if what == COUNTEREXAMPLES else _robustbench(output, **options)
+    try:
+        write_whole(output, content)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
+    click.echo(said)
+
+
+def _counterexamples(
+    output: Path, model: str | None, what: str | None, results: Path, data: Path, **_options: Any
+) -> tuple[bytes, str]:
+    """The file of counterexamples, and what to say of it."""
     from bench.errors import UserError
     from bench.proof.export_file import to_bytes
     from bench.proof.sources import claims_in_results
-    from models.factory import factory_name, is_reference
-    from models.whole_file import write_whole
 
-    if output.exists() and not force:
-        raise UserError(f"{output} exists; choose another name, or --force to write over it")
-    results, data = folders["results"], folders["data"]
-    if not (results / "store").is_dir():
-        raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
-    name = factory_name(model) if model and is_reference(model) else model
-    evaluations = list(claims_in_results(what or str(results), results, data, name))
+    evaluations = list(claims_in_results(what or str(results), results, data, model))
     if not evaluations:
         raise UserError(f"{results} holds no finished clean pass; finish an evaluation first")
     if flaws := [flaw for claims in evaluations for flaw in claims.flaws]:
         raise UserError(f"the store contradicts itself ({flaws[0]}); see `bench verify {what or results}`")
     content = to_bytes(evaluations)
-    try:
-        write_whole(output, content)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
     images = sum(len(claims.row) for claims in evaluations)
-    click.echo(
+    return content, (
         f"wrote {output}: {images} counterexamples of {len(evaluations)} evaluations, {len(content) / 1e6:.1f} MB\n"
         f"check it with: python -m bench verify {output}"
     )
+
+
+def _robustbench(
+    output: Path, model: str | None, training: str | None, what: str | None, fields: Sequence[str], results: Path, **_options: Any
+) -> tuple[bytes, str]:
+    """One evaluation in RobustBench's fields, and what to say of it."""
+    import json
+
+    from bench.cost_axis.entry_json import given_fields, robustbench_entry
+
+    given = given_fields(fields)
+    evaluation = _one_evaluation(model, training, what, results)
+    entry = robustbench_entry(evaluation, given)
+    lines = [f"wrote {output}: {evaluation.record['model']} ({evaluation.record['training']})"]
+    if left := [name for name, value in entry.items() if value is None]:
+        lines.append(f"null, for nobody told or measured them: {', '.join(left)}")
+    lines += _caveats(evaluation.record, entry)
+    return f"{json.dumps(entry, indent=2)}\n".encode(), "\n".join(lines)
+
+
+def _caveats(record: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """What keeps an entry from standing on RobustBench's leaderboards."""
+    from bench.data.cards import dataset_card
+
+    found = []
+    if entry["autoattack_acc"] is None:
+        found.append("RobustBench ranks by AutoAttack: run `--attack autoattack`, too")
+    if record["dataset"] != "cifar10":
+        found.append(f"RobustBench has no leaderboard of {record['dataset']}")
+    elif record["n"] < (n := dataset_card(record["dataset"]).n_test):
+        found.append(f"RobustBench evaluates all {n:,} test images, this is of the first {record['n']:,}")
+    return found
+
+
+def _one_evaluation(model: str | None, training: str | None, what: str | None, results: Path) -> Evaluation:
+    """The only evaluation that is meant.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    from bench.compare.find import told
+    from bench.errors import UserError
+    from bench.evaluations import evaluation_of
+    from bench.harness.store import Store
+    from bench.proof.results import find_results
+
+    runs = find_results(what or str(results), results, model)
+    found = [evaluation_of(records, Store(runs.store)) for records in runs.records if training in (None, records[0]["training"])]
+    evaluations = [each for each in found if each is not None]
+    if not evaluations:
+        raise UserError(f"{results} holds no finished clean pass of what is asked for; finish an evaluation first")
+    if len(evaluations) > 1:
+        which = "; ".join(map(told, evaluations))
+        raise UserError(
+            f"an entry is of one evaluation, these are {len(evaluations)}: {which}. Choose by --model, --training or --run"
+        )
+    return evaluations[0]

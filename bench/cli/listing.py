@@ -38,7 +38,18 @@ def _models() -> list[tuple[str, ...]]:
             rows.append((card.name, card.dataset, weights or "-", card.summary))
     except WeightsError as error:
         raise UserError(str(error)) from error
-    return rows
+    return [*rows, *_PUBLISHED]
+
+
+_PUBLISHED = (
+    (
+        "pyautoattack:resnet18",
+        "cifar10",
+        "cifar10 (undefended)",
+        "ResNet-18 that ships with pyautoattack, trained without a defence",
+    ),
+    ("robustbench:NAME", "cifar10", "downloaded", "an entry of RobustBench's model zoo, such as robustbench:Wong2020Fast"),
+)
 
 
 def _attacks() -> list[tuple[str, ...]]:

@@ -29,6 +29,7 @@ _COMMANDS = {
     "list": "bench.cli.listing",
     "cost": "bench.cli.cost",
     "latency": "bench.cli.latency",
+    "robustbench": "bench.cli.robustbench",
     "train": "bench.cli.train",
     "publish": "bench.cli.publish",
     "perf": "bench.cli.perf",

@@ -55,14 +55,14 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from bench.sweep.curve import Curve, one_exit, sweep
     from bench.sweep.pool import pool_of
     from bench.sweep.thresholds import held_out
-    from models.factory import factory_name, is_reference
+    from models.factory import reported_name
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
     store = Store(results / "store")
     asked_for = dict.fromkeys(name for text in models for name in separated(text))
     networks = {network.name: network for name in asked_for if (network := own_network(name))}
-    names = tuple(factory_name(name) if is_reference(name) else name for name in asked_for)
+    names = tuple(map(reported_name, asked_for))
     found = evaluations(store)
     groups = choose(found, Wanted(models=names, **asked))  # type: ignore[arg-type]
     curves: list[Curve] = []

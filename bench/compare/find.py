@@ -13,17 +13,19 @@ from bench.harness.store import Store
 from bench.proof.results import find_results
 from bench.record import eps_text
 from bench.verdicts import Evaluation
+from models.zoo.published import is_published, published_name
 
 
 def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:
     """The evaluations that two names stand for, which share samples and threat model.
 
-    A name is ``model`` or ``model:training`` for everything stored of it in ``results``, or a run as ``bench verify`` takes
-    them: its record's file, or the first digits of its id.
+    A name is ``model`` or ``model:training`` for everything stored of it in ``results``, what names a published network, or a
+    run as ``bench verify`` takes them: its record's file, or the first digits of its id.
 
     Raises:
         UserError: nothing of that name, no two of the same samples, or several such pairs.
     """
+    a, b = (published_name(name) if is_published(name) else name for name in (a, b))
     found_a, found_b = _named(a, results), _named(b, results)
     both = combinations(found_a, 2) if a == b else product(found_a, found_b)
     pairs = [(x, y) for x, y in both if x.record != y.record and not list(unpaired(x.record, y.record))]
@@ -31,7 +33,7 @@ def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:
         return pairs[0]
     if not pairs:
         raise UserError(f"no evaluation of {a} is paired with one of {b}: {_why(found_a, found_b)}")
-    which = "; ".join(f"{_told(x)} with {_told(y)}" for x, y in pairs)
+    which = "; ".join(f"{told(x)} with {told(y)}" for x, y in pairs)
     raise UserError(f"{a} and {b} may mean several pairs: {which}. Name the runs by their ids (the names in store/runs)")
 
 
@@ -61,10 +63,11 @@ def _why(found_a: Sequence[Evaluation], found_b: Sequence[Evaluation]) -> str:
 
 
 def _all(found: Iterable[Evaluation]) -> str:
-    return " and ".join(_told(each) for each in found)
+    return " and ".join(told(each) for each in found)
 
 
-def _told(evaluation: Evaluation) -> str:
+def told(evaluation: Evaluation) -> str:
+    """What tells an evaluation from others, in a line."""
     record = evaluation.record
     threat = f"{record['norm']} {eps_text(record['eps'])}"
     policy = record["policy"] if len(record["policy"]) < 40 else f"{record['policy'][:37]}..."

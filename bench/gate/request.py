@@ -10,7 +10,7 @@ from bench.errors import UserError
 from bench.gate.baseline import find_baseline, read_baseline, told
 from bench.gate.measured import Measured
 from bench.harness.prepare import Prepared
-from models.factory import factory_name, is_reference
+from models.factory import is_reference, reported_name
 
 BASELINES = Path("baselines")
 """Where baselines are, from the working directory."""
@@ -44,8 +44,7 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
     if path is not None:
         return path, read_baseline(path) if needed or path.exists() else None
     wanted = {name: asked[name] for name in ("model", "training", "dataset", "norm", "eps") if name in asked}
-    if is_reference(wanted["model"]):
-        wanted["model"] = factory_name(wanted["model"])
+    wanted["model"] = reported_name(wanted["model"])
     if wanted.get("dataset") == "auto":
         del wanted["dataset"]
     found = find_baseline(BASELINES, wanted)

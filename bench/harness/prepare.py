@@ -44,7 +44,7 @@ class Request:
     """What the user asked for, defaults not yet filled in.
 
     Attributes:
-        model: registered name, or where its factory stands (``models.factory``).
+        model: registered name, what a package publishes (``models.zoo``), or where its factory stands (``models.factory``).
         data: data directory.
         dataset: name, or ``auto``: the model's own if its weights and data can be had, else ``digits``.
         training: which weights; None for the first known.
@@ -125,8 +125,14 @@ def prepare(request: Request) -> Prepared:
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
     victim = Victim(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
-    note = "; ".join(filter(None, (note, costs.note))) or None
+    note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm)))) or None
     return Prepared(victim, split, n, settings, note, _asked(request, loaded, policy), request.precision)
+
+
+def _other_norm(network: Network, norm: Norm) -> str | None:
+    if network.norm in (None, norm):
+        return None
+    return f"{network.name} was trained for {network.norm} and is attacked in {norm} (see --norm)"
 
 
 def _asked(request: Request, loaded: Loaded, policy: Policy) -> dict[str, str | None]:
@@ -153,6 +159,8 @@ def _dataset(request: Request, network: Network) -> tuple[str, Split, str | None
     if request.dataset != "auto":
         return request.dataset, _test_split(request.dataset, network, request), None
     card = network.card
+    if card is None and network.dataset is not None:
+        return network.dataset, _test_split(network.dataset, network, request), None
     if card is None:
         raise UserError(f"{request.model} has no dataset of its own; name one with --dataset ({', '.join(dataset_names())})")
     try:

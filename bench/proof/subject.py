@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from bench.errors import UserError
-from bench.networks import Network, RegisteredNetwork
+from bench.networks import Network, stored_network
 from bench.proof.claims import Claims
 from models.early_exit import EarlyExitNet
 from models.foreign import ForeignModelError
-from models.registry import UnknownName, model_card
+from models.registry import UnknownName
 from models.weights import WeightsError, known_weights
 
 
@@ -22,7 +22,8 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
         claims: whose ``subject`` names the model and the digest of its weights.
         weights: a file of tensors; None to look for registered weights of that digest.
         device: ``auto``, ``cpu`` or ``cuda``.
-        network: that the claims are about; None for the registered one of that name. Nothing that claims name is executed.
+        network: that the claims are about; None for the registered or published one of that name. Nothing that claims name
+            is executed.
 
     Raises:
         UserError: unknown model, no weights of that digest, weights that cannot be loaded, no such device, or claims about
@@ -34,7 +35,7 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
     dataset = claims.subject["dataset"]
     shape = claims.clean_images.shape[1:]
     try:
-        network = network or RegisteredNetwork(model_card(claims.subject["model"]))
+        network = network or stored_network(claims.subject["model"])
         if shape != network.input_shape(dataset):
             raise UserError(f"the claims are about images {shape}, {network.name} takes {network.input_shape(dataset)}")
         if weights is None and network.card is not None:

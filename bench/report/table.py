@@ -15,9 +15,9 @@ from bench.verdicts import Evaluation, Result, accuracy
 WORST = "worst"
 
 COLUMNS = {
-    "model": "registered model name; of another network, the names of its file or module and of the factory",
+    "model": "registered model name; of a published network, package and name; of another, its file or module and the factory",
     "training": "which weights of it",
-    "weights": "first 12 digits of the weight file's SHA-256; of a network that is not registered, of one over code and tensors",
+    "weights": "first 12 digits of the weight file's SHA-256; of a network not registered, of one over code or name, and tensors",
     "policy": "the deployed exit rule",
     "calibration": "digest of the data and procedure that set the policy's thresholds; empty when given by hand",
     "dataset": "dataset; always its test split",

@@ -1,0 +1,53 @@
+"""``bench robustbench``: RobustBench's leaderboard with a cost axis, and our networks on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import results_option
+
+if TYPE_CHECKING:
+    from attacks.regions import Norm
+
+
+@click.command("robustbench")
+@click.option(
+    "--published",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV of RobustBench's numbers: model_id, clean_acc, autoattack_acc, and more (see docs/robustbench.md).",
+)
+@click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True)
+@results_option
+def command(published: Path, norm: Norm, results: Path) -> None:
+    """Count what the networks of RobustBench's CIFAR-10 leaderboard cost, and draw robust accuracy against it.
+
+    Their architectures are built without weights: nothing is downloaded. Published accuracies come from your file, what
+    was measured here from the store; they never share a column.
+    """
+    from rich.console import Console
+
+    from bench.cost_axis.join import count_entries, join
+    from bench.cost_axis.published import read_published
+    from bench.errors import UserError
+    from bench.evaluations import evaluations
+    from bench.harness.store import Store
+    from bench.report.robustbench_files import write_cost_axis
+    from bench.report.robustbench_text import cost_axis_text
+    from models.zoo.robustbench_entry import entry_names
+
+    entries = read_published(published)
+    with Console(stderr=True).status("counting") as status:
+        counts = count_entries([entry.model_id for entry in entries], norm, lambda name: status.update(f"counting {name}"))
+    stored = evaluations(Store(results / "store")) if (results / "store").is_dir() else []
+    axis = join(norm, entries, counts, stored, entry_names("cifar10", norm))
+    try:
+        written = write_cost_axis(axis, results)
+    except OSError as error:
+        raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
+    console = Console()
+    console.print(cost_axis_text(axis))
+    console.print(f"written: {', '.join(map(str, written))}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,130 @@
+"""An evaluation of ours in the fields of RobustBench's ``model_info`` files, what each exit does nested under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.errors import UserError
+from bench.record import eps_text
+from bench.report.table import flags_text, worst_status
+from bench.verdicts import Evaluation, Result, accuracy
+
+AUTOATTACK = "autoattack"
+
+GIVEN = ("link", "name", "authors", "additional_data", "number_forward_passes", "venue", "architecture", "reported", "footnote")
+"""Fields that no measurement tells; null where the user does not."""
+
+
+def robustbench_entry(evaluation: Evaluation, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry as a JSON object; accuracies are texts in per cent, as in RobustBench's own files.
+
+    ``autoattack_acc`` is null unless AutoAttack was run on the deployed rule. ``external`` is the worst case over all attacks,
+    where that is lower: RobustBench ranks by it where it is there, and cannot read it as null.
+
+    Args:
+        evaluation: measured here.
+        given: values of ``GIVEN`` fields that the user told.
+    """
+    record = evaluation.record
+    autoattack = _robust(evaluation, AUTOATTACK)
+    worst = accuracy(evaluation.worst)[0]
+    lower = bool(evaluation.attacks) and (autoattack is None or worst < autoattack)
+    told = {name: given.get(name) for name in GIVEN}
+    return {
+        **{name: told[name] for name in ("link", "name", "authors", "additional_data", "number_forward_passes")},
+        "dataset": record["dataset"],
+        "venue": told["venue"],
+        "architecture": told["architecture"],
+        "eps": eps_text(record["eps"]),
+        "clean_acc": _per_cent(accuracy(evaluation.clean.correct)[0]),
+        "reported": told["reported"],
+        "autoattack_acc": _per_cent(autoattack),
+        **({"external": _per_cent(worst)} if lower else {}),
+        "unreliable": bool(evaluation.failures) if evaluation.checked else None,
+        "footnote": told["footnote"],
+        "exits": [_exit(evaluation, k) for k in range(1, len(record["mmacs"]) + 1)],
+        "exitbench": _evaluation(evaluation),
+    }
+
+
+def _exit(evaluation: Evaluation, k: int) -> dict[str, Any]:
+    """Exit k, from 1, on its own: accuracies as if every image left there."""
+    record, alone = evaluation.record, _named(evaluation, f"{AUTOATTACK}:{k}")
+    if alone is None and len(record["mmacs"]) == 1:
+        alone = _named(evaluation, AUTOATTACK)
+    return {
+        "exit": k,
+        "mmacs": record["mmacs"][k - 1],
+        "taken": evaluation.exit_counts(evaluation.clean)[k - 1],
+        "clean_acc": _per_cent(evaluation.clean.exit_accuracy[k - 1]),
+        "autoattack_acc": None if alone is None else _per_cent(alone.exit_accuracy[k - 1]),
+    }
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """What RobustBench has no field for, and nobody can judge the numbers without."""
+    record = evaluation.record
+    _, low, high = accuracy(evaluation.worst)
+    same = ("model", "training", "weights", "source", "policy", "calibration", "norm", "n", "data")
+    return {
+        **{name: record[name] for name in same},
+        "mean_mmacs": evaluation.mean_cost(evaluation.clean),
+        "worst_case": _per_cent(accuracy(evaluation.worst)[0]) if evaluation.attacks else None,
+        "worst_case_interval": [_per_cent(low), _per_cent(high)] if evaluation.attacks else None,
+        "worst_case_status": worst_status(evaluation) if evaluation.attacks else "not attacked",
+        "attacks": {attack.name: _per_cent(accuracy(evaluation.robust(attack))[0]) for attack in evaluation.attacks},
+        "flags": flags_text(evaluation),
+        "computed_with": evaluation.computed_with(),
+    }
+
+
+def _named(evaluation: Evaluation, name: str) -> Result | None:
+    """The finished attack of that name that leaves the fewest robust; None without one."""
+    found = [attack for attack in evaluation.attacks if attack.name == name]
+    return min(found, key=lambda attack: int(evaluation.robust(attack).sum()), default=None)
+
+
+def _robust(evaluation: Evaluation, name: str) -> float | None:
+    attack = _named(evaluation, name)
+    return None if attack is None else accuracy(evaluation.robust(attack))[0]
+
+
+def _per_cent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.2f}"
+
+
+def given_fields(texts: Sequence[str]) -> dict[str, Any]:
+    """Values of ``GIVEN`` fields from texts such as ``venue=ICLR 2020``, each of the type that RobustBench has it in.
+
+    Raises:
+        UserError: not of the form, no such field, or a value of another type.
+    """
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in GIVEN:
+            raise UserError(
+                f"--field {text!r}: the form is NAME=VALUE, the names are {', '.join(GIVEN)}; all others are measured"
+            )
+        given[name] = _typed(name, value.strip())
+    return given
+
+
+def _typed(name: str, value: str) -> object:
+    if name == "additional_data":
+        if value.lower() not in ("true", "false"):
+            raise UserError(f"--field additional_data={value}: it is true or false")
+        return value.lower() == "true"
+    if name == "number_forward_passes":
+        if not value.isdecimal() or int(value) < 1:
+            raise UserError(f"--field number_forward_passes={value}: it is a number, 1 or more")
+        return int(value)
+    if name == "reported":
+        try:
+            share = float(value)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 100:
+            raise UserError(f"--field reported={value}: it is an accuracy in per cent, 0 to 100")
+    return value

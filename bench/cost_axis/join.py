@@ -1,0 +1,138 @@
+"""Joins published accuracies with the multiply-accumulates of the architectures, and both with what was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from attacks.regions import Norm
+from bench.cost_axis.published import PublishedEntry
+from bench.data.cards import dataset_card
+from bench.errors import UserError
+from bench.report.table import rank
+from bench.verdicts import Evaluation
+from models.foreign import ForeignModelError
+from models.zoo.package import robustbench_version
+from models.zoo.robustbench_entry import entry_names, find_entry
+
+DATASET = "cifar10"
+
+Count = float | str
+"""10^6 multiply-accumulates of one image, or why there is no such number."""
+
+
+@dataclass(frozen=True)
+class Costed:
+    """A published entry with its cost.
+
+    Attributes:
+        entry: what is published.
+        mmacs: 10^6 multiply-accumulates of one image; None where they could not be counted.
+        status: ``ok``, or why not.
+        on_front: no other that can be relied on is both cheaper, or as cheap, and more robust.
+    """
+
+    entry: PublishedEntry
+    mmacs: float | None
+    status: str
+    on_front: bool = False
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """The leaderboard with its cost axis.
+
+    Attributes:
+        norm: of the threat model; dataset ``DATASET``, its usual radius.
+        published: RobustBench's, cheapest first, those without a cost last.
+        unpublished: entries of the zoo whose accuracies the user's file does not have.
+        measured: our evaluations of the same threat model.
+    """
+
+    norm: Norm
+    published: Sequence[Costed]
+    unpublished: Sequence[str]
+    measured: Sequence[Evaluation]
+
+    @property
+    def front(self) -> list[Costed]:
+        """The published entries on the Pareto front, cheapest first."""
+        return [costed for costed in self.published if costed.on_front]
+
+
+def count_entries(wanted: Iterable[str], norm: Norm, on_start: Callable[[str], None]) -> dict[str, Count]:
+    """The cost of each entry of the zoo that is in ``wanted``, without weights.
+
+    Raises:
+        UserError: robustbench is not to be had.
+    """
+    try:
+        known = entry_names(DATASET, norm)
+        counts: dict[str, Count] = {}
+        for name in wanted:
+            on_start(name)
+            counts[name] = _count(name, norm) if name in known else f"not in the model zoo of robustbench {robustbench_version()}"
+    except ForeignModelError as error:
+        raise UserError(str(error)) from error
+    return counts
+
+
+def _count(name: str, norm: Norm) -> Count:
+    entry = find_entry(f"{DATASET}/{norm}/{name}")
+    try:
+        return entry.mmacs()
+    except ForeignModelError as error:
+        return str(error)
+
+
+def join(
+    norm: Norm,
+    published: Sequence[PublishedEntry],
+    counts: Mapping[str, Count],
+    evaluations: Sequence[Evaluation],
+    zoo: Sequence[str] = (),
+) -> CostAxis:
+    """Put together what is published, what it costs, and what was measured under the same threat model.
+
+    Args:
+        norm: of the threat model.
+        published: accuracies.
+        counts: costs by ``model_id``.
+        evaluations: of anything; those of another threat model, without a finished attack, or of fewer samples than another of
+            the same network and exit rule, are left out.
+        zoo: names of all entries that there are.
+    """
+    costed = []
+    for entry in published:
+        count = counts.get(entry.model_id, "not counted")
+        costed.append(Costed(entry, None, count) if isinstance(count, str) else Costed(entry, count, "ok"))
+    costed.sort(key=lambda each: (each.mmacs is None, each.mmacs or 0.0, -each.entry.robust, each.entry.model_id))
+    names = {entry.model_id for entry in published}
+    unpublished = [name for name in zoo if name not in names]
+    return CostAxis(norm, _with_front(costed), unpublished, _largest([each for each in evaluations if _comparable(each, norm)]))
+
+
+def _with_front(costed: Sequence[Costed]) -> list[Costed]:
+    """Mark the front in a list sorted by cost, and by robustness where costs are equal."""
+    best, marked = -1.0, []
+    for each in costed:
+        on_front = each.mmacs is not None and not each.entry.unreliable and each.entry.robust > best
+        best = each.entry.robust if on_front else best
+        marked.append(Costed(each.entry, each.mmacs, each.status, on_front))
+    return marked
+
+
+def _largest(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Of several evaluations of one network under one rule, that over the most samples."""
+    found: dict[tuple[str, ...], Evaluation] = {}
+    for evaluation in sorted(evaluations, key=lambda each: each.n):
+        record = evaluation.record
+        found[record["model"], record["weights"], record["policy"]] = evaluation
+    return sorted(found.values(), key=rank)
+
+
+def _comparable(evaluation: Evaluation, norm: Norm) -> bool:
+    record = evaluation.record
+    usual = dataset_card(DATASET).eps[norm]
+    same = (record["dataset"], record["norm"]) == (DATASET, norm) and abs(record["eps"] - usual) < 1e-12
+    return same and bool(evaluation.attacks)

@@ -1,0 +1,26 @@
+"""Writes the reports of RobustBench's leaderboard with a cost axis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.cost_axis.join import DATASET, CostAxis
+from bench.report.csv_file import to_csv
+from bench.report.robustbench_plot import draw
+from bench.report.robustbench_table import cost_axis_table
+from bench.report.style import to_bytes
+from models.whole_file import write_whole
+
+
+def write_cost_axis(axis: CostAxis, results: Path) -> list[Path]:
+    """Write ``robustbench/<dataset>-<norm>.csv``, ``.png`` and ``.svg`` into ``results`` and tell which files these are."""
+    path = results / "robustbench" / f"{DATASET}-{axis.norm}"
+    figure = draw(axis)
+    files = {
+        path.with_suffix(".csv"): to_csv(cost_axis_table(axis)).encode(),
+        path.with_suffix(".png"): to_bytes(figure, "png"),
+        path.with_suffix(".svg"): to_bytes(figure, "svg"),
+    }
+    for name, content in files.items():
+        write_whole(name, content)
+    return list(files)

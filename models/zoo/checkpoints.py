@@ -1,0 +1,140 @@
+"""Checkpoints that another package's loader reads: looked at before they are read, and nothing in them executed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.tensor_file import WeightsError
+from models.weights import file_sha256
+from models.whole_file import write_whole
+
+RECORD = ".sha256.json"
+"""Ending of the file beside a checkpoint that tells its digest."""
+
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+]
+"""What training scripts put beside their tensors, and what does nothing but hold values: their options, and single numbers."""
+
+
+@dataclass
+class Guard:
+    """What was read under it.
+
+    Attributes:
+        folder: whose files have their digest recorded.
+        origin: where they come from, for who fetches them by hand.
+        sha256: digest (hex) of each file read, in order.
+    """
+
+    folder: Path
+    origin: str
+    sha256: dict[Path, str] = field(default_factory=dict)
+
+    def load(self, file: Any, **settings: Any) -> Any:
+        """In place of ``torch.load``: what the checkpoint ``file`` holds.
+
+        Raises:
+            WeightsError: it is a web page, is not the file that was recorded, is damaged, or would have to be executed.
+        """
+        path = Path(file)
+        _refuse_web_page(path, self.origin)
+        self._check_digest(path)
+        settings.pop("pickle_module", None)
+        try:
+            with torch.serialization.safe_globals(_HARMLESS):
+                return _torch_load(path, **{**settings, "weights_only": True})
+        except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and more for bad files
+            raise WeightsError(
+                f"{path} cannot be read ({_reason(error)}); nothing in a checkpoint is executed. If it was cut short, delete it "
+                "and give the command again; if you trust what it would execute, write its tensors to a file of their own "
+                "with torch.save(net.state_dict(), file) and name that with --weights"
+            ) from error
+
+    def record(self) -> None:
+        """Write down the digests of files that have none yet; for when all is well."""
+        for path, digest in self.sha256.items():
+            if path.is_relative_to(self.folder) and not _record_of(path).exists():
+                text = json.dumps({"file": path.name, "sha256": digest, "origin": self.origin}, indent=2)
+                write_whole(_record_of(path), f"{text}\n".encode())
+
+    def _check_digest(self, path: Path) -> None:
+        found = file_sha256(path)
+        if (known := recorded(path)) not in (None, found):
+            raise WeightsError(
+                f"{path} is not the file that was loaded before: SHA-256 {found[:16]}..., recorded {str(known)[:16]}... in "
+                f"{_record_of(path).name}. Delete the file to have it fetched again; delete both if it is to be replaced"
+            )
+        self.sha256[path] = found
+
+
+def recorded(path: Path) -> str | None:
+    """The digest that was recorded when the checkpoint ``path`` was first loaded; None before that.
+
+    Raises:
+        WeightsError: a record that cannot be read.
+    """
+    record = _record_of(path)
+    if not record.exists():
+        return None
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{record} cannot be read ({error!r}); delete it to record the digest of {path.name} again") from error
+
+
+@contextmanager
+def guarded_loads(folder: Path, origin: str) -> Iterator[Guard]:
+    """Have every ``torch.load`` of a file go through a ``Guard``, and torch's hub keep what it fetches in ``folder``."""
+    guard = Guard(folder, origin)
+    home = os.environ.get("TORCH_HOME")
+    torch.load = guard.load  # type: ignore[assignment] # it takes files alone, by name
+    os.environ["TORCH_HOME"] = str(folder)  # the hub adds hub/checkpoints
+    try:
+        yield guard
+    finally:
+        torch.load = _torch_load
+        if home is None:
+            del os.environ["TORCH_HOME"]
+        else:
+            os.environ["TORCH_HOME"] = home
+
+
+_torch_load = torch.load
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + RECORD)
+
+
+def _refuse_web_page(path: Path, origin: str) -> None:
+    """What a server says instead of the file (a quota used up, a login) is often saved under the file's name."""
+    with path.open("rb") as file:
+        start = file.read(1024).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
+        path.unlink()
+        raise WeightsError(
+            f"what was downloaded to {path} is a web page, not a checkpoint: the server refuses the file, perhaps for a while "
+            f"(a quota, a login). It is deleted; try again later, or fetch the file by hand ({origin}) and put it there"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What torch says, without its advice to switch the protection off."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "Unsupported" in line or "unsupported" in line] or lines[:1] or [type(error).__name__]
+    return told[0].partition(" Please use")[0].removeprefix("WeightsUnpickler error: ")
