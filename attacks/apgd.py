@@ -208,8 +208,9 @@ class _Best:
         # A NaN value is taken at once: the harness must see it, not a clean image in its place.
         now = self.fools[rows]
         better = (fools & ~now) | ((fools == now) & ~(values <= self.values[rows]))
-        taken = rows[better]
-        self.x_adv[taken], self.values[taken], self.fools[taken] = x_adv[better], values[better], fools[better]
+        self.x_adv[rows] = torch.where(column(better, x_adv), x_adv, self.x_adv[rows])
+        self.values[rows] = torch.where(better, values, self.values[rows])
+        self.fools[rows] = fools | now
 
 
 def _windows(steps: int) -> Iterator[int]:

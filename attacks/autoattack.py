@@ -50,7 +50,11 @@ class AutoAttack(Attack):
 
     def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
-        return run_autoattack(view, x, y, self.region, seed=noise.integer("autoattack"), variant=self.variant)
+        x_adv = x.clone()
+        for rows in noise.batches():
+            seed = noise.of(rows).integer("autoattack")
+            x_adv[rows] = run_autoattack(view, x[rows], y[rows], self.region, seed=seed, variant=self.variant)
+        return x_adv
 
 
 def implementation() -> str:
@@ -75,7 +79,8 @@ def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: Ball, *, seed:
         # The package asks for nine targets whatever the number of classes.
         package.apgd_targeted.n_target_classes = min(9, n_classes - 1)
         package.fab.n_target_classes = min(9, n_classes - 1)
-        x_adv, _ = package.run_standard_evaluation(x, y, batch_size=max(1, len(x)))
+        # Contiguous: the package calls ``view`` on what it makes like the images, and some datasets are stored channels last.
+        x_adv, _ = package.run_standard_evaluation(x.contiguous(), y, batch_size=max(1, len(x)))
     _log.debug("%s finished on %d images", implementation(), len(x))
     return torch.as_tensor(x_adv).detach()
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from attacks.apgd import APGD, APGDTargeted
 from attacks.base import Attack
 from attacks.noise import Noise
+from attacks.pgd import PGD
+from attacks.regions import column
+from attacks.watched import Watched
 from models.early_exit import EarlyExitNet
 from models.policies import Policy, deployed_logits
 
@@ -18,8 +23,10 @@ from models.policies import Policy, deployed_logits
 class Cascade(Attack):
     """Runs ``attacks`` one after another on the samples that the deployed rule still gets right.
 
-    Proposes the first image that makes the deployed rule fail; where none does, the first that makes some exit wrong, else
-    the clean image. Put the cheap ones first: what AutoAttack costs, it then costs for survivors alone.
+    Every iterate of PGD and APGD is tested under the deployed rule, whichever exit is ascended, and a sample that breaks
+    leaves at once, as it does in the adaptive attack. Proposes the first image that makes the deployed rule fail; where none
+    does, the first that makes some exit wrong, else the clean image. Put the cheap ones first: what AutoAttack costs, it then
+    costs for survivors alone.
 
     Attributes:
         attacks: in order.
@@ -28,6 +35,8 @@ class Cascade(Attack):
     Raises:
         ValueError: for no attack, or one that is not bound to the ball.
     """
+
+    version: ClassVar[int] = 2
 
     attacks: tuple[Attack, ...]
     policy: Policy
@@ -54,7 +63,7 @@ class Cascade(Attack):
         for attack in self.attacks:
             if not len(rows):
                 break
-            x_adv = _once(attack, model, x, y, noise, rows, done)
+            x_adv = self._once(attack, model, x, y, noise, rows, done)
             right, some_wrong = self._judge(model, x_adv, y[rows])
             taken = ~right | (some_wrong & ~near[rows])
             found[rows[taken]] = x_adv[taken]
@@ -68,13 +77,18 @@ class Cascade(Attack):
         logits = model(x)
         return deployed_logits(logits, self.policy)[0].argmax(-1) == y, (logits.argmax(-1) != y).any(0)
 
-
-def _once(
-    attack: Attack, model: EarlyExitNet, x: Tensor, y: Tensor, noise: Noise, rows: Tensor, done: dict[Attack, Tensor]
-) -> Tensor:
-    """The attack's candidates for ``rows``; what it builds on is not run again where it has been, on these rows and more."""
-    if attack not in done:
-        children = [_once(child, model, x, y, noise, rows, done) for child in attack.children]
-        done[attack] = x.clone()
-        done[attack][rows] = attack.propose(model, x[rows], y[rows], noise=noise.of(rows), candidates=children)
-    return done[attack][rows]
+    def _once(
+        self, attack: Attack, model: EarlyExitNet, x: Tensor, y: Tensor, noise: Noise, rows: Tensor, done: dict[Attack, Tensor]
+    ) -> Tensor:
+        """Candidates for ``rows``, or an iterate that broke the rule on the way; what the attack builds on is not run again."""
+        if attack not in done:
+            children = [self._once(child, model, x, y, noise, rows, done) for child in attack.children]
+            searched = model
+            if isinstance(attack, PGD | APGD | APGDTargeted):  # whose batches are these samples, row by row
+                searched = Watched(model, x[rows], y[rows], self.policy, attack.region)
+            x_adv = attack.propose(searched, x[rows], y[rows], noise=noise.of(rows), candidates=children)
+            if isinstance(searched, Watched):
+                x_adv = torch.where(column(searched.broken, x_adv), searched.found, x_adv)
+            done[attack] = x.clone()
+            done[attack][rows] = x_adv
+        return done[attack][rows]

@@ -17,10 +17,12 @@ class Noise:
     Attributes:
         seed: of the evaluation.
         samples: index of each sample in its dataset, in batch order.
+        parts: where several batches are run as one, which of them each sample is of; empty for one batch.
     """
 
     seed: int
     samples: tuple[int, ...]
+    parts: tuple[int, ...] = ()
 
     def uniform(self, like: Tensor, restart: int = 0) -> Tensor:
         """Numbers in [0, 1) of the shape ``(B, ...)`` of ``like``."""
@@ -32,7 +34,16 @@ class Noise:
 
     def of(self, rows: Tensor) -> Noise:
         """The noise of some rows ``(M,)`` of the batch."""
-        return Noise(self.seed, tuple(self.samples[row] for row in rows.tolist()))
+        kept: list[int] = rows.tolist()
+        parts = tuple(self.parts[row] for row in kept) if self.parts else ()
+        return Noise(self.seed, tuple(self.samples[row] for row in kept), parts)
+
+    def batches(self) -> list[Tensor]:
+        """Rows of each of the batches that are run as one, for packages that draw for the batch which they are given."""
+        if not self.parts:
+            return [torch.arange(len(self.samples))]
+        parts = torch.tensor(self.parts)
+        return [(parts == part).nonzero().flatten() for part in dict.fromkeys(self.parts)]
 
     def integer(self, purpose: str) -> int:
         """A seed in [0, 2^31) for a library that takes one for the whole batch."""

@@ -78,7 +78,8 @@ def _logit_of(classes: Tensor, logits: Tensor) -> Tensor:
 
 def _true_and_others(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The label's logit ``(K, B)`` and all logits with the label's masked out ``(K, B, C)``."""
-    is_true = F.one_hot(y, logits.shape[-1]).bool().expand_as(logits)
+    # Not one_hot, which asks the device whether labels are in range.
+    is_true = (torch.arange(logits.shape[-1], device=y.device) == y[:, None]).expand_as(logits)
     true = logits.masked_fill(~is_true, 0).sum(-1)
     return true, logits.masked_fill(is_true, -torch.inf)
 

@@ -13,7 +13,7 @@ from attacks.base import Attack
 from attacks.gradient import value, value_and_gradient
 from attacks.noise import Noise
 from attacks.objectives import Objective
-from attacks.regions import Ball
+from attacks.regions import Ball, column
 from models.early_exit import EarlyExitNet
 
 Keep = Literal["best", "last"]
@@ -96,5 +96,5 @@ class _Best:
     def offer(self, x_adv: Tensor, values: Tensor) -> None:
         # A NaN value is taken at once: the harness must see it, not a clean image in its place.
         better = ~(values <= self.values)
-        self.x_adv[better] = x_adv[better]
-        self.values[better] = values[better]
+        self.x_adv = torch.where(column(better, x_adv), x_adv, self.x_adv)
+        self.values = torch.where(better, values, self.values)

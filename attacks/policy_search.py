@@ -10,12 +10,15 @@ from torch import Tensor
 
 from attacks.deployed_loss import NEVER, distance_to_failure
 from attacks.gradient import unit_mean
-from attacks.regions import Ball
+from attacks.regions import Ball, column
 from models.early_exit import EarlyExitNet
 from models.policies import Policy, deployed_logits
 
 Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
 """Logits ``(K', B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""
+
+COMPACT_EVERY = {"cuda": 5}
+"""Steps between which samples that broke leave the batch; to ask a GPU who they are stops it. Elsewhere they leave at once."""
 
 
 class Search:
@@ -80,21 +83,26 @@ class Search:
 
     def _ascend(self, rows: Tensor, upto: int, objective: Ascended, start: Tensor, steps: int, first: float, last: float) -> None:
         x_adv, velocity = start[rows].clone(), torch.zeros_like(start[rows])
+        every = COMPACT_EVERY.get(rows.device.type, 1)
         for step in range(steps):
-            if not len(rows):
-                return
+            if step % every == 0:
+                going = ~self.broken[rows]
+                rows, x_adv, velocity = rows[going], x_adv[going], velocity[going]
+                if not len(rows):
+                    return
             progress = step / steps
             x_adv.requires_grad_()
             logits, attached = self._forward(x_adv, upto)
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(objective(attached, self.y[rows], progress, rows).sum(), x_adv)
             x_adv = x_adv.detach()
-            going = ~self._record(rows, x_adv, logits)
-            rows, x_adv, velocity, gradient = rows[going], x_adv[going], velocity[going], gradient[going]
+            self._record(rows, x_adv, logits)
             velocity = 0.75 * velocity + unit_mean(gradient)
             size = self.region.eps * (last + (first - last) * (1 + math.cos(math.pi * progress)) / 2)
             x_adv = self.region.project(x_adv + size * self.region.steepest(velocity), self.x[rows])
-        if len(rows) and steps:
+        going = ~self.broken[rows]
+        if steps and going.any():
+            rows, x_adv = rows[going], x_adv[going]
             with torch.no_grad():
                 self._record(rows, x_adv, self.model(x_adv))
 
@@ -106,21 +114,23 @@ class Search:
         with torch.no_grad():
             return torch.cat([attached.detach(), *(logits[None] for logits in exits)]), attached
 
-    def _record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
-        """Test iterates on every exit and under the policy, keep those that fail or are closest to it; which fail."""
-        y = self.y[rows]
-        broken = deployed_logits(logits, self.policy)[0].argmax(-1) != y
-        wrong = (logits.argmax(-1) != y).any(0)
+    def _record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
+        """Test iterates on every exit and under the policy; keep those that fail or are closest to it.
+
+        Samples already broken keep what broke them. Nothing here asks the device for a value.
+        """
+        y, done = self.y[rows], self.broken[rows]
+        broken = (deployed_logits(logits, self.policy)[0].argmax(-1) != y) & ~done
+        wrong = (logits.argmax(-1) != y).any(0) & ~done
         distances = distance_to_failure(logits, y, self.policy)
         nearest = distances.amin(0)
-        closer = broken | (nearest < self.distances[:, rows].amin(0))
-        self.nearest[rows[closer]] = x_adv[closer]
-        self.distances[:, rows[closer]] = distances[:, closer]
-        self.logits[:, rows[closer]] = logits[:, closer]
+        closer = broken | ((nearest < self.distances[:, rows].amin(0)) & ~done)
+        self.nearest[rows] = torch.where(column(closer, x_adv), x_adv, self.nearest[rows])
+        self.distances[:, rows] = torch.where(closer, distances, self.distances[:, rows])
+        self.logits[:, rows] = torch.where(closer[:, None], logits, self.logits[:, rows])
         rank = torch.where(wrong, nearest, nearest + 2 * NEVER)
-        better = broken | (rank < self._rank[rows])
-        self.candidates[rows[better]] = x_adv[better]
-        self._rank[rows[better]] = rank[better]
-        self.any_wrong[rows[wrong]] = True
-        self.broken[rows[broken]] = True
-        return broken
+        better = broken | ((rank < self._rank[rows]) & ~done)
+        self.candidates[rows] = torch.where(column(better, x_adv), x_adv, self.candidates[rows])
+        self._rank[rows] = torch.where(better, rank, self._rank[rows])
+        self.any_wrong[rows] |= wrong
+        self.broken[rows] |= broken

@@ -53,7 +53,7 @@ class Ball:
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The sign for Linf, the unit gradient for L2 (zero where the gradient is zero)."""
-        return gradient.sign() if self.norm == "Linf" else _scaled_to(gradient, torch.ones(len(gradient)).to(gradient))
+        return gradient.sign() if self.norm == "Linf" else _scaled_to(gradient, gradient.new_ones(len(gradient)))
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Distance ``(B,)`` in this ball's norm."""

@@ -64,6 +64,15 @@ class TorchAttack(Attack):
 
     def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.policy).eval()
+        batches = noise.batches()
+        if len(batches) == 1:
+            return self._run(view, x, y, noise)
+        x_adv = x.clone()
+        for rows in batches:
+            x_adv[rows] = self._run(view, x[rows], y[rows], noise.of(rows))
+        return x_adv
+
+    def _run(self, view: DeployedView, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         seed = noise.integer(f"torchattacks:{self.name}")
         with torch.no_grad():
             n_classes = view(x[:1]).shape[-1]

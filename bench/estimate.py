@@ -69,9 +69,9 @@ def estimate(plan: Plan, weights: str, store: Store) -> list[Row]:
         missing = [cell for cell in cells if not cell.done]
         needed = {attack for cell in missing if not isinstance(cell.attack, BestOf) for attack in _with_children(cell.attack)}
         for attack in needed:
-            samples[attack] += len(cells[0].batch.y)
+            samples[attack] += len(cells[0].slice)
         for cell in missing:
-            judged[cell.attack] += 0 if isinstance(cell.attack, BestOf) else len(cell.batch.y)
+            judged[cell.attack] += 0 if isinstance(cell.attack, BestOf) else len(cell.slice)
     known = Known(store, weights)
     names = {cell.attack: cell.name for cell in plan.cells}
     order = [*names, *(attack for attack in samples if attack not in names)]
@@ -85,7 +85,7 @@ def _row(attack: Attack, names: Mapping[Attack, str], samples: int, judged: int,
 
 
 def _by_slice(cells: Iterable[PlannedCell]) -> Iterable[Sequence[PlannedCell]]:
-    return (list(group) for _, group in groupby(cells, key=lambda cell: cell.batch.indices[0]))
+    return (list(group) for _, group in groupby(cells, key=lambda cell: cell.slice.start))
 
 
 def _with_children(attack: Attack) -> set[Attack]:
@@ -146,7 +146,7 @@ class Known:
         """Over some of these cells, those of the first samples first; None where none is finished."""
         samples = forwards = backwards = 0
         for key in list(dict.fromkeys(key for each in keys for key in each))[:_LOOKED_AT]:
-            if (cell := self._store.read(key)) is not None:
+            if (cell := self._store.read(key, images=False)) is not None:
                 samples += len(cell.indices)
                 forwards, backwards = forwards + int(cell.passes[0]), backwards + int(cell.passes[1])
         return Passes(forwards / samples, backwards / samples, f"measured on {where}, n = {samples}") if samples else None

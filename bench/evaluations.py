@@ -17,7 +17,7 @@ from bench.latency import latencies, latency_of
 from bench.record import RECORD_SCHEMA, evaluation_key
 from bench.trust.judge import flags_of
 from bench.trust.key import VERSION
-from bench.verdicts import Evaluation, Result, Unfinished
+from bench.verdicts import Evaluation, Result, Search, Unfinished
 from models.policies import Policy, deployed_logits
 from models.policy_text import parse_policy
 from models.spec import canonical_json
@@ -52,7 +52,7 @@ def evaluation_of(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluat
             identity = canonical_json([name, attack["spec"], each["seed"]]) if name != CLEAN else CLEAN
             if identity in results or identity in unfinished:
                 continue
-            cells = [cell for cell in map(store.read, attack["keys"]) if cell is not None]
+            cells = [cell for key in attack["keys"] if (cell := store.read(key, images=False)) is not None]
             if len(cells) == len(attack["keys"]):
                 results[identity] = result_of(attack, each, cells, policy)
                 continue
@@ -126,4 +126,15 @@ def result_of(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Seque
         seconds=sum(each["seconds"] for each in provenance) / len(labels),
         implementation=" and ".join(sorted(implementations)) or None,
         computed_with=frozenset(f"torch {p['torch']}, python {p['python']}, {p['device']}" for p in provenance),
+        search=search_of(provenance),
+    )
+
+
+def search_of(provenance: Sequence[Mapping[str, Any]]) -> Search:
+    """On what the cells of these provenances were searched; older ones do not say."""
+    told = [each["search"] for each in provenance if "search" in each]
+    return Search(
+        on=frozenset(each["on"] for each in told),
+        disagreements=sum(each["disagreements"] for each in told),
+        again=sum(each["again"] for each in told),
     )

@@ -76,8 +76,8 @@ def evaluation_key(record: Mapping[str, Any]) -> str:
 
 def data_digest(plan: Plan) -> str:
     """SHA-256 (hex) over the inputs' hashes of all samples, in order."""
-    by_start = {cell.batch.indices[0]: cell.batch for cell in plan.cells}
-    return digest([text for start in sorted(by_start) for text in by_start[start].input_hashes()])
+    by_start = {cell.slice.start: cell.slice for cell in plan.cells}
+    return digest([text for start in sorted(by_start) for text in by_start[start].inputs])
 
 
 def _attacks(plan: Plan) -> list[dict[str, Any]]:

@@ -19,6 +19,24 @@ from bench.trust.flag import Flag
 Bools = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Search:
+    """What attacks searched on, and how far that was from what judged.
+
+    Attributes:
+        on: forms of the twin (``models.twins.Form``), as texts.
+        disagreements: images on which twin and judge differ in what the attack is after.
+        again: of these, successes that the twin alone saw: their samples were attacked again on the plain model.
+    """
+
+    on: frozenset[str] = frozenset()
+    disagreements: int = 0
+    again: int = 0
+
+    def __add__(self, other: Search) -> Search:
+        return Search(self.on | other.on, self.disagreements + other.disagreements, self.again + other.again)
+
+
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value: a result is itself alone
 class Result:
     """One attack on one model's samples.
@@ -37,6 +55,7 @@ class Result:
         seconds: mean per sample, on the machine that computed it.
         implementation: package and version, for attacks that are another package's.
         computed_with: versions and device, one text for each combination.
+        search: what it was searched on.
     """
 
     name: str
@@ -53,6 +72,7 @@ class Result:
     seconds: float
     implementation: str | None
     computed_with: frozenset[str]
+    search: Search = Search()
 
     @property
     def survived(self) -> Bools:
@@ -167,6 +187,11 @@ class Evaluation:
     def computed_with(self) -> str:
         """Library versions and devices of all results, in order."""
         return "; ".join(sorted({text for result in (self.clean, *self.attacks) for text in result.computed_with}))
+
+    @property
+    def search(self) -> Search:
+        """What all attacks were searched on, together."""
+        return sum((attack.search for attack in self.attacks), Search())
 
     @property
     def sparsity(self) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 FAR = 50.0
 """Log slack of a gate that is open, or shut, whatever the logits."""
@@ -42,7 +41,7 @@ class Policy(ABC):
         self.check(n_exits)
         taken = torch.full((logits.shape[1],), n_exits - 1, dtype=torch.int64, device=logits.device)
         for k in reversed(range(n_exits - 1)):
-            taken[self.leaves(logits[k], k)] = k
+            taken = torch.where(self.leaves(logits[k], k), k, taken)
         return taken
 
 
@@ -158,7 +157,7 @@ class ConfidencePolicy(_Thresholds):
         threshold = self.thresholds[k]
         if not 0 < threshold < 1:
             return torch.full_like(logits_k[:, 0], FAR if threshold <= 0 else -FAR)
-        top = F.one_hot(logits_k.argmax(-1), logits_k.shape[-1]).bool()
+        top = torch.arange(logits_k.shape[-1], device=logits_k.device) == logits_k.argmax(-1)[..., None]
         rest = torch.logsumexp(logits_k.masked_fill(top, -torch.inf), -1) - torch.logsumexp(logits_k, -1)
         return math.log(1 - threshold) - rest
 

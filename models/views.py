@@ -20,7 +20,7 @@ class ExitView(nn.Module):
         self.training = model.training  # libraries that put a view back into its mode must find its network's
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x, upto=self.k - 1)
+        logits: Tensor = self.model(_row_by_row(x), upto=self.k - 1)
         return logits[-1]
 
 
@@ -39,4 +39,9 @@ class DeployedView(nn.Module):
         self.training = model.training
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model.deployed(x, self.policy)
+        return self.model.deployed(_row_by_row(x), self.policy)
+
+
+def _row_by_row(x: Tensor) -> Tensor:
+    """``x``, with a gradient that is laid out row after row whatever layout the network computes in: libraries ``view`` it."""
+    return x.flatten(1).view_as(x)

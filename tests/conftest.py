@@ -16,8 +16,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the user's own weights, nor another test's random state."""
+    """No test sees the user's own weights or timings, nor another test's random state."""
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path / "no-weights"))
+    monkeypatch.setenv("EXITBENCH_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
 
 

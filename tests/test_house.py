@@ -62,6 +62,7 @@ def test_robustbench_is_imported_by_its_adapter_alone_and_only_when_asked_for():
                 "status",
                 "latency",
                 "robustbench",
+                "perf",
             )
         ),
     ],

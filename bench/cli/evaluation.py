@@ -54,6 +54,13 @@ _OPTIONS = (
     ),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="Of the search: auto: the twin that is quickest here, measured; fp32: the plain model. That one decides, always.",
+    ),
     data_option,
     results_option,
 )
@@ -114,6 +121,13 @@ def work_off(
     from models.spec import digest
 
     record = write_record(prepared, plan, seed, store)
+    if plan.missing:
+        from bench.harness.engine import equipped
+
+        # Compiling pays for one long process, not in each of many.
+        work = sum(cell.work for cell in plan.missing) if engine is None else 0.0
+        prepared, search = equipped(prepared, work)
+        console.print(search.text(), markup=False, highlight=False, soft_wrap=True)
     _check(console, prepared, seed, store)
     return record, _work(console, prepared, plan, seed, store, digest(record), engine) if plan.missing else FINISHED
 
@@ -157,9 +171,12 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
 
     from bench.harness.live import Live
     from bench.harness.run import Runner
+    from bench.harness.stack import stack_size
 
     if engine is None:
-        run_plan = Runner(prepared.victim, prepared.settings.region, seed, prepared.split.dataset, store).run
+        victim, split = prepared.victim, prepared.split
+        stack = stack_size(victim.twin, split.shape, next(victim.model.parameters()).device)
+        run_plan = Runner(victim, prepared.settings.region, seed, split.dataset, store, stack).run
     else:
         run_plan = engine(prepared).run
     failed: list[Outcome] = []
@@ -201,4 +218,4 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
 
 def _told(cell: PlannedCell) -> str:
     """A cell in words."""
-    return f"{cell.name} on {cell.batch.indices[0]}-{cell.batch.indices[-1]}"
+    return f"{cell.name} on {cell.slice.start}-{cell.slice.stop - 1}"

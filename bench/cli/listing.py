@@ -12,13 +12,9 @@ def command(what: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.errors import UserError
-    from models.weights import WeightsError
+    from bench.cli.listing_cache import remembered
 
-    try:
-        rows = _ROWS[what]()
-    except WeightsError as error:
-        raise UserError(str(error)) from error
+    rows = remembered(what, _ROWS[what])
     table = Table(box=None, pad_edge=False)
     for heading in ("name", *_EXTRA.get(what, ()), "what it is"):
         table.add_column(heading, overflow="fold")
@@ -31,12 +27,17 @@ _EXTRA = {"models": ("dataset", "weights"), "datasets": ("Linf eps", "L2 eps", "
 
 
 def _models() -> list[tuple[str, ...]]:
+    from bench.errors import UserError
     from models.registry import model_card, model_names
+    from models.weights import WeightsError
 
     rows: list[tuple[str, ...]] = []
-    for card in map(model_card, model_names()):
-        weights = ", ".join(f"{found.dataset} ({found.training})" for found in card.weights())
-        rows.append((card.name, card.dataset, weights or "-", card.summary))
+    try:
+        for card in map(model_card, model_names()):
+            weights = ", ".join(f"{found.dataset} ({found.training})" for found in card.weights())
+            rows.append((card.name, card.dataset, weights or "-", card.summary))
+    except WeightsError as error:
+        raise UserError(str(error)) from error
     return [*rows, *_PUBLISHED]
 
 

@@ -33,6 +33,7 @@ _COMMANDS = {
     "robustbench": "bench.cli.robustbench",
     "train": "bench.cli.train",
     "publish": "bench.cli.publish",
+    "perf": "bench.cli.perf",
     "import-checkpoint": "bench.cli.import_checkpoint",
 }
 

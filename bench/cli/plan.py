@@ -52,6 +52,7 @@ def command(
         return
 
     from bench.estimate import estimate as estimated
+    from bench.harness.engine import equipped
     from bench.throughput import measure_throughput
 
     victim = prepared.victim
@@ -61,6 +62,7 @@ def command(
     if cores and device != "cpu":
         raise UserError("--cores: this would run on the GPU; say --device cpu, or --gpus")
     unit, parts = ("GPU", gpus or 1.0) if device == "cuda" else ("core", cores or os.cpu_count() or 1)
+    victim = equipped(prepared, sum(cell.work for cell in plan.missing))[0].victim
     rows, throughput = estimated(plan, victim.weights, store), measure_throughput(victim.twin, prepared.split.shape)
     _show(rows, throughput, unit, parts)
 

@@ -112,7 +112,10 @@ class RayRunner:
 
     def _launch(self, flight: Flight) -> None:
         flight.at = None
-        self._flights[self._task.remote(self._job, shard_of(flight.cells, flight.left, self.store))] = flight
+        # Slice by slice after a loss, so that it shows at which it happens; one by one on a CPU anyway.
+        stack = self.slices if self.resources.gpus and not flight.losses else 1
+        shard = shard_of(flight.cells, flight.left, self.store, stack)
+        self._flights[self._task.remote(self._job, shard)] = flight
         self.most_in_flight = max(self.most_in_flight, len(self._flights))
 
     def _next(self, answers: Any) -> Flight | None:
@@ -155,7 +158,7 @@ class RayRunner:
         first = next(iter(flight.left.values()), None)
         if first is None:
             return None
-        where = f"{first.batch.indices[0]}-{flight.cells[-1].batch.indices[-1]}"
+        where = f"{first.slice.start}-{flight.cells[-1].slice.stop - 1}"
         _log.warning("worker lost on %s, %d cells left: %s", where, len(flight.left), first_line(error))
         if flight.losses < LOSSES:
             self.tell(f"a worker was lost on {where}; another goes on with its {len(flight.left)} cells left")

@@ -22,6 +22,7 @@ from bench.harness.store import Store
 from models.factory import absolute_reference, is_reference
 from models.policies import Policy
 from models.policy_text import policy_text
+from models.twins import FOLDED, Form
 
 _ROOT = Path(__file__).parents[2]
 _DECIDES = ("models", "attacks", "bench/cluster", "bench/data", "bench/harness")
@@ -37,6 +38,7 @@ class Job:
         model: the victim's name.
         weights: its digest.
         policy: the deployed rule, digit by digit.
+        form: of the twin that attacks search on, the same on every machine.
         ball: the threat model.
         dataset: its name.
         seed: of the evaluation.
@@ -49,6 +51,7 @@ class Job:
     model: str
     weights: str
     policy: Policy
+    form: Form
     ball: Ball
     dataset: str
     seed: int
@@ -85,10 +88,12 @@ class Shard:
     Attributes:
         parts: in order.
         stored: files of finished cells that selections among the missing ones need, by key.
+        stack: slices to run as one batch.
     """
 
     parts: tuple[Part, ...]
     stored: Mapping[str, bytes]
+    stack: int
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
         model=victim.name,
         weights=victim.weights,
         policy=victim.policy,
+        form=_form(prepared, device),
         ball=prepared.settings.region,
         dataset=prepared.split.dataset,
         seed=seed,
@@ -150,6 +156,15 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
         torch=torch.__version__,
         environment=tuple((name, os.environ[name]) for name in _HANDED_ON if name in os.environ),
     )
+
+
+def _form(prepared: Prepared, device: str) -> Form:
+    """What was quickest on this machine, where workers are of its kind; nothing compiled, which takes every worker minutes."""
+    form = prepared.victim.searched_form
+    here = next(prepared.victim.model.parameters()).device.type
+    if prepared.precision == "auto" and here != device:
+        return FOLDED
+    return replace(form, compiled=False)
 
 
 def code_digest() -> str:
@@ -164,7 +179,7 @@ def code_digest() -> str:
 def shards(cells: Iterable[PlannedCell], slices: int) -> Iterator[list[PlannedCell]]:
     """The cells of ``slices`` slices that hold missing ones at a time, made as they are asked for."""
     taken: list[list[PlannedCell]] = []
-    for _, group in groupby(cells, key=lambda cell: cell.batch.indices[0]):
+    for _, group in groupby(cells, key=lambda cell: cell.slice.start):
         together = list(group)
         if any(not cell.done for cell in together):
             taken.append(together)
@@ -175,11 +190,11 @@ def shards(cells: Iterable[PlannedCell], slices: int) -> Iterator[list[PlannedCe
         yield [cell for each in taken for cell in each]
 
 
-def shard_of(cells: Iterable[PlannedCell], left: Mapping[str, PlannedCell], store: Store) -> Shard:
+def shard_of(cells: Iterable[PlannedCell], left: Mapping[str, PlannedCell], store: Store, stack: int = 1) -> Shard:
     """What to tell a worker of ``cells``, of which those in ``left`` (by key) are to be done."""
     parts = []
     stored: dict[str, bytes] = {}
-    for _, group in groupby(cells, key=lambda cell: cell.batch.indices[0]):
+    for _, group in groupby(cells, key=lambda cell: cell.slice.start):
         together = list(group)
         keys = {cell.attack: cell.key for cell in together}
         for cell in together:
@@ -188,6 +203,5 @@ def shard_of(cells: Iterable[PlannedCell], left: Mapping[str, PlannedCell], stor
                     if key not in left and (raw := store.read_bytes(key)) is not None:
                         stored[key] = raw
         tasks = tuple(Task(cell.name, cell.attack, cell.key, cell.key not in left, cell.component) for cell in together)
-        indices = together[0].batch.indices
-        parts.append(Part(indices[0], indices[-1] + 1, tasks))
-    return Shard(tuple(parts), stored)
+        parts.append(Part(together[0].slice.start, together[0].slice.stop, tasks))
+    return Shard(tuple(parts), stored, stack)

@@ -14,7 +14,7 @@ import torch
 from bench.cluster.job import Answer, Begun, Failed, Finished, Job, Part, Shard, code_digest
 from bench.errors import UserError
 from bench.harness.cell import Cell, cell_key
-from bench.harness.plan import Plan, PlannedCell
+from bench.harness.plan import Plan, PlannedCell, Slice
 from bench.harness.prepare import Prepared, prepare
 from bench.harness.run import Runner, Started
 
@@ -35,7 +35,7 @@ def work(job: Job, shard: Shard) -> Iterator[Answer]:
     ready = _ready(job)
     cells = [cell for part in shard.parts for cell in _planned(job, ready, part)]
     held = Held(shard.stored)
-    runner = Runner(ready.victim, job.ball, job.seed, job.dataset, held)
+    runner = Runner(ready.victim, job.ball, job.seed, job.dataset, held, shard.stack)
     for step in runner.steps(Plan(tuple(cells), ())):
         yield Begun(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
 
@@ -86,7 +86,7 @@ def _ready(job: Job) -> Prepared:
             f"{here} has other weights of {job.model}: digest {victim.weights[:12]}, the driver's {job.weights[:12]}; "
             "copy the driver's to the same path on every machine"
         )
-    return replace(prepared, victim=replace(victim, policy=job.policy))
+    return replace(prepared, victim=replace(victim, policy=job.policy, form=job.form))
 
 
 def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
@@ -95,12 +95,12 @@ def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
     Raises:
         OtherWork: the images are not those that the keys were made of.
     """
-    batch = ready.split.batch(part.start, part.stop)
-    inputs = batch.input_hashes()
+    inputs = tuple(ready.split.batch(part.start, part.stop).input_hashes())
+    samples = Slice(ready.split, part.start, part.stop, inputs)
     for task in part.tasks:
         if cell_key(job.weights, inputs, task.attack, job.seed) != task.key:
             raise OtherWork(
                 f"{socket.gethostname()} has other images: {job.dataset} {part.start}-{part.stop - 1} ({ready.split.source}) "
                 "differ from the driver's; copy the driver's data to the same path on every machine"
             )
-        yield PlannedCell(task.name, task.attack, task.key, batch, task.done, task.component)
+        yield PlannedCell(task.name, task.attack, task.key, samples, task.done, task.component)

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -89,18 +89,29 @@ class Cell:
 
     @staticmethod
     def from_bytes(raw: bytes, key: str) -> Cell:
+        """Read a whole cell back; see ``from_file``."""
+        return Cell.from_file(io.BytesIO(raw), key)
+
+    @staticmethod
+    def from_file(file: BinaryIO, key: str, *, images: bool = True) -> Cell:
         """Read a cell back.
+
+        Args:
+            file: opened for reading.
+            images: whether with its counterexamples, which take nearly all of the room; without, there are none in it.
 
         Raises:
             BadCell: truncated, damaged, of another schema, or of another key.
         """
         try:
-            with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files if images or name != "counterexamples"}
             header = json.loads(arrays.pop("header").tobytes())
             found = (header.pop("schema"), header.pop("key"))
             if found != (SCHEMA, key):
                 raise BadCell(f"it is cell {found[1]} of schema {found[0]}")
+            if not images:
+                arrays["counterexamples"] = np.empty((0, 0, 0, 0), np.float32)
             cell = Cell(key=key, header=header, **arrays)
             cell._check_shapes()
         except Exception as error:

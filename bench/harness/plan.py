@@ -19,6 +19,36 @@ CLEAN = "none"
 """Name of the clean cells' attack."""
 
 
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A run of consecutive samples of a split, whose images are made when they are asked for.
+
+    A plan over any number of samples so holds their hashes and nothing else.
+
+    Attributes:
+        split: where they are from.
+        start, stop: ``start..stop - 1``.
+        inputs: SHA-256 (hex) of each sample's pixels and label.
+    """
+
+    split: Split
+    start: int
+    stop: int
+    inputs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Each sample's index in the split."""
+        return tuple(range(self.start, self.stop))
+
+    def batch(self) -> Batch:
+        """The samples themselves, made anew."""
+        return self.split.batch(self.start, self.stop)
+
+
 @dataclass(frozen=True)
 class PlannedCell:
     """One cell to be.
@@ -27,7 +57,7 @@ class PlannedCell:
         name: of the attack, as reported.
         attack: resolved.
         key: content address.
-        batch: the slice.
+        slice: its samples.
         done: already in the store.
         component: there because a selection is made among it and others, not asked for by name.
     """
@@ -35,14 +65,14 @@ class PlannedCell:
     name: str
     attack: Attack
     key: str
-    batch: Batch
+    slice: Slice
     done: bool
     component: bool
 
     @property
     def work(self) -> float:
         """Expected gradients, for the progress display."""
-        return len(self.batch.y) * self.attack.expected_gradients
+        return len(self.slice) * self.attack.expected_gradients
 
 
 @dataclass(frozen=True)
@@ -84,10 +114,10 @@ def make_plan(
     attacks = with_components({CLEAN: Clean(), **wanted}, n_exits, settings, policy)
     cells = []
     for batch in slices(split, n):
-        inputs = batch.input_hashes()
+        part = Slice(split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
         for name, attack in attacks.items():
-            key = cell_key(weights, inputs, attack, seed)
-            cells.append(PlannedCell(name, attack, key, batch, store.has(key), name not in (CLEAN, *wanted)))
+            key = cell_key(weights, part.inputs, attack, seed)
+            cells.append(PlannedCell(name, attack, key, part, store.has(key), name not in (CLEAN, *wanted)))
     return Plan(tuple(cells), tuple(skipped))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -35,6 +36,8 @@ APGD_STEPS = 100
 DEFAULT_N = {"cpu": 64, "cuda": 1000}
 EMBEDDED = "digits"
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -53,6 +56,7 @@ class Request:
         method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
         budget: gradients per image that ``policy`` may spend at most.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: of the search: ``auto``, ``fp32`` (the plain model) or ``bf16``; verdicts are the plain model's in any case.
     """
 
     model: str
@@ -74,6 +78,7 @@ class Request:
     budget: int = BUDGET
     device: str = "auto"
     calibration: str | None = None
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Prepared:
         settings: of the gradient attacks, threat model included.
         note: one line on a choice made for the user; None where there was none.
         asked: model, file of weights and exit rule as they were asked for, so that the command can be told again.
+        precision: of the search, as asked for.
     """
 
     victim: Victim
@@ -95,6 +101,7 @@ class Prepared:
     settings: Settings
     note: str | None
     asked: Mapping[str, str | None] = field(default_factory=dict)
+    precision: Precision = "auto"
 
 
 def prepare(request: Request) -> Prepared:
@@ -119,7 +126,7 @@ def prepare(request: Request) -> Prepared:
         raise UserError(str(error)) from error
     victim = Victim(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
     note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm)))) or None
-    return Prepared(victim, split, n, settings, note, _asked(request, loaded, policy))
+    return Prepared(victim, split, n, settings, note, _asked(request, loaded, policy), request.precision)
 
 
 def _other_norm(network: Network, norm: Norm) -> str | None:

@@ -11,27 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.clean import Clean
-from attacks.noise import Noise
 from attacks.regions import Ball
-from bench.data.split import Batch
 from bench.harness.cell import Cell
-from bench.harness.certify import certify
-from bench.harness.passes import Passes, counted
-from bench.harness.plan import Plan, PlannedCell
+from bench.harness.judge import Judged, judge
+from bench.harness.plan import Plan, PlannedCell, Slice
+from bench.harness.propose import Proposal, Work, noise_of, propose
 from bench.harness.store import Cells
 from bench.harness.victim import Victim
-from models.early_exit import EarlyExitNet
 from models.spec import describe
 
 _log = logging.getLogger(__name__)
 
-Candidates = dict[Attack, tuple[Tensor, Passes, float]]
-"""Of one slice: what each attack proposed, the passes and the seconds it took."""
+Works = dict[Slice, Work]
+Keys = dict[tuple[Slice, Attack], str]
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Started:
 
 
 class Runner:
-    """Works off a plan against one victim.
+    """Works off a plan against one victim: attacks search on its twin, the plain model judges.
 
     Args:
         victim: what is attacked.
@@ -58,10 +54,11 @@ class Runner:
         seed: of the evaluation.
         dataset: its name, for the cells' headers.
         store: where cells go.
+        stack: slices to run as one batch; halved whenever the device's memory does not hold them.
     """
 
-    def __init__(self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Cells) -> None:
-        self.victim, self.ball, self.seed, self.dataset, self.store = victim, ball, seed, dataset, store
+    def __init__(self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Cells, stack: int = 1) -> None:
+        self.victim, self.ball, self.seed, self.dataset, self.store, self.stack = victim, ball, seed, dataset, store, stack
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
         """Run every missing cell in order, telling when one starts and what became of it.
@@ -78,52 +75,74 @@ class Runner:
 
     def steps(self, plan: Plan) -> Iterator[Started | Outcome]:
         """``run`` step by step, for those who hand results on."""
-        candidates: Candidates = {}
-        current: Batch | None = None
-        cells: dict[Attack, str] = {}
-        for planned in plan.cells:
-            if planned.batch is not current:
-                current, candidates, cells = planned.batch, {}, {}
-            cells[planned.attack] = planned.key
-            if planned.done:
-                continue
-            yield Started(planned)
-            yield Outcome(planned, self._run(planned, candidates, cells))
-
-    def _run(self, planned: PlannedCell, candidates: Candidates, cells: dict[Attack, str]) -> str | None:
-        try:
-            if isinstance(planned.attack, BestOf):
-                cell = self._select(planned, planned.attack, [cells[child] for child in planned.attack.attacks])
-            else:
-                cell = self._attack(planned, candidates)
-        except Exception as error:  # noqa: BLE001 - an attack is somebody's code: whatever it raises is its result
-            _log.info("%s failed", planned.name, exc_info=True)
-            message = f"{type(error).__name__}: {error}"
-            self.store.write_error(planned.key, {"attack": planned.name, "spec": describe(planned.attack), "error": message})
-            return message
-        self.store.write(cell)
-        return None
-
-    def _attack(self, planned: PlannedCell, candidates: Candidates) -> Cell:
         device = next(self.victim.model.parameters()).device
-        # Copies: what an attack does to its inputs must not reach the judge, nor the next attack.
-        x, y = planned.batch.x.to(device, copy=True), planned.batch.y.to(device, copy=True)
-        noise = Noise(self.seed, planned.batch.indices)
-        x_adv, passes, seconds = propose(planned.attack, self.victim.twin, x, y, noise, candidates)
-        self.victim.model.eval()
-        certified = certify(self.victim.model, planned.batch.x.to(device), x_adv, self.ball, bounded=planned.attack.bounded)
-        logits = certified.logits.cpu()
-        broken = (logits.argmax(-1) != planned.batch.y).any(0).nonzero().flatten()
+        for cells in stacks(plan.cells, lambda: self.stack):
+            works: dict[Slice, Work] = {}
+            keys = {(cell.slice, cell.attack): cell.key for cell in cells}
+            for together in _by_attack(cells):
+                missing = [cell for cell in together if not cell.done]
+                for cell in missing:
+                    works.setdefault(cell.slice, Work.on(cell.slice, device))
+                    yield Started(cell)
+                yield from self._run(missing, works, keys)
+
+    def _run(self, cells: Sequence[PlannedCell], works: Works, keys: Keys) -> Iterator[Outcome]:
+        """Cells of one attack, as one batch where that can be done."""
+        if not cells:
+            return
+        attack = cells[0].attack
+        try:
+            if isinstance(attack, BestOf):
+                found = [self._select(cell, attack, [keys[cell.slice, child] for child in attack.attacks]) for cell in cells]
+            else:
+                found = self._attack(cells, [works[cell.slice] for cell in cells])
+        except Exception as error:  # noqa: BLE001 - an attack is somebody's code: whatever it raises is its result
+            if len(cells) > 1:
+                half = len(cells) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
+                self.stack = half if isinstance(error, torch.OutOfMemoryError) else self.stack
+                for start in range(0, len(cells), half):
+                    yield from self._run(cells[start : start + half], works, keys)
+                return
+            _log.info("%s failed", cells[0].name, exc_info=True)
+            message = f"{type(error).__name__}: {error}"
+            self.store.write_error(cells[0].key, {"attack": cells[0].name, "spec": describe(attack), "error": message})
+            yield Outcome(cells[0], message)
+            return
+        for planned, cell in zip(cells, found, strict=True):
+            self.store.write(cell)
+            yield Outcome(planned, None)
+
+    def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[Cell]:
+        attack, twin = cells[0].attack, self.victim.twin
+        propose(attack, twin, works, self.seed)
+        proposals = [work.proposals[attack] for work in works]
+        images = [proposal.x_adv for proposal in proposals]
+        x_adv = images[0] if len(images) == 1 else torch.cat(images)
+        x, y = torch.cat([work.x for work in works]), torch.cat([work.y for work in works])
+        for net in (self.victim.model, twin):  # whatever mode the attack left them in
+            net.eval()
+        judged = judge(self.victim, attack, x, y, x_adv, noise_of(works, self.seed), self.ball)
+        sizes = [len(work.y) for work in works]
+        parts = zip(cells, works, proposals, judged.parts(sizes), strict=True)
+        return [self._cell(cell, work, proposal, part) for cell, work, proposal, part in parts]
+
+    def _cell(self, planned: PlannedCell, work: Work, proposal: Proposal, judged: Judged) -> Cell:
+        logits, labels = judged.logits.cpu(), work.y.cpu()
+        broken = (logits.argmax(-1) != labels).any(0).nonzero().flatten()
         kept = broken[:0] if isinstance(planned.attack, Clean) else broken
+        passes = proposal.passes + judged.passes
+        hashes = b"".join(bytes.fromhex(text) for text in planned.slice.inputs)
         return Cell(
             key=planned.key,
-            header=self._header(planned, seconds),
-            **_sample_arrays(planned.batch),
+            header=self._header(planned, proposal.seconds + judged.seconds, judged),
+            indices=np.array(planned.slice.indices, dtype=np.int64),
+            labels=labels.numpy(),
+            inputs=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32),
             logits=logits.numpy(),
-            distances=certified.distances.cpu().numpy(),
+            distances=judged.distances.cpu().numpy(),
             passes=np.array([passes.forwards, passes.backwards], dtype=np.int64),
             broken_rows=kept.numpy(),
-            counterexamples=x_adv.cpu()[kept].numpy(),
+            counterexamples=judged.x_adv.cpu()[kept].numpy(),
         )
 
     def _select(self, planned: PlannedCell, selection: BestOf, children: Sequence[str]) -> Cell:
@@ -131,12 +150,13 @@ class Runner:
         found = [cell for cell in map(self.store.read, children) if cell is not None]
         if len(found) < len(children):
             raise RuntimeError("an attack that it selects from did not finish")
-        choice = selection.choose([torch.from_numpy(cell.logits) for cell in found], planned.batch.y)
+        labels = torch.from_numpy(found[0].labels)
+        choice = selection.choose([torch.from_numpy(cell.logits) for cell in found], labels)
         seconds = sum(cell.header["provenance"]["seconds"] for cell in found)
         return select_cells(planned.key, self._header(planned, seconds), found, choice.numpy())
 
-    def _header(self, planned: PlannedCell, seconds: float) -> dict[str, Any]:
-        provenance = {
+    def _header(self, planned: PlannedCell, seconds: float, judged: Judged | None = None) -> dict[str, Any]:
+        provenance: dict[str, Any] = {
             "seconds": round(seconds, 3),
             "device": str(next(self.victim.model.parameters()).device),
             "torch": torch.__version__,
@@ -145,6 +165,8 @@ class Runner:
         }
         if planned.attack.implementation is not None:
             provenance["implementation"] = planned.attack.implementation
+        if judged is not None and not isinstance(planned.attack, Clean):
+            provenance["search"] = {"on": str(self.victim.searched_form), **judged.told()}
         return {
             "model": self.victim.name,
             "weights": self.victim.weights,
@@ -155,24 +177,25 @@ class Runner:
         }
 
 
-def propose(
-    attack: Attack, model: EarlyExitNet, x: Tensor, y: Tensor, noise: Noise, candidates: Candidates
-) -> tuple[Tensor, Passes, float]:
-    """An attack's candidate, all passes and seconds it took, reusing and extending the slice's ``candidates``.
+def stacks(cells: Sequence[PlannedCell], size: Callable[[], int]) -> Iterator[list[PlannedCell]]:
+    """Cells of ``size()`` slices at a time, in order; the size is asked for anew each time."""
+    parts = list(dict.fromkeys(cell.slice for cell in cells))
+    begin, first = 0, 0
+    while first < len(parts):
+        last = min(first + max(1, size()), len(parts)) - 1
+        end = begin
+        while end < len(cells) and cells[end].slice.start <= parts[last].start:
+            end += 1
+        yield list(cells[begin:end])
+        begin, first = end, last + 1
 
-    Passes and seconds are those of the attack on its own: a child computed earlier counts again, so that they do
-    not depend on what was run before.
-    """
-    if attack not in candidates:
-        children = [propose(child, model, x, y, noise, candidates) for child in attack.children]
-        started = time.perf_counter()
-        with counted(model) as own:
-            x_adv = attack.propose(
-                model, x.clone(), y.clone(), noise=noise, candidates=[candidate.clone() for candidate, _, _ in children]
-            )
-        seconds = time.perf_counter() - started + sum(child_seconds for _, _, child_seconds in children)
-        candidates[attack] = (x_adv, sum((passes for _, passes, _ in children), own), seconds)
-    return candidates[attack]
+
+def _by_attack(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
+    """The cells of each attack together, attacks in order."""
+    found: dict[Attack, list[PlannedCell]] = {}
+    for cell in cells:
+        found.setdefault(cell.attack, []).append(cell)
+    return list(found.values())
 
 
 def select_cells(key: str, header: dict[str, Any], cells: Sequence[Cell], choice: np.ndarray[Any, np.dtype[np.int64]]) -> Cell:
@@ -194,12 +217,3 @@ def select_cells(key: str, header: dict[str, Any], cells: Sequence[Cell], choice
         broken_rows=np.array(broken, dtype=np.int64),
         counterexamples=np.stack([images[choice[row]][row] for row in broken]) if broken else np.empty(shape, np.float32),
     )
-
-
-def _sample_arrays(batch: Batch) -> dict[str, Any]:
-    hashes = b"".join(bytes.fromhex(text) for text in batch.input_hashes())
-    return {
-        "indices": np.array(batch.indices, dtype=np.int64),
-        "labels": batch.y.numpy(),
-        "inputs": np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32),
-    }

@@ -63,11 +63,16 @@ class Store:
         """Whether the cell is there and whole; a damaged one is moved to quarantine."""
         return self.read(key) is not None
 
-    def read(self, key: str) -> Cell | None:
-        """The cell, or None where it is absent or damaged; a damaged one is moved to quarantine."""
+    def read(self, key: str, *, images: bool = True) -> Cell | None:
+        """The cell, or None where it is absent or damaged; a damaged one is moved to quarantine.
+
+        Args:
+            images: whether with its counterexamples; verdicts need none, and without them any number of cells fits in memory.
+        """
         path = self._cell(key)
         try:
-            return Cell.from_bytes(path.read_bytes(), key)
+            with path.open("rb") as file:
+                return Cell.from_file(file, key, images=images)
         except FileNotFoundError:
             return None
         except BadCell as error:

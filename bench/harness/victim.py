@@ -13,6 +13,7 @@ from models.cost import ExitCosts
 from models.early_exit import EarlyExitNet
 from models.error_text import first_line
 from models.policies import Policy
+from models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Victim:
         source: where they come from.
         policy: the deployed exit rule.
         costs: per exit.
+        form: of the twin that attacks search on; where the network has no such twin, they search on the network itself.
     """
 
     name: str
@@ -36,11 +38,17 @@ class Victim:
     source: str
     policy: Policy
     costs: ExitCosts
+    form: Form = FOLDED
 
     @cached_property
     def twin(self) -> EarlyExitNet:
         """What attacks search on: the same function, faster. The verdict is always ``model``'s."""
-        return self.model.twin()
+        return build_twin(self.model, self.searched_form)
+
+    @property
+    def searched_form(self) -> Form:
+        """How the twin is built."""
+        return self.form if self.form in forms_of(self.model) else PLAIN
 
 
 @torch.no_grad()

@@ -137,6 +137,12 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
     notes.append(f"policy {_short(record['policy'])}, calibration {record['calibration'] or 'none: given by hand'}")
     notes.append(f"seeds {_seeds(evaluation)}, weights {record['training']} {record['weights'][:12]}, data {record['data'][:12]}")
     notes.append(f"computed with {evaluation.computed_with()}")
+    if search := evaluation.search.on and evaluation.search:
+        images = sum(evaluation.n for attack in evaluation.attacks if attack.search.on)
+        notes.append(
+            f"searched on {' and '.join(sorted(search.on))}; the plain model, which decides, saw {search.disagreements} of "
+            f"{images} images otherwise, and was attacked itself on {search.again} of them"
+        )
     return [Text(note, style="dim") for note in notes]
 
 

@@ -119,7 +119,7 @@ def pool_of(evaluations: Sequence[Evaluation], store: Store) -> Pool:
         for attack in run["attacks"]:
             fresh = [key for key in attack["keys"] if key not in seen]
             seen.update(fresh)
-            cells = [cell for cell in map(store.read, fresh) if cell is not None]
+            cells = [cell for key in fresh if (cell := store.read(key, images=False)) is not None]
             if attack["name"] == CLEAN:
                 clean = clean if clean or len(cells) < len(attack["keys"]) else cells
             elif cells:

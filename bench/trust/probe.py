@@ -59,7 +59,7 @@ def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[s
             found["soft_rule"] = _broken_by_soft_rule(right.rows(~trace.broken[is_right]))
             usual = (settings.steps, settings.step_size) == (radii.STEPS, radii.STEP_RATIO * settings.region.eps)
             found["radii"] = radii.measure(right, found["path"]["on_path"] if usual else None)
-    found["twin"] = twin.measure(subject, victim.twin, x_adv)
+    found["twin"] = twin.measure(subject, victim.twin, x_adv, victim.searched_form.precision)
     return {
         "version": VERSION,
         "seed": seed,

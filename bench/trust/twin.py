@@ -13,22 +13,23 @@ from bench.trust.outputs import relative_difference
 from bench.trust.subject import Subject
 from models.early_exit import EarlyExitNet
 from models.policies import deployed_logits
+from models.twins import Precision
 
-DIFFERENCE = 1e-3
+DIFFERENCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 0.1}
 """Largest difference, relative to the spread of an exit's logits, that a faithful twin shows: folding changes the order of
-rounding (about 1e-6 measured), nothing else."""
+rounding (about 1e-6 measured), nothing else; eight bits of mantissa round by 0.4 % at every layer."""
 
-CHANGED = 0.02
-"""Largest share of changed decisions that rounding at a threshold explains: one of 64."""
+CHANGED: Mapping[Precision, float] = {"fp32": 0.02, "bf16": 0.1}
+"""Largest share of changed decisions that rounding at a threshold explains: one of 64 in fp32."""
 
 
 @torch.no_grad()
-def measure(subject: Subject, twin: EarlyExitNet, x_adv: Tensor) -> dict[str, Any]:
+def measure(subject: Subject, twin: EarlyExitNet, x_adv: Tensor, precision: Precision) -> dict[str, Any]:
     """Twin against plain model on the clean images and on ``x_adv``.
 
     Returns:
         ``difference`` of logits relative to their spread, and the numbers of deployed decisions changed,
-        ``changed_clean`` and ``changed_adversarial``, of ``samples`` each.
+        ``changed_clean`` and ``changed_adversarial``, of ``samples`` each; and the twin's ``precision``.
     """
     differences, changed = [], []
     for images in (subject.x, x_adv):
@@ -41,13 +42,15 @@ def measure(subject: Subject, twin: EarlyExitNet, x_adv: Tensor) -> dict[str, An
         "changed_clean": changed[0],
         "changed_adversarial": changed[1],
         "samples": len(subject.x),
+        "precision": precision,
     }
 
 
 def flags(numbers: Mapping[str, Any]) -> list[Flag]:
     """``twin mismatch`` is a failure: what attacks find on the twin does not carry over."""
     changed = (numbers["changed_clean"] + numbers["changed_adversarial"]) / (2 * numbers["samples"])
-    if numbers["difference"] <= DIFFERENCE and changed <= CHANGED:
+    precision = numbers.get("precision", "fp32")  # probes of before there was a choice do not say
+    if numbers["difference"] <= DIFFERENCE[precision] and changed <= CHANGED[precision]:
         return []
     message = (
         f"the network that attacks search on differs from the one that decides by {numbers['difference']:.2g} of the logits' "

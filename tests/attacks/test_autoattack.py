@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,3 +109,25 @@ def test_fewer_than_ten_classes_do_not_ask_for_nine_targets(caplog):
 
 def test_it_says_which_package_it_is():
     assert implementation().startswith("pyautoattack 0.2")
+
+
+def test_the_package_gets_images_row_after_row(monkeypatch):
+    """It calls ``view`` on what it makes like them, and some datasets are stored channels last."""
+    import pyautoattack
+
+    class Package:
+        def __init__(self, *_, **__):
+            self.apgd_targeted = self.fab = SimpleNamespace()
+
+        def run_standard_evaluation(self, x, y, batch_size):
+            assert x.is_contiguous()
+            return x, y
+
+    monkeypatch.setattr(pyautoattack, "AutoAttack", Package)
+    net = linear_exits(1, 5, (3, 4, 4))
+    x = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    assert not x.is_contiguous()
+    view = ExitView(net, 1)
+    assert torch.equal(
+        run_autoattack(view, x, torch.zeros(2, dtype=torch.int64), Ball("Linf", 0.1), seed=0, variant="standard"), x
+    )

@@ -1,5 +1,7 @@
 """The cascade breaks what its attacks break, for the price of the survivors."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -19,12 +21,23 @@ STEPS = tuple(PGD(Objective(CE(), over), BALL, 5, 0.02) for over in (Only(1), On
 POLICY = policy_for()
 
 
-def test_it_breaks_exactly_what_one_of_its_attacks_breaks():
+def seen_right(attack, x, y, noise):
+    """Whether the deployed rule is right on every iterate of an attack, its last one included."""
+    kept = [right(NET, attack(NET, x, y, noise=noise), y, POLICY)]
+    for steps in range(1, attack.steps + 1):
+        early = dataclasses.replace(attack, steps=steps, keep="last")
+        kept.append(right(NET, early(NET, x, y, noise=noise), y, POLICY))
+    return torch.stack([*kept, right(NET, BALL.start(x, noise, 0), y, POLICY)]).all(0)
+
+
+def test_it_breaks_exactly_what_some_iterate_of_its_attacks_breaks():
     x, y, noise = sample(POLICY)
     cascade = Cascade(STEPS, POLICY)(NET, x, y, noise=noise)
     each = torch.stack([right(NET, attack(NET, x, y, noise=noise), y, POLICY) for attack in STEPS])
+    seen = torch.stack([seen_right(attack, x, y, noise) for attack in STEPS]).all(0)
     assert 0 < each.all(0).sum() < each[0].sum() < len(y), "the toy must have something to tell"
-    assert torch.equal(right(NET, cascade, y, POLICY), each.all(0))
+    assert torch.equal(right(NET, cascade, y, POLICY), seen)
+    assert (seen <= each.all(0)).all()
     assert (BALL.distance(cascade, x) <= BALL.eps + 1e-6).all()
 
 
@@ -35,7 +48,7 @@ def test_survivors_alone_go_on():
         left.append(int(right(NET, Cascade(STEPS[:i], POLICY)(NET, x, y, noise=noise), y, POLICY).sum()))
     with counted(NET) as passes:
         Cascade(STEPS, POLICY)(NET, x, y, noise=noise)
-    assert passes.backwards == 5 * sum(left)
+    assert 5 * left[-1] * len(STEPS) <= passes.backwards < 5 * sum(left), "who breaks on the way costs no further step"
 
 
 def test_survivors_keep_their_clean_image_and_the_wrong_ones_cost_nothing():
@@ -62,10 +75,11 @@ def test_what_an_attack_starts_from_is_not_run_again():
     second = PGD(Objective(CE(), Mean()), BALL, 5, 0.02, start=first)
     with counted(NET) as together:
         Cascade((first, second), POLICY)(NET, x, y, noise=noise)
-    left = int(right(NET, first(NET, x, y, noise=noise), y, POLICY).sum())
-    assert together.backwards == 5 * len(y) + 5 * left
+    with counted(NET) as alone:
+        left = right(NET, Cascade((first,), POLICY)(NET, x, y, noise=noise), y, POLICY)
+    assert together.backwards - alone.backwards <= 5 * int(left.sum())
     expected = torch.stack([right(NET, attack(NET, x, y, noise=noise), y, POLICY) for attack in (first, second)]).all(0)
-    assert torch.equal(right(NET, Cascade((first, second), POLICY)(NET, x, y, noise=noise), y, POLICY), expected)
+    assert (right(NET, Cascade((first, second), POLICY)(NET, x, y, noise=noise), y, POLICY) <= expected).all()
 
 
 def test_it_depends_neither_on_split_nor_on_order():

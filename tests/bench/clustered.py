@@ -17,7 +17,7 @@ from attacks.noise import Noise
 from attacks.presets import expand
 from bench.cluster.job import Job, job_of
 from bench.harness.cell import cell_key
-from bench.harness.plan import Plan, PlannedCell, slices, with_components
+from bench.harness.plan import Plan, PlannedCell, Slice, slices, with_components
 from bench.harness.prepare import Prepared, Request, prepare
 from bench.harness.run import Outcome, Runner
 from bench.harness.store import Store
@@ -45,9 +45,10 @@ def plan_of(prepared: Prepared, store: Store, attacks: Mapping[str, Attack]) -> 
     """Any attacks on the first samples."""
     cells = []
     for batch in slices(prepared.split, prepared.n):
+        part = Slice(prepared.split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
         for name, attack in attacks.items():
-            key = cell_key(prepared.victim.weights, batch.input_hashes(), attack, 0)
-            cells.append(PlannedCell(name, attack, key, batch, store.has(key), False))
+            key = cell_key(prepared.victim.weights, part.inputs, attack, 0)
+            cells.append(PlannedCell(name, attack, key, part, store.has(key), False))
     return Plan(tuple(cells), ())
 
 

@@ -79,7 +79,7 @@ def test_what_is_done_costs_nothing_but_what_missing_attacks_start_from(tmp_path
     store = Store(tmp_path)
     plan = plan_of(prepared(), store, ["single", "average_max"])
     assert not estimate(plan, WEIGHTS, store)
-    (missing,) = [cell for cell in plan.cells if cell.name == "average_max[2]" and cell.batch.indices[0] == 32]
+    (missing,) = [cell for cell in plan.cells if cell.name == "average_max[2]" and cell.slice.start == 32]
     (store.root / "cells" / missing.key[:2] / f"{missing.key}.npz").unlink()
     rows = rows_of(store, names=["single", "average_max"])
     assert {name: row.samples for name, row in rows.items()} == {"average_max[2]": 32, "single:1": 32}

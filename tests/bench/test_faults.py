@@ -136,7 +136,7 @@ def test_a_model_that_raises_on_one_batch_loses_that_batch_alone(tmp_path, raise
     finally:
         handle.remove()
     struck = [outcome for outcome in outcomes if outcome.error]
-    assert {outcome.cell.batch.indices[0] for outcome in struck} == {32}
+    assert {outcome.cell.slice.start for outcome in struck} == {32}
     assert all(type(raises).__name__ in outcome.error for outcome in struck)
     again, _ = evaluate(tmp_path / "store", ("single", "average"))
     assert len(again) == len(struck) and not any(outcome.error for outcome in again)

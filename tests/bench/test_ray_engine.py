@@ -101,7 +101,7 @@ def test_a_killed_worker_loses_nothing_and_what_kills_every_worker_is_one_error(
     assert (tmp_path / "killed").exists()
     assert Counter(outcome.cell.key for outcome in outcomes) == dict.fromkeys({o.cell.key for o in outcomes}, 1)
     (failed,) = [outcome for outcome in outcomes if outcome.error]
-    assert (failed.cell.name, failed.cell.batch.indices[0]) == ("always", 32)
+    assert (failed.cell.name, failed.cell.slice.start) == ("always", 32)
     assert "2 workers in a row were lost" in failed.error and failed.error == store.read_error(failed.cell.key)["error"]
     assert len(outcomes) == 3 * len(attacks) and len(told) == 2
 
@@ -148,7 +148,7 @@ def test_shards_are_made_as_they_are_asked_for(digits, tmp_path):
     seen = []
     found = shards((seen.append(cell) or cell for cell in plan.cells), 1)
     first = next(found)
-    assert len(seen) == len(first) + 1 and {cell.batch.indices[0] for cell in first} == {0}
+    assert len(seen) == len(first) + 1 and {cell.slice.start for cell in first} == {0}
     assert [len(shard) for shard in shards(plan.cells, 2)] == [2 * len(first), len(first)]
 
 
@@ -174,7 +174,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_next_run_goes_on(on_ray, di
 
 def test_a_killed_driver_goes_on_where_it_was(cluster, tmp_path):
     run = [sys.executable, "-m", "bench", "run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single,average"]
-    run += ["--n", "200", "--steps", "6"]
+    run += ["--n", "200", "--steps", "6", "--precision", "fp32"]
     on_cluster = [*run, "--engine", "ray", "--address", cluster, "--ray-cpus", "1.5", "--results", str(tmp_path / "ray")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     options = {"env": environment, "cwd": tmp_path, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

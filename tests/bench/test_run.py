@@ -90,7 +90,8 @@ def test_a_derived_selection_is_what_the_attack_itself_returns(tmp_path):
     plan = plan_of(prepared(n=SLICE), store, ["max_average"])
     (planned,) = (cell for cell in plan.cells if isinstance(cell.attack, BestOf))
     cell = store.read(planned.key)
-    x_adv = planned.attack(NET, planned.batch.x, planned.batch.y, noise=Noise(0, planned.batch.indices))
+    batch = planned.slice.batch()
+    x_adv = planned.attack(NET, batch.x, batch.y, noise=Noise(0, batch.indices))
     torch.testing.assert_close(torch.from_numpy(cell.logits), NET(x_adv), atol=1e-5, rtol=1e-5)
     for row, image in zip(cell.broken_rows, cell.counterexamples, strict=True):
         assert np.array_equal(image, x_adv[row].numpy())
@@ -277,5 +278,6 @@ def test_noise_is_the_samples_own(tmp_path):
     _, store = evaluate(tmp_path, ["average"])
     plan = plan_of(prepared(), store, ["average"])
     second = [cell for cell in plan.cells if cell.name == "average"][1]
-    x_adv = second.attack(NET, second.batch.x, second.batch.y, noise=Noise(0, second.batch.indices))
+    batch = second.slice.batch()
+    x_adv = second.attack(NET, batch.x, batch.y, noise=Noise(0, batch.indices))
     torch.testing.assert_close(torch.from_numpy(store.read(second.key).logits), NET(x_adv), atol=1e-5, rtol=1e-5)

@@ -227,7 +227,8 @@ def test_runs_recorded_before_there_were_checks_are_read_and_shown_as_not_checke
     (path,) = (tmp_path / "runs").iterdir()
     record = json.loads(path.read_text())
     del record["trust"]
-    path.write_text(json.dumps(record))
+    path.unlink()
+    store.write_run(record)
     old = only_evaluation(store)
     assert not old.checked and flags_text(old) == "not checked"
     assert set(leaderboard([old])["flags"]) == {"not checked"}

@@ -1,0 +1,52 @@
+"""``bench perf``: how fast the suite is beside what people write by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli.options import data_option
+
+
+@click.command("perf")
+@click.option("--model", default="rdi_smallcnn", show_default=True, help="As in `bench run`.")
+@click.option("--dataset", default="digits", show_default=True, help="auto: the model's own if it can be had, else digits.")
+@click.option("--training", help="Which of the model's weights.")
+@click.option("--policy", help="As in `bench run` [the weights' own].")
+@click.option("--n", type=click.IntRange(min=1), default=16, show_default=True, help="Samples, the first n of the test split.")
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images that throughput is measured on.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True, help="As in `bench run`."
+)
+@click.option(
+    "--autoattack/--no-autoattack", default=True, help="Race AutoAttack on every view, too: most of the time taken. [yes]"
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write everything measured as JSON.")
+@data_option
+def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> None:
+    """Race the suite against PGD (torchattacks) on every exit and AutoAttack on every view, run by hand on the plain model.
+
+    All in one process, on the same images, to the same or lower robust accuracy, in seconds of processor time, so that the
+    ratios hold on a machine that does other things besides.
+    """
+    import json
+
+    from rich.console import Console
+
+    from bench.harness.engine import equipped
+    from bench.harness.prepare import Request, prepare
+    from bench.perf.measure import measure
+    from bench.perf.text import perf_text
+    from models.whole_file import write_whole
+
+    console = Console(stderr=True)
+    prepared, engine = equipped(prepare(Request(**asked)), work=100.0 * asked["n"])
+    console.print(engine.text(), markup=False, highlight=False, soft_wrap=True)
+    with console.status("starting") as status:
+        found = measure(prepared, engine, status.update, autoattack=autoattack, batch=batch)
+    if output is not None:
+        write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
+    Console().print(perf_text(found))

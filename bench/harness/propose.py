@@ -1,0 +1,99 @@
+"""An attack's candidates for several slices at once, each child computed once for each slice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack
+from attacks.noise import Noise
+from bench.harness.passes import Passes, counted
+from bench.harness.plan import Slice
+from models.early_exit import EarlyExitNet
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What an attack proposed for a slice, with the passes and seconds that it takes on its own."""
+
+    x_adv: Tensor
+    passes: Passes
+    seconds: float
+
+
+@dataclass(eq=False)
+class Work:
+    """A slice in work, on the victim's device.
+
+    Attributes:
+        slice: which.
+        x, y: its samples.
+        proposals: what attacks proposed so far.
+    """
+
+    slice: Slice
+    x: Tensor
+    y: Tensor
+    proposals: dict[Attack, Proposal] = field(default_factory=dict)
+
+    @staticmethod
+    def on(part: Slice, device: torch.device) -> Work:
+        """The slice with its images on ``device``."""
+        batch = part.batch()
+        return Work(part, batch.x.to(device), batch.y.to(device))
+
+
+def noise_of(works: Sequence[Work], seed: int) -> Noise:
+    """The noise of several slices run as one batch; each stays a batch of its own for packages that draw for a batch."""
+    samples = tuple(index for work in works for index in work.slice.indices)
+    parts = tuple(work.slice.start for work in works for _ in work.slice.indices) if len(works) > 1 else ()
+    return Noise(seed, samples, parts)
+
+
+def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: int) -> None:
+    """Add the attack's proposal to those of ``works`` that have none, reusing and extending what is there of its children.
+
+    Passes and seconds are those of the attack on its own: a child computed earlier counts again, so that they do
+    not depend on what was run before. Slices that run as one batch share them by their number of samples.
+    """
+    todo = [work for work in works if attack not in work.proposals]
+    if not todo:
+        return
+    for child in attack.children:
+        propose(child, model, todo, seed)
+    # Copies: what an attack does to its inputs must reach neither the judge nor the next attack.
+    x, y = torch.cat([work.x for work in todo]), torch.cat([work.y for work in todo])
+    candidates = [torch.cat([work.proposals[child].x_adv for work in todo]) for child in attack.children]
+    model.eval()
+    started = time.perf_counter()
+    with counted(model) as own:
+        x_adv = attack.propose(model, x, y, noise=noise_of(todo, seed), candidates=candidates)
+    seconds = time.perf_counter() - started
+    sizes = [len(work.y) for work in todo]
+    shares = zip(divided(own.forwards, sizes), divided(own.backwards, sizes), strict=True)
+    for work, rows, (forwards, backwards) in zip(todo, parted(x_adv, sizes), shares, strict=True):
+        children = [work.proposals[child] for child in attack.children]
+        passes = sum((child.passes for child in children), Passes(forwards, backwards))
+        spent = seconds * len(work.y) / len(y) + sum(child.seconds for child in children)
+        work.proposals[attack] = Proposal(rows, passes, spent)
+
+
+def parted(x_adv: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The candidates cut into slices; what is no batch of candidates is one slice's, for the judge to refuse."""
+    if len(sizes) == 1:
+        return [x_adv]
+    return list(torch.split(x_adv, list(sizes)))
+
+
+def divided(total: int, sizes: Sequence[int]) -> list[int]:
+    """Whole shares of ``total`` in proportion to ``sizes``, adding up to it."""
+    ends = [round(total * end / sum(sizes)) for end in _cumulative(sizes)]
+    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def _cumulative(sizes: Sequence[int]) -> list[int]:
+    return [sum(sizes[: i + 1]) for i in range(len(sizes))]

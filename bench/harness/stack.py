@@ -1,0 +1,31 @@
+"""How many slices run as one batch: one on a CPU, on a GPU as many as fit, for slices of 32 leave it idle."""
+
+from __future__ import annotations
+
+import torch
+
+from bench.harness.cell import SLICE
+from bench.harness.timing import forward_and_gradient
+from models.early_exit import EarlyExitNet
+
+MOST = 64
+"""Slices: 2,048 images saturate any GPU on networks of this size."""
+
+SHARE = 0.5
+"""Of the free memory that a stack may fill; attacks hold several copies of their images beside the network's activations."""
+
+
+def stack_size(model: EarlyExitNet, shape: tuple[int, int, int], device: torch.device) -> int:
+    """Slices to run at once on ``device``: images ``(C, H, W)`` of ``shape``."""
+    if device.type != "cuda":
+        return 1
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    forward_and_gradient(model, torch.zeros(SLICE, *shape, device=device))
+    free, _ = torch.cuda.mem_get_info(device)
+    return fitting(free, torch.cuda.max_memory_allocated(device) - before)
+
+
+def fitting(free: int, per_slice: int) -> int:
+    """Slices that fill ``SHARE`` of ``free`` bytes at ``per_slice`` bytes each, at least one and at most ``MOST``."""
+    return max(1, min(MOST, int(SHARE * free / max(per_slice, 1))))

@@ -1,0 +1,257 @@
+"""One measurement: suite and hand-written loops on the same images, with seconds, gradients and what is left robust."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.autoattack import AutoAttack
+from attacks.base import Attack
+from attacks.cascade import Cascade
+from attacks.noise import Noise
+from attacks.policy_attack import PolicyAttack
+from attacks.presets import ALL, expand
+from bench.harness.engine import Engine
+from bench.harness.engine_cache import machine
+from bench.harness.judge import judge
+from bench.harness.passes import counted
+from bench.harness.prepare import Prepared
+from bench.harness.timing import forward_and_gradient, in_turn, seconds
+from bench.perf.naive import autoattack_images, pgd_images
+from bench.perf.profile import profile
+from models.early_exit import EarlyExitNet
+from models.policies import deployed_logits
+from models.policy_text import policy_text
+
+MATRIX = 1024
+"""Rows and columns of the matrices whose product is the ceiling."""
+
+SHORT_BUDGETS = (10, 50)
+"""Gradients per image of the adaptive attack's first runs in a race."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Where a method stands after some work.
+
+    Attributes:
+        step: what was done last.
+        robust: samples right on the clean image and on every image so far, under the deployed rule of the plain model.
+        seconds: of processor time (of the clock on a GPU), judging included.
+        forwards, backwards: sample-passes, judging left out.
+    """
+
+    step: str
+    robust: int
+    seconds: float
+    forwards: int
+    backwards: int
+
+
+def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
+    """Images per second of a forward and input gradient, twin and plain model in turn, and the ceiling of matrix products."""
+    model, twin = prepared.victim.model, prepared.victim.twin
+    device = next(model.parameters()).device
+    x = torch.rand(batch, *prepared.split.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    a = torch.rand(MATRIX, MATRIX, device=device)
+    steps: dict[str, Callable[[], float]] = {
+        "plain": lambda: seconds(lambda: forward_and_gradient(model, x), device)[0],
+        "twin": lambda: seconds(lambda: forward_and_gradient(twin, x), device)[0],
+        "matrix": lambda: seconds(lambda: torch.mm(a, a), device)[0],
+    }
+    for step in steps.values():
+        step()
+    took = {name: statistics.median(each) for name, each in in_turn(steps, rounds=7).items()}
+    ceiling = 2 * MATRIX**3 / took["matrix"]
+    flops = 4e6 * prepared.victim.costs.mmacs[-1]  # a multiply-accumulate is two operations, forward and input gradient one each
+    return {
+        "batch": batch,
+        "plain": batch / took["plain"],
+        "twin": batch / took["twin"],
+        "ratio": took["plain"] / took["twin"],
+        "matrix_gflops": ceiling / 1e9,
+        "plain_of_ceiling": flops * batch / took["plain"] / ceiling,
+        "twin_of_ceiling": flops * batch / took["twin"] / ceiling,
+    }
+
+
+class Race:
+    """The samples of one measurement, and what the methods make of them."""
+
+    def __init__(self, prepared: Prepared, seed: int = 0) -> None:
+        victim, batch = prepared.victim, prepared.split.batch(0, prepared.n)
+        self.prepared, self.victim, self.seed = prepared, victim, seed
+        self.device = next(victim.model.parameters()).device
+        self.x, self.y = batch.x.to(self.device), batch.y.to(self.device)
+        self.noise = Noise(seed, batch.indices)
+        self.right = self._right(self.x)
+
+    @torch.no_grad()
+    def _right(self, x_adv: Tensor) -> Tensor:
+        return deployed_logits(self.victim.model(x_adv), self.victim.policy)[0].argmax(-1) == self.y
+
+    def plain_pgd(self) -> list[Spent]:
+        """(a) PGD of torchattacks on every exit of the plain model."""
+        return self._followed(pgd_images(self.victim.model, self.x, self.y, self.prepared.settings))
+
+    def plain_autoattack(self) -> list[Spent]:
+        """(b) AutoAttack on every exit of the plain model and on its deployed rule."""
+        settings, victim = self.prepared.settings, self.victim
+        return self._followed(autoattack_images(victim.model, self.x, self.y, settings.region, victim.policy))
+
+    def _followed(self, images: Iterable[tuple[str, Tensor]]) -> list[Spent]:
+        found: list[Spent] = []
+        robust, spent = self.right.clone(), 0.0
+        pairs: Iterator[tuple[str, Tensor]] = iter(images)
+        with counted(self.victim.model) as passes:
+            while True:
+                took, pair = seconds(lambda: next(pairs, None), self.device)
+                if pair is None:
+                    return found
+                forwards, backwards = passes.forwards, passes.backwards
+                judging, right = seconds(lambda image=pair[1]: self._right(image), self.device)  # type: ignore[misc]
+                passes.forwards = forwards
+                robust &= right
+                spent += took + judging
+                found.append(Spent(pair[0], int(robust.sum()), spent, forwards, backwards))
+
+    def suite(self, goal: int) -> list[Spent]:
+        """The attacks of ``worst`` in turn on the survivors, searched on the twin, until no more than ``goal`` are robust."""
+        victim, settings = self.victim, self.prepared.settings
+        found, spent, forwards, backwards = [], 0.0, 0, 0
+        rows = self.right.nonzero().flatten()
+        for name, attack in named_attacks(self.prepared).items():
+            if not len(rows):
+                break
+            x, y, noise = self.x[rows], self.y[rows], self.noise.of(rows)
+
+            def stage(attack: Attack = attack, x: Tensor = x, y: Tensor = y, noise: Noise = noise) -> Any:
+                with counted(victim.twin) as passes:
+                    x_adv = attack(victim.twin, x, y, noise=noise)
+                return judge(victim, attack, x, y, x_adv, noise, settings.region), passes
+
+            took, (judged, passes) = seconds(stage, self.device)
+            spent += took
+            forwards += passes.forwards + judged.passes.forwards
+            backwards += passes.backwards + judged.passes.backwards
+            broken = deployed_logits(judged.logits, victim.policy)[0].argmax(-1) != y
+            rows = rows[~broken]
+            found.append(Spent(name, len(rows), spent, forwards, backwards))
+            if len(rows) <= goal:
+                break
+        return found
+
+    def autoattack(self, net: EarlyExitNet) -> Spent:
+        """AutoAttack on the deployed rule alone, all samples, searched on ``net``."""
+        attack = AutoAttack(self.prepared.settings.region, self.victim.policy)
+        with counted(net) as passes:
+            took, x_adv = seconds(lambda: attack(net, self.x, self.y, noise=self.noise), self.device)
+        judging, right = seconds(lambda: self._right(x_adv), self.device)
+        return Spent("deployed", int((self.right & right).sum()), took + judging, passes.forwards, passes.backwards)
+
+
+def named_attacks(prepared: Prepared) -> dict[str, Attack]:
+    """The attacks that ``worst`` runs in turn, by name; what has none of its own is called after its place.
+
+    The adaptive attack comes with small budgets first, each from the beginning again and paid for, so that the time at which an
+    accuracy is reached can be told.
+    """
+    victim, settings = prepared.victim, prepared.settings
+    built, _ = expand(["worst", *ALL], victim.model.n_exits, settings, victim.policy, victim.costs.mmacs)
+    cascade = built.pop("cascade")
+    names = {attack: name for name, attack in built.items()}
+    attacks = cascade.attacks if isinstance(cascade, Cascade) else (cascade,)
+    found = {names.get(attack, f"{type(attack).__name__} {i}"): attack for i, attack in enumerate(attacks, start=1)}
+    short = {f"policy, {budget} gradients": PolicyAttack(settings.region, victim.policy, budget) for budget in SHORT_BUDGETS}
+    return {**short, **found}
+
+
+def reached(course: Iterable[Spent], goal: int) -> Spent | None:
+    """The first point of a course at which no more than ``goal`` samples are robust."""
+    return next((spent for spent in course if spent.robust <= goal), None)
+
+
+def measure(prepared: Prepared, engine: Engine, tell: Tell, *, autoattack: bool = True, batch: int = 32) -> dict[str, Any]:
+    """Everything, in an order that lets the quick figures be seen first; plain data, for JSON.
+
+    Args:
+        tell: is told what runs.
+        autoattack: whether to run AutoAttack on every view, which takes by far the longest.
+        batch: images that throughput is measured on.
+    """
+    began = time.process_time()
+    tell("throughput")
+    found: dict[str, Any] = {**told(prepared), "searched_on": str(engine.form), "throughput": throughput(prepared, batch)}
+    race = Race(prepared)
+    found["clean"] = int(race.right.sum())
+    courses: dict[str, list[Spent]] = {}
+    if prepared.settings.region.norm == "Linf":
+        tell("torchattacks PGD on every exit")
+        courses["pgd"] = race.plain_pgd()
+    if autoattack:
+        tell("AutoAttack on every exit and on the deployed rule")
+        courses["autoattack"] = race.plain_autoattack()
+        tell("AutoAttack on the deployed rule, on the plain model and on the twin")
+        plain, twin = race.autoattack(race.victim.model), race.autoattack(race.victim.twin)
+        found["autoattack_deployed"] = {"plain": vars(plain), "twin": vars(twin)}
+        courses["autoattack_deployed"] = [plain]
+    tell("the suite")
+    goal = min((course[-1].robust for course in courses.values()), default=0)
+    suite = race.suite(goal)
+    found["suite"] = [vars(spent) for spent in suite]
+    tell("a profile")
+    found["profile"] = profile(prepared, race.x, race.y, race.noise)
+    found["against"] = {name: compared(course, suite) for name, course in courses.items()}
+    found["processor_seconds"] = time.process_time() - began
+    return found
+
+
+def told(prepared: Prepared) -> dict[str, Any]:
+    """What was measured, on what machine and with which versions."""
+    victim, split, ball = prepared.victim, prepared.split, prepared.settings.region
+    return {
+        "model": victim.name,
+        "training": victim.training,
+        "weights": victim.weights,
+        "policy": policy_text(victim.policy),
+        "dataset": split.dataset,
+        "n": prepared.n,
+        "norm": ball.norm,
+        "eps": ball.eps,
+        "steps": prepared.settings.steps,
+        "machine": machine(next(victim.model.parameters()).device),
+        "versions": {"torch": torch.__version__, **{name: version(name) for name in ("torchattacks", "pyautoattack")}},
+    }
+
+
+def compared(course: list[Spent], suite: list[Spent]) -> dict[str, Any]:
+    """A hand-written loop against the suite's first point at or below its robust accuracy, with the ratios of what both took.
+
+    ``ratios`` are of the whole loop, which is what whoever wants its number runs; ``ratios_first`` of the loop as far as
+    where it first was as low as at its end, which nobody knows before.
+    """
+    last = course[-1]
+    first, point = reached(course, last.robust) or last, reached(suite, last.robust)
+    return {
+        "course": [vars(spent) for spent in course],
+        "first": vars(first),
+        "suite": point and vars(point),
+        "ratios": point and _ratios(last, point),
+        "ratios_first": point and _ratios(first, point),
+    }
+
+
+def _ratios(by_hand: Spent, suite: Spent) -> dict[str, float]:
+    return {
+        "seconds": by_hand.seconds / max(suite.seconds, 1e-9),
+        "gradients": by_hand.backwards / max(suite.backwards, 1),
+    }

@@ -1,0 +1,37 @@
+"""What people write by hand: PGD on every exit with torchattacks, AutoAttack on every view, on the plain fp32 model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from attacks.autoattack import run_autoattack
+from attacks.presets import Settings
+from attacks.regions import Ball
+from models.early_exit import EarlyExitNet
+from models.policies import Policy
+from models.views import DeployedView, ExitView
+
+
+def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: Settings) -> Iterator[tuple[str, Tensor]]:
+    """The images of torchattacks' PGD on each exit in turn, all samples each time.
+
+    Raises:
+        ValueError: another norm than Linf, which that PGD is for.
+    """
+    import torchattacks
+
+    if settings.region.norm != "Linf":
+        raise ValueError("torchattacks' PGD is for Linf")
+    for k in range(1, model.n_exits + 1):
+        view = ExitView(model, k).eval()
+        attack = torchattacks.PGD(view, eps=settings.region.eps, alpha=settings.step_size, steps=settings.steps)
+        yield f"exit {k}", attack(x.clone(), y.clone()).detach()
+
+
+def autoattack_images(model: EarlyExitNet, x: Tensor, y: Tensor, ball: Ball, policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    """The images of AutoAttack (standard) on each exit and then on the deployed rule, all samples each time."""
+    views = {f"exit {k}": ExitView(model, k) for k in range(1, model.n_exits + 1)}
+    for name, view in {**views, "deployed": DeployedView(model, policy)}.items():
+        yield name, run_autoattack(view.eval(), x.clone(), y.clone(), ball, seed=0, variant="standard")

@@ -1,0 +1,58 @@
+"""Where the time of a search goes: operations of the network, of the attack, and what is between them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attacks.noise import Noise
+from attacks.policy_attack import PolicyAttack
+from bench.harness.prepare import Prepared
+from bench.harness.timing import seconds
+
+BUDGET = 20
+"""Gradients per image of the attack that is profiled."""
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "convolutions, backward": ("convolution_backward",),
+    "convolutions, forward": ("convolution",),
+    "other layers": ("batch_norm", "relu", "threshold", "pool", "linear", "mm"),
+    "copies": ("copy", "clone", "cat", "stack", "index", "where", "contiguous"),
+}
+"""Parts and what the names of their operations contain; the first that fits counts."""
+
+REST, BETWEEN = "arithmetic of losses, rule and steps", "between operations"
+
+
+def profile(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict[str, float]:
+    """Shares of the adaptive attack's time on the twin, by part; ``between operations`` is Python's and torch's own."""
+    victim = prepared.victim
+    attack = PolicyAttack(prepared.settings.region, victim.policy, BUDGET)
+    with _Timed(x.device) as timed:
+        attack(victim.twin, x, y, noise=noise)
+    # Watching slows what is between operations: how long it all takes is timed without.
+    total, _ = seconds(lambda: attack(victim.twin, x, y, noise=noise), x.device)
+    total = max(total, sum(timed.spent.values()))
+    shares = {part: took / total for part, took in sorted(timed.spent.items(), key=lambda item: -item[1])}
+    return {**shares, BETWEEN: 1 - sum(shares.values())}
+
+
+class _Timed(TorchDispatchMode):
+    """Adds up the seconds of every operation by part."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.spent: dict[str, float] = defaultdict(float)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call: Callable[[], Any] = lambda: func(*args, **(kwargs or {}))  # noqa: E731
+        took, out = seconds(call, self.device)
+        name = func.overloadpacket.__name__
+        self.spent[next((part for part, names in PARTS.items() if any(each in name for each in names)), REST)] += took
+        return out

@@ -1,0 +1,89 @@
+"""How a twin is built: a copy of a network that computes the same function up to rounding, faster, for attacks to search on."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.early_exit import EarlyExitNet
+from models.multi_exit import MultiExitNet
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to build a twin.
+
+    Attributes:
+        folded: batch normalisation folded into the convolutions, which are laid out channels last.
+        precision: of weights and activations; images and logits stay fp32.
+        compiled: every stage and head through ``torch.compile``.
+    """
+
+    folded: bool = True
+    precision: Precision = "fp32"
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        parts = ["folded" if self.folded else "plain", self.precision, "compiled" if self.compiled else ""]
+        return " ".join(filter(None, parts))
+
+
+PLAIN = Form(folded=False)
+"""The network itself: what is searched on is what decides."""
+
+FOLDED = Form()
+
+
+def forms_of(model: EarlyExitNet) -> list[Form]:
+    """The forms that ``model`` has: all of them where it is cut into stages, elsewhere its own twin if it has one."""
+    if not _is_ours(model):
+        return [PLAIN] if type(model).twin is EarlyExitNet.twin else [PLAIN, FOLDED]
+    return [PLAIN, *(Form(True, precision, compiled) for compiled in (False, True) for precision in ("fp32", "bf16"))]
+
+
+def build_twin(model: EarlyExitNet, form: Form) -> EarlyExitNet:
+    """The twin of ``model`` in this form, its parameters frozen; ``model`` itself is left as it is.
+
+    Args:
+        model: in evaluation mode.
+
+    Raises:
+        ValueError: a form that ``model`` does not have.
+    """
+    if form == PLAIN:
+        return model
+    if form not in forms_of(model):
+        raise ValueError(f"{type(model).__name__} has no twin in the form {form}; it has {', '.join(map(str, forms_of(model)))}")
+    twin = model.twin()
+    if form == FOLDED or not isinstance(twin, MultiExitNet):
+        return twin
+    if twin is model:
+        twin = copy.deepcopy(model)
+    dtype = torch.bfloat16 if form.precision == "bf16" else torch.float32
+    stages, heads = [stage.to(dtype) for stage in twin.stages], [head.to(dtype) for head in twin.heads]
+    if form.compiled:
+        for piece in (*stages, *heads):
+            piece.compile(dynamic=True)  # batches shrink as samples break
+    # Casts stand outside of what is compiled: passes are counted by a hook on the first stage.
+    first = nn.Sequential(_Cast(dtype), stages[0])
+    logits = [nn.Sequential(head, _Cast(torch.float32)) for head in heads]
+    return MultiExitNet([first, *stages[1:]], logits).eval().requires_grad_(False)
+
+
+def _is_ours(model: EarlyExitNet) -> bool:
+    return type(model) is MultiExitNet  # a subclass may run its stages in a way of its own
+
+
+class _Cast(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)

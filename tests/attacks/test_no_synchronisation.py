@@ -1,0 +1,101 @@
+"""A step of a gradient attack asks the device for no value: on a GPU, every question stops it."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attacks import policy_search, watched
+from attacks.apgd import APGD
+from attacks.gradient import value_and_gradient
+from attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
+from attacks.pgd import PGD
+from attacks.policy_attack import PolicyAttack
+from attacks.regions import Ball
+from attacks.watched import Watched
+from attacks.wrm import WRM, Penalty
+from models.policies import ConfidencePolicy, EntropyPolicy
+from tests.toys import batch, small_convolutional
+
+NET = small_convolutional(3)
+POLICY = EntropyPolicy((1.5, 1.5))
+X, Y, NOISE = batch(6, (1, 4, 4), 5)
+ASKS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique")
+
+
+class Questions(TorchDispatchMode):
+    """Counts operations that wait for the device: those that return a value to Python, or a shape that depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masked = "index" in name and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for argument in args
+            if isinstance(argument, (list, tuple))
+            for index in argument
+        )
+        if name in ASKS or masked:
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def asked(call):
+    with Questions() as questions:
+        call()
+    return questions.asked
+
+
+def more_per_step(make, few=2, many=7):
+    """Questions that more steps ask, whatever is asked once at the start and the end."""
+    counts = [len(asked(lambda steps=steps: make(steps)(NET, X, Y, noise=NOISE))) for steps in (few, many)]
+    return counts[1] - counts[0]
+
+
+def test_questions_are_noticed():
+    assert asked(lambda: X.sum().item()) == ["_local_scalar_dense"]
+    assert asked(lambda: X[X[:, 0, 0, 0] > 0.5]), "a boolean mask is one"
+    assert asked(lambda: X.clone().__setitem__(X > 0.5, X[X > 0.5]))
+    assert not asked(lambda: value_and_gradient(NET, Objective(CE(), Mean()), X, Y))
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("loss", [CE(), Margin(), DLR()])
+def test_a_step_of_pgd_asks_nothing(loss, norm, keep):
+    for over in (Mean(), Max(), Only(2)):
+        assert more_per_step(lambda steps, over=over: PGD(Objective(loss, over), Ball(norm, 0.1), steps, 0.05, keep=keep)) == 0
+
+
+def test_a_step_of_apgd_and_wrm_asks_nothing():
+    assert more_per_step(lambda steps: APGD(Objective(CE(), Mean()), Ball("Linf", 0.1), steps)) == 0
+    assert more_per_step(lambda steps: WRM(Objective(CE(), Mean()), Penalty(1.0), steps)) == 0
+
+
+@pytest.mark.parametrize("policy", [POLICY, ConfidencePolicy((0.5, 0.5))])
+def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy, monkeypatch):
+    """As on a GPU: who broke leaves the batch every few steps, and comes out the same."""
+    easy = (Y + 1) % 5
+    at_once = PolicyAttack(Ball("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
+    monkeypatch.setattr(policy_search, "COMPACT_EVERY", {"cpu": 5})
+    later = PolicyAttack(Ball("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
+    assert torch.allclose(at_once, later, atol=1e-6)
+    monkeypatch.setattr(policy_search, "COMPACT_EVERY", {"cpu": 1000})
+    hard = PolicyAttack(Ball("Linf", 1e-4), policy, 20)
+    seldom = len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE)))
+    monkeypatch.setattr(policy_search, "COMPACT_EVERY", {"cpu": 1})
+    assert len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE))) - seldom >= 15
+
+
+def test_a_watched_step_asks_only_who_survived(monkeypatch):
+    monkeypatch.setattr(watched, "COMPACT_EVERY", {"cpu": 1000})
+    ball = Ball("Linf", 0.1)
+
+    def attacked(steps):
+        return lambda net, x, y, noise: PGD(Objective(CE(), Only(1)), ball, steps, 0.05)(
+            Watched(net, x, y, POLICY, ball), x, y, noise=noise
+        )
+
+    assert more_per_step(attacked) == 0

@@ -1,0 +1,98 @@
+"""The plain model judges: what the twin alone believes broken is attacked again, and nobody else is."""
+
+import pytest
+import torch
+
+from attacks.noise import Noise
+from attacks.objectives import CE, Mean, Objective
+from attacks.pgd import PGD
+from attacks.regions import Ball
+from attacks.slowdown import Slowdown
+from bench.harness.judge import disagreement, judge
+from bench.harness.passes import Passes
+from models.policies import deployed_logits
+from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy, toy_split
+from tests.toys import small_convolutional
+
+BALL = Ball("Linf", 0.15)
+PGD_ = PGD(Objective(CE(), Mean()), BALL, 3, 0.06)
+
+
+def biased(shift: float = 0.6):
+    """A twin that sees some images otherwise."""
+    twin = small_convolutional(3)
+    for head in twin.heads:
+        head[1].bias += shift * torch.tensor([1.0, -1, 1, -1, 1])
+    return twin
+
+
+def ready(policy=None, n=70):
+    found = prepared(policy or toy_policy(), n)
+    found.victim.__dict__["twin"] = biased()
+    return found
+
+
+def samples(n=40):
+    batch = toy_split().batch(0, n)
+    return batch.x, batch.y, Noise(0, batch.indices)
+
+
+def right(net, x, y, policy):
+    return deployed_logits(net(x), policy)[0].argmax(-1) == y
+
+
+def test_what_the_twin_alone_believes_broken_ends_as_without_a_twin():
+    victim, (x, y, noise) = ready().victim, samples()
+    x_adv = PGD_(victim.twin, x, y, noise=noise)
+    on_twin, on_plain = right(victim.twin, x_adv, y, victim.policy), right(NET, x_adv, y, victim.policy)
+    judged = judge(victim, PGD_, x, y, x_adv, noise, BALL)
+    assert torch.equal(judged.differs, on_twin != on_plain)
+    assert torch.equal(judged.again, ~on_twin & on_plain)
+    assert 0 < judged.again.sum() < judged.differs.sum(), "the toy must have both kinds"
+    plain = PGD_(NET, x, y, noise=noise)
+    torch.testing.assert_close(judged.x_adv[judged.again], plain[judged.again], atol=1e-6, rtol=0)
+    assert torch.equal(judged.x_adv[~judged.again], x_adv[~judged.again])
+    torch.testing.assert_close(judged.logits, NET(judged.x_adv), atol=1e-5, rtol=1e-5)
+    assert judged.passes.backwards == 3 * int(judged.again.sum())
+    assert judged.told() == {"disagreements": int(judged.differs.sum()), "again": int(judged.again.sum())}
+
+
+def test_a_batch_is_cut_into_parts_that_add_up():
+    victim, (x, y, noise) = ready().victim, samples()
+    judged = judge(victim, PGD_, x, y, PGD_(victim.twin, x, y, noise=noise), noise, BALL)
+    parts = judged.parts([17, 3, 20])
+    assert sum((part.passes for part in parts), Passes()) == judged.passes
+    assert torch.equal(torch.cat([part.x_adv for part in parts]), judged.x_adv)
+    assert torch.equal(torch.cat([part.logits for part in parts], 1), judged.logits)
+    assert sum(part.told()["again"] for part in parts) == judged.told()["again"]
+
+
+def test_the_plain_model_has_nobody_to_disagree_with():
+    victim, (x, y, noise) = prepared(toy_policy()).victim, samples()
+    victim.__dict__["twin"] = NET
+    judged = judge(victim, PGD_, x, y, PGD_(NET, x, y, noise=noise), noise, BALL)
+    assert judged.told() == {"disagreements": 0, "again": 0} and judged.passes == Passes()
+
+
+def test_an_attack_on_the_cost_is_after_the_exit_taken():
+    policy, (x, y, _) = toy_policy(), samples()
+    twin, plain = biased()(x), NET(x)
+    (a, exits), (b, judged) = deployed_logits(twin, policy), deployed_logits(plain, policy)
+    differs, claimed = disagreement(Slowdown(BALL, policy, (1.0, 2.0, 3.0)), twin, plain, y, policy)
+    assert torch.equal(differs, (exits != judged) | (a.argmax(-1) != b.argmax(-1))) and torch.equal(differs, claimed)
+
+
+@pytest.mark.parametrize("names", [["average"], ["policy"], ["slowdown:keep_label"]])
+def test_disagreements_are_told_at_the_end(tmp_path, names):
+    from rich.console import Console
+
+    from bench.report.terminal import summary
+
+    outcomes, store = evaluate(tmp_path, names, ready())
+    assert all(outcome.error is None for outcome in outcomes)
+    evaluation = only_evaluation(store)
+    (attack,) = evaluation.attacks
+    assert attack.search.on == {"folded fp32"} and attack.search.disagreements >= attack.search.again > 0
+    console = Console(record=True, width=200, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    console.print(summary(evaluation, names))
+    assert f"saw {attack.search.disagreements} of 70 images otherwise" in console.export_text()

@@ -1,0 +1,209 @@
+"""Ten times the samples in the same memory; many slices as one batch, which falls apart again where it must."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from attacks.base import Attack
+from attacks.noise import Noise
+from bench.harness.cell import SLICE
+from bench.harness.plan import Slice
+from bench.harness.propose import divided
+from bench.harness.run import Runner, stacks
+from bench.harness.stack import MOST, fitting, stack_size
+from bench.harness.store import Store
+from bench.record import write_record
+from tests.bench.evaluated import FORMS, NET, only_evaluation, plan_of, prepared, toy_split
+from tests.bench.test_run import with_attack
+from tests.toys import ROOT
+
+MEMORY = """
+import resource, sys, tempfile
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from bench.data.split import Split
+from bench.evaluations import evaluations
+from bench.harness.victim import Victim
+from models.cost import measure_costs
+from models.multi_exit import MultiExitNet
+from models.policies import EntropyPolicy
+from tests.bench import evaluated
+from tests.toys import Passed
+
+torch.manual_seed(0)
+heads = [nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(12, 5)) for _ in range(2)]
+net = MultiExitNet([Passed(), Passed()], heads).eval().requires_grad_(False)
+pixel = np.full((1, 1, 1, 1), 0.5, dtype=np.float32)
+split = Split("digits", "test", np.broadcast_to(pixel, (4000, 3, 32, 32)), np.zeros(4000, dtype=np.int64), 5, "toy")
+victim = Victim("toy", net, "none", "0" * 64, "a test", EntropyPolicy((1.5,)), measure_costs(net, (3, 32, 32)))
+peaks = []
+for n in (400, 4000):
+    ready = evaluated.Prepared(victim, split, n, evaluated.SETTINGS, None)
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes, store = evaluated.evaluate(Path(folder), ["single:1"], ready)
+        (evaluation,) = evaluations(store)
+        assert evaluation.n == n and not any(outcome.error for outcome in outcomes)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peaks[1] - peaks[0])
+"""
+
+
+def test_ten_times_the_samples_fit_in_the_same_memory():
+    """Images of 4,000 samples take 47 MB as floats; a run holds one slice of them."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert float(done.stdout) < 15
+
+
+def test_a_plan_holds_no_images_and_makes_them_when_asked(tmp_path):
+    plan = plan_of(prepared(), Store(tmp_path), ["average"])
+    assert {type(value) for value in vars(plan.cells[0].slice).values()} == {type(toy_split()), int, tuple}
+    part = plan.cells[-1].slice
+    assert len(part) == 70 - 2 * SLICE and part.indices == tuple(range(2 * SLICE, 70))
+    assert tuple(part.batch().input_hashes()) == part.inputs
+
+
+def test_reports_read_no_counterexample(tmp_path, monkeypatch):
+    run(tmp_path, 1)
+    read = Store.read
+
+    def watched(self, key, *, images=True):
+        assert not images
+        return read(self, key, images=images)
+
+    monkeypatch.setattr(Store, "read", watched)
+    evaluation = only_evaluation(Store(tmp_path))
+    monkeypatch.undo()
+    key = evaluation.record["attacks"][1]["keys"][0]
+    with_images, without = Store(tmp_path).read(key), Store(tmp_path).read(key, images=False)
+    assert len(with_images.counterexamples) == len(with_images.broken_rows) > 0 == len(without.counterexamples)
+    assert (with_images.logits == without.logits).all() and (with_images.broken_rows == without.broken_rows).all()
+
+
+def run(folder, stack, names=FORMS, ready=None):
+    ready, store = ready or prepared(), Store(folder)
+    plan = plan_of(ready, store, names)
+    write_record(ready, plan, 0, store)
+    outcomes = []
+    runner = Runner(ready.victim, ready.settings.region, 0, "digits", store, stack)
+    runner.run(plan, lambda _: None, outcomes.append)
+    return outcomes, store, runner
+
+
+@pytest.mark.parametrize("stack", [2, 8])
+def test_slices_that_run_as_one_batch_come_out_as_alone(tmp_path, stack):
+    outcomes, together, _ = run(tmp_path / "together", stack)
+    alone_outcomes, alone, _ = run(tmp_path / "alone", 1)
+    assert {outcome.cell.key for outcome in outcomes} == {outcome.cell.key for outcome in alone_outcomes}
+    passes = {"together": 0, "alone": 0}
+    for outcome in outcomes:
+        one, other = together.read(outcome.cell.key), alone.read(outcome.cell.key)
+        torch.testing.assert_close(torch.from_numpy(one.logits), torch.from_numpy(other.logits), atol=1e-3, rtol=1e-3)
+        assert (one.indices == other.indices).all() and (one.inputs == other.inputs).all()
+        passes["together"] += one.passes.sum()
+        passes["alone"] += other.passes.sum()
+    assert passes["together"] == passes["alone"] > 0
+    a, b = only_evaluation(together), only_evaluation(alone)
+    assert (a.worst == b.worst).all()
+
+
+def test_a_stack_that_was_broken_off_goes_on(tmp_path):
+    run(tmp_path, 4)
+    paths = sorted((tmp_path / "cells").rglob("*.npz"))
+    for path in paths[::2]:
+        path.unlink()
+    outcomes, _, _ = run(tmp_path, 4)
+    assert len(outcomes) == len(paths[::2]) and sorted((tmp_path / "cells").rglob("*.npz")) == paths
+
+
+@dataclass(frozen=True)
+class Hungry(Attack):
+    """Needs more memory than there is for more than two slices."""
+
+    most: int = 2 * SLICE
+
+    def propose(self, model, x, y, *, noise, candidates):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x
+
+
+def test_out_of_memory_halves_the_stack_and_tries_again(tmp_path, monkeypatch):
+    with_attack(monkeypatch, Hungry())
+    outcomes, _, runner = run(tmp_path, 8, ["planted"])
+    assert all(outcome.error is None for outcome in outcomes) and len(outcomes) == 2 * 3
+    assert runner.stack < 8
+    with_attack(monkeypatch, Hungry(SLICE - 1))
+    outcomes, _, _ = run(tmp_path, 8, ["planted"])
+    assert [outcome.error is None for outcome in outcomes] == [False, False, True], (
+        "a slice too large alone is an error, the last is short"
+    )
+
+
+@dataclass(frozen=True)
+class Picky(Attack):
+    """Fails on one sample alone."""
+
+    sample: int = 40
+
+    def propose(self, model, x, y, *, noise, candidates):
+        if self.sample in noise.samples:
+            raise RuntimeError("not this one")
+        return x
+
+
+def test_a_failure_in_a_stack_is_one_slices(tmp_path, monkeypatch):
+    with_attack(monkeypatch, Picky())
+    outcomes, _, _ = run(tmp_path, 4, ["planted"])
+    failed = [outcome.cell.slice.start for outcome in outcomes if outcome.error]
+    assert failed == [SLICE]
+
+
+@dataclass(frozen=True)
+class Draws(Attack):
+    """Like a package that is seeded for its batch."""
+
+    eps: float = 0.1
+
+    def propose(self, model, x, y, *, noise, candidates):
+        out = x.clone()
+        for rows in noise.batches():
+            generator = torch.Generator().manual_seed(noise.of(rows).integer("draws"))
+            out[rows] = (x[rows] + self.eps * torch.rand(x[rows].shape, generator=generator)).clamp(0, 1)
+        return out
+
+
+def test_who_draws_for_a_batch_draws_for_the_slice(tmp_path, monkeypatch):
+    with_attack(monkeypatch, Draws())
+    outcomes, together, _ = run(tmp_path / "together", 4, ["planted"])
+    _, alone, _ = run(tmp_path / "alone", 1, ["planted"])
+    for outcome in outcomes:
+        one, other = together.read(outcome.cell.key), alone.read(outcome.cell.key)
+        assert (one.counterexamples == other.counterexamples).all()
+
+
+def test_noise_knows_its_batches():
+    assert [rows.tolist() for rows in Noise(0, (5, 6, 7)).batches()] == [[0, 1, 2]]
+    stacked = Noise(0, (5, 40, 6, 41), (0, 32, 0, 32))
+    assert [rows.tolist() for rows in stacked.batches()] == [[0, 2], [1, 3]]
+    assert [rows.tolist() for rows in stacked.of(torch.tensor([3, 0])).batches()] == [[0], [1]]
+
+
+def test_stacks_cover_the_plan_in_order(tmp_path):
+    plan = plan_of(prepared(), Store(tmp_path), FORMS)
+    sizes = iter([2, 1, 1])
+    groups = list(stacks(plan.cells, lambda: next(sizes)))
+    assert [len({cell.slice for cell in group}) for group in groups] == [2, 1]
+    assert [cell for group in groups for cell in group] == list(plan.cells)
+
+
+def test_what_fits():
+    assert (fitting(10, 100), fitting(1000, 100), fitting(10**12, 1), fitting(0, 0)) == (1, 5, MOST, 1)
+    assert stack_size(NET, (1, 4, 4), torch.device("cpu")) == 1
+    assert divided(10, [32, 32, 6]) == [5, 4, 1] and sum(divided(101, [7] * 9)) == 101
+    empty = replace(Noise(0, ()), parts=())
+    assert [len(rows) for rows in empty.batches()] == [0] and Slice(toy_split(), 0, 1, ("",)).indices == (0,)

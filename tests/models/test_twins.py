@@ -1,0 +1,93 @@
+"""Every form of a twin is the same function up to its rounding, counted and cut like the network itself."""
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.gradient import value_and_gradient
+from attacks.objectives import CE, Mean, Objective
+from bench.harness.passes import counted
+from models.early_exit import EarlyExitNet
+from models.foreign import ForeignNet
+from models.multi_exit import MultiExitNet
+from models.policies import EntropyPolicy
+from models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+
+HALF = Form(precision="bf16")
+
+
+def normalised() -> MultiExitNet:
+    torch.manual_seed(3)
+
+    def stage(channels: int) -> nn.Module:
+        norm = nn.BatchNorm2d(6)
+        nn.init.uniform_(norm.running_mean, -0.2, 0.2)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        return nn.Sequential(nn.Conv2d(channels, 6, 3, padding=1, bias=False), norm, nn.ReLU())
+
+    heads = [nn.Sequential(nn.Flatten(), nn.Linear(96, 5)) for _ in range(2)]
+    return MultiExitNet([stage(1), stage(6)], heads).eval().requires_grad_(False)
+
+
+NET = normalised()
+X = torch.rand(7, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_what_is_cut_into_stages_has_every_form_and_what_is_run_whole_one():
+    assert [str(form) for form in forms_of(NET)] == [
+        "plain fp32",
+        "folded fp32",
+        "folded bf16",
+        "folded fp32 compiled",
+        "folded bf16 compiled",
+    ]
+    whole = ForeignNet(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), (1, 4, 4))
+    assert forms_of(whole) == [PLAIN]
+    with pytest.raises(ValueError, match="has no twin in the form folded bf16; it has plain fp32"):
+        build_twin(whole, HALF)
+    assert build_twin(NET, PLAIN) is NET
+
+
+def test_a_subclass_keeps_its_own_way_to_run():
+    class Own(MultiExitNet):
+        def exits(self, x):
+            for logits in super().exits(x):
+                yield 2 * logits
+
+    own = Own(list(NET.stages), list(NET.heads)).eval()
+    assert forms_of(own) == [PLAIN, FOLDED]
+    torch.testing.assert_close(build_twin(own, FOLDED)(X), own(X), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "tolerance"), [(FOLDED, 1e-5), (HALF, 0.05)])
+def test_a_twin_is_the_same_function_up_to_its_rounding(form, tolerance):
+    before = {name: tensor.clone() for name, tensor in NET.state_dict().items()}
+    twin = build_twin(NET, form)
+    logits = twin(X)
+    assert logits.dtype == torch.float32 and not any(weight.requires_grad for weight in twin.parameters())
+    torch.testing.assert_close(logits, NET(X), atol=tolerance, rtol=tolerance)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in NET.state_dict().items()), "the network is left as it is"
+    policy = EntropyPolicy((1.5,))
+    torch.testing.assert_close(twin.deployed(X, policy), EarlyExitNet.deployed(twin, X, policy), atol=0.05, rtol=0.05)
+
+
+def test_bf16_computes_in_bf16_and_gives_fp32_gradients():
+    twin = build_twin(NET, HALF)
+    assert {weight.dtype for weight in twin.parameters()} == {torch.bfloat16}
+    assert not torch.equal(twin(X), NET(X)), "the rounding must be there"
+    _, gradient = value_and_gradient(twin, Objective(CE(), Mean()), X, torch.zeros(7, dtype=torch.int64))
+    _, exact = value_and_gradient(NET, Objective(CE(), Mean()), X, torch.zeros(7, dtype=torch.int64))
+    assert gradient.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0) > 0.99
+
+
+def test_passes_are_counted_and_later_stages_left_out():
+    twin = build_twin(NET, HALF)
+    with counted(twin) as passes:
+        value_and_gradient(twin, Objective(CE(), Mean()), X, torch.zeros(7, dtype=torch.int64))
+    assert (passes.forwards, passes.backwards) == (7, 7)
+    seen = []
+    handle = twin.stages[1].register_forward_hook(lambda *_: seen.append(1))
+    twin(X, upto=0)
+    handle.remove()
+    assert not seen
