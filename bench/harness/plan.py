@@ -49,7 +49,7 @@ class Slice:
         return self.split.batch(self.start, self.stop)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedCell:
     """One cell to be.
 
