@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SHARD = {"cpu": 32, "cuda": 512}
 """Samples of a shard: on a CPU as few as there can be, on a GPU enough to fill it."""
 
+WHERE = ("engine", "address", "ray_cpus", "ray_gpus", "shard")
+"""Names of the options; they say nothing of what is evaluated."""
+
 _OPTIONS = (
     click.option(
         "--engine",
@@ -57,7 +60,7 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
     from bench.errors import UserError
 
     if asked["engine"] != "ray":
-        if odd := [name for name in ("address", "ray_cpus", "ray_gpus", "shard") if asked[name] is not None]:
+        if odd := [name for name in WHERE[1:] if asked[name] is not None]:
             raise UserError(f"--{odd[0].replace('_', '-')} goes with --engine ray")
         return None
 

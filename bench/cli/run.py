@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.engine import chosen_engine, engine_options
+from bench.cli.engine import WHERE, chosen_engine, engine_options
 from bench.cli.evaluation import evaluation_options, plan_evaluation, unwritable, work_off
 from bench.cli.options import separated
 
@@ -34,7 +34,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
 
     names = [name for text in attacks for name in separated(text)]
     console = Console(stderr=True)
-    where = {name: asked.pop(name) for name in ("engine", "address", "ray_cpus", "ray_gpus", "shard")}
+    where = {name: asked.pop(name) for name in WHERE}
     request, store = Request(**asked), Store(results / "store")
     prepared, plan = plan_evaluation(console, request, names, seed, store)
     if dry_run:

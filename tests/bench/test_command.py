@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from attacks.objectives import DLR, TargetedDLR
 from attacks.presets import Settings, expand
 from attacks.regions import Ball
+from bench.cli.engine import WHERE
 from bench.cli.main import cli
 from bench.cli.options import number, separated
 from bench.cli.run import command as run
@@ -82,7 +83,7 @@ def test_parsed_again_it_asks_for_the_same(tmp_path, how, names):
     (command,) = of(record)
     asked = parsed(command)
     attacks, seed = asked.pop("attacks"), asked.pop("seed")
-    for name in ("dry_run", "results"):
+    for name in ("dry_run", "results", *WHERE):
         del asked[name]
     request = Request(**asked)
     assert (request.model, request.dataset, request.training, request.n) == ("toy", "digits", "none", record["n"])
