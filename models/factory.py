@@ -52,6 +52,12 @@ def factory_name(reference: str) -> str:
     return safe_name(f"{Path(place).stem if _is_file(place) else place}.{name}")
 
 
+def absolute_reference(reference: str) -> str:
+    """The same factory, named so that it is found from any working directory."""
+    place, name = _parts(reference)
+    return f"{Path(place).absolute()}:{name}" if name and _is_file(place) else reference
+
+
 def _parts(reference: str) -> tuple[str, str]:
     place, colon, name = reference.rpartition(":")
     return (place, name) if colon else (reference, "")

@@ -51,6 +51,7 @@ def test_robustbench_is_imported_by_its_adapter_alone_and_only_when_asked_for():
             [name, "--help"]
             for name in (
                 "run",
+                "plan",
                 "check",
                 "compare",
                 "train",

@@ -13,6 +13,7 @@ from bench.cli.options import data_option, number, results_option
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.cli.engine import Engine
     from bench.harness.plan import Plan, PlannedCell
     from bench.harness.prepare import Prepared, Request
     from bench.harness.run import Outcome
@@ -108,8 +109,14 @@ def plan_evaluation(console: Console, request: Request, names: Sequence[str], se
     return prepared, plan
 
 
-def work_off(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store) -> tuple[Mapping[str, Any], int]:
-    """Record the evaluation, run its trust checks and its missing cells; the record, and how it went as an exit code."""
+def work_off(
+    console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store, engine: Engine | None = None
+) -> tuple[Mapping[str, Any], int]:
+    """Record the evaluation, run its trust checks and its missing cells; the record, and how it went as an exit code.
+
+    Args:
+        engine: makes what works the cells off; None for this process itself.
+    """
     from bench.record import write_record
     from models.spec import digest
 
@@ -117,10 +124,10 @@ def work_off(console: Console, prepared: Prepared, plan: Plan, seed: int, store:
     if plan.missing:
         from bench.harness.engine import equipped
 
-        prepared, engine = equipped(prepared, sum(cell.work for cell in plan.missing))
-        console.print(engine.text(), markup=False, highlight=False, soft_wrap=True)
+        prepared, searched_on = equipped(prepared, sum(cell.work for cell in plan.missing))
+        console.print(searched_on.text(), markup=False, highlight=False, soft_wrap=True)
     _check(console, prepared, seed, store)
-    return record, _work(console, prepared, plan, seed, store, digest(record)) if plan.missing else FINISHED
+    return record, _work(console, prepared, plan, seed, store, digest(record), engine) if plan.missing else FINISHED
 
 
 def unwritable(results: Path, error: OSError) -> str:
@@ -156,7 +163,7 @@ def _check(console: Console, prepared: Prepared, seed: int, store: Store) -> Non
         console.print(f"trust checks failed: {error}", style="red", markup=False)
 
 
-def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store, run: str) -> int:
+def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store, run: str, engine: Engine | None) -> int:
     """Run what is missing under a progress display; the exit code says how it went."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -164,9 +171,12 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
     from bench.harness.run import Runner
     from bench.harness.stack import stack_size
 
-    victim, split = prepared.victim, prepared.split
-    stack = stack_size(victim.twin, split.shape, next(victim.model.parameters()).device)
-    runner = Runner(victim, prepared.settings.region, seed, split.dataset, store, stack)
+    if engine is None:
+        victim, split = prepared.victim, prepared.split
+        stack = stack_size(victim.twin, split.shape, next(victim.model.parameters()).device)
+        run_plan = Runner(victim, prepared.settings.region, seed, split.dataset, store, stack).run
+    else:
+        run_plan = engine(prepared).run
     failed: list[Outcome] = []
     finished = 0
     columns = (
@@ -194,7 +204,7 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
                 progress.console.print(f"{outcome.cell.name} failed: {outcome.error}", style="red", markup=False)
 
         try:
-            runner.run(plan, on_start, on_outcome)
+            run_plan(plan, on_start, on_outcome)
         except KeyboardInterrupt:
             progress.stop()
             console.print(

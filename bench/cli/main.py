@@ -18,6 +18,7 @@ not hold, or a gate is not passed; 2 bad input;
 
 _COMMANDS = {
     "run": "bench.cli.run",
+    "plan": "bench.cli.plan",
     "status": "bench.cli.status",
     "report": "bench.cli.report",
     "sweep": "bench.cli.sweep",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.engine import chosen_engine, engine_options
 from bench.cli.evaluation import evaluation_options, plan_evaluation, unwritable, work_off
 from bench.cli.options import separated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @evaluation_options
+@engine_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, **asked: Any) -> None:
     """Attack a model and report what is left of it under its deployed exit rule.
@@ -32,12 +34,14 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
 
     names = [name for text in attacks for name in separated(text)]
     console = Console(stderr=True)
-    store = Store(results / "store")
-    prepared, plan = plan_evaluation(console, Request(**asked), names, seed, store)
+    where = {name: asked.pop(name) for name in ("engine", "address", "ray_cpus", "ray_gpus", "shard")}
+    request, store = Request(**asked), Store(results / "store")
+    prepared, plan = plan_evaluation(console, request, names, seed, store)
     if dry_run:
         return
+    engine = chosen_engine(where, request, seed, store, console) if plan.missing else None
     try:
-        record, code = work_off(console, prepared, plan, seed, store)
+        record, code = work_off(console, prepared, plan, seed, store, engine)
         _report(results, store, record)
     except OSError as error:
         raise UserError(unwritable(results, error)) from error

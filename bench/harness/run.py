@@ -20,7 +20,7 @@ from bench.harness.cell import Cell
 from bench.harness.judge import Judged, judge
 from bench.harness.plan import Plan, PlannedCell, Slice
 from bench.harness.propose import Proposal, Work, noise_of, propose
-from bench.harness.store import Store
+from bench.harness.store import Cells
 from bench.harness.victim import Victim
 from models.spec import describe
 
@@ -38,6 +38,13 @@ class Outcome:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Started:
+    """A planned cell is worked on."""
+
+    cell: PlannedCell
+
+
 class Runner:
     """Works off a plan against one victim: attacks search on its twin, the plain model judges.
 
@@ -50,7 +57,7 @@ class Runner:
         stack: slices to run as one batch; halved whenever the device's memory does not hold them.
     """
 
-    def __init__(self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Store, stack: int = 1) -> None:
+    def __init__(self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Cells, stack: int = 1) -> None:
         self.victim, self.ball, self.seed, self.dataset, self.store, self.stack = victim, ball, seed, dataset, store, stack
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
@@ -60,6 +67,14 @@ class Runner:
         selections that need it. An interrupt or a full disk goes through to the caller, with every
         finished cell kept.
         """
+        for step in self.steps(plan):
+            if isinstance(step, Outcome):
+                on_outcome(step)
+            else:
+                on_start(step.cell)
+
+    def steps(self, plan: Plan) -> Iterator[Started | Outcome]:
+        """``run`` step by step, for those who hand results on."""
         device = next(self.victim.model.parameters()).device
         for cells in stacks(plan.cells, lambda: self.stack):
             works: dict[Slice, Work] = {}
@@ -67,10 +82,10 @@ class Runner:
             for together in _by_attack(cells):
                 missing = [cell for cell in together if not cell.done]
                 for cell in missing:
-                    works.setdefault(cell.slice, Work.on(cell.slice, device))
-                    on_start(cell)
-                for outcome in self._run(missing, works, keys):
-                    on_outcome(outcome)
+                    if cell.slice not in works:
+                        works[cell.slice] = Work.on(cell.slice, device)
+                    yield Started(cell)
+                yield from self._run(missing, works, keys)
 
     def _run(self, cells: Sequence[PlannedCell], works: Works, keys: Keys) -> Iterator[Outcome]:
         """Cells of one attack, as one batch where that can be done."""

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench.errors import UserError
 from bench.harness.cell import BadCell, Cell
@@ -16,6 +16,19 @@ from models.spec import digest
 from models.whole_file import sweep, write_whole
 
 _log = logging.getLogger(__name__)
+
+
+class Cells(Protocol):
+    """Where a runner finds finished cells and leaves what it finished."""
+
+    def read(self, key: str) -> Cell | None:
+        """The cell, or None where there is none."""
+
+    def write(self, cell: Cell) -> None:
+        """Keep a finished cell."""
+
+    def write_error(self, key: str, what: dict[str, Any]) -> None:
+        """Keep what went wrong in a cell that could not be finished."""
 
 
 class Store:
@@ -68,8 +81,25 @@ class Store:
 
     def write(self, cell: Cell) -> None:
         """Store a finished cell and forget the error that it may have had."""
-        write_whole(self._cell(cell.key), cell.to_bytes())
-        self._error(cell.key).unlink(missing_ok=True)
+        self._keep(cell.key, cell.to_bytes())
+
+    def read_bytes(self, key: str) -> bytes | None:
+        """The file of a cell as it is; None where there is none."""
+        path = self._cell(key)
+        return path.read_bytes() if path.is_file() else None
+
+    def write_bytes(self, key: str, raw: bytes) -> None:
+        """Store the file of a cell that was finished elsewhere.
+
+        Raises:
+            BadCell: it is not whole, or another's.
+        """
+        Cell.from_bytes(raw, key)
+        self._keep(key, raw)
+
+    def _keep(self, key: str, raw: bytes) -> None:
+        write_whole(self._cell(key), raw)
+        self._error(key).unlink(missing_ok=True)
 
     def write_error(self, key: str, what: dict[str, Any]) -> None:
         """Record that a cell could not be finished; it stays missing and is tried again."""

@@ -1,0 +1,85 @@
+"""Where an evaluation is worked off: the options of `bench run` that say so, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.cluster.driver import RayRunner
+    from bench.harness.prepare import Prepared, Request
+    from bench.harness.store import Store
+
+SHARD = {"cpu": 32, "cuda": 512}
+"""Samples of a shard: on a CPU as few as there can be, on a GPU enough to fill it."""
+
+_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray: on a Ray cluster, this machine being the driver; see docs/cluster.md.",
+    ),
+    click.option("--address", help="With ray: the cluster, as host:port or auto [RAY_ADDRESS, else a new one on this machine]."),
+    click.option("--ray-cpus", type=float, help="With ray: cores of a shard, and torch's threads in it [1]."),
+    click.option("--ray-gpus", type=float, help="With ray: GPUs of a shard; 0.25 lets four share one [0: shards run on CPUs]."),
+    click.option(
+        "--shard",
+        type=click.IntRange(min=1),
+        help="With ray: samples that a worker takes at a time, in whole slices of 32 [32; on GPUs 512].",
+    ),
+)
+
+Engine = Callable[["Prepared"], "RayRunner"]
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorates a command with what says where it runs; see ``chosen_engine``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Store, console: Console) -> Engine | None:
+    """Connect to the cluster and tell what makes the engine of a prepared evaluation; None for the local one.
+
+    Args:
+        asked: the options' values, by name.
+
+    Raises:
+        UserError: options without the engine that they are for, no Ray, or no cluster.
+    """
+    from bench.errors import UserError
+
+    if asked["engine"] != "ray":
+        if odd := [name for name in ("address", "ray_cpus", "ray_gpus", "shard") if asked[name] is not None]:
+            raise UserError(f"--{odd[0].replace('_', '-')} goes with --engine ray")
+        return None
+
+    from bench.cluster.connect import Resources, connect, slots
+    from bench.harness.cell import SLICE
+
+    resources = Resources(1.0 if asked["ray_cpus"] is None else asked["ray_cpus"], asked["ray_gpus"] or 0.0)
+    samples = asked["shard"] or SHARD[resources.device]
+    ray = connect(asked["address"])
+    machines = sum(bool(node["Alive"]) for node in ray.nodes())
+    at_once = slots(ray, resources)
+    console.print(f"ray: {at_once} shards of {samples} samples at once, on machines: {machines}", highlight=False)
+
+    def engine(prepared: Prepared) -> RayRunner:
+        from bench.cluster.driver import RayRunner
+        from bench.cluster.job import job_of
+
+        job = job_of(request, prepared, seed, resources.threads, resources.device)
+
+        def tell(what: str) -> None:
+            console.print(what, style="yellow", markup=False, highlight=False)
+
+        return RayRunner(ray, job, store, resources, -(-samples // SLICE), tell)
+
+    return engine

@@ -1,0 +1,93 @@
+"""``bench plan``: what an evaluation would do, and what it would cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.cli.evaluation import evaluation_options, plan_evaluation
+from bench.cli.options import separated
+
+if TYPE_CHECKING:
+    from bench.estimate import Row
+    from bench.throughput import Throughput
+
+
+@click.command("plan")
+@evaluation_options
+@click.option("--estimate", is_flag=True, help="Predict passes and hours.")
+@click.option("--cores", type=click.IntRange(min=1), help="With --estimate: divide by so many cores [this machine's].")
+@click.option("--gpus", type=click.FloatRange(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
+def command(
+    attacks: tuple[str, ...],
+    seed: int,
+    results: Path,
+    estimate: bool,
+    cores: int | None,
+    gpus: float | None,
+    **asked: Any,
+) -> None:
+    """Plan an evaluation without running it: what is done, what is missing, and with --estimate what that will cost.
+
+    Passes per sample are those of finished cells in the results folder, of the same attacks on this network, else on others;
+    where there are none, what the attack is expected to take: the last column says which. How long a pass takes is
+    measured on this machine.
+    """
+    from rich.console import Console
+
+    from bench.errors import UserError
+    from bench.harness.prepare import Request
+    from bench.harness.store import Store
+
+    if not estimate and (cores or gpus):
+        raise UserError("--cores and --gpus go with --estimate")
+    store = Store(results / "store")
+    names = [name for text in attacks for name in separated(text)]
+    prepared, plan = plan_evaluation(Console(), Request(**asked), names, seed, store)
+    if not estimate or not plan.missing:
+        return
+
+    from bench.estimate import estimate as estimated
+    from bench.throughput import measure_throughput
+
+    victim = prepared.victim
+    device = next(victim.model.parameters()).device.type
+    if gpus and device != "cuda":
+        raise UserError("--gpus: how long a pass takes is measured on this machine, which has no GPU; ask on one that has")
+    if cores and device != "cpu":
+        raise UserError("--cores: this would run on the GPU; say --device cpu, or --gpus")
+    unit, parts = ("GPU", gpus or 1.0) if device == "cuda" else ("core", cores or os.cpu_count() or 1)
+    rows, throughput = estimated(plan, victim.weights, store), measure_throughput(victim.twin, prepared.split.shape)
+    _show(rows, throughput, unit, parts)
+
+
+def _show(rows: Sequence[Row], throughput: Throughput, unit: str, parts: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("attack", "samples", "forwards", "gradients", f"{unit} time", "passes per sample are"):
+        table.add_column(heading, justify="left" if heading in ("attack", "passes per sample are") else "right", overflow="fold")
+    for row in rows:
+        passes = (f"{row.forwards:.1f}", f"{row.backwards:.1f}")
+        table.add_row(row.name, str(row.samples), *passes, _time(row.seconds(throughput)), row.source)
+    Console().print(table)
+    seconds = sum(row.seconds(throughput) for row in rows)
+    forwards = sum(row.samples * row.forwards for row in rows)
+    backwards = sum(row.samples * row.backwards for row in rows)
+    click.echo(
+        f"total: {forwards:.4g} forward and {backwards:.4g} backward passes, {_time(seconds)} on one {unit} "
+        f"({throughput.forward_s * 1e3:.3g} ms a forward, {throughput.gradient_s * 1e3:.3g} ms a gradient, measured here), "
+        f"{_time(seconds / parts)} on {parts:g} {unit}{'s' if parts != 1 else ''}"
+    )
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,196 @@
+"""What a worker is told and what it answers; data alone, the same for whatever carries it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attacks.base import Attack
+from attacks.best_of import BestOf
+from attacks.regions import Ball
+from bench.harness.cell import SLICE
+from bench.harness.plan import PlannedCell
+from bench.harness.prepare import Prepared, Request
+from bench.harness.store import Store
+from models.factory import absolute_reference, is_reference
+from models.policies import Policy
+from models.policy_text import policy_text
+from models.twins import Form
+
+_ROOT = Path(__file__).parents[2]
+_DECIDES = ("models", "attacks", "bench/cluster", "bench/data", "bench/harness")
+_HANDED_ON = ("EXITBENCH_WEIGHTS",)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for every shard of an evaluation.
+
+    Attributes:
+        request: what names the victim, with nothing left to the machine that reads it but the files.
+        model: the victim's name.
+        weights: its digest.
+        policy: the deployed rule, digit by digit.
+        form: of the twin that attacks search on, chosen once for all machines.
+        ball: the threat model.
+        dataset: its name.
+        seed: of the evaluation.
+        threads: of torch, on a CPU.
+        code, torch: digest of the code and torch's version, that results depend on.
+        environment: variables that a machine is given where it has none of its own.
+    """
+
+    request: Request
+    model: str
+    weights: str
+    policy: Policy
+    form: Form
+    ball: Ball
+    dataset: str
+    seed: int
+    threads: int
+    code: str
+    torch: str
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A planned cell without its images; see ``PlannedCell``."""
+
+    name: str
+    attack: Attack
+    key: str
+    done: bool
+    component: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """All cells of the samples ``start..stop - 1``, in the order of the plan."""
+
+    start: int
+    stop: int
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The work of one Ray task.
+
+    Attributes:
+        parts: in order.
+        stored: files of finished cells that selections among the missing ones need, by key.
+    """
+
+    parts: tuple[Part, ...]
+    stored: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The cell of this key is worked on."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The cell of this key, as its file."""
+
+    key: str
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What went wrong in the cell of this key, as it is recorded."""
+
+    key: str
+    what: Mapping[str, Any]
+
+
+Answer = Begun | Finished | Failed
+
+
+def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device: str) -> Job:
+    """The job of an evaluation that was asked for as ``request`` and prepared on this machine.
+
+    Args:
+        threads: of torch, in each worker.
+        device: ``cpu`` or ``cuda``, of the workers.
+    """
+    victim = prepared.victim
+    own = request.weights is not None or is_reference(request.model)
+    asked = replace(
+        request,
+        model=absolute_reference(request.model),
+        data=request.data.absolute(),
+        dataset=prepared.split.dataset,
+        training=request.training if own else victim.training,
+        weights=None if request.weights is None else request.weights.absolute(),
+        policy=policy_text(victim.policy),
+        n=min(SLICE, prepared.n),
+        device=device,
+    )
+    return Job(
+        request=asked,
+        model=victim.name,
+        weights=victim.weights,
+        policy=victim.policy,
+        form=victim.form,
+        ball=prepared.settings.region,
+        dataset=prepared.split.dataset,
+        seed=seed,
+        threads=threads,
+        code=code_digest(),
+        torch=torch.__version__,
+        environment=tuple((name, os.environ[name]) for name in _HANDED_ON if name in os.environ),
+    )
+
+
+def code_digest() -> str:
+    """SHA-256 (hex) of all code of ours that a cell's content depends on."""
+    found = hashlib.sha256()
+    for folder in _DECIDES:
+        for path in sorted((_ROOT / folder).rglob("*.py")):
+            found.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def shards(cells: Iterable[PlannedCell], slices: int) -> Iterator[list[PlannedCell]]:
+    """The cells of ``slices`` slices that hold missing ones at a time, made as they are asked for."""
+    taken: list[list[PlannedCell]] = []
+    for _, group in groupby(cells, key=lambda cell: cell.slice.start):
+        together = list(group)
+        if any(not cell.done for cell in together):
+            taken.append(together)
+        if len(taken) == slices:
+            yield [cell for each in taken for cell in each]
+            taken = []
+    if taken:
+        yield [cell for each in taken for cell in each]
+
+
+def shard_of(cells: Iterable[PlannedCell], left: Mapping[str, PlannedCell], store: Store) -> Shard:
+    """What to tell a worker of ``cells``, of which those in ``left`` (by key) are to be done."""
+    parts = []
+    stored: dict[str, bytes] = {}
+    for _, group in groupby(cells, key=lambda cell: cell.slice.start):
+        together = list(group)
+        keys = {cell.attack: cell.key for cell in together}
+        for cell in together:
+            if cell.key in left and isinstance(cell.attack, BestOf):
+                for key in (keys[child] for child in cell.attack.attacks):
+                    if key not in left and (raw := store.read_bytes(key)) is not None:
+                        stored[key] = raw
+        tasks = tuple(Task(cell.name, cell.attack, cell.key, cell.key not in left, cell.component) for cell in together)
+        parts.append(Part(together[0].slice.start, together[0].slice.stop, tasks))
+    return Shard(tuple(parts), stored)

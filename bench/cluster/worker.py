@@ -1,0 +1,108 @@
+"""The worker's side: loads the victim once per process, makes sure that it is the one meant, and runs shards."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from bench.cluster.job import Answer, Begun, Failed, Finished, Job, Part, Shard, code_digest
+from bench.errors import UserError
+from bench.harness.cell import Cell, cell_key
+from bench.harness.plan import Plan, PlannedCell, Slice
+from bench.harness.prepare import Prepared, prepare
+from bench.harness.run import Runner, Started
+from bench.harness.stack import stack_size
+
+
+class OtherWork(UserError):
+    """A machine would not compute what the driver asked for; the message says which and why."""
+
+
+def work(job: Job, shard: Shard) -> Iterator[Answer]:
+    """Run a shard and answer with every cell as soon as it is finished.
+
+    Raises:
+        OtherWork: this machine has other code, weights or data than the driver, or lacks them.
+    """
+    for name, value in job.environment:
+        os.environ.setdefault(name, value)
+    torch.set_num_threads(job.threads)
+    ready = _ready(job)
+    cells = [cell for part in shard.parts for cell in _planned(job, ready, part)]
+    held = Held(shard.stored)
+    stack = stack_size(ready.victim.twin, ready.split.shape, next(ready.victim.model.parameters()).device)
+    runner = Runner(ready.victim, job.ball, job.seed, job.dataset, held, stack)
+    for step in runner.steps(Plan(tuple(cells), ())):
+        yield Begun(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
+
+
+class Held:
+    """The cells of a shard in memory, in a store's stead.
+
+    Args:
+        stored: files of cells that were finished before.
+    """
+
+    def __init__(self, stored: Mapping[str, bytes]) -> None:
+        self._files = dict(stored)
+        self._errors: dict[str, dict[str, Any]] = {}
+
+    def read(self, key: str) -> Cell | None:
+        """The cell, or None where there is none."""
+        return Cell.from_bytes(self._files[key], key) if key in self._files else None
+
+    def write(self, cell: Cell) -> None:
+        """Keep a finished cell."""
+        self._files[cell.key] = cell.to_bytes()
+
+    def write_error(self, key: str, what: dict[str, Any]) -> None:
+        """Keep what went wrong in a cell."""
+        self._errors[key] = what
+
+    def answer(self, key: str) -> Finished | Failed:
+        """What became of a cell."""
+        return Failed(key, self._errors[key]) if key in self._errors else Finished(key, self._files[key])
+
+
+@lru_cache(maxsize=1)
+def _ready(job: Job) -> Prepared:
+    """The victim and its data, loaded once per process."""
+    here = socket.gethostname()
+    if job.code != code_digest():
+        raise OtherWork(f"{here} runs other code than the driver; install the same version of exitbench on every machine")
+    if job.torch != torch.__version__:
+        raise OtherWork(f"{here} has torch {torch.__version__}, the driver {job.torch}; install the same on every machine")
+    try:
+        prepared = prepare(job.request)
+    except UserError as error:
+        raise OtherWork(f"{here} cannot load what is evaluated: {error}") from error
+    victim = prepared.victim
+    if (victim.name, victim.weights) != (job.model, job.weights):
+        raise OtherWork(
+            f"{here} has other weights of {job.model}: digest {victim.weights[:12]}, the driver's {job.weights[:12]}; "
+            "copy the driver's to the same path on every machine"
+        )
+    return replace(prepared, victim=replace(victim, policy=job.policy, form=job.form))
+
+
+def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
+    """The cells of a part with its images.
+
+    Raises:
+        OtherWork: the images are not those that the keys were made of.
+    """
+    batch = ready.split.batch(part.start, part.stop)
+    samples = Slice(ready.split, part.start, part.stop, tuple(batch.input_hashes()))
+    for task in part.tasks:
+        if cell_key(job.weights, samples.inputs, task.attack, job.seed) != task.key:
+            raise OtherWork(
+                f"{socket.gethostname()} has other images: {job.dataset} {part.start}-{part.stop - 1} ({ready.split.source}) "
+                "differ from the driver's; copy the driver's data to the same path on every machine"
+            )
+        yield PlannedCell(task.name, task.attack, task.key, samples, task.done, task.component)
