@@ -126,8 +126,8 @@ def work_off(
 
         # Compiling pays for one long process, not in each of many.
         work = sum(cell.work for cell in plan.missing) if engine is None else 0.0
-        prepared, search = equipped(prepared, work)
-        console.print(search.text(), markup=False, highlight=False, soft_wrap=True)
+        prepared, searched_on = equipped(prepared, work)
+        console.print(searched_on.text(), markup=False, highlight=False, soft_wrap=True)
     _check(console, prepared, seed, store)
     return record, _work(console, prepared, plan, seed, store, digest(record), engine) if plan.missing else FINISHED
 

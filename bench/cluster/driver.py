@@ -112,8 +112,8 @@ class RayRunner:
 
     def _launch(self, flight: Flight) -> None:
         flight.at = None
-        # Slice by slice after a loss, so that it shows at which it happens; one by one on a CPU anyway.
-        stack = self.slices if self.resources.gpus and not flight.losses else 1
+        # Slice by slice after a loss, so that it shows at which it happens.
+        stack = 1 if flight.losses else self.slices
         shard = shard_of(flight.cells, flight.left, self.store, stack)
         self._flights[self._task.remote(self._job, shard)] = flight
         self.most_in_flight = max(self.most_in_flight, len(self._flights))

@@ -88,7 +88,7 @@ class Shard:
     Attributes:
         parts: in order.
         stored: files of finished cells that selections among the missing ones need, by key.
-        stack: slices to run as one batch.
+        stack: slices to run as one batch, at most.
     """
 
     parts: tuple[Part, ...]

@@ -17,6 +17,7 @@ from bench.harness.cell import Cell, cell_key
 from bench.harness.plan import Plan, PlannedCell, Slice
 from bench.harness.prepare import Prepared, prepare
 from bench.harness.run import Runner, Started
+from bench.harness.stack import stack_size
 
 
 class OtherWork(UserError):
@@ -35,7 +36,8 @@ def work(job: Job, shard: Shard) -> Iterator[Answer]:
     ready = _ready(job)
     cells = [cell for part in shard.parts for cell in _planned(job, ready, part)]
     held = Held(shard.stored)
-    runner = Runner(ready.victim, job.ball, job.seed, job.dataset, held, shard.stack)
+    fitting = stack_size(ready.victim.twin, ready.split.shape, next(ready.victim.model.parameters()).device)
+    runner = Runner(ready.victim, job.ball, job.seed, job.dataset, held, min(fitting, shard.stack))
     for step in runner.steps(Plan(tuple(cells), ())):
         yield Begun(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
 
@@ -95,10 +97,10 @@ def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
     Raises:
         OtherWork: the images are not those that the keys were made of.
     """
-    inputs = tuple(ready.split.batch(part.start, part.stop).input_hashes())
-    samples = Slice(ready.split, part.start, part.stop, inputs)
+    batch = ready.split.batch(part.start, part.stop)
+    samples = Slice(ready.split, part.start, part.stop, tuple(batch.input_hashes()))
     for task in part.tasks:
-        if cell_key(job.weights, inputs, task.attack, job.seed) != task.key:
+        if cell_key(job.weights, samples.inputs, task.attack, job.seed) != task.key:
             raise OtherWork(
                 f"{socket.gethostname()} has other images: {job.dataset} {part.start}-{part.stop - 1} ({ready.split.source}) "
                 "differ from the driver's; copy the driver's data to the same path on every machine"

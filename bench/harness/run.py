@@ -82,7 +82,8 @@ class Runner:
             for together in _by_attack(cells):
                 missing = [cell for cell in together if not cell.done]
                 for cell in missing:
-                    works.setdefault(cell.slice, Work.on(cell.slice, device))
+                    if cell.slice not in works:
+                        works[cell.slice] = Work.on(cell.slice, device)
                     yield Started(cell)
                 yield from self._run(missing, works, keys)
 

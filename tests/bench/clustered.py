@@ -45,10 +45,10 @@ def plan_of(prepared: Prepared, store: Store, attacks: Mapping[str, Attack]) -> 
     """Any attacks on the first samples."""
     cells = []
     for batch in slices(prepared.split, prepared.n):
-        part = Slice(prepared.split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
+        samples = Slice(prepared.split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
         for name, attack in attacks.items():
-            key = cell_key(prepared.victim.weights, part.inputs, attack, 0)
-            cells.append(PlannedCell(name, attack, key, part, store.has(key), False))
+            key = cell_key(prepared.victim.weights, samples.inputs, attack, 0)
+            cells.append(PlannedCell(name, attack, key, samples, store.has(key), False))
     return Plan(tuple(cells), ())
 
 
