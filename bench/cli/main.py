@@ -59,8 +59,6 @@ def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
     level = logging.INFO if verbose else logging.ERROR
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(level)  # a run logs more to its file than it says
     logging.getLogger("models.plugins").setLevel(logging.INFO if verbose else logging.WARNING)
 
 

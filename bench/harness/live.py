@@ -73,7 +73,7 @@ class Live:
         self._log_path = store / "logs" / f"{run}.log"
         self._file: IO[str] | None = None
         self._handler: logging.Handler | None = None
-        self._level = logging.NOTSET
+        self._level, self._said = logging.NOTSET, _SaidBefore(logging.NOTSET)
 
     def __enter__(self) -> Self:
         with suppress(OSError):
@@ -88,7 +88,9 @@ class Live:
             formatter.converter = time.gmtime
             self._handler.setFormatter(formatter)
             logger = logging.getLogger(_LOGGED)
-            self._level = logger.level
+            self._level, self._said = logger.level, _SaidBefore(logger.getEffectiveLevel())
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(self._said)
             logger.addHandler(self._handler)
             logger.setLevel(logging.INFO)
         _log.info("%d cells to run", self._sign.cells)
@@ -117,6 +119,8 @@ class Live:
             logger = logging.getLogger(_LOGGED)
             logger.removeHandler(self._handler)
             logger.setLevel(self._level)
+            for handler in logging.getLogger().handlers:
+                handler.removeFilter(self._said)
             self._handler.close()
         if self._file is not None:
             with suppress(OSError):
@@ -172,6 +176,17 @@ def _bury(folder: Path, run: str) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _SaidBefore(logging.Filter):
+    """What the log's level adds goes to the file alone, not to the terminal."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self._level or record.name.partition(".")[0] != _LOGGED
 
 
 class _Quiet(RotatingFileHandler):

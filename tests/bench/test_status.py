@@ -132,6 +132,15 @@ def test_the_log_rotates_and_says_what_was_done(store, monkeypatch):
     assert logging.getLogger("bench").handlers == before
 
 
+def test_what_the_log_adds_is_not_said(store, caplog):
+    with Live(store, "r" * 64, cells=1, work=1.0) as shown:
+        shown.done("average", 1.0, None)
+        logging.getLogger("bench.anything").warning("to be said")
+        logging.getLogger("another").warning("to be said as well")
+    assert [record.getMessage() for record in caplog.records] == ["to be said", "to be said as well"]
+    assert "average: finished" in (store / "logs" / f"{'r' * 64}.log").read_text()
+
+
 def test_nothing_that_cannot_be_written_stops_a_run(store):
     for name in ("live", "logs"):
         (store / name).write_text("in the way")
