@@ -15,7 +15,7 @@ from bench.errors import UserError
 
 _TIMEOUT_S = 5.0
 _OBJECT_STORE = 256_000_000
-INSTALL = f"{sys.executable} -m pip install 'exitbench[ray]'"
+INSTALL = f"{sys.executable} -m pip install 'ray>=2.40'"
 
 
 @dataclass(frozen=True)
