@@ -45,6 +45,21 @@ class Judged:
         """The counts, for a cell's header."""
         return {"disagreements": int(self.differs.sum()), "again": int(self.again.sum())}
 
+    @staticmethod
+    def joined(parts: Sequence[Judged]) -> Judged:
+        """Consecutive batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return Judged(
+            torch.cat([part.x_adv for part in parts]),
+            torch.cat([part.logits for part in parts], dim=1),
+            torch.cat([part.distances for part in parts]),
+            torch.cat([part.differs for part in parts]),
+            torch.cat([part.again for part in parts]),
+            sum((part.passes for part in parts), Passes()),
+            sum(part.seconds for part in parts),
+        )
+
     def parts(self, sizes: Sequence[int]) -> list[Judged]:
         """Cut into consecutive batches; what was attacked again is paid for where it was."""
         found, start, total = [], 0, max(int(self.again.sum()), 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attacks.base import Attack
 from attacks.noise import Noise
+from bench.harness.memory import in_halves
 from bench.harness.passes import Passes, counted
 from bench.harness.plan import Slice
 from models.early_exit import EarlyExitNet
@@ -18,11 +19,16 @@ from models.early_exit import EarlyExitNet
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What an attack proposed for a slice, with the passes and seconds that it takes on its own."""
+    """What an attack proposed for a slice, with the passes and seconds that it takes on its own.
+
+    Attributes:
+        batches: that the slice was cut into, for want of memory.
+    """
 
     x_adv: Tensor
     passes: Passes
     seconds: float
+    batches: int = 1
 
 
 @dataclass(eq=False)
@@ -58,7 +64,11 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
     """Add the attack's proposal to those of ``works`` that have none, reusing and extending what is there of its children.
 
     Passes and seconds are those of the attack on its own: a child computed earlier counts again, so that they do
-    not depend on what was run before. Slices that run as one batch share them by their number of samples.
+    not depend on what was run before. Slices that run as one batch share them by their number of samples. A slice
+    alone that does not fit in memory is halved until it does.
+
+    Raises:
+        Exception: what the attack raises; for want of memory, where several slices or a single sample do not fit.
     """
     todo = [work for work in works if attack not in work.proposals]
     if not todo:
@@ -70,8 +80,18 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
     candidates = [torch.cat([work.proposals[child].x_adv for work in todo]) for child in attack.children]
     model.eval()
     started = time.perf_counter()
-    with counted(model) as own:
-        x_adv = attack.propose(model, x, y, noise=noise_of(todo, seed), candidates=candidates)
+    noise = noise_of(todo, seed)
+
+    def attacked(rows: slice) -> tuple[Tensor, Passes]:
+        some = [found[rows] for found in candidates]
+        own_noise = noise.of(torch.arange(rows.start, rows.stop))
+        with counted(model) as own:
+            return attack.propose(model, x[rows], y[rows], noise=own_noise, candidates=some), own
+
+    whole = slice(0, len(y))
+    parts = in_halves(attacked, whole) if len(todo) == 1 else [attacked(whole)]
+    x_adv = parts[0][0] if len(parts) == 1 else torch.cat([rows for rows, _ in parts])
+    own = sum((passes for _, passes in parts), Passes())
     seconds = time.perf_counter() - started
     sizes = [len(work.y) for work in todo]
     shares = zip(divided(own.forwards, sizes), divided(own.backwards, sizes), strict=True)
@@ -79,7 +99,8 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
         children = [work.proposals[child] for child in attack.children]
         passes = sum((child.passes for child in children), Passes(forwards, backwards))
         spent = seconds * len(work.y) / len(y) + sum(child.seconds for child in children)
-        work.proposals[attack] = Proposal(rows, passes, spent)
+        batches = max(len(parts), *(child.batches for child in children), 1)
+        work.proposals[attack] = Proposal(rows, passes, spent, batches)
 
 
 def parted(x_adv: Tensor, sizes: Sequence[int]) -> list[Tensor]:

@@ -18,6 +18,7 @@ from attacks.clean import Clean
 from attacks.regions import Ball
 from bench.harness.cell import Cell
 from bench.harness.judge import Judged, judge
+from bench.harness.memory import in_halves, out_of_memory
 from bench.harness.plan import Plan, PlannedCell, Slice
 from bench.harness.propose import Proposal, Work, noise_of, propose
 from bench.harness.store import Cells
@@ -98,20 +99,26 @@ class Runner:
             else:
                 found = self._attack(cells, [works[cell.slice] for cell in cells])
         except Exception as error:  # noqa: BLE001 - an attack is somebody's code: whatever it raises is its result
-            if len(cells) > 1:
-                half = len(cells) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
-                self.stack = half if isinstance(error, torch.OutOfMemoryError) else self.stack
-                for start in range(0, len(cells), half):
-                    yield from self._run(cells[start : start + half], works, keys)
+            if len(cells) == 1:
+                yield self._failed(cells[0], error)
                 return
-            _log.info("%s failed", cells[0].name, exc_info=True)
-            message = f"{type(error).__name__}: {error}"
-            self.store.write_error(cells[0].key, {"attack": cells[0].name, "spec": describe(attack), "error": message})
-            yield Outcome(cells[0], message)
+            hungry = out_of_memory(error)
+        else:
+            for planned, cell in zip(cells, found, strict=True):
+                self.store.write(cell)
+                yield Outcome(planned, None)
             return
-        for planned, cell in zip(cells, found, strict=True):
-            self.store.write(cell)
-            yield Outcome(planned, None)
+        # Outside of the handler, where the error no longer holds on to what did not fit.
+        part = len(cells) // 2 if hungry else 1
+        self.stack = part if hungry else self.stack
+        for start in range(0, len(cells), part):
+            yield from self._run(cells[start : start + part], works, keys)
+
+    def _failed(self, cell: PlannedCell, error: Exception) -> Outcome:
+        _log.info("%s failed", cell.name, exc_info=error)
+        message = f"{type(error).__name__}: {error}"
+        self.store.write_error(cell.key, {"attack": cell.name, "spec": describe(cell.attack), "error": message})
+        return Outcome(cell, message)
 
     def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[Cell]:
         attack, twin = cells[0].attack, self.victim.twin
@@ -120,9 +127,19 @@ class Runner:
         images = [proposal.x_adv for proposal in proposals]
         x_adv = images[0] if len(images) == 1 else torch.cat(images)
         x, y = torch.cat([work.x for work in works]), torch.cat([work.y for work in works])
+        noise = noise_of(works, self.seed)
         for net in (self.victim.model, twin):  # whatever mode the attack left them in
             net.eval()
-        judged = judge(self.victim, attack, x, y, x_adv, noise_of(works, self.seed), self.ball)
+
+        whole = slice(0, len(y))
+
+        def judged_rows(rows: slice) -> Judged:
+            if rows == whole:  # as it came, for the judge to refuse what is no batch of candidates
+                return judge(self.victim, attack, x, y, x_adv, noise, self.ball)
+            own_noise = noise.of(torch.arange(rows.start, rows.stop))
+            return judge(self.victim, attack, x[rows], y[rows], x_adv[rows], own_noise, self.ball)
+
+        judged = Judged.joined(in_halves(judged_rows, whole) if len(works) == 1 else [judged_rows(whole)])
         sizes = [len(work.y) for work in works]
         parts = zip(cells, works, proposals, judged.parts(sizes), strict=True)
         return [self._cell(cell, work, proposal, part) for cell, work, proposal, part in parts]
@@ -135,7 +152,7 @@ class Runner:
         hashes = b"".join(bytes.fromhex(text) for text in planned.slice.inputs)
         return Cell(
             key=planned.key,
-            header=self._header(planned, proposal.seconds + judged.seconds, judged),
+            header=self._header(planned, proposal.seconds + judged.seconds, judged, proposal.batches),
             indices=np.array(planned.slice.indices, dtype=np.int64),
             labels=labels.numpy(),
             inputs=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32),
@@ -156,7 +173,7 @@ class Runner:
         seconds = sum(cell.header["provenance"]["seconds"] for cell in found)
         return select_cells(planned.key, self._header(planned, seconds), found, choice.numpy())
 
-    def _header(self, planned: PlannedCell, seconds: float, judged: Judged | None = None) -> dict[str, Any]:
+    def _header(self, planned: PlannedCell, seconds: float, judged: Judged | None = None, batches: int = 1) -> dict[str, Any]:
         provenance: dict[str, Any] = {
             "seconds": round(seconds, 3),
             "device": str(next(self.victim.model.parameters()).device),
@@ -166,6 +183,8 @@ class Runner:
         }
         if planned.attack.implementation is not None:
             provenance["implementation"] = planned.attack.implementation
+        if batches > 1:
+            provenance["batches"] = batches
         if judged is not None and not isinstance(planned.attack, Clean):
             provenance["search"] = {"on": str(self.victim.searched_form), **judged.told()}
         return {

@@ -39,10 +39,10 @@ torch.manual_seed(0)
 heads = [nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(12, 5)) for _ in range(2)]
 net = MultiExitNet([Passed(), Passed()], heads).eval().requires_grad_(False)
 pixel = np.full((1, 1, 1, 1), 0.5, dtype=np.float32)
-split = Split("digits", "test", np.broadcast_to(pixel, (4000, 3, 32, 32)), np.zeros(4000, dtype=np.int64), 5, "toy")
+split = Split("digits", "test", np.broadcast_to(pixel, (10000, 3, 32, 32)), np.zeros(10000, dtype=np.int64), 5, "toy")
 victim = Victim("toy", net, "none", "0" * 64, "a test", EntropyPolicy((1.5,)), measure_costs(net, (3, 32, 32)))
 peaks = []
-for n in (400, 4000):
+for n in (1000, 10000):
     ready = evaluated.Prepared(victim, split, n, evaluated.SETTINGS, None)
     with tempfile.TemporaryDirectory() as folder:
         outcomes, store = evaluated.evaluate(Path(folder), ["single:1"], ready)
@@ -54,7 +54,7 @@ print(peaks[1] - peaks[0])
 
 
 def test_ten_times_the_samples_fit_in_the_same_memory():
-    """Images of 4,000 samples take 47 MB as floats; a run holds one slice of them."""
+    """Images of 10,000 samples take 120 MB as floats; a run holds one slice of them."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, cwd=ROOT, check=True)
     assert float(done.stdout) < 15
 
@@ -137,11 +137,43 @@ def test_out_of_memory_halves_the_stack_and_tries_again(tmp_path, monkeypatch):
     outcomes, _, runner = run(tmp_path, 8, ["planted"])
     assert all(outcome.error is None for outcome in outcomes) and len(outcomes) == 2 * 3
     assert runner.stack < 8
-    with_attack(monkeypatch, Hungry(SLICE - 1))
-    outcomes, _, _ = run(tmp_path, 8, ["planted"])
-    assert [outcome.error is None for outcome in outcomes] == [False, False, True], (
-        "a slice too large alone is an error, the last is short"
-    )
+
+
+def test_a_slice_that_does_not_fit_is_halved_until_it_does(tmp_path, monkeypatch):
+    with_attack(monkeypatch, Hungry(SLICE // 4))
+    outcomes, store, _ = run(tmp_path / "cut", 8, ["planted", "average"])
+    assert all(outcome.error is None for outcome in outcomes)
+    batches = {
+        o.cell.slice.start: store.read(o.cell.key).header["provenance"].get("batches")
+        for o in outcomes
+        if o.cell.name == "planted"
+    }
+    assert batches == {0: 4, SLICE: 4, 2 * SLICE: None}, "the last slice is short enough as it is"
+    with_attack(monkeypatch, Hungry(0))
+    outcomes, _, _ = run(tmp_path / "none", 8, ["planted", "average"])
+    assert all(("OutOfMemoryError" in (outcome.error or "")) == (outcome.cell.name == "planted") for outcome in outcomes)
+
+
+@pytest.mark.parametrize("most", [1, 12])
+def test_a_batch_halved_for_want_of_memory_has_the_same_results(tmp_path, monkeypatch, most):
+    ready = prepared()
+    _, whole, _ = run(tmp_path / "whole", 1, ["average", "policy"], ready)
+
+    def at_most(_module, inputs):
+        if len(inputs[0]) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    handle = NET.entry.register_forward_pre_hook(at_most)
+    try:
+        outcomes, halved, _ = run(tmp_path / "halved", 1, ["average", "policy"], ready)
+    finally:
+        handle.remove()
+    for outcome in outcomes:
+        assert outcome.error is None
+        one, other = whole.read(outcome.cell.key), halved.read(outcome.cell.key)
+        torch.testing.assert_close(torch.from_numpy(one.logits), torch.from_numpy(other.logits), atol=1e-3, rtol=1e-3)
+        assert (one.passes == other.passes).all()
+    assert (only_evaluation(whole).worst == only_evaluation(halved).worst).all()
 
 
 @dataclass(frozen=True)
