@@ -108,10 +108,11 @@ class Raises(Attack):
 
 @dataclass(frozen=True)
 class Slow(Attack):
-    """Says whose process it is in, and takes a moment; darkens the images a little."""
+    """Says whose process it is in, and takes a moment; darkens the images by ``number`` hundredths."""
 
     folder: str
     number: int
+    run: int = 0
 
     def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         (Path(self.folder) / str(os.getpid())).touch()
@@ -119,12 +120,12 @@ class Slow(Attack):
         return x * (1 - 0.01 * self.number)
 
 
-def kill_some(folder: Path, kills: int, until: float) -> int:
-    """Kill processes that ``Slow`` runs in, at random moments; how many were."""
+def kill_some(folder: Path, kills: int, until: float, longest: float = 0.3) -> int:
+    """Kill processes that ``Slow`` runs in, after random times of up to ``longest`` seconds each; how many were."""
     moments = random.Random(0)  # noqa: S311 - not for cryptography
     killed = 0
     while killed < kills and time.monotonic() < until:
-        time.sleep(moments.uniform(0.05, 0.3))
+        time.sleep(moments.uniform(0.05, longest))
         for path in sorted(folder.iterdir()):
             path.unlink()
             try:
