@@ -11,7 +11,6 @@ import tomllib
 
 import pytest
 
-from bench.cli.main import main
 from bench.data.cards import dataset_card
 from bench.data.load import load_split
 from bench.errors import UserError
@@ -60,22 +59,6 @@ def example(installed):
         EXAMPLE,
         **{group.partition(".")[2]: "\n".join(f"{k} = {v}" for k, v in each.items()) for group, each in groups.items()},
     )
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return left.value.code, " ".join(out.split()), " ".join(err.split())
-
-    return run
 
 
 def test_the_example_is_listed_and_evaluated(example, bench, tmp_path):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench.cli.main import main
 from bench.evaluations import evaluations
 from bench.harness.cell import Cell
 from bench.harness.store import Store, cell_path
@@ -142,20 +140,6 @@ def test_errors_come_along_until_the_cell_does(whole, tmp_path):
     Store(target)
     merge(target, [source])
     assert Store(target).read_error(key) == {"error": "it raised"} and Store(target).read_error(there) is None
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch, capsys):
-    """The command line in an empty folder: exit code, what was printed, and what was complained of."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return (left.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 def test_the_command(bench, whole, tmp_path):

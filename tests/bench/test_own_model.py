@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.cli.main import main
 from bench.evaluations import evaluations
 from bench.harness.prepare import Request, prepare
 from bench.harness.store import Store
@@ -84,20 +82,11 @@ RUN = ["--dataset", "digits", "--n", "6", "--steps", "3", "--policy"]
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def bench(bench, tmp_path):
+    """The command line in a folder with two files of somebody's own."""
     (tmp_path / "tiny.py").write_text(TINY)
     (tmp_path / "ours.py").write_text(OURS)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return left.value.code, " ".join(out.split()), " ".join(err.split())
-
-    return run
+    return bench
 
 
 def rows(folder):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 
 import pytest
 import torch
 
-from bench.cli.main import main
 from models.zoo import package as adapter
 from tests.models.zoo.tiny_zoo import TINY, checkpoint_path, put_into_zoo, weights
 
@@ -19,19 +17,10 @@ RUN = ["run", "--model", REFERENCE, "--dataset", "digits", "--n", "6", "--steps"
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def bench(bench, tmp_path, monkeypatch):
+    """The command line, with a weights folder of its own."""
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path / "weights"))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return left.value.code, " ".join(out.split()), " ".join(err.split())
-
-    return run
+    return bench
 
 
 def rows(tmp_path):

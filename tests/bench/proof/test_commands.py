@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.cli.main import main
 from bench.proof.export_file import from_bytes, to_bytes
 from models.spec import digest
 from models.weights import find_weights
@@ -30,19 +29,6 @@ def made(tmp_path_factory):
         command = [sys.executable, "-m", "bench", *arguments, "--results", folder / "results"]
         subprocess.run(command, capture_output=True, cwd=ROOT, check=True)
     return folder
-
-
-@pytest.fixture
-def bench(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return left.value.code, " ".join(out.split()), " ".join(err.split())
-
-    return run
 
 
 def test_a_results_folder_is_verified_and_left_as_it_is(made, bench):
