@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.deployed_loss import expected_failure
 from attacks.noise import Noise
-from attacks.objectives import CE
 from bench.data.split import Split
 from bench.errors import UserError
 from bench.training.craft import craft
 from bench.training.guard import Guard, collapsed, stepped_down
 from bench.training.images import Images, augmented, resized
+from bench.training.loss import training_loss
 from bench.training.machine import Machine
 from bench.training.prune import Pruner
 from bench.training.recipe import Crafting, Phase, Recipe
@@ -31,8 +30,6 @@ from models.spec import digest
 from models.whole_file import write_whole
 
 CPU = Machine(torch.device("cpu"))
-DEPLOYED_TEMPERATURE = 0.3
-"""Softness of the gates in the deployed rule's loss, in log units of entropy."""
 PATIENCE = 3
 """Collapses of one epoch before training gives up."""
 
@@ -210,11 +207,11 @@ class Trainer:
         tally = torch.zeros(5, dtype=torch.float64)
         if crafting is not None and phase.attacked_share is None:
             clean_logits, logits = self._logits(x), self._logits(inputs)
-            loss = (_loss(clean_logits, y, phase, policy) + _loss(logits, y, phase, policy)) / 2
+            loss = (training_loss(clean_logits, y, phase, policy) + training_loss(logits, y, phase, policy)) / 2
             tally[1:3] += torch.tensor([_right(clean_logits, y).sum(), len(y)])
         else:
             logits = self._logits(inputs)
-            loss = _loss(logits, y, phase, policy)
+            loss = training_loss(logits, y, phase, policy)
         right = _right(logits, y)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -284,14 +281,6 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, n_steps: int) ->
     if recipe.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=n_steps)
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, [n_steps // 2, n_steps * 3 // 4])
-
-
-def _loss(logits: Tensor, y: Tensor, phase: Phase, policy: Policy | None) -> Tensor:
-    """Cross-entropy summed over the exits, and what the phase asks of the deployed rule."""
-    loss = CE()(logits, y).mean(1).sum()
-    if policy is None or not phase.deployed_weight:
-        return loss
-    return loss + phase.deployed_weight * expected_failure(logits, y, policy, DEPLOYED_TEMPERATURE).mean()
 
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class Phase:
         deployed_weight: weight of the deployed rule's own loss, ``-log`` of the probability that it gives to the label with
             softened gates, beside the sum over the exits: exits are asked to be right where they are taken, and gates to
             stay shut where they are not.
+        agreement: weight of the divergence of every exit's prediction from the last exit's, beside the sum over the exits: who
+            may choose the exit gains nothing where all exits fall for the same images.
     """
 
     epochs: int
@@ -71,14 +73,15 @@ class Phase:
     attacked_share: float | None = None
     image_size: int | None = None
     deployed_weight: float = 0.0
+    agreement: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"a phase needs at least one epoch, got {self.epochs}")
         if self.attacked_share is not None and not 0 < self.attacked_share <= 1:
             raise ValueError(f"attacked_share is a probability above 0, got {self.attacked_share}")
-        if self.deployed_weight < 0:
-            raise ValueError(f"deployed_weight is at least 0, got {self.deployed_weight}")
+        if self.deployed_weight < 0 or self.agreement < 0:
+            raise ValueError(f"deployed_weight and agreement are at least 0, got {self.deployed_weight} and {self.agreement}")
 
     @property
     def needs_policy(self) -> bool:

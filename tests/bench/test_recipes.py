@@ -107,6 +107,7 @@ BAD_SETTINGS = {
     "steps": (lambda: Crafting("main", steps=0), "at least one step"),
     "deferral": (lambda: Crafting("main", deferral=1.0), "only crafting against the policy"),
     "deployed": (lambda: Phase(1, deployed_weight=-1.0), "at least 0"),
+    "agreement": (lambda: Phase(1, agreement=-1.0), "at least 0"),
     "against": (lambda: Crafting("exits"), "known: main, average"),  # type: ignore[arg-type]
 }
 

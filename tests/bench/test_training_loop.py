@@ -16,6 +16,7 @@ from bench.training import loop
 from bench.training.guard import Guard, collapsed, stepped_down
 from bench.training.images import Images
 from bench.training.loop import CPU, Diverged, Trainer
+from bench.training.loss import DEPLOYED_TEMPERATURE, disagreement
 from bench.training.machine import Machine
 from bench.training.recipe import Crafting, Phase, Recipe
 from models.blocks import conv_bn
@@ -28,6 +29,7 @@ KINDS = {
     "clean": Phase(2),
     "sampled, mixed": Phase(2, Crafting("sampled"), attacked_share=0.5),
     "policy": Phase(2, Crafting("policy", deferral=0.5), attacked_share=1.0, deployed_weight=2.0),
+    "agreeing": Phase(2, Crafting("sampled"), attacked_share=0.75, agreement=2.0),
     "max_average": Phase(2, replace(PGD, against="max_average"), attacked_share=0.5),
 }
 
@@ -87,7 +89,17 @@ def test_the_deployed_rules_loss_falls_further_when_it_is_trained_on(tmp_path):
 @torch.no_grad()
 def deployed_loss(run) -> float:
     x, y = run.images.batch(torch.arange(96))
-    return float(expected_failure(run.model.eval()(x), y, run._policy(None), loop.DEPLOYED_TEMPERATURE).mean())
+    return float(expected_failure(run.model.eval()(x), y, run._policy(None), DEPLOYED_TEMPERATURE).mean())
+
+
+def test_exits_agree_more_when_they_are_asked_to(tmp_path):
+    found = []
+    for weight in (0.0, 2.0):
+        phases = (Phase(8), Phase(8, agreement=weight))
+        _, run = trained(tmp_path / str(weight), recipe=replace(RECIPE, phases=phases, peak_lr=0.02))
+        with torch.no_grad():
+            found.append(float(disagreement(run.model.eval()(run.images.batch(torch.arange(96))[0])).mean()))
+    assert found[1] < 0.8 * found[0]
 
 
 def test_bf16_and_compilation_train_the_same_weights_by_name(tmp_path):
