@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.early_exit import EarlyExitNet
-from models.policies import Policy
+from models.policies import Policy, deployed_logits
 
 
 class ExitView(nn.Module):
@@ -26,7 +26,8 @@ class ExitView(nn.Module):
 
 class DeployedView(nn.Module):
     """The logits at the exit that the policy takes, as deployed: where the net is cut into stages, inputs that have left are
-    not computed further.
+    not computed further. On a GPU all are: to ask at every exit who has left makes the device wait each time, and libraries
+    call this view thousands of times on a few images.
 
     Gradients flow through the exit taken alone, as an attacker of the deployed system would see it.
     """
@@ -39,7 +40,10 @@ class DeployedView(nn.Module):
         self.training = model.training
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model.deployed(_row_by_row(x), self.policy)
+        x = _row_by_row(x)
+        if x.device.type == "cuda":
+            return deployed_logits(self.model(x), self.policy)[0]
+        return self.model.deployed(x, self.policy)
 
 
 def _row_by_row(x: Tensor) -> Tensor:

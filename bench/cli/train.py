@@ -26,8 +26,23 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of activations; auto takes bf16 where this machine gains by it.",
 )
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Whether to compile the network; it takes minutes, and pays for itself in long runs [on a GPU].",
+)
 @data_option
-def command(recipe_name: str, seed: int, epochs: int | None, out: Path | None, device: str, precision: str, data: Path) -> None:
+def command(
+    recipe_name: str,
+    seed: int,
+    epochs: int | None,
+    out: Path | None,
+    device: str,
+    precision: str,
+    compiled: bool | None,
+    data: Path,
+) -> None:
     """Train RECIPE and write its weights with a card, and the run's journal and curve beside them.
 
     RECIPE is a name (see `bench list recipes`) or a JSON file with a recipe, such as the journal of a run.
@@ -56,6 +71,7 @@ def command(recipe_name: str, seed: int, epochs: int | None, out: Path | None, d
                 on_epoch=progress.epoch,
                 device=device,
                 precision=precision,
+                compiled=compiled,
             )
     except (WeightsError, OSError) as error:
         raise UserError(str(error)) from error

@@ -265,7 +265,7 @@ class Trainer:
 
     def _resume(self) -> None:
         try:
-            state: dict[str, Any] = torch.load(self.resume_file, weights_only=True)
+            state: dict[str, Any] = torch.load(self.resume_file, map_location="cpu", weights_only=True)
             if state["identity"] != self._identity:
                 raise UserError(f"{self.resume_file} is of another recipe or seed; move it away to start afresh")
             self._restore(state)

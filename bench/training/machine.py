@@ -49,7 +49,11 @@ class Machine:
 
 
 def pick_machine(
-    model: MultiExitNet, input_shape: tuple[int, int, int], device: str = "auto", precision: str = "auto"
+    model: MultiExitNet,
+    input_shape: tuple[int, int, int],
+    device: str = "auto",
+    precision: str = "auto",
+    compiled: bool | None = None,
 ) -> Machine:
     """A GPU if there is one, in bf16 and compiled; else the CPU, in bf16 only where a training step is faster for it.
 
@@ -58,6 +62,7 @@ def pick_machine(
         input_shape: ``(C, H, W)``.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
+        compiled: whether to compile; None for on a GPU alone.
 
     Raises:
         UserError: a GPU is asked for where there is none.
@@ -66,11 +71,12 @@ def pick_machine(
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = torch.device("cuda" if on_gpu else "cpu")
+    compiled = on_gpu if compiled is None else compiled
     if precision != "auto":
-        return Machine(place, "bf16" if precision == "bf16" else "fp32", compiled=on_gpu)
+        return Machine(place, "bf16" if precision == "bf16" else "fp32", compiled)
     if on_gpu:
-        return Machine(place, "bf16", compiled=True)
-    plain, half = Machine(place), Machine(place, "bf16")
+        return Machine(place, "bf16", compiled)
+    plain, half = Machine(place, "fp32", compiled), Machine(place, "bf16", compiled)
     if torch.backends.cpu.get_cpu_capability() in WITHOUT_BF16:
         return plain
     return half if _seconds(model, input_shape, plain) > WORTHWHILE * _seconds(model, input_shape, half) else plain

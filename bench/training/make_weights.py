@@ -40,6 +40,7 @@ def make_weights(
     on_epoch: Callable[[EpochRecord], None] = lambda _: None,
     device: str = "auto",
     precision: str = "auto",
+    compiled: bool | None = None,
 ) -> tuple[WeightsCard, Path]:
     """Train ``recipe`` and write ``<recipe.name>.safetensors``, its card and the run's journal and curve into ``out``.
 
@@ -60,14 +61,15 @@ def make_weights(
         _start_from(model, recipe, recipe.after)
     train = load_split(recipe.dataset, "train", card.input_shape, data)
     calibration = load_split(recipe.dataset, "calibration", card.input_shape, data)
-    machine = pick_machine(model, card.input_shape, device, precision)
+    machine = pick_machine(model, card.input_shape, device, precision, compiled)
     trainer = Trainer(model, recipe, train, calibration, seed, out / f"{recipe.name}.resume", machine, on_step)
     on_start(trainer)
     for record in trainer.epochs():
         on_epoch(record)
         write_journal(out, recipe, seed, command, machine, trainer.history)
     write_journal(out, recipe, seed, command, machine, trainer.history)
-    model = model.cpu().to(memory_format=torch.contiguous_format).eval()
+    trained, model = model.state_dict(), card.build().eval()  # a fresh one: nothing of it is compiled, or laid out for training
+    model.load_state_dict(trained)
     round_to_half(model)  # before anything is measured: the figures are those of the stored weights
     policy = calibrated_policy(model, calibration)
     saved = save_weights(

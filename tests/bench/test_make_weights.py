@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from attacks.regions import Ball
 from bench.data.load import load_split
@@ -50,6 +51,17 @@ def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
     assert (out / f"{stem}.run.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(out))
     assert [found.stem for found, _ in known_weights("rdi_smallcnn") if found.training == "x"] == [stem]
+
+
+@pytest.mark.parametrize("compiled", [None, False, True])
+def test_it_is_compiled_where_that_is_asked_for(tmp_path, monkeypatch, compiled):
+    pieces = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: pieces.append(self))
+    make_weights(
+        replace(RECIPE, phases=(Phase(1),)), 0, tmp_path, tmp_path, "", device="cpu", precision="fp32", compiled=compiled
+    )
+    assert len(pieces) == (6 if compiled else 0), "three stages and three heads"
+    assert json.loads((tmp_path / f"{RECIPE.name}.run.json").read_text())["machine"]["compiled"] is bool(compiled)
 
 
 def test_a_recipe_can_start_from_the_weights_of_another(tmp_path, monkeypatch):

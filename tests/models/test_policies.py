@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, confidence, deployed_logits, entropy
 from models.policy_text import parse_policy, policy_text
@@ -77,6 +78,18 @@ def test_the_deployed_view_stops_computing_and_gives_the_deployed_logits():
     net.stages[2].register_forward_hook(lambda _m, _i, out: reached.append(len(out)))
     torch.testing.assert_close(DeployedView(net, policy)(x), wanted)
     assert reached == [int((taken == 2).sum())]
+
+
+def test_the_deployed_view_asks_a_gpu_nothing():
+    """A GPU that computes shapes alone: what asks it for a number, or for how many inputs have left, fails."""
+    policy = EntropyPolicy((1.4, 1.4))
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            net, x = small_convolutional(3), torch.rand(4, 1, 4, 4)
+        logits = DeployedView(net, policy)(x)
+        assert logits.device.type == "cuda" and logits.shape == (4, 5)
+        with pytest.raises(DynamicOutputShapeException):
+            net.deployed(x, policy)
 
 
 def test_gradients_of_the_deployed_view_come_from_the_exit_taken():
