@@ -13,6 +13,7 @@ from torch import Tensor
 from attacks.base import Attack
 from attacks.gradient import unit_mean
 from attacks.noise import Noise
+from attacks.policy_search import COMPACT_EVERY
 from attacks.regions import Ball, column
 from attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from models.early_exit import EarlyExitNet
@@ -133,10 +134,15 @@ class _Search:
         rows = (~self.finished).nonzero().flatten()
         x_adv, velocity = start[rows].clone(), torch.zeros_like(start[rows])
         weight = torch.full_like(self.cost[rows], FIRST_WEIGHT)
+        every = COMPACT_EVERY.get(rows.device.type, 1)
         for step in range(attack.steps + 1):
-            if not len(rows):
-                return
-            final, label = step == attack.steps, self.label[rows]
+            final = step == attack.steps
+            if step % every == 0 or final:
+                going = ~self.finished[rows]
+                rows, x_adv, velocity, weight = rows[going], x_adv[going], velocity[going], weight[going]
+                if not len(rows):
+                    return
+            label = self.label[rows]
             x_adv.requires_grad_(not final)
             with torch.set_grad_enabled(not final):
                 logits = self.model(x_adv)
@@ -148,9 +154,7 @@ class _Search:
             if final:
                 return
             weight = torch.where(feasible, (0.95 * weight).clamp(min=0.2), (1.3 * weight).clamp(max=30))
-            going = ~self.finished[rows]
-            rows, x_adv, weight = rows[going], x_adv[going], weight[going]
-            velocity = momentum * velocity[going] + unit_mean(gradient[going])
+            velocity = momentum * velocity + unit_mean(gradient)
             size = attack.region.eps / 4 * (shrink + (1 - shrink) * (1 + math.cos(math.pi * step / attack.steps)) / 2)
             x_adv = attack.region.project(x_adv + size * attack.region.steepest(velocity), self.x[rows])
 
@@ -159,8 +163,9 @@ class _Search:
         feasible, cost, soft = self._rank(logits, self.label[rows])
         was_feasible, was_cost, was_soft = self.feasible[rows], self.cost[rows], self.soft[rows]
         dearer = (cost > was_cost) | ((cost == was_cost) & (soft > was_soft))
-        better = (feasible & ~was_feasible) | ((feasible == was_feasible) & dearer)
-        ours = rows[better]
-        self.best[ours] = x_adv[better]
-        self.feasible[ours], self.cost[ours], self.soft[ours] = feasible[better], cost[better], soft[better]
+        # Who is finished may wait in the batch for others: what it has is kept.
+        better = ((feasible & ~was_feasible) | ((feasible == was_feasible) & dearer)) & ~self.finished[rows]
+        self.best[rows] = torch.where(column(better, x_adv), x_adv, self.best[rows])
+        self.feasible[rows] = was_feasible | (better & feasible)
+        self.cost[rows], self.soft[rows] = torch.where(better, cost, was_cost), torch.where(better, soft, was_soft)
         return feasible

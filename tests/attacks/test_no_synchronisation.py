@@ -4,16 +4,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attacks import policy_search, watched
+from attacks import policy_search, slowdown, watched
 from attacks.apgd import APGD
 from attacks.gradient import value_and_gradient
 from attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
 from attacks.pgd import PGD
 from attacks.policy_attack import PolicyAttack
 from attacks.regions import Ball
+from attacks.slowdown import MODES, Slowdown
 from attacks.watched import Watched
 from attacks.wrm import WRM, Penalty
-from models.policies import ConfidencePolicy, EntropyPolicy
+from models.policies import ConfidencePolicy, EntropyPolicy, entropy
 from tests.toys import batch, small_convolutional
 
 NET = small_convolutional(3)
@@ -99,3 +100,20 @@ def test_a_watched_step_asks_only_who_survived(monkeypatch):
         )
 
     assert more_per_step(attacked) == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_of_the_slowdown_attack_asks_only_who_is_finished_and_not_at_every_step(mode, monkeypatch):
+    """As on a GPU: who is finished leaves the batch every few steps, and comes out the same."""
+    policy = EntropyPolicy(tuple(entropy(NET(X)).median(1).values[:2].tolist()))
+
+    def attack(steps):
+        return Slowdown(Ball("Linf", 0.1), policy, (1.0, 2.0, 3.0), mode, steps)
+
+    monkeypatch.setattr(slowdown, "COMPACT_EVERY", {"cpu": 1})
+    at_once = attack(20)(NET, X, Y, noise=NOISE)
+    assert more_per_step(attack) > 0
+    monkeypatch.setattr(slowdown, "COMPACT_EVERY", {"cpu": 5})
+    assert torch.allclose(at_once, attack(20)(NET, X, Y, noise=NOISE), atol=1e-6)
+    monkeypatch.setattr(slowdown, "COMPACT_EVERY", {"cpu": 1000})
+    assert more_per_step(attack) <= 0, "fewer where all are finished before the second ascent"
