@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.compiled import compile_pieces
 from models.early_exit import EarlyExitNet
 from models.multi_exit import MultiExitNet
 
@@ -68,8 +69,7 @@ def build_twin(model: EarlyExitNet, form: Form) -> EarlyExitNet:
     dtype = torch.bfloat16 if form.precision == "bf16" else torch.float32
     stages, heads = [stage.to(dtype) for stage in twin.stages], [head.to(dtype) for head in twin.heads]
     if form.compiled:
-        for piece in (*stages, *heads):
-            piece.compile(dynamic=True)  # batches shrink as samples break
+        compile_pieces([*stages, *heads])
     # Casts stand outside of what is compiled: passes are counted by a hook on the first stage.
     first = nn.Sequential(_Cast(dtype), stages[0])
     logits = [nn.Sequential(head, _Cast(torch.float32)) for head in heads]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
+from models.compiled import compile_pieces
 from models.multi_exit import MultiExitNet
 
 Precision = Literal["fp32", "bf16"]
@@ -43,8 +44,7 @@ class Machine:
         """``model`` on the device, in place, compiled piece by piece where asked; names of its weights stay as they are."""
         model = model.to(self.device).to(memory_format=torch.channels_last)
         if self.compiled:
-            for piece in (*model.stages, *model.heads):
-                piece.compile(dynamic=True)  # the crafting's batches shrink from exit to exit
+            compile_pieces([*model.stages, *model.heads])
         return model
 
 
