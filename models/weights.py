@@ -24,6 +24,7 @@ from models.tensor_file import WeightsError, read_tensors
 from models.whole_file import write_whole
 
 __all__ = [
+    "IMPORTED",
     "JOURNAL",
     "SHIPPED",
     "WeightsCard",
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 SHIPPED = Path(__file__).parent / "weights"
+IMPORTED = "imported from "
+"""How the source of weights begins that were not trained here, but taken over from somebody else's file."""
+
 JOURNAL = ".run.json"
 """Ending of the files beside the cards that tell of a training run."""
 _FAR, _SMALL = 20, 1 << 20

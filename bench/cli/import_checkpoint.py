@@ -19,14 +19,14 @@ def command(file: Path, model: str, out: Path | None) -> None:
     from bench.errors import UserError
     from models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
     from models.registry import UnknownName, model_card
-    from models.weights import WeightsCard, WeightsError, save_weights, user_weights
+    from models.weights import IMPORTED, WeightsCard, WeightsError, save_weights, user_weights
 
     try:
         card = model_card(model)
         net = card.build()
         digest = import_checkpoint(file, net)
         known = "the released checkpoint" if digest == RELEASED_SHA256 else "not the released checkpoint"
-        source = f"imported from {file.name} ({known}), SHA-256 {digest}"
+        source = f"{IMPORTED}{file.name} ({known}), SHA-256 {digest}"
         weights = WeightsCard(model, card.dataset, "authors", sha256="", source=source)
         _, path = save_weights(net, out or user_weights(), weights)
     except (UnknownName, WeightsError) as error:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
+from bench.report.table import training_text
 from bench.report.trust_text import verdict
 from bench.verdicts import Evaluation, accuracy
 
@@ -103,4 +104,4 @@ def _label(evaluation: Evaluation) -> str:
     partial += ", flagged" if verdict(evaluation) in ("failure", "warning") else ""
     exits = f", {kind} policy" if len(record["mmacs"]) > 1 else ", one exit"
     exits += f", {evaluation.sparsity:.0%} zero weights" if evaluation.sparsity else ""
-    return f"{record['model']} ({record['training']}{exits}, n = {record['n']}{partial})"
+    return f"{record['model']} ({training_text(record)}{exits}, n = {record['n']}{partial})"

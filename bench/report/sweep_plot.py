@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
+from bench.report.table import training_text
 from bench.report.trust_text import verdict
 from bench.sweep.curve import Curve, Point
 from bench.verdicts import Bools, accuracy
@@ -101,4 +102,4 @@ def _label(curve: Curve) -> str:
     partial = "" if any(each.complete and not each.unfinished for each in evaluations) else ", not the whole matrix"
     partial += ", flagged" if any(verdict(each) in ("failure", "warning") for each in evaluations) else ""
     exits = "one exit" if curve.rule is None else f"{curve.rule} thresholds"
-    return f"{record['model']} ({record['training']}, {exits}, n = {record['n']}{partial})"
+    return f"{record['model']} ({training_text(record)}, {exits}, n = {record['n']}{partial})"

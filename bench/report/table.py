@@ -11,6 +11,7 @@ from bench.harness.plan import CLEAN
 from bench.record import eps_text
 from bench.report.method import method_text
 from bench.verdicts import Evaluation, Result, accuracy
+from models.weights import IMPORTED
 
 WORST = "worst"
 
@@ -18,6 +19,7 @@ COLUMNS = {
     "model": "registered model name; of a published network, package and name; of another, its file or module and the factory",
     "training": "which weights of it",
     "weights": "first 12 digits of the weight file's SHA-256; of a network not registered, of one over code or name, and tensors",
+    "source": "where the weights come from: the command that made them, or what they were imported or read from",
     "policy": "the deployed exit rule",
     "calibration": "digest of the data and procedure that set the policy's thresholds; empty when given by hand",
     "dataset": "dataset; always its test split",
@@ -111,6 +113,11 @@ def partial_status(evaluation: Evaluation) -> str:
     return "" if evaluation.complete else "not the whole matrix"
 
 
+def training_text(record: Mapping[str, Any]) -> str:
+    """Which weights, and whether they are somebody else's, taken over."""
+    return f"{record['training']}, imported" if record["source"].startswith(IMPORTED) else str(record["training"])
+
+
 def sparsity_text(evaluation: Evaluation) -> str:
     """What the cost of a pruned network means, in a line."""
     return (
@@ -126,7 +133,9 @@ def flags_text(evaluation: Evaluation) -> str:
 
 
 def _same(record: Mapping[str, Any]) -> dict[str, Any]:
-    same = {name: record[name] for name in ("model", "training", "policy", "calibration", "dataset", "norm", "n", "note")}
+    same = {
+        name: record[name] for name in ("model", "training", "source", "policy", "calibration", "dataset", "norm", "n", "note")
+    }
     return {**same, "weights": record["weights"][:12], "data": record["data"][:12], "eps": eps_text(record["eps"])}
 
 

@@ -3,6 +3,7 @@ import hashlib
 import io
 import re
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -67,6 +68,17 @@ def test_a_name_cannot_become_a_formula():
     table = pd.DataFrame({"model": ["=1+1", "@x", "-2", "+a", "-", "fine"]})
     cells = [row["model"] for row in csv.DictReader(io.StringIO(to_csv(table)))]
     assert cells == ["'=1+1", "'@x", "'-2", "'+a", "-", "fine"]
+
+
+def test_somebody_elses_weights_are_told_apart_everywhere(store, tmp_path):
+    evaluation = only_evaluation(store)
+    taken_over = replace(evaluation, record={**evaluation.record, "training": "theirs", "source": "imported from theirs.pth"})
+    table = leaderboard([evaluation, taken_over])
+    assert set(table["source"]) == {"a test", "imported from theirs.pth"}
+    (point,) = points([taken_over], "clean")
+    assert point.label.startswith("toy (theirs, imported, ")
+    page = to_html(boards([evaluation, taken_over]))
+    assert page.count("theirs, imported") >= 1 and "none, imported" not in page
 
 
 def test_an_empty_store_makes_an_honest_page(tmp_path):

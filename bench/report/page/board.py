@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.record import eps_text, evaluation_key
-from bench.report.table import COLUMNS, WORST, rows_of
+from bench.report.table import COLUMNS, WORST, rows_of, training_text
 from bench.report.trust_text import SIGNS, verdict
 from bench.verdicts import Evaluation, Result
 from models.spec import digest
@@ -164,7 +164,9 @@ def _cells(i: int, evaluation: Evaluation, kind: str, flags: Sequence[tuple[str,
     cells = {name: _cell(clean.get(name)) for name in COLUMNS if name not in _TAKEN}
     return cells | {
         "rank": Cell(str(i + 1), i + 1),
-        **{name: Cell(str(record[name])) for name in ("model", "training", "dataset")},
+        "model": Cell(record["model"]),
+        "training": Cell(training_text(record)),
+        "dataset": Cell(record["dataset"]),
         "threat": Cell(f"{record['norm']} {eps_text(record['eps'])}"),
         "network": Cell(network_text(evaluation)),
         "exits": _cell(len(record["mmacs"])),
