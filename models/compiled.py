@@ -21,4 +21,5 @@ def compile_pieces(pieces: Sequence[nn.Module], backend: Any = "inductor") -> No
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS * len(pieces))
     for piece in pieces:
-        piece.compile(dynamic=True, backend=backend)
+        # Not ``piece.compile``: in some releases (2.11) it leaves alone what is of torch's own classes, as ``Sequential`` is.
+        piece.forward = torch.compile(piece.forward, dynamic=True, backend=backend)

@@ -5,11 +5,11 @@ import re
 from dataclasses import replace
 
 import pytest
-import torch
 
 from attacks.regions import Ball
 from bench.data.load import load_split
 from bench.errors import UserError
+from bench.training import machine
 from bench.training import make_weights as make_weights_module
 from bench.training.make_weights import make_weights
 from bench.training.recipe import Crafting, Phase, Recipe
@@ -56,7 +56,7 @@ def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
 @pytest.mark.parametrize("compiled", [None, False, True])
 def test_it_is_compiled_where_that_is_asked_for(tmp_path, monkeypatch, compiled):
     pieces = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: pieces.append(self))
+    monkeypatch.setattr(machine, "compile_pieces", pieces.extend)
     make_weights(
         replace(RECIPE, phases=(Phase(1),)), 0, tmp_path, tmp_path, "", device="cpu", precision="fp32", compiled=compiled
     )
