@@ -24,7 +24,8 @@ from models.registry import ModelCard, UnknownName, model_card
 from models.safe_name import safe_name
 from models.spec import digest as canonical_digest
 from models.weights import find_weights, load_weights
-from models.zoo.published import Published, find_published, is_published, published_reference
+from models.zoo.find import find_published
+from models.zoo.published import Published, is_published, published_reference
 
 Shape = tuple[int, int, int]
 

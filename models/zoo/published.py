@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.foreign import ForeignModelError
 from models.safe_name import safe_name
 
 SOURCES = ("robustbench", "pyautoattack")
@@ -91,22 +90,3 @@ def published_reference(name: str) -> str | None:
     """The reference of the network that reports call ``name``; None for a network of another kind."""
     source, dot, rest = name.partition(".")
     return f"{source}:{rest.replace('.', '/')}" if dot and rest and source in SOURCES else None
-
-
-def find_published(reference: str) -> Published:
-    """The network that ``reference`` names.
-
-    Raises:
-        ForeignModelError: the package is not installed, or the name is not of the form.
-        UnknownName: no such network; says which there are.
-    """
-    source, _, name = reference.partition(":")
-    if not name:
-        raise ForeignModelError(f"{reference!r} names no network; the forms are robustbench:NAME and pyautoattack:resnet18")
-    if source == "robustbench":
-        from models.zoo.robustbench_entry import find_entry
-
-        return find_entry(name)
-    from models.zoo.pyautoattack_example import find_example
-
-    return find_example(name)

@@ -11,7 +11,8 @@ from models.foreign import ForeignModelError, ForeignNet
 from models.registry import UnknownName
 from models.safe_name import safe_name
 from models.tensor_file import WeightsError
-from models.zoo.published import find_published, is_published, published_name, published_reference
+from models.zoo.find import find_published
+from models.zoo.published import is_published, published_name, published_reference
 from models.zoo.robustbench_entry import entry_names, find_entry
 from models.zoo.sketch import sketch
 from tests.models.zoo.tiny_zoo import TINY, TinyNet, checkpoint_path, put_into_zoo, weights

@@ -10,7 +10,7 @@ import torch
 from bench.data.load import load_split
 from models.tensor_file import WeightsError
 from models.zoo import pyautoattack_example as example
-from models.zoo.published import find_published
+from models.zoo.find import find_published
 
 
 @pytest.fixture(scope="module")
