@@ -19,8 +19,9 @@ from attacks.noise import Noise
 from attacks.objectives import Loss, TargetedDLR
 from attacks.pgd import Keep
 from attacks.policy_attack import BUDGET
-from attacks.presets import CROSS_ENTROPY, Method, Settings, expand
+from attacks.presets import expand
 from attacks.regions import Ball, Norm
+from attacks.settings import CROSS_ENTROPY, Method, Settings
 from models.early_exit import EarlyExitNet
 from models.policies import Policy
 from models.views import DeployedView

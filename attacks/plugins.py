@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from attacks.base import Attack
+from attacks.settings import Settings
 from models.error_text import first_line
 from models.plugins import Plugin, by_name, plugins
 from models.policies import Policy
 from models.spec import describe
-
-if TYPE_CHECKING:
-    from attacks.presets import Settings
 
 GROUP = "exitbench.attacks"
 """Entry points: the attack's name, and an ``AttackFactory``."""

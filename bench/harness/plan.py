@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.clean import Clean
-from attacks.presets import Settings, Skipped, expand
+from attacks.presets import Skipped, expand
+from attacks.settings import Settings
 from bench.data.split import Batch, Split
 from bench.harness.cell import SLICE, cell_key
 from bench.harness.store import Store

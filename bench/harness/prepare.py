@@ -13,8 +13,8 @@ import torch
 from attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
 from attacks.pgd import Keep
 from attacks.policy_attack import BUDGET
-from attacks.presets import Method, Settings
 from attacks.regions import Ball, Norm
+from attacks.settings import Method, Settings
 from bench.calibrate import calibrated_policy
 from bench.data.cards import dataset_card, dataset_names
 from bench.data.download import DataUnavailable

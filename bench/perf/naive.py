@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from attacks.autoattack import run_autoattack
-from attacks.presets import Settings
 from attacks.regions import Ball
+from attacks.settings import Settings
 from models.early_exit import EarlyExitNet
 from models.policies import Policy
 from models.views import DeployedView, ExitView

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from attacks.noise import Noise
-from attacks.presets import Settings
+from attacks.settings import Settings
 from bench.data.split import Batch
 from bench.harness.prepare import Prepared
 from bench.harness.store import Store

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.noise import Noise
 from attacks.objectives import Mean, Objective
-from attacks.presets import Settings
+from attacks.settings import Settings
 from models.early_exit import EarlyExitNet
 from models.policies import Policy, deployed_logits
 

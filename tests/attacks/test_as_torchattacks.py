@@ -17,8 +17,9 @@ from attacks.as_torchattacks import Average, MultiExitAttack, PolicyAttack, Sing
 from attacks.noise import Noise
 from attacks.objectives import CE, Mean, Objective, TargetedDLR
 from attacks.pgd import PGD
-from attacks.presets import FORMS, Settings, expand
+from attacks.presets import FORMS, expand
 from attacks.regions import Ball
+from attacks.settings import Settings
 from bench.harness.passes import counted
 from models.calibration import equal_share
 from models.multi_exit import MultiExitNet

@@ -5,8 +5,9 @@ from attacks.best_of import BestOf
 from attacks.objectives import CE, Max, Mean, Objective, Only
 from attacks.pgd import PGD
 from attacks.policy_attack import PolicyAttack
-from attacks.presets import FORMS, Settings, expand, matrix_names
+from attacks.presets import FORMS, expand, matrix_names
 from attacks.regions import Ball
+from attacks.settings import Settings
 from attacks.slowdown import MODES, Slowdown
 from models.policies import FixedExit
 from models.registry import UnknownName

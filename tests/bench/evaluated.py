@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attacks.presets import Settings
 from attacks.regions import Ball
+from attacks.settings import Settings
 from bench.data.split import Split
 from bench.evaluations import evaluations
 from bench.harness.plan import Plan, make_plan

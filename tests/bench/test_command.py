@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attacks.objectives import DLR, TargetedDLR
-from attacks.presets import Settings, expand
+from attacks.presets import expand
 from attacks.regions import Ball
+from attacks.settings import Settings
 from bench.cli.engine import WHERE
 from bench.cli.main import cli
 from bench.cli.options import number, separated

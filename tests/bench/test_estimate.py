@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from attacks.best_of import BestOf
-from attacks.presets import Settings
 from attacks.regions import Ball
+from attacks.settings import Settings
 from bench.cli.main import main
 from bench.estimate import EXPECTED, estimate
 from bench.harness.store import Store

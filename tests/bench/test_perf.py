@@ -8,8 +8,8 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from attacks.presets import Settings
 from attacks.regions import Ball
+from attacks.settings import Settings
 from bench.cli.main import cli
 from bench.harness.engine import Engine
 from bench.harness.prepare import Prepared

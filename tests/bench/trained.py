@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks.presets import Settings
 from attacks.regions import Ball
+from attacks.settings import Settings
 from bench.data.split import Split
 from bench.harness.prepare import Prepared
 from bench.harness.victim import Victim
