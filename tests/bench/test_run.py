@@ -10,6 +10,7 @@ from attacks import presets
 from attacks.base import Attack
 from attacks.best_of import BestOf
 from attacks.noise import Noise
+from attacks.objectives import CE, Mean, Objective
 from bench.evaluations import evaluations
 from bench.harness.cell import SLICE
 from bench.harness.store import Store
@@ -205,7 +206,7 @@ def test_an_attack_that_boasts_breaks_nothing(tmp_path, monkeypatch):
 
 def test_a_selection_whose_child_fails_fails_and_says_why(tmp_path, monkeypatch):
     singles = (Crashes(), Boasts())
-    with_attack(monkeypatch, BestOf(singles, presets.Objective(presets.CE(), presets.Mean())))
+    with_attack(monkeypatch, BestOf(singles, Objective(CE(), Mean())))
     outcomes, _ = evaluate(tmp_path, ["planted"], prepared(n=SLICE))
     errors = {outcome.cell.name: outcome.error for outcome in outcomes}
     assert "did not finish" in errors["planted"] and "boom" in errors["planted[1]"] and errors["planted[2]"] is None
