@@ -75,8 +75,8 @@ def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for label, values, colour, style in curves:
-        # An accuracy is 0 exactly where nothing of its kind was trained on.
-        shown = [100 * value or float("nan") for value in values]
+        # On training images an accuracy is 0 exactly where none of their kind was trained on.
+        shown = [100 * value or (float("nan") if "training" in label else 0.0) for value in values]
         axes.plot(epochs, shown, style, color=colour, label=label, marker="." if len(epochs) < 30 else None)
     for start in {recipe.phase_start(epoch - 1) for epoch in epochs} - {0}:
         axes.axvline(start + 0.5, color="0.8", linewidth=0.8, zorder=0)
