@@ -75,7 +75,6 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
         return
     for child in attack.children:
         propose(child, model, todo, seed)
-    # Copies: what an attack does to its inputs must reach neither the judge nor the next attack.
     x, y = torch.cat([work.x for work in todo]), torch.cat([work.y for work in todo])
     candidates = [torch.cat([work.proposals[child].x_adv for work in todo]) for child in attack.children]
     model.eval()
@@ -83,10 +82,11 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
     noise = noise_of(todo, seed)
 
     def attacked(rows: slice) -> tuple[Tensor, Passes]:
-        some = [found[rows] for found in candidates]
+        # Copies: what an attack does to its inputs must reach neither the judge nor the next attack, nor the next try.
+        some = [found[rows].clone() for found in candidates]
         own_noise = noise.of(torch.arange(rows.start, rows.stop))
         with counted(model) as own:
-            return attack.propose(model, x[rows], y[rows], noise=own_noise, candidates=some), own
+            return attack.propose(model, x[rows].clone(), y[rows].clone(), noise=own_noise, candidates=some), own
 
     whole = slice(0, len(y))
     parts = in_halves(attacked, whole) if len(todo) == 1 else [attacked(whole)]

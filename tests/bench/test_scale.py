@@ -154,6 +154,27 @@ def test_a_slice_that_does_not_fit_is_halved_until_it_does(tmp_path, monkeypatch
     assert all(("OutOfMemoryError" in (outcome.error or "")) == (outcome.cell.name == "planted") for outcome in outcomes)
 
 
+@dataclass(frozen=True)
+class Spoils(Attack):
+    """Writes into its inputs before it runs out of memory."""
+
+    def propose(self, model, x, y, *, noise, candidates):
+        found = x.clone()
+        x.zero_()
+        y.zero_()
+        if len(x) > SLICE // 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+
+def test_a_try_that_failed_leaves_nothing_for_the_next(tmp_path, monkeypatch):
+    with_attack(monkeypatch, Spoils())
+    outcomes, store, _ = run(tmp_path, 1, ["planted"])
+    planted = [outcome for outcome in outcomes if outcome.cell.name == "planted"]
+    assert planted and not any(outcome.error for outcome in planted)
+    assert all((store.read(outcome.cell.key).distances == 0).all() for outcome in planted)
+
+
 @pytest.mark.parametrize("most", [1, 12])
 def test_a_batch_halved_for_want_of_memory_has_the_same_results(tmp_path, monkeypatch, most):
     ready = prepared()
