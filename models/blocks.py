@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.depthwise import DepthwiseConv2d
 
-def conv_bn(c_in: int, c_out: int, kernel: int, *, stride: int = 1, padding: int = 0, groups: int = 1) -> list[nn.Module]:
+
+def conv_bn(c_in: int, c_out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     """A convolution without bias and its batch normalisation, as a list to splice into ``Sequential``."""
-    conv = nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=padding, groups=groups, bias=False)
+    conv = nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=padding, bias=False)
     return [conv, nn.BatchNorm2d(c_out)]
 
 
@@ -42,7 +44,8 @@ class InvertedResidual(nn.Module):
         self.body = nn.Sequential(
             *conv_bn(c_in, hidden, 1),
             nn.ReLU(),
-            *conv_bn(hidden, hidden, 3, stride=stride, padding=1, groups=hidden),
+            DepthwiseConv2d(hidden, 3, stride=stride, padding=1),
+            nn.BatchNorm2d(hidden),
             nn.ReLU(),
             *conv_bn(hidden, c_out, 1),
         )
