@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as package_version
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack
+from attacks.lockstep import in_lockstep
 from attacks.noise import Noise
 from attacks.regions import Ball
 from models.early_exit import EarlyExitNet
@@ -36,6 +38,8 @@ class AutoAttack(Attack):
         ValueError: when run on a model of fewer than 4 classes, where the targeted DLR loss is undefined.
     """
 
+    gathers: ClassVar[bool] = True
+
     region: Ball
     target: Policy | int
     variant: Literal["standard"] = "standard"
@@ -50,11 +54,19 @@ class AutoAttack(Attack):
 
     def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
+        batches = noise.batches()
+        runs = [partial(self._run, x=x[rows], y=y[rows], noise=noise.of(rows)) for rows in batches]
+        # On a GPU autograd has one thread for all, in which no run can wait for another.
+        together = len(runs) > 1 and x.device.type == "cpu"
+        with _contained():  # around all of them: each run puts back what another may have left
+            found = in_lockstep(view, runs) if together else [run(view) for run in runs]
         x_adv = x.clone()
-        for rows in noise.batches():
-            seed = noise.of(rows).integer("autoattack")
-            x_adv[rows] = run_autoattack(view, x[rows], y[rows], self.region, seed=seed, variant=self.variant)
+        for rows, images in zip(batches, found, strict=True):
+            x_adv[rows] = images
         return x_adv
+
+    def _run(self, view: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        return run_autoattack(view, x, y, self.region, seed=noise.integer("autoattack"), variant=self.variant)
 
 
 def implementation() -> str:

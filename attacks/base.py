@@ -23,6 +23,9 @@ class Attack(ABC):
 
     version: ClassVar[int] = 1
 
+    gathers: ClassVar[bool] = False
+    """Whether it gains by being handed several batches at once even on a CPU, as it goes on with the few samples left of each."""
+
     @property
     def children(self) -> tuple[Attack, ...]:
         """Attacks whose candidates this one starts from or selects among."""

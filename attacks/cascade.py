@@ -37,6 +37,7 @@ class Cascade(Attack):
     """
 
     version: ClassVar[int] = 2
+    gathers: ClassVar[bool] = True
 
     attacks: tuple[Attack, ...]
     policy: Policy

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 class DepthwiseConv2d(nn.Conv2d):
     """``nn.Conv2d`` of one filter per channel, without bias.
 
-    On CPUs, torch has no kernel for the input gradient of a strided one in bf16 and falls back to one 30 times slower. There it is
-    computed at every position, and those that the stride would have visited are kept: the same sums, at four times their
-    number, in a tenth of the time.
+    On CPUs, torch has no kernel for the input gradient of a strided one in bf16 and falls back to one 30 times slower. There
+    it is computed at every position, and those that the stride would have visited are kept: the same sums, at four times
+    their number, in a tenth of the time.
     """
 
     def __init__(self, channels: int, kernel: int, *, stride: int, padding: int) -> None:
@@ -22,7 +22,7 @@ class DepthwiseConv2d(nn.Conv2d):
         if self.stride == (1, 1) or not _in_bf16_on_cpu(x):
             return super().forward(x)
         down, right = self.stride
-        whole = F.conv2d(x, self.weight, self.bias, padding=self.padding, groups=self.groups)  # type: ignore[arg-type]
+        whole = F.conv2d(x, self.weight, self.bias, padding=self.padding, groups=self.groups)
         return F.avg_pool2d(whole, 1, (down, right))
 
 

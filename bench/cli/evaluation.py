@@ -171,12 +171,12 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
 
     from bench.harness.live import Live
     from bench.harness.run import Runner
-    from bench.harness.stack import stack_size
+    from bench.harness.stack import GATHERED, stack_size
 
     if engine is None:
         victim, split = prepared.victim, prepared.split
         stack = stack_size(victim.twin, split.shape, next(victim.model.parameters()).device)
-        run_plan = Runner(victim, prepared.settings.region, seed, split.dataset, store, stack).run
+        run_plan = Runner(victim, prepared.settings.region, seed, split.dataset, store, stack, GATHERED).run
     else:
         run_plan = engine(prepared).run
     failed: list[Outcome] = []

@@ -56,10 +56,14 @@ class Runner:
         dataset: its name, for the cells' headers.
         store: where cells go.
         stack: slices to run as one batch; halved whenever the device's memory does not hold them.
+        gathered: the same for attacks that gain by it on any device (``Attack.gathers``), where that is more.
     """
 
-    def __init__(self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Cells, stack: int = 1) -> None:
-        self.victim, self.ball, self.seed, self.dataset, self.store, self.stack = victim, ball, seed, dataset, store, stack
+    def __init__(
+        self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Cells, stack: int = 1, gathered: int = 1
+    ) -> None:
+        self.victim, self.ball, self.seed, self.dataset, self.store = victim, ball, seed, dataset, store
+        self.stack, self.gathered = stack, max(stack, gathered)
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
         """Run every missing cell in order, telling when one starts and what became of it.
@@ -77,7 +81,7 @@ class Runner:
     def steps(self, plan: Plan) -> Iterator[Started | Outcome]:
         """``run`` step by step, for those who hand results on."""
         device = next(self.victim.model.parameters()).device
-        for cells in stacks(plan.cells, lambda: self.stack):
+        for cells in stacks(plan.cells, lambda: self.gathered):
             works: dict[Slice, Work] = {}
             keys = {(cell.slice, cell.attack): cell.key for cell in cells}
             for together in _by_attack(cells):
@@ -86,7 +90,9 @@ class Runner:
                     if cell.slice not in works:
                         works[cell.slice] = Work.on(cell.slice, device)
                     yield Started(cell)
-                yield from self._run(missing, works, keys)
+                size = self.gathered if together[0].attack.gathers else self.stack
+                for start in range(0, len(missing), size):
+                    yield from self._run(missing[start : start + size], works, keys)
 
     def _run(self, cells: Sequence[PlannedCell], works: Works, keys: Keys) -> Iterator[Outcome]:
         """Cells of one attack, as one batch where that can be done."""
@@ -110,7 +116,8 @@ class Runner:
             return
         # Outside of the handler, where the error no longer holds on to what did not fit.
         part = len(cells) // 2 if hungry else 1
-        self.stack = part if hungry else self.stack
+        if hungry:
+            self.stack, self.gathered = min(self.stack, part), part
         for start in range(0, len(cells), part):
             yield from self._run(cells[start : start + part], works, keys)
 

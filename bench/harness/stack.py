@@ -1,4 +1,4 @@
-"""How many slices run as one batch: one on a CPU, on a GPU as many as fit, for slices of 32 leave it idle."""
+"""How many slices run as one batch: on a GPU as many as fit, for slices of 32 leave it idle; on a CPU one, or a few."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from models.early_exit import EarlyExitNet
 
 MOST = 64
 """Slices: 2,048 images saturate any GPU on networks of this size."""
+
+GATHERED = 4
+"""Slices on any device for attacks that gain by it (``Attack.gathers``): the dozens of samples left of them are a batch as quick
+as any on a CPU, and a run that is killed loses no more than these."""
 
 SHARE = 0.5
 """Of the free memory that a stack may fill; attacks hold several copies of their images beside the network's activations."""

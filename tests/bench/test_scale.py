@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -195,6 +196,36 @@ def test_a_batch_halved_for_want_of_memory_has_the_same_results(tmp_path, monkey
         torch.testing.assert_close(torch.from_numpy(one.logits), torch.from_numpy(other.logits), atol=1e-3, rtol=1e-3)
         assert (one.passes == other.passes).all()
     assert (only_evaluation(whole).worst == only_evaluation(halved).worst).all()
+
+
+@dataclass(frozen=True)
+class Counts(Attack):
+    """Notes how many samples it is handed at once."""
+
+    handed: ClassVar[list[int]] = []
+
+    def propose(self, model, x, y, *, noise, candidates):
+        self.handed.append(len(x))
+        return x
+
+
+@dataclass(frozen=True)
+class Gathers(Counts):
+    """Gains by several slices at once wherever it runs."""
+
+    gathers: ClassVar[bool] = True
+    handed: ClassVar[list[int]] = []
+
+
+@pytest.mark.parametrize(("attack", "handed"), [(Counts(), [SLICE, SLICE, 6]), (Gathers(), [2 * SLICE, 6])])
+def test_some_attacks_get_several_slices_where_others_get_one(tmp_path, monkeypatch, attack, handed):
+    attack.handed.clear()
+    with_attack(monkeypatch, attack)
+    ready, store = prepared(), Store(tmp_path)
+    outcomes = []
+    runner = Runner(ready.victim, ready.settings.region, 0, "digits", store, gathered=2)
+    runner.run(plan_of(ready, store, ["planted"]), lambda _: None, outcomes.append)
+    assert attack.handed == handed and not any(outcome.error for outcome in outcomes)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Runs in lockstep: what each makes alone, its questions answered together."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.autoattack import AutoAttack
+from attacks.lockstep import in_lockstep
+from attacks.noise import Noise
+from attacks.regions import Ball
+from models.policies import FixedExit
+from tests.toys import batch, linear_exits
+
+
+class Cubes(nn.Module):
+    """``(B, D) -> (B, D)``, each number cubed: gradients are known. Notes who asks, and for how many images."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((threading.current_thread(), len(x), torch.is_grad_enabled()))
+        return x**3
+
+
+def random_walk(steps, size):
+    """A run that draws, asks with and without gradients, and answers with all it was told."""
+
+    def run(view):
+        torch.manual_seed(size)
+        told = []
+        for _ in range(steps):
+            x = torch.rand(size, 2).requires_grad_()
+            with torch.no_grad():
+                told.append(view(x))
+            logits = view(x)
+            told += [logits.detach(), torch.autograd.grad(logits.sum(), x)[0] / x.detach() ** 2]
+        return torch.stack(told)
+
+    return run
+
+
+def test_each_run_is_told_what_it_is_told_alone():
+    runs = [random_walk(steps, size) for steps, size in ((3, 2), (1, 5), (4, 1))]
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    together = in_lockstep(Cubes(), runs)
+    assert torch.equal(torch.get_rng_state(), before)
+    for run, found in zip(runs, together, strict=True):
+        torch.testing.assert_close(found, run(Cubes()))
+        torch.testing.assert_close(found[2::3], torch.full_like(found[2::3], 3.0))  # d x^3 / dx = 3 x^2
+
+
+def test_questions_go_through_the_network_together_in_the_callers_thread():
+    view = Cubes()
+    in_lockstep(view, [random_walk(3, 2), random_walk(3, 5)])
+    assert view.seen == [(threading.current_thread(), 7, with_graph) for _ in range(3) for with_graph in (False, True)]
+
+
+def test_gradients_can_be_asked_for_twice_or_not_at_all():
+    def twice(view):
+        x = torch.ones(1, 2).requires_grad_()
+        logits = view(x)
+        first = torch.autograd.grad(logits[0, 0], x, retain_graph=True)[0]
+        return first + torch.autograd.grad(logits[0, 1], x)[0]
+
+    def never(view):
+        return view(torch.ones(2, 2).requires_grad_()).detach()
+
+    view = Cubes()
+    asked, unasked = in_lockstep(view, [twice, never])
+    assert asked.tolist() == [[3.0, 3.0]] and unasked.tolist() == [[1.0, 1.0]] * 2
+    assert [size for _, size, _ in view.seen] == [3]
+
+
+def test_gradient_mode_is_the_callers():
+    def mode(view):
+        return torch.is_grad_enabled()
+
+    with torch.no_grad():
+        assert in_lockstep(Cubes(), [mode, mode]) == [False, False]
+    assert in_lockstep(Cubes(), [mode, mode]) == [True, True]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["run", "network"])
+def test_what_one_raises_ends_all(error, where):
+    ended = []
+
+    def endless(view):
+        try:
+            while True:
+                view(torch.ones(1, 2))
+        finally:
+            ended.append(True)
+
+    def failing(view):
+        for _ in range(3):
+            view(torch.ones(1, 2))
+        raise error("told so")
+
+    class Failing(Cubes):
+        def forward(self, x):
+            if len(self.seen) == 3:
+                raise error("told so")
+            return super().forward(x)
+
+    before = threading.active_count()
+    with pytest.raises(error, match="told so"):
+        if where == "run":
+            in_lockstep(Cubes(), [endless, failing, endless])
+        else:
+            in_lockstep(Failing(), [endless, endless])
+    assert ended == [True, True] and threading.active_count() == before
+
+
+def test_autoattack_finds_the_same_images_for_several_batches_at_once():
+    shape = (1, 4, 4)
+    net = linear_exits(2, 5, shape, scale=3)
+    x, _, noise = batch(4, shape)
+    y = net(x)[-1].argmax(-1)
+    attack = AutoAttack(Ball("Linf", 0.09), FixedExit(2))
+    together = attack(net, x, y, noise=Noise(0, noise.samples, (0, 0, 32, 32)))
+    parts = [slice(0, 2), slice(2, 4)]
+    alone = [attack(net, x[rows], y[rows], noise=Noise(0, noise.samples[rows])) for rows in parts]
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert (net(together)[-1].argmax(-1) != y).tolist() == [True, True, False, True]
