@@ -80,8 +80,8 @@ def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> 
     """Bring what is whole in ``sources`` into the store ``target``.
 
     Versions of a cell are the same if every exit of every sample predicts the same class and, under every policy that
-    some run judges them by, leaves at the same exit. Of versions that are not, the target keeps its own; where it has
-    none, it gets none, and the next run computes the cell again.
+    some run judges them by, leaves at the same exit; one with its counterexamples is taken before one without. Of versions
+    that are not the same, the target keeps its own; where it has none, it gets none, and the next run computes the cell again.
 
     Args:
         target, sources: roots of stores; only the target is written.
@@ -131,7 +131,8 @@ def _settle(
         about = _about(versions[0][1])
         done.conflicts.append(Conflict(what, key, about, tuple(holders[i] for i in different), tuple(samples), taken))
     else:
-        taken = target if target in holders else holders[0]
+        fullest = [place for place, version in versions if not getattr(version, "lacks_images", False)] or holders
+        taken = target if target in fullest else fullest[0]
     if taken is None:
         return
     if taken == target:

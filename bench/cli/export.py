@@ -1,8 +1,8 @@
-"""``bench export``: counterexamples in one file that anybody can verify, or an entry in RobustBench's fields."""
+"""``bench export``: counterexamples to verify, figures to make reports from, or an entry in RobustBench's fields."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +13,25 @@ from bench.cli.options import data_option, results_option
 if TYPE_CHECKING:
     from bench.verdicts import Evaluation
 
-COUNTEREXAMPLES, ROBUSTBENCH = "counterexamples", "robustbench"
+COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustbench"
 
 
 @click.command("export")
 @click.option(
-    "--format", "form", type=click.Choice([COUNTEREXAMPLES, ROBUSTBENCH]), help="What: counterexamples, or RobustBench's fields."
+    "--format",
+    "form",
+    type=click.Choice([COUNTEREXAMPLES, FIGURES, ROBUSTBENCH]),
+    help="What: counterexamples, all but these, or RobustBench's fields.",
 )
 @click.option("--counterexamples", is_flag=True, help="The same as --format counterexamples.")
 @click.option("--model", help="Only this model's [all].")
-@click.option("--training", help="With robustbench: only these weights.")
+@click.option("--training", help="With figures and robustbench: only these weights.")
 @click.option("--run", "what", help="Only one run's: its record's file or id [all runs in the results folder].")
 @click.option(
     "--field", "fields", multiple=True, help='With robustbench: what no measurement tells, as --field venue="ICLR 2020"; several.'
 )
 @click.option(
-    "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write, .npz or .json."
+    "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write, .npz, .tar.xz or .json."
 )
 @click.option("--force", is_flag=True, help="Write over a file that exists.")
 @data_option
@@ -38,6 +41,8 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
 
     Whoever has exitbench and the weights checks it with `bench verify FILE`.
 
+    With --format figures, write what reports and sweeps are made from, without any image: a small file that `bench merge` takes.
+
     With --format robustbench, write one evaluation as JSON in the fields of RobustBench's model_info files.
     """
     from bench.errors import UserError
@@ -45,17 +50,21 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
     from models.whole_file import write_whole
 
     what = COUNTEREXAMPLES if counterexamples else form
-    if what is None or (counterexamples and form == ROBUSTBENCH):
-        raise UserError("say what to export: either --counterexamples or --format robustbench")
-    if what == COUNTEREXAMPLES and (options["fields"] or options["training"]):
-        raise UserError("--field and --training go with --format robustbench")
+    if what is None or (counterexamples and form not in (None, COUNTEREXAMPLES)):
+        raise UserError("say what to export: --counterexamples, --format figures or --format robustbench")
+    if what == COUNTEREXAMPLES and options["training"]:
+        raise UserError("--training goes with --format figures or robustbench")
+    if what != ROBUSTBENCH and options["fields"]:
+        raise UserError("--field goes with --format robustbench")
     if output.exists() and not force:
         raise UserError(f"{output} exists; choose another name, or --force to write over it")
     results = options["results"]
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
     options["model"] = reported_name(options["model"]) if options["model"] else None
-    content, said = _counterexamples(output, **options) if what == COUNTEREXAMPLES else _robustbench(output, **options)
+    makers: dict[str, Callable[..., tuple[bytes, str]]]
+    makers = {COUNTEREXAMPLES: _counterexamples, FIGURES: _figures, ROBUSTBENCH: _robustbench}
+    content, said = makers[what](output, **options)
     try:
         write_whole(output, content)
     except OSError as error:
@@ -81,6 +90,26 @@ def _counterexamples(
     return content, (
         f"wrote {output}: {images} counterexamples of {len(evaluations)} evaluations, {len(content) / 1e6:.1f} MB\n"
         f"check it with: python -m bench verify {output}"
+    )
+
+
+def _figures(
+    output: Path, model: str | None, training: str | None, what: str | None, results: Path, **_options: Any
+) -> tuple[bytes, str]:
+    """All that reports are made from, and what to say of it."""
+    from bench.errors import UserError
+    from bench.figures import figures
+    from bench.harness.store import Store
+    from bench.proof.results import find_results
+
+    runs = find_results(what or str(results), results, model)
+    records = [record for group in runs.records for record in group if training in (None, record["training"])]
+    if not records:
+        raise UserError(f"{results} holds no run of {model or 'any model'} with training {training}")
+    content = figures(Store(runs.store), records)
+    return content, (
+        f"wrote {output}: {len(records)} run{'s' * (len(records) > 1)}, {len(content) / 1e6:.1f} MB\n"
+        f"make reports of it with: python -m bench merge {output} --results FOLDER"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,30 +18,45 @@ _SHOWN = 12
 
 
 @click.command("merge")
-@click.argument(
-    "stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path, exists=True, file_okay=False)
-)
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--prefer",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path, exists=True),
     help="Of results that contradict each other take this store's [none].",
 )
 @results_option
 def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> None:
-    """Join the stores of results folders into the one of --results, and write its reports.
+    """Join the stores of results folders, or files of figures (`bench export`), into the one of --results, and write its reports.
 
     The same cell of two stores is taken if the verdicts are the same. Where they are not, neither is and both are named: what
     --results held before stays, and what it did not is computed again by the next run. Damaged files are left where they are.
     Only --results is written. Exit codes: 0 joined; 1 joined but for conflicts; 2 bad input.
     """
+    from contextlib import ExitStack
+
+    from bench.figures import unpacked
+
+    with ExitStack() as opened:
+        roots = {place.resolve(): opened.enter_context(unpacked(place)) for place in stores if place.is_file()}
+        named = {root: place for place, root in roots.items()}
+        merged = _merged(stores, prefer, results, roots)
+    _show(merged, named)
+    raise SystemExit(CONFLICTS if merged.conflicts else JOINED)
+
+
+def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
+    """What merging did; ``files`` are the roots of those stores that are files, unpacked."""
     from bench.errors import UserError
     from bench.evaluations import evaluations
     from bench.harness.store import Store
     from bench.merge import merge, store_root
     from bench.report.write import write_reports
 
-    sources = [store_root(place) for place in stores]
-    wanted = None if prefer is None else store_root(prefer)
+    def root_of(place: Path) -> Path:
+        return files.get(place.resolve()) or store_root(place)
+
+    sources = [root_of(place) for place in stores]
+    wanted = None if prefer is None else root_of(prefer)
     target = Store(results / "store").root
     if any(source.resolve() == target.resolve() for source in sources):
         raise UserError(f"{results} is merged into itself; name it with --results alone")
@@ -56,11 +72,11 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
         raise UserError(
             f"{error.filename or results} cannot be written: {error.strerror}; what is merged stays, the same command goes on"
         ) from error
-    _show(merged)
-    raise SystemExit(CONFLICTS if merged.conflicts else JOINED)
+    return merged
 
 
-def _show(merged: Merged) -> None:
+def _show(merged: Merged, named: Mapping[Path, Path]) -> None:
+    """Tell what was done; ``named``: what the user calls a store that was unpacked."""
     copied = ", ".join(f"{n} {kind if n == 1 or kind.endswith('s') else kind + 's'}" for kind, n in merged.copied.items())
     click.echo(f"taken over: {copied or 'nothing'}; {merged.same} were there already, with the same verdicts")
     for path in merged.damaged:
@@ -69,8 +85,8 @@ def _show(merged: Merged) -> None:
         samples = ", ".join(map(str, conflict.samples[:_SHOWN]))
         more = f" and {len(conflict.samples) - _SHOWN} more" if len(conflict.samples) > _SHOWN else ""
         which = f", samples {samples}{more}" if samples else ""
-        kept = f"kept that of {conflict.taken}" if conflict.taken else "took neither"
-        where = " and ".join(map(str, conflict.places))
+        kept = f"kept that of {named.get(conflict.taken, conflict.taken)}" if conflict.taken else "took neither"
+        where = " and ".join(str(named.get(place, place)) for place in conflict.places)
         what = f"{conflict.what} {conflict.key[:12]} ({conflict.about}{which})"
         click.echo(f"CONFLICT {what} differs between {where}: {kept}", err=True)
     if merged.conflicts:

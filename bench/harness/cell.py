@@ -61,7 +61,8 @@ class Cell:
         distances: ``(B,)`` from the clean image.
         passes: ``(2,)`` forward and backward sample-passes spent on the slice, children included.
         broken_rows: ``(M,)`` rows in which at least one exit is wrong.
-        counterexamples: ``(M, C, H, W)`` the images of those rows (none for clean cells, whose images are the dataset's).
+        counterexamples: ``(M, C, H, W)`` the images of those rows (none for clean cells, whose images are the dataset's); or
+            none of them, in a cell that was handed on for its figures alone.
     """
 
     key: str
@@ -79,12 +80,18 @@ class Cell:
         """Which images ``(B,)`` lie in the ball of the threat model that the distances were measured for."""
         return np.asarray(self.distances <= eps + TOLERANCE[norm])
 
-    def to_bytes(self) -> bytes:
-        """A compressed npz; every member carries a CRC."""
+    @property
+    def lacks_images(self) -> bool:
+        """Whether its counterexamples were left out."""
+        return len(self.counterexamples) < len(self.broken_rows)
+
+    def to_bytes(self, *, compressed: bool = True) -> bytes:
+        """An npz; every member carries a CRC."""
         buffer = io.BytesIO()
         text = json.dumps({"schema": SCHEMA, "key": self.key, **self.header}, sort_keys=True)
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("key", "header")}
-        np.savez_compressed(buffer, header=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+        save = np.savez_compressed if compressed else np.savez
+        save(buffer, header=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
         return buffer.getvalue()
 
     @staticmethod

@@ -175,6 +175,8 @@ class Runner:
         found = [cell for cell in map(self.store.read, children) if cell is not None]
         if len(found) < len(children):
             raise RuntimeError("an attack that it selects from did not finish")
+        if any(cell.lacks_images for cell in found):
+            raise RuntimeError("an attack that it selects from came without its images, for its figures alone")
         labels = torch.from_numpy(found[0].labels)
         choice = selection.choose([torch.from_numpy(cell.logits) for cell in found], labels)
         seconds = sum(cell.header["provenance"]["seconds"] for cell in found)

@@ -82,6 +82,11 @@ def _cells(store: Path, records: Sequence[Mapping[str, Any]]) -> list[tuple[Sour
 
 
 def _counterexamples(cells: Sequence[Cell], clean: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
+    if any(cell.lacks_images for cell in cells):
+        raise UserError(
+            f"results of {record['model']} ({record['training']}) came without their counterexamples, for their figures alone: "
+            "verify them where they were made, or run the evaluation in an empty results folder"
+        )
     n_exits, _, n_classes = clean.logits.shape
     policy = parse_policy(record["policy"], n_exits, record["calibration"])
     nothing = (np.empty((n_exits, 0, n_classes), np.float32), np.empty(0, np.int64))

@@ -1,0 +1,97 @@
+"""Evaluations in one file without their counterexamples: all that reports and sweeps are made from, small enough to hand on.
+
+The file is a ``tar.xz`` of a store's files, the same bytes for the same results; ``bench merge`` takes it like any store.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.harness.held_out import held_out_key
+from bench.harness.store import Store
+from models.spec import digest
+
+MEMBER = re.compile(r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz")
+"""What such a file holds, by name; anything else in it is not ours."""
+
+MOST = 2**30
+"""Bytes that a file may unpack to: ten times what a network of seven exits takes on 10,000 images."""
+
+
+def figures(store: Store, records: Sequence[Mapping[str, Any]]) -> bytes:
+    """The finished cells of ``records`` without their images, the trust checks, and the calibration logits, packed.
+
+    Raises:
+        UserError: none of the cells is there.
+    """
+    files: dict[str, bytes] = {}
+    for record in records:
+        files[f"runs/{digest(record)}.json"] = (store.root / "runs" / f"{digest(record)}.json").read_bytes()
+        files |= dict(_cells(store, record))
+        held = held_out_key(record["model"], record["weights"], record["dataset"])
+        for name in (f"trust/{record.get('trust')}.json", f"calibration/{held}.npz"):
+            if (store.root / name).is_file():
+                files[name] = (store.root / name).read_bytes()
+    if not any(name.startswith("cells/") for name in files):
+        raise UserError(f"{store.root} holds no finished cell of what is asked for; finish an evaluation first")
+    return _packed(files)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The root of a temporary store with what is in a file that ``figures`` made.
+
+    Raises:
+        UserError: it is no such file, not whole, or holds what such a file does not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        root = Store(Path(folder)).root
+        try:
+            with lzma.open(path) as compressed:
+                raw = compressed.read(MOST + 1)
+            if len(raw) > MOST:
+                raise ValueError(f"it unpacks to more than {MOST:,} bytes")
+            with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
+                _extract(archive, root)
+        except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
+            raise UserError(f"{path} holds no whole figures ({error}); export it again with --format figures") from error
+        yield root
+
+
+def _cells(store: Store, record: Mapping[str, Any]) -> Iterable[tuple[str, bytes]]:
+    for attack in record["attacks"]:
+        for key in attack["keys"]:
+            if (cell := store.read(key)) is not None:
+                told = replace(cell, counterexamples=cell.counterexamples[:0])
+                # Packed together below, which takes half the room of packing each.
+                yield f"cells/{key[:2]}/{key}.npz", told.to_bytes(compressed=False)
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz", format=tarfile.PAX_FORMAT) as archive:
+        for name in sorted(files):
+            member = tarfile.TarInfo(name)  # owner, mode and time at their defaults: the same bytes on every machine
+            member.size = len(files[name])
+            archive.addfile(member, io.BytesIO(files[name]))
+    return buffer.getvalue()
+
+
+def _extract(archive: tarfile.TarFile, root: Path) -> None:
+    for member in archive:
+        if not member.isfile() or not MEMBER.fullmatch(member.name):
+            raise ValueError(f"{member.name!r} has no place in it")
+        target = root / member.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = archive.extractfile(member)
+        target.write_bytes(content.read() if content else b"")
