@@ -87,24 +87,27 @@ def test_gradient_mode_is_the_callers():
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 @pytest.mark.parametrize("where", ["run", "network"])
-def test_what_one_raises_ends_all(error, where):
-    ended = []
+@pytest.mark.parametrize("steps", [0, 3, 4])
+def test_what_one_raises_ends_all(error, where, steps):
+    begun, ended = [], []
 
     def endless(view):
+        begun.append(True)
         try:
             while True:
-                view(torch.ones(1, 2))
+                x = torch.ones(1, 2).requires_grad_()
+                torch.autograd.grad(view(x).sum(), x)
         finally:
             ended.append(True)
 
     def failing(view):
-        for _ in range(3):
+        for _ in range(steps):
             view(torch.ones(1, 2))
         raise error("told so")
 
     class Failing(Cubes):
         def forward(self, x):
-            if len(self.seen) == 3:
+            if len(self.seen) == steps:
                 raise error("told so")
             return super().forward(x)
 
@@ -114,7 +117,7 @@ def test_what_one_raises_ends_all(error, where):
             in_lockstep(Cubes(), [endless, failing, endless])
         else:
             in_lockstep(Failing(), [endless, endless])
-    assert ended == [True, True] and threading.active_count() == before
+    assert begun == ended != [] and threading.active_count() == before
 
 
 def test_autoattack_finds_the_same_images_for_several_batches_at_once():

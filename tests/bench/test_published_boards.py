@@ -1,4 +1,4 @@
-"""The boards in results/published: of the weights that are shipped, with the figures on their cards."""
+"""The boards in results/published: of the weights that are shipped, with their cards' figures, derived from what is kept."""
 
 import csv
 from collections import defaultdict
@@ -46,6 +46,17 @@ def test_rows_are_of_the_shipped_weights_and_say_what_their_cards_say(network):
     accuracy = card.details["measured"]["accuracy"]
     assert all(row["weights"] == card.sha256[:12] for row in rows.values())
     assert {attack: float(row["accuracy"]) for attack, row in rows.items()} == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(bench, tmp_path):
+    """The same leaderboards and sweeps, byte for byte, from files that hold every logit of every attack."""
+    files = sorted((PUBLISHED / "figures").glob("*.tar.xz"))
+    assert {path.name for path in files} == {f"{'-'.join((model, data, how))}.tar.xz" for model, how, data in BOARDS}
+    assert bench("merge", *files, "--results", tmp_path)[0] == 0
+    assert bench("sweep", "--results", tmp_path)[0] == 0
+    for folder in ("leaderboards", "sweeps"):
+        kept = {path.name: path.read_bytes() for path in (PUBLISHED / folder).glob("*.csv")}
+        assert kept == {path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.csv")} != {}
 
 
 def test_the_page_and_the_plots_are_of_these_boards():
