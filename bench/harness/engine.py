@@ -90,7 +90,9 @@ def choose(model: EarlyExitNet, shape: tuple[int, int, int], wanted: Precision, 
     best = max(timing.rate for name, timing in timings.items() if name in map(str, quick))
     if best and work / best > COMPILE_FROM_S:
         compiled = [replace(form, compiled=True) for form in quick if form.folded]
-        timings |= _measured(model, shape, [form for form in compiled if str(form) not in timings])
+        if any(str(form) not in timings for form in compiled):
+            # All of them in turn: the machine may be busier than when the others were timed.
+            timings |= _measured(model, shape, [*quick, *compiled])
     if timings != known:
         write_cache(path, key, timings)
     form = min(forms, key=lambda form: _seconds(timings.get(str(form)), work))

@@ -51,7 +51,11 @@ def test_bf16_is_a_candidate_where_the_hardware_has_it(clock, monkeypatch):
 def test_compiled_candidates_are_tried_only_for_work_that_pays_for_it(clock):
     assert choose(NET, SHAPE, "auto", 150 * engine.COMPILE_FROM_S).form == FOLDED
     assert not any("compiled" in name for name in clock)
+    clock.clear()
     assert choose(NET, SHAPE, "auto", 151 * engine.COMPILE_FROM_S).form == Form(compiled=True)
+    assert clock == ["plain fp32", "folded fp32", "folded fp32 compiled"], "those timed before as well"
+    clock.clear()
+    assert choose(NET, SHAPE, "auto", 151 * engine.COMPILE_FROM_S).remembered and not clock
     assert choose(NET, SHAPE, "auto", 10).form == FOLDED, "60 s of compiling do not pay for ten gradients"
 
 
