@@ -63,8 +63,7 @@ def command(
     new weights'. Whatever else is given must agree with it. The first one is made by --update with --preset quick, or with
     attacks of your choice. Exit codes: 0 passed; 1 a regression, or nothing to be believed; 2 no comparison.
     """
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.errors import UserError
     from bench.evaluations import evaluation_of
     from bench.gate.identity import differences
@@ -81,7 +80,7 @@ def command(
     path, before = baseline_for(asked, baseline, needed=not update)
     values = merged(options, asked, before)
     names, seed = values.pop("attacks"), values.pop("seed")
-    console, store = Console(stderr=True), Store(results / "store")
+    console, store = terminal(stderr=True), Store(results / "store")
     prepared, plan = plan_evaluation(console, Request(**values), names, seed, store)
     settings = settings_of(values, names, prepared)
     own = asked.get("policy") == OWN and not update
@@ -136,8 +135,7 @@ def _judge(
     junit: Path | None,
 ) -> int:
     """Judge, tell it everywhere that it is wanted, and give the exit code."""
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.gate.judge import judge
     from bench.gate.junit import to_junit
     from bench.gate.markdown import to_markdown
@@ -150,7 +148,7 @@ def _judge(
         before, now, failures=failures_of(evaluation), unfinished=unfinished_of(evaluation), level=level, tolerance=tolerance
     )
     told = Told(judgement, before, now, str(path))
-    Console().print(summary(told))
+    terminal().print(summary(told))
     if markdown is not None:
         write_whole(markdown, to_markdown(told).encode())
     if junit is not None:

@@ -21,8 +21,7 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     A and B are models (model, or model:training) evaluated in the results folder, or single runs: a record's file, or
     the first digits of its id.
     """
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.compare.find import find_pair
     from bench.compare.pairs import compare
     from bench.report.compare_plot import draw_comparison
@@ -31,7 +30,7 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     from models.whole_file import write_whole
 
     found = compare(*find_pair(a, b, results))
-    console = Console()
+    console = terminal()
     console.print(comparison_text(found))
     figure = draw_comparison(found)
     stem = plot or results / "plots" / f"compare-{_safe(a)}-{_safe(b)}"

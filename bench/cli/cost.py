@@ -28,9 +28,9 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
 
     MODEL is a registered name, robustbench:NAME, pyautoattack:resnet18, or path/to/file.py:factory or package.module:factory.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from bench.cli.console import terminal
     from bench.errors import UserError
     from bench.networks import named_network
     from bench.ptflops_check import ptflops_mmacs
@@ -53,7 +53,7 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
         table.add_column(heading, justify="right")
     for k, (mmacs, paper) in enumerate(zip(costs.mmacs, costs.mflops_paper, strict=True), start=1):
         table.add_row(str(k), f"{mmacs:{places}}", f"{paper:{places}}")
-    console = Console()
+    console = terminal()
     console.print(table)
     if costs.note:
         console.print(costs.note, markup=False, highlight=False)

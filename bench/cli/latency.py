@@ -32,9 +32,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     ptflops as the second opinion on the former. Leave the machine alone while it runs.
     """
     import torch
-    from rich.console import Console
     from rich.table import Table
 
+    from bench.cli.console import terminal
     from bench.errors import UserError
     from bench.evaluations import evaluations
     from bench.harness.prepare import Request, prepare
@@ -47,7 +47,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
         torch.set_num_threads(threads)
     store = Store(results / "store")
     prepared = prepare(Request(**asked))
-    errors = Console(stderr=True)
+    errors = terminal(stderr=True)
     if prepared.note:
         errors.print(prepared.note, style="yellow", markup=False, highlight=False)
     with errors.status(f"timing {prepared.victim.name}"):
@@ -65,7 +65,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
         told = "-" if second is None else f"{second:.2f}"
         table.add_row(str(k + 1), f"{mmacs:.2f}", told, f"{latency.one[k][1]:.3g}", f"{latency.many[k][1]:.3g}")
     table.add_row("deployed", "", "", f"{latency.deployed_one[1]:.3g}", f"{latency.deployed_many[1]:.3g}")
-    console = Console()
+    console = terminal()
     console.print(table)
     threads_text = "" if latency.device == "cuda" else f", {latency.threads} threads"
     console.print(f"medians of {rounds} rounds on {latency.machine}{threads_text}", markup=False, highlight=False)

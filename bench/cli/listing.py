@@ -9,9 +9,9 @@ import click
 @click.argument("what", type=click.Choice(["models", "attacks", "datasets", "recipes"]))
 def command(what: str) -> None:
     """List models, attacks, datasets or recipes, with a line on each."""
-    from rich.console import Console
     from rich.table import Table
 
+    from bench.cli.console import terminal
     from bench.cli.listing_cache import remembered
 
     rows = remembered(what, _ROWS[what])
@@ -20,7 +20,7 @@ def command(what: str) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table, markup=False)
+    terminal().print(table, markup=False)
 
 
 _EXTRA = {"models": ("dataset", "weights"), "datasets": ("Linf eps", "L2 eps", "test images")}

@@ -34,19 +34,18 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     """
     import json
 
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.harness.engine import equipped
     from bench.harness.prepare import Request, prepare
     from bench.perf.measure import measure
     from bench.perf.text import perf_text
     from models.whole_file import write_whole
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     prepared, engine = equipped(prepare(Request(**asked)), work=100.0 * asked["n"])
     console.print(engine.text(), markup=False, highlight=False, soft_wrap=True)
     with console.status("starting") as status:
         found = measure(prepared, engine, status.update, autoattack=autoattack, batch=batch)
     if output is not None:
         write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
-    Console().print(perf_text(found))
+    terminal().print(perf_text(found))

@@ -37,8 +37,7 @@ def command(
     where there are none, what the attack is expected to take: the last column says which. How long a pass takes is
     measured on this machine.
     """
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.errors import UserError
     from bench.harness.prepare import Request
     from bench.harness.store import Store
@@ -47,7 +46,7 @@ def command(
         raise UserError("--cores and --gpus go with --estimate")
     store = Store(results / "store")
     names = [name for text in attacks for name in separated(text)]
-    prepared, plan = plan_evaluation(Console(), Request(**asked), names, seed, store)
+    prepared, plan = plan_evaluation(terminal(), Request(**asked), names, seed, store)
     if not estimate or not plan.missing:
         return
 
@@ -68,8 +67,9 @@ def command(
 
 
 def _show(rows: Sequence[Row], throughput: Throughput, unit: str, parts: float) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from bench.cli.console import terminal
 
     table = Table(box=None, pad_edge=False)
     for heading in ("attack", "samples", "forwards", "gradients", f"{unit} time", "passes per sample are"):
@@ -77,7 +77,7 @@ def _show(rows: Sequence[Row], throughput: Throughput, unit: str, parts: float) 
     for row in rows:
         passes = (f"{row.forwards:.1f}", f"{row.backwards:.1f}")
         table.add_row(row.name, str(row.samples), *passes, _time(row.seconds(throughput)), row.source)
-    Console().print(table)
+    terminal().print(table)
     seconds = sum(row.seconds(throughput) for row in rows)
     forwards = sum(row.samples * row.forwards for row in rows)
     backwards = sum(row.samples * row.backwards for row in rows)

@@ -28,8 +28,7 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     Their architectures are built without weights: nothing is downloaded. Published accuracies come from your file, what
     was measured here from the store; they never share a column.
     """
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.cost_axis.join import count_entries, join
     from bench.cost_axis.published import read_published
     from bench.errors import UserError
@@ -40,7 +39,7 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     from models.zoo.robustbench_entry import entry_names
 
     entries = read_published(published)
-    with Console(stderr=True).status("counting") as status:
+    with terminal(stderr=True).status("counting") as status:
         counts = count_entries([entry.model_id for entry in entries], norm, lambda name: status.update(f"counting {name}"))
     stored = evaluations(Store(results / "store")) if (results / "store").is_dir() else []
     axis = join(norm, entries, counts, stored, entry_names("cifar10", norm))
@@ -48,6 +47,6 @@ def command(published: Path, norm: Norm, results: Path) -> None:
         written = write_cost_axis(axis, results)
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
-    console = Console()
+    console = terminal()
     console.print(cost_axis_text(axis))
     console.print(f"written: {', '.join(map(str, written))}", style="dim", markup=False, highlight=False, soft_wrap=True)

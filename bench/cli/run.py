@@ -26,14 +26,13 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     Finished work is kept in the results folder: the same command again goes on where it was stopped, and
     does nothing when all is done.
     """
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.errors import UserError
     from bench.harness.prepare import Request
     from bench.harness.store import Store
 
     names = [name for text in attacks for name in separated(text)]
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     where = {name: asked.pop(name) for name in WHERE}
     request, store = Request(**asked), Store(results / "store")
     prepared, plan = plan_evaluation(console, request, names, seed, store)
@@ -50,8 +49,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
 
 def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
     """Write the reports and print the summary of what was asked for."""
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.evaluations import evaluations
     from bench.record import evaluation_key
     from bench.report.terminal import summary
@@ -59,7 +57,7 @@ def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
 
     found = evaluations(store)
     written = write_reports(found, results)
-    console = Console()
+    console = terminal()
     for evaluation in found:
         if evaluation_key(evaluation.record) == evaluation_key(record):
             asked_for = [attack["name"] for attack in record["attacks"] if not attack["component"]]

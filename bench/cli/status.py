@@ -24,10 +24,10 @@ def command(run: str | None, results: Path) -> None:
     With RUN, the beginning of a run's name: its attacks one by one, their errors, and the end of its log. Nothing is changed and
     nothing heavy is loaded: it can be asked as often as you like.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from bench.cli.console import terminal
     from bench.errors import UserError
     from bench.status import statuses
 
@@ -65,7 +65,7 @@ def command(run: str | None, results: Path) -> None:
             _left(status),
             (status.last or "-").replace("T", " ")[:16],
         )
-    Console().print(table)
+    terminal().print(table)
 
 
 def _left(status: RunStatus) -> str:

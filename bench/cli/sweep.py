@@ -42,8 +42,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     no network and no data are needed. No attack is run: only the deployed rules were attacked themselves, under others
     the worst case is an upper bound.
     """
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.errors import UserError
     from bench.evaluations import evaluations
     from bench.harness.store import Store
@@ -66,7 +65,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     found = evaluations(store)
     groups = choose(found, Wanted(models=names, **asked))  # type: ignore[arg-type]
     curves: list[Curve] = []
-    errors = Console(stderr=True)
+    errors = terminal(stderr=True)
     for group in groups:
         pool = pool_of(group, store)
         if len(pool.mmacs) == 1:
@@ -80,7 +79,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
         written.append(write_page(found, results))
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
-    console = Console()
+    console = terminal()
     for curve in curves:
         console.print(curve_text(curve))
     console.print(f"written: {', '.join(map(str, written))}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -48,14 +48,13 @@ def command(
     RECIPE is a name (see `bench list recipes`) or a JSON file with a recipe, such as the journal of a run.
     A killed run goes on from its last epoch when the same command is given again.
     """
-    from rich.console import Console
-
+    from bench.cli.console import terminal
     from bench.cli.training_progress import TrainingProgress
     from bench.errors import UserError
     from bench.training.make_weights import make_weights
     from models.weights import WeightsError, user_weights
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     recipe = _recipe(recipe_name, epochs)
     typed = f"python -m bench train {recipe_name} --seed {seed}" + (f" --epochs {epochs}" if epochs else "")
     try:

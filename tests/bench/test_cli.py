@@ -253,9 +253,12 @@ def test_costs_agree_with_ptflops(tmp_path):
 
 
 def test_one_exit_nets_skip_what_is_the_same(tmp_path):
-    code, out, err = bench("run", "--model", "resnet38", "--attack", "single,average", "--n", 4, "--steps", 1, cwd=tmp_path)
+    code, out, err = bench(
+        "run", "--model", "resnet38", "--attack", "single,average,slowdown", "--n", 4, "--steps", 1, cwd=tmp_path
+    )
     assert code == 0, err
     assert "skipped average: the same as single:1" in err
+    assert "skipped slowdown:free: one exit has one cost" in err
     assert "single:1" in out
 
 
