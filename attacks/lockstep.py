@@ -58,12 +58,20 @@ class _Forward:
     with_graph: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Batch:
-    """What went through the network together, to go back through: images and logits of several runs."""
+    """What went through the network together, to go back through once: images and logits of several runs."""
 
     x: Tensor
     logits: Tensor
+    spent: bool = False
+
+    @staticmethod
+    def of(view: nn.Module, x: Tensor) -> _Batch:
+        """The images on their way through the network."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return _Batch(x, view(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +180,7 @@ def _answer(view: nn.Module, seats: Sequence[_Seat[Any]]) -> None:
         for seat, rows in zip(plain, _rows(plain), strict=True):
             seat.answer = logits[rows].clone()
     if graphs:
-        with torch.enable_grad():
-            x = torch.cat([seat.question.x for seat in graphs]).requires_grad_()
-            batch = _Batch(x, view(x))
+        batch = _Batch.of(view, torch.cat([seat.question.x for seat in graphs]))
         for seat, rows in zip(graphs, _rows(graphs), strict=True):
             seat.answer = batch, rows
     back: dict[_Batch, list[_Seat[Any]]] = {}
@@ -182,15 +188,22 @@ def _answer(view: nn.Module, seats: Sequence[_Seat[Any]]) -> None:
         if isinstance(seat.question, _Backward):
             back.setdefault(seat.question.batch, []).append(seat)
     for batch, asking in back.items():
-        _answer_backward(batch, asking)
+        _answer_backward(view, batch, asking)
 
 
-def _answer_backward(batch: _Batch, seats: Sequence[_Seat[Any]]) -> None:
+def _answer_backward(view: nn.Module, batch: _Batch, seats: Sequence[_Seat[Any]]) -> None:
+    """Gradients for all who ask; who asks later than the others of its batch, or again, has its images sent through anew."""
+    if batch.spent:
+        for seat in seats:
+            own = _Batch.of(view, batch.x[seat.question.rows])
+            (seat.answer,) = torch.autograd.grad(own.logits, own.x, seat.question.gradient)
+        return
     gradient = torch.zeros_like(batch.logits)
     for seat in seats:
         gradient[seat.question.rows] = seat.question.gradient
-    # Kept for those who have not asked, or ask again: it goes with the last run that holds its part of the logits.
-    (of_images,) = torch.autograd.grad(batch.logits, batch.x, gradient, retain_graph=True)
+    # Not retained: compiled networks give their buffers away.
+    (of_images,) = torch.autograd.grad(batch.logits, batch.x, gradient)
+    batch.spent = True
     for seat in seats:
         seat.answer = of_images[seat.question.rows].clone()
 

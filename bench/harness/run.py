@@ -109,6 +109,7 @@ class Runner:
                 yield self._failed(cells[0], error)
                 return
             hungry = out_of_memory(error)
+            _log.info("%s on %d slices at once failed", cells[0].name, len(cells), exc_info=error)
         else:
             for planned, cell in zip(cells, found, strict=True):
                 self.store.write(cell)

@@ -73,7 +73,36 @@ def test_gradients_can_be_asked_for_twice_or_not_at_all():
     view = Cubes()
     asked, unasked = in_lockstep(view, [twice, never])
     assert asked.tolist() == [[3.0, 3.0]] and unasked.tolist() == [[1.0, 1.0]] * 2
-    assert [size for _, size, _ in view.seen] == [3]
+    assert [size for _, size, _ in view.seen] == [3, 1], "who asks again has its images sent through again"
+
+
+def test_a_network_that_lets_its_graph_go_is_asked_for_it_once():
+    """As compiled ones do, which refuse to retain it."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            assert not torch._C._autograd._get_current_graph_task_keep_graph()
+            return 3 * x**2 * gradient
+
+    def early_and_late(wait):
+        def run(view):
+            x = torch.full((1, 2), 2.0).requires_grad_()
+            logits = view(x)
+            for _ in range(wait):
+                view(torch.ones(1, 2))
+            return torch.autograd.grad(logits.sum(), x)[0]
+
+        return run
+
+    found = in_lockstep(Once.apply, [early_and_late(wait) for wait in (0, 0, 2)])
+    assert all(gradient.tolist() == [[12.0, 12.0]] for gradient in found)
 
 
 def test_gradient_mode_is_the_callers():
