@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,25 @@ def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
         WeightsError: for a card that is not readable, naming the file.
     """
     found: dict[str, tuple[WeightsCard, Path]] = {}
-    for folder in (user_weights(), SHIPPED):
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            if path.name.endswith(JOURNAL):
-                continue
-            card = _read_card(path)
-            if model is None or card.model == model:
-                found.setdefault(card.stem, (card, path.with_suffix(".safetensors")))
+    for card, path in (*_weights_in(user_weights()), *shipped_weights()):
+        if model is None or card.model == model:
+            found.setdefault(card.stem, (card, path))
     return list(found.values())
+
+
+def shipped_weights() -> list[tuple[WeightsCard, Path]]:
+    """The cards that come with the project, whatever the user has of the same name.
+
+    Raises:
+        WeightsError: for a card that is not readable, naming the file.
+    """
+    return list(_weights_in(SHIPPED))
+
+
+def _weights_in(folder: Path) -> Iterator[tuple[WeightsCard, Path]]:
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        if not path.name.endswith(JOURNAL):
+            yield _read_card(path), path.with_suffix(".safetensors")
 
 
 def find_weights(model: str, dataset: str, training: str | None = None) -> tuple[WeightsCard, Path]:

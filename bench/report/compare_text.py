@@ -32,17 +32,17 @@ def comparison_text(found: Comparison) -> RenderableType:
     threat = f"{record['norm']} {eps_text(record['eps'])}"
     title = f"{record['dataset']} test, {threat}, n = {record['n']}, paired sample by sample"
     table = Table(box=None, pad_edge=False)
-    table.add_column("accuracy", overflow="fold", min_width=len("  worst case"))
+    table.add_column("accuracy", overflow="fold", min_width=len("worst case"))
     for heading in ("A %", "B %", "B - A", "95 % interval", "only A", "only B", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     costs = Table(box=None, pad_edge=False)
-    costs.add_column("mean mmacs", overflow="fold", min_width=len("  worst case"))
+    costs.add_column("mean mmacs", overflow="fold", min_width=len("worst case"))
     for heading in ("A", "B", "B - A", "95 % interval"):
         costs.add_column(heading, justify="right", no_wrap=True)
     for pair in found.pairs:
-        table.add_row(escape(f"  {pair.title}"), *_accuracy(pair))
+        table.add_row(escape(pair.title), *_accuracy(pair))
         if pair.mmacs is not None and pair.mmacs_interval is not None:
-            costs.add_row(escape(f"  {pair.title}"), *_cost(pair.mmacs, pair.mmacs_interval))
+            costs.add_row(escape(pair.title), *_cost(pair.mmacs, pair.mmacs_interval))
     lines = [f"A: {name_of(found.a, found.b)}", f"B: {name_of(found.b, found.a)}"]
     notes = [
         "only A, only B: samples that one alone gets right; p: exact McNemar test, two-sided, each row on its own",
@@ -62,7 +62,12 @@ def _accuracy(pair: Pair) -> tuple[str, ...]:
     shares = (f"{100 * count / pair.n:.2f}" for count in (pair.a, pair.b))
     low, high = (100 * end for end in pair.interval)
     counts = str(pair.only_a), str(pair.only_b)
-    return (*shares, f"{100 * pair.difference:+.2f}", f"{low:+.1f} .. {high:+.1f}", *counts, f"{pair.p:.2g}")
+    return (*shares, f"{100 * pair.difference:+.2f}", f"{low:+.1f} .. {high:+.1f}", *counts, _chance(pair.p))
+
+
+def _chance(p: float) -> str:
+    """Narrow where its second digit says nothing, so that attacks' names keep to a line of 80 columns."""
+    return f"{p:.2g}" if p >= 0.001 else f"{p:.0e}"
 
 
 def _cost(means: Interval, interval: Interval) -> tuple[str, ...]:

@@ -114,12 +114,12 @@ def test_columns_hide_and_both_exports_are_what_is_seen(show):
 def test_pointing_at_a_marker_shows_its_numbers_and_clicking_finds_its_row(show):
     page = show()
     mark = page.locator(f".chart .panel[data-what=worst] .pt[data-key={KEY['alpha']}] .sym")
-    mark.scroll_into_view_if_needed()
+    mark.evaluate("mark => mark.scrollIntoView({ behavior: 'instant', block: 'center' })")
     box = mark.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     (alpha,) = [each for each in few() if each.record["model"] == "alpha"]
     tip = page.locator("#tip")
-    assert tip.is_visible()
+    tip.wait_for(state="visible")
     text = tip.inner_text()
     assert "alpha" in text and f"{100 * alpha.worst.mean():.1f} %" in text and f"{alpha.mean_cost(alpha.clean):.2f} mmacs" in text
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

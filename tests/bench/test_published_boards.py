@@ -1,25 +1,27 @@
 """The boards in results/published: of the weights that are shipped, with their cards' figures, derived from what is kept."""
 
 import csv
+import re
 from collections import defaultdict
 
 import pytest
 
-from models.weights import IMPORTED, SHIPPED, known_weights
+from bench.compare.find import find_pair
+from bench.compare.pairs import compare
+from models.weights import IMPORTED, shipped_weights
 from tests.toys import ROOT
 
 PUBLISHED = ROOT / "results" / "published"
-CARDS = {
-    (card.model, card.training, card.dataset): card
-    for card, path in known_weights()
-    if path.parent == SHIPPED and "measured" in card.details
-}
+FOUND = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What it found")[2].partition("\n## ")[0]
+FOLDERS = sorted(path for path in PUBLISHED.iterdir() if path.is_dir())
+"""A results folder for each dataset."""
+CARDS = {(card.model, card.training, card.dataset): card for card, _ in shipped_weights() if "measured" in card.details}
 
 
 def boards():
     """Accuracies by network, then by attack, and the rows' other figures."""
     found = defaultdict(dict)
-    for path in sorted((PUBLISHED / "leaderboards").glob("*.csv")):
+    for path in sorted(PUBLISHED.glob("*/leaderboards/*.csv")):
         for row in csv.DictReader(path.open(newline="")):
             found[row["model"], row["training"], row["dataset"]][row["attack"]] = row
     return found
@@ -48,21 +50,62 @@ def test_rows_are_of_the_shipped_weights_and_say_what_their_cards_say(network):
     assert {attack: float(row["accuracy"]) for attack, row in rows.items()} == pytest.approx(accuracy, abs=1e-6)
 
 
-def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(bench, tmp_path):
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_page_and_the_plots_are_of_these_boards(folder):
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    for (_, _, dataset), card in CARDS.items():
+        assert (card.sha256[:12] in page) == (dataset == folder.name)
+    names = {path.stem for path in (folder / "leaderboards").glob("*.csv")}
+    for ending in ("png", "svg"):
+        assert {path.stem for path in (folder / "plots").glob(f"*.{ending}")} == names != set()
+
+
+def tables(text):
+    """The rows of each Markdown table, without its headings."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else [] for line in text.splitlines()]
+    found = [[]]
+    for line in lines:
+        if line:
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return [rows[2:] for rows in found if rows]
+
+
+def test_the_readme_tells_what_the_board_says_of_every_network():
+    stated = {(row[0], re.split("[,:]", row[1])[0]): row[2:] for row in tables(FOUND)[0]}
+    board = {network[:2]: rows for network, rows in BOARDS.items() if network[2] == "cifar10"}
+    assert stated.keys() == board.keys()
+    for network, rows in board.items():
+        pgd = rows["max_average" if "max_average" in rows else "single:1"]
+        shares = [f"{100 * float(row['accuracy']):.1f}" for row in (rows["none"], pgd, rows["worst"])]
+        assert stated[network] == [f"{float(rows['none']['mmacs']):.1f}", *shares]
+
+
+def test_the_readme_tells_the_paired_differences(bench, tmp_path):
+    _, stated = tables(FOUND)
+    networks = {name.strip("`") for row in stated for name in row[:2]}
+    files = [PUBLISHED / "cifar10" / "figures" / f"{name.replace(':', '-cifar10-')}.tar.xz" for name in networks]
+    assert files and bench("merge", *files, "--results", tmp_path)[0] == 0
+    for a, b, *figures in stated:
+        found = compare(*find_pair(a.strip("`"), b.strip("`"), tmp_path))
+        said = []
+        for title in ("clean", "worst case"):
+            (pair,) = [each for each in found.pairs if each.title == title]
+            low, high = (100 * end for end in pair.interval)
+            said.append(f"{100 * pair.difference:+.1f} ({low:+.1f} .. {high:+.1f})")
+        (clean,) = [each for each in found.pairs if each.title == "clean"]
+        assert figures == [*said, f"{clean.mmacs[1] - clean.mmacs[0]:+.1f}"]
+
+
+@pytest.mark.parametrize("folder", [each for each in FOLDERS if (each / "figures").is_dir()], ids=lambda folder: folder.name)
+def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(folder, bench, tmp_path):
     """The same leaderboards and sweeps, byte for byte, from files that hold every logit of every attack."""
-    files = sorted((PUBLISHED / "figures").glob("*.tar.xz"))
-    assert {path.name for path in files} == {f"{'-'.join((model, data, how))}.tar.xz" for model, how, data in BOARDS}
+    files = sorted((folder / "figures").glob("*.tar.xz"))
+    networks = [network for network in BOARDS if network[2] == folder.name]
+    assert {path.name for path in files} == {f"{'-'.join((model, data, how))}.tar.xz" for model, how, data in networks}
     assert bench("merge", *files, "--results", tmp_path)[0] == 0
     assert bench("sweep", "--results", tmp_path)[0] == 0
-    for folder in ("leaderboards", "sweeps"):
-        kept = {path.name: path.read_bytes() for path in (PUBLISHED / folder).glob("*.csv")}
-        assert kept == {path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.csv")} != {}
-
-
-def test_the_page_and_the_plots_are_of_these_boards():
-    page = (PUBLISHED / "index.html").read_text(encoding="utf-8")
-    for card in CARDS.values():
-        assert card.sha256[:12] in page
-    names = {path.stem for path in (PUBLISHED / "leaderboards").glob("*.csv")}
-    for ending in ("png", "svg"):
-        assert {path.stem for path in (PUBLISHED / "plots").glob(f"*.{ending}")} == names
+    for kind in ("leaderboards", "sweeps"):
+        kept = {path.name: path.read_bytes() for path in (folder / kind).glob("*.csv")}
+        assert kept == {path.name: path.read_bytes() for path in (tmp_path / kind).glob("*.csv")} != {}

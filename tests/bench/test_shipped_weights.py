@@ -15,9 +15,9 @@ from bench.training.recipes import named_recipe
 from models.policies import FixedExit, deployed_logits
 from models.policy_text import parse_policy
 from models.registry import model_card
-from models.weights import SHIPPED, known_weights, load_weights
+from models.weights import SHIPPED, load_weights, shipped_weights
 
-CARDS = {card.stem: (card, path) for card, path in known_weights() if path.parent == SHIPPED}
+CARDS = {card.stem: (card, path) for card, path in shipped_weights()}
 MEASURED = [stem for stem, (card, _) in CARDS.items() if "measured" in card.details]
 """Those whose card says what the whole matrix of attacks leaves of them; the others say what held-out training images gave."""
 LIMIT = 60 * 2**20
