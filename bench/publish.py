@@ -33,7 +33,8 @@ def publish(card: WeightsCard, weights: Path, evaluations: Sequence[Evaluation],
         The card's path.
 
     Raises:
-        UserError: no finished evaluation of these weights under their own policy, or one that trust checks flag as failed.
+        UserError: no finished evaluation of these weights under their own policy, one that trust checks flag as failed, or
+            one in which an attack ran under several settings, of which a card can tell but one.
     """
     evaluation = _evaluation(card, evaluations)
     shipped = replace(card, details={**card.details, "measured": measured(evaluation)})
@@ -61,6 +62,11 @@ def _evaluation(card: WeightsCard, evaluations: Sequence[Evaluation]) -> Evaluat
     if not best.checked or best.failures:
         reasons = ", ".join(flag.label for flag in best.failures) or "its trust checks are missing"
         raise UserError(f"the numbers of {card.stem} cannot be believed, so its weights are not published: {reasons}")
+    names = [attack.name for attack in best.attacks]
+    if several := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(
+            f"{card.stem} was attacked by {several[0]} under several settings; publish it from a results folder with one"
+        )
     return best
 
 
@@ -68,13 +74,16 @@ def measured(evaluation: Evaluation) -> Mapping[str, Any]:
     """What the card says of an evaluation: accuracies as in the leaderboard, and single verdicts of the first samples."""
     record = evaluation.record
     results = (evaluation.clean, *evaluation.attacks)
+    again = [each for each in evaluation.attacks if _is_plain_pgd(each)]
+    steps = {key: again[0].spec[key] for key in ("steps", "step_size")} if again else {}
+    verdicts = {each.name: _verdicts(each) for each in (evaluation.clean, *again)}
     return {
         "data": f"{record['dataset']} test, first {evaluation.n}, {record['data'][:12]}",
         "threat_model": f"{record['norm']} {eps_text(record['eps'])}",
         "policy": record["policy"],
         "mmacs": round(evaluation.mean_cost(evaluation.clean), 3),
         "accuracy": {**{each.name: _share(evaluation, each) for each in results}, "worst": float(evaluation.worst.mean())},
-        "subset": {"n": min(SUBSET, evaluation.n), **{each.name: _verdicts(each) for each in results if _repeatable(each)}},
+        "subset": {"n": min(SUBSET, evaluation.n), **steps, **verdicts},
     }
 
 
@@ -82,9 +91,10 @@ def _share(evaluation: Evaluation, result: Result) -> float:
     return float(evaluation.robust(result).mean())
 
 
-def _repeatable(result: Result) -> bool:
-    """Whether a sample's verdict can be had again in seconds, whatever the batch: no attack, or plain PGD."""
-    return result.name in ("none", "average", "single:1")
+def _is_plain_pgd(result: Result) -> bool:
+    """Whether its verdict of a sample can be had again in seconds, whatever the batch."""
+    spec = result.spec
+    return result.name in ("average", "single:1") and spec["type"] == "PGD" and (spec["restarts"], spec["keep"]) == (1, "best")
 
 
 def _verdicts(result: Result) -> str:

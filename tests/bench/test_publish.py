@@ -11,7 +11,7 @@ from bench.evaluations import evaluations
 from bench.harness.store import Store
 from bench.publish import SUBSET, publish
 from models.weights import WeightsCard
-from tests.bench.evaluated import evaluate, prepared
+from tests.bench.evaluated import SETTINGS, evaluate, prepared
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,9 @@ def test_the_card_says_what_the_leaderboard_says(evaluation, tmp_path):
     assert set(figures["accuracy"]) == {"none", "single:1", "single:2", "single:3", "average", "worst"}
     right = np.array([character == "1" for character in figures["subset"]["average"]])
     (average,) = (attack for attack in evaluation.attacks if attack.name == "average")
+    assert {key: figures["subset"][key] for key in ("steps", "step_size")} == {
+        key: average.spec[key] for key in ("steps", "step_size")
+    }
     assert figures["subset"]["n"] == len(right) == SUBSET and (right == average.correct[:SUBSET]).all()
     assert sorted(p.name for p in out.iterdir()) == [f"toy-digits-none{end}" for end in (".json", ".run.json", ".safetensors")]
     assert path.with_suffix(".safetensors").read_bytes() == b"tensors"
@@ -73,6 +76,14 @@ REFUSED = {
     "part of the matrix": (lambda e: [Finished(e, complete=False)], "has not the whole matrix"),
     "unchecked": (lambda e: [Finished(e, checked=False)], "its trust checks are missing"),
 }
+
+
+def test_one_attack_under_several_settings_is_not_published(tmp_path):
+    for steps in (1, 2):
+        evaluate(tmp_path, ["average"], replace(prepared(), settings=replace(SETTINGS, steps=steps)))
+    (found,) = evaluations(Store(tmp_path))
+    with pytest.raises(UserError, match="average under several settings"):
+        publish(card_of(found), weights_in(tmp_path), [Finished(found)], tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", REFUSED)

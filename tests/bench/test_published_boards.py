@@ -82,13 +82,30 @@ def test_the_readme_tells_what_the_board_says_of_every_network():
         assert stated[network] == [f"{float(rows['none']['mmacs']):.1f}", *shares]
 
 
+def test_the_readme_tells_the_figures_on_mnist():
+    def figures(*network):
+        rows = BOARDS[(*network, "mnist")]
+        return *(
+            f"{100 * float(rows[name]['accuracy']):.1f}" for name in ("none", "worst")
+        ), f"{float(rows['none']['mmacs']):.1f}"
+
+    clean, worst, mmacs = figures("rdi_smallcnn", "max_average_fast")
+    wanted = f"RDI-SmallCNN is {clean} % clean and {worst} % in the worst case at {mmacs} mmacs, "
+    clean, worst, mmacs = figures("smallcnn", "pgd_fast")
+    text = " ".join(FOUND.split())
+    assert wanted + f"SmallCNN {clean} and {worst} % at {mmacs}." in text
+    under_policy = float(BOARDS["rdi_smallcnn", "max_average_fast", "mnist"]["policy"]["mmacs"])
+    assert f"`policy` makes it {under_policy:.1f}." in text
+
+
 def test_the_readme_tells_the_paired_differences(bench, tmp_path):
     _, stated = tables(FOUND)
-    networks = {name.strip("`") for row in stated for name in row[:2]}
-    files = [PUBLISHED / "cifar10" / "figures" / f"{name.replace(':', '-cifar10-')}.tar.xz" for name in networks]
-    assert files and bench("merge", *files, "--results", tmp_path)[0] == 0
-    for a, b, *figures in stated:
-        found = compare(*find_pair(a.strip("`"), b.strip("`"), tmp_path))
+    pairs = [[name.split("`")[1] for name in row[:2]] for row in stated]
+    names = sorted({name.replace(":", "-*-") for pair in pairs for name in pair})
+    files = [path for name in names for path in PUBLISHED.glob(f"*/figures/{name}.tar.xz")]
+    assert len(files) == len(names) > 0 and bench("merge", *files, "--results", tmp_path)[0] == 0
+    for (a, b), (_, _, *figures) in zip(pairs, stated, strict=True):
+        found = compare(*find_pair(a, b, tmp_path))
         said = []
         for title in ("clean", "worst case"):
             (pair,) = [each for each in found.pairs if each.title == title]

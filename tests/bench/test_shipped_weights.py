@@ -61,9 +61,8 @@ def test_the_first_samples_score_as_the_cards_say(request):
         root = request.getfixturevalue("data_dir")
         split = load_split(card.dataset, "test", model_card(card.model).input_shape, root, download=False)
         batch = split.batch(0, subset["n"])
-        data = dataset_card(card.dataset)
-        ball = Ball("Linf", data.eps["Linf"])
-        pgd = PGD(Objective(CE(), Mean()), ball, data.steps, ball.eps * data.step_ratio)
+        ball = Ball("Linf", dataset_card(card.dataset).eps["Linf"])
+        pgd = PGD(Objective(CE(), Mean()), ball, subset["steps"], subset["step_size"])
         attacked = pgd(net, batch.x, batch.y, noise=Noise(0, batch.indices))
         assert verdicts(net, policy, batch.x, batch.y) == subset["none"], stem
         found = verdicts(net, policy, attacked, batch.y)
