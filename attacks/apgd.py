@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.gradient import Ascent, ascent
-from attacks.noise import Noise
-from attacks.objectives import Objective, Reduction, TargetedDLR
-from attacks.pgd import Start, begin
-from attacks.regions import Ball, column
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.base import Attack
+from exitbench.attacks.gradient import Ascent, ascent
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import Objective, Reduction, TargetedDLR
+from exitbench.attacks.pgd import Start, begin
+from exitbench.attacks.regions import Ball, column
+from exitbench.models.early_exit import EarlyExitNet
 
 MOMENTUM = 0.75
 RHO = 0.75  # share of steps in a window that must have climbed for the step size to stay

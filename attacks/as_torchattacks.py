@@ -14,17 +14,17 @@ import numpy as np
 import torchattacks
 from torch import Tensor, nn
 
-from attacks.base import Attack
-from attacks.noise import Noise
-from attacks.objectives import Loss, TargetedDLR
-from attacks.pgd import Keep
-from attacks.policy_attack import BUDGET
-from attacks.presets import expand
-from attacks.regions import Ball, Norm
-from attacks.settings import CROSS_ENTROPY, Method, Settings
-from models.early_exit import EarlyExitNet
-from models.policies import Policy
-from models.views import DeployedView
+from exitbench.attacks.base import Attack
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import Loss, TargetedDLR
+from exitbench.attacks.pgd import Keep
+from exitbench.attacks.policy_attack import BUDGET
+from exitbench.attacks.presets import expand
+from exitbench.attacks.regions import Ball, Norm
+from exitbench.attacks.settings import CROSS_ENTROPY, Method, Settings
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy
+from exitbench.models.views import DeployedView
 
 
 def content_noise(images: Tensor, seed: int) -> Noise:
@@ -126,7 +126,7 @@ class _Normalised(nn.Module):
 
 
 class _Form(MultiExitAttack):
-    """A named attack of ``attacks.presets``.
+    """A named attack of ``exitbench.attacks.presets``.
 
     Args:
         model, policy, seed: see ``MultiExitAttack``.
@@ -137,8 +137,8 @@ class _Form(MultiExitAttack):
         norm: ``Linf`` or ``L2``.
         method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, bound
             to no ball.
-        loss, restarts, keep, gamma: see ``attacks.presets.Settings``.
-        costs: of each exit, for the forms that need them (``models.cost.measure_costs``).
+        loss, restarts, keep, gamma: see ``exitbench.attacks.presets.Settings``.
+        costs: of each exit, for the forms that need them (``exitbench.models.cost.measure_costs``).
 
     Raises:
         ValueError: an exit that the network has not, a value out of range, or one that the form has no use for.

@@ -14,13 +14,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack
-from attacks.lockstep import in_lockstep
-from attacks.noise import Noise
-from attacks.regions import Ball
-from models.early_exit import EarlyExitNet
-from models.policies import Policy
-from models.views import DeployedView, ExitView
+from exitbench.attacks.base import Attack
+from exitbench.attacks.lockstep import in_lockstep
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Ball
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy
+from exitbench.models.views import DeployedView, ExitView
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attacks.noise import Noise
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.noise import Noise
+from exitbench.models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True)

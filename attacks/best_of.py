@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.gradient import value
-from attacks.noise import Noise
-from attacks.objectives import Objective
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.base import Attack
+from exitbench.attacks.gradient import value
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import Objective
+from exitbench.models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.apgd import APGD, APGDTargeted
-from attacks.base import Attack
-from attacks.noise import Noise
-from attacks.pgd import PGD
-from attacks.regions import column
-from attacks.watched import Watched
-from models.early_exit import EarlyExitNet
-from models.policies import Policy, deployed_logits
+from exitbench.attacks.apgd import APGD, APGDTargeted
+from exitbench.attacks.base import Attack
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import column
+from exitbench.attacks.watched import Watched
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy, deployed_logits
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.noise import Noise
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.base import Attack
+from exitbench.attacks.noise import Noise
+from exitbench.models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True)

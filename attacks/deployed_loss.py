@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.objectives import Margin
-from models.policies import Policy
+from exitbench.attacks.objectives import Margin
+from exitbench.models.policies import Policy
 
 NEVER = 1e4
 """Stands for a need that nothing can violate; finite, so that sums and gradients stay finite."""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.objectives import Objective
-from attacks.regions import column
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.objectives import Objective
+from exitbench.attacks.regions import column
+from exitbench.models.early_exit import EarlyExitNet
 
 
 class Ascent(NamedTuple):

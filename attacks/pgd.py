@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.gradient import value, value_and_gradient
-from attacks.noise import Noise
-from attacks.objectives import Objective
-from attacks.regions import Ball, column
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.base import Attack
+from exitbench.attacks.gradient import value, value_and_gradient
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import Objective
+from exitbench.attacks.regions import Ball, column
+from exitbench.models.early_exit import EarlyExitNet
 
 Keep = Literal["best", "last"]
 Start = Literal["random", "clean"]

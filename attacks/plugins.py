@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from attacks.base import Attack
-from attacks.settings import Settings
-from models.error_text import first_line
-from models.plugins import Plugin, by_name, plugins
-from models.policies import Policy
-from models.spec import describe
+from exitbench.attacks.base import Attack
+from exitbench.attacks.settings import Settings
+from exitbench.models.error_text import first_line
+from exitbench.models.plugins import Plugin, by_name, plugins
+from exitbench.models.policies import Policy
+from exitbench.models.spec import describe
 
 GROUP = "exitbench.attacks"
 """Entry points: the attack's name, and an ``AttackFactory``."""
@@ -58,7 +58,7 @@ def build(plugin: Plugin, n_exits: int, settings: Settings, policy: Policy, cost
     try:
         attack = plugin.value(n_exits, settings, policy, costs)
         if not isinstance(attack, Attack):
-            raise TypeError(f"its factory returned {type(attack).__name__}, not an attacks.base.Attack")
+            raise TypeError(f"its factory returned {type(attack).__name__}, not an exitbench.attacks.base.Attack")
         describe(attack)
         hash(attack)
     except Exception as error:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.base import Attack
-from attacks.deployed_loss import expected_failure, expected_margin, joint, needs, reweighted
-from attacks.noise import Noise
-from attacks.policy_search import Search
-from attacks.regions import Ball
-from models.early_exit import EarlyExitNet
-from models.policies import Policy
+from exitbench.attacks.base import Attack
+from exitbench.attacks.deployed_loss import expected_failure, expected_margin, joint, needs, reweighted
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.policy_search import Search
+from exitbench.attacks.regions import Ball
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy
 
 BUDGET = 250
 """Gradients that a sample may cost unless told otherwise."""

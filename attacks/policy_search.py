@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attacks.deployed_loss import NEVER, distance_to_failure
-from attacks.gradient import unit_mean
-from attacks.regions import Ball, column
-from models.early_exit import EarlyExitNet
-from models.policies import Policy, deployed_logits
+from exitbench.attacks.deployed_loss import NEVER, distance_to_failure
+from exitbench.attacks.gradient import unit_mean
+from exitbench.attacks.regions import Ball, column
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy, deployed_logits
 
 Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
 """Logits ``(K', B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from attacks import plugins
-from attacks.autoattack import AutoAttack
-from attacks.base import Attack
-from attacks.best_of import BestOf
-from attacks.cascade import Cascade
-from attacks.objectives import Max, Mean, Only
-from attacks.pgd import Start
-from attacks.policy_attack import PolicyAttack
-from attacks.settings import Settings
-from attacks.slowdown import MODES, Slowdown
-from attacks.torchattack import torch_attack
-from models.plugins import Plugin
-from models.policies import Policy
-from models.registry import UnknownName
+from exitbench.attacks import plugins
+from exitbench.attacks.autoattack import AutoAttack
+from exitbench.attacks.base import Attack
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.cascade import Cascade
+from exitbench.attacks.objectives import Max, Mean, Only
+from exitbench.attacks.pgd import Start
+from exitbench.attacks.policy_attack import PolicyAttack
+from exitbench.attacks.settings import Settings
+from exitbench.attacks.slowdown import MODES, Slowdown
+from exitbench.attacks.torchattack import torch_attack
+from exitbench.models.plugins import Plugin
+from exitbench.models.policies import Policy
+from exitbench.models.registry import UnknownName
 
 FORMS = {
     "single": "single:k for every exit k",

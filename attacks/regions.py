@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attacks.noise import Noise
+from exitbench.attacks.noise import Noise
 
 Norm = Literal["Linf", "L2"]
 NORMS: tuple[Norm, ...] = get_args(Norm)

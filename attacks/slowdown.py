@@ -10,14 +10,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.gradient import unit_mean
-from attacks.noise import Noise
-from attacks.policy_search import COMPACT_EVERY
-from attacks.regions import Ball, column
-from attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
-from models.early_exit import EarlyExitNet
-from models.policies import Policy, deployed_logits, exits_within_reach
+from exitbench.attacks.base import Attack
+from exitbench.attacks.gradient import unit_mean
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.policy_search import COMPACT_EVERY
+from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy, deployed_logits, exits_within_reach
 
 Mode = Literal["free", "keep_label", "double_kill"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.deployed_loss import soft_exits
-from attacks.objectives import Margin
-from models.policies import Policy, exits_within_reach
+from exitbench.attacks.deployed_loss import soft_exits
+from exitbench.attacks.objectives import Margin
+from exitbench.models.policies import Policy, exits_within_reach
 
 SATURATED = 0.8
 """Slack above which a gate's own gradient is taken to have vanished."""

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.noise import Noise
-from attacks.regions import Ball
-from models.early_exit import EarlyExitNet
-from models.policies import Policy
-from models.registry import UnknownName
-from models.views import DeployedView
+from exitbench.attacks.base import Attack
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Ball
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy
+from exitbench.models.registry import UnknownName
+from exitbench.models.views import DeployedView
 
 Parameter = None | bool | int | float | str | tuple["Parameter", ...]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from attacks.policy_search import COMPACT_EVERY
-from attacks.regions import Ball
-from models.early_exit import EarlyExitNet
-from models.policies import Policy, deployed_logits
+from exitbench.attacks.policy_search import COMPACT_EVERY
+from exitbench.attacks.regions import Ball
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy, deployed_logits
 
 ROUNDING = 1e-6
 """How far an iterate may lie over the edge of the ball."""

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.gradient import ascent, value
-from attacks.noise import Noise
-from attacks.objectives import Objective
-from attacks.regions import Penalty, column
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.base import Attack
+from exitbench.attacks.gradient import ascent, value
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import Objective
+from exitbench.attacks.regions import Penalty, column
+from exitbench.models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.data.split import Split
-from bench.errors import UserError
-from models.calibration import Kind, equal_share, target_cost
-from models.cost import measure_costs
-from models.early_exit import EarlyExitNet
-from models.policies import FixedExit, Policy
-from models.spec import digest
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.models.calibration import Kind, equal_share, target_cost
+from exitbench.models.cost import measure_costs
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import FixedExit, Policy
+from exitbench.models.spec import digest
 
 METHODS = ("equal", "mmacs=COST")
 

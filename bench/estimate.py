@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from attacks.base import Attack
-from attacks.best_of import BestOf
-from attacks.clean import Clean
-from bench.harness.plan import Plan, PlannedCell
-from bench.harness.store import Store
-from bench.throughput import Throughput
-from models.spec import canonical_json, describe
+from exitbench.attacks.base import Attack
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.clean import Clean
+from exitbench.harness.plan import Plan, PlannedCell
+from exitbench.harness.store import Store
+from exitbench.models.spec import canonical_json, describe
+from exitbench.throughput import Throughput
 
 _RULES = {"EntropyPolicy", "ConfidencePolicy", "FixedExit"}
 _LOOKED_AT = 32

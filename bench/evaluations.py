@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.harness.cell import Cell
-from bench.harness.plan import CLEAN
-from bench.harness.store import Store
-from bench.latency import latencies, latency_of
-from bench.record import RECORD_SCHEMA, evaluation_key
-from bench.trust.judge import flags_of
-from bench.trust.key import VERSION
-from bench.verdicts import Evaluation, Result, Search, Unfinished
-from models.policies import Policy, deployed_logits
-from models.policy_text import parse_policy
-from models.spec import canonical_json
+from exitbench.harness.cell import Cell
+from exitbench.harness.plan import CLEAN
+from exitbench.harness.store import Store
+from exitbench.latency import latencies, latency_of
+from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.spec import canonical_json
+from exitbench.record import RECORD_SCHEMA, evaluation_key
+from exitbench.trust.judge import flags_of
+from exitbench.trust.key import VERSION
+from exitbench.verdicts import Evaluation, Result, Search, Unfinished
 
 _log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.harness.held_out import held_out_key
-from bench.harness.store import Store
-from models.spec import digest
+from exitbench.errors import UserError
+from exitbench.harness.held_out import held_out_key
+from exitbench.harness.store import Store
+from exitbench.models.spec import digest
 
 MEMBER = re.compile(r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz")
 """What such a file holds, by name; anything else in it is not ours."""

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
-from bench.harness.victim import Victim
-from bench.ptflops_check import ptflops_mmacs
-from models.early_exit import EarlyExitNet
-from models.multi_exit import MultiExitNet
-from models.policies import Policy
-from models.policy_text import policy_text
-from models.spec import digest
-from models.views import ExitView
+from exitbench.errors import UserError
+from exitbench.harness.victim import Victim
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import Policy
+from exitbench.models.policy_text import policy_text
+from exitbench.models.spec import digest
+from exitbench.models.views import ExitView
+from exitbench.ptflops_check import ptflops_mmacs
 
 BATCH = 128
 """Images of the large batch, as they come: the clean test images, again from the first where there are fewer."""

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.errors import UserError
-from bench.harness.cell import BadCell, Cell
-from bench.harness.held_out import BadHeldOut, HeldOut
-from bench.harness.store import cell_path
-from bench.record import RECORD_SCHEMA
-from models.policies import Policy, deployed_logits
-from models.policy_text import parse_policy
-from models.spec import digest
-from models.whole_file import write_whole
+from exitbench.errors import UserError
+from exitbench.harness.cell import BadCell, Cell
+from exitbench.harness.held_out import BadHeldOut, HeldOut
+from exitbench.harness.store import cell_path
+from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.spec import digest
+from exitbench.models.whole_file import write_whole
+from exitbench.record import RECORD_SCHEMA
 
 
 @dataclass(frozen=True)

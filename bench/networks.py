@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.data.cards import dataset_card
-from bench.errors import UserError
-from models.early_exit import EarlyExitNet
-from models.error_text import first_line
-from models.factory import Factory, find_factory, is_reference
-from models.foreign import ForeignModelError, ForeignNet
-from models.identity import network_digest, source_digest, tensors_digest
-from models.registry import ModelCard, UnknownName, model_card
-from models.safe_name import safe_name
-from models.spec import digest as canonical_digest
-from models.weights import find_weights, load_weights
-from models.zoo.find import find_published
-from models.zoo.published import Published, is_published, published_reference
+from exitbench.data.cards import dataset_card
+from exitbench.errors import UserError
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.error_text import first_line
+from exitbench.models.factory import Factory, find_factory, is_reference
+from exitbench.models.foreign import ForeignModelError, ForeignNet
+from exitbench.models.identity import network_digest, source_digest, tensors_digest
+from exitbench.models.registry import ModelCard, UnknownName, model_card
+from exitbench.models.safe_name import safe_name
+from exitbench.models.spec import digest as canonical_digest
+from exitbench.models.weights import find_weights, load_weights
+from exitbench.models.zoo.find import find_published
+from exitbench.models.zoo.published import Published, is_published, published_reference
 
 Shape = tuple[int, int, int]
 
@@ -176,7 +176,7 @@ class PublishedNetwork(Network):
 class FactoryNetwork(Network):
     """What a function of the user's own returns.
 
-    A network of ours is used as it is; any other gets ``models.foreign`` around it. One that takes images of one shape
+    A network of ours is used as it is; any other gets ``exitbench.models.foreign`` around it. One that takes images of one shape
     alone may say so as ``input_shape``, ``(C, H, W)``.
     """
 

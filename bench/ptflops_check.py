@@ -7,8 +7,8 @@ import io
 
 from torch import nn
 
-from bench.errors import UserError
-from models.error_text import first_line
+from exitbench.errors import UserError
+from exitbench.models.error_text import first_line
 
 
 def ptflops_mmacs(model: nn.Module, input_shape: tuple[int, int, int]) -> float:

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.record import eps_text
-from bench.verdicts import Evaluation, Result
-from models.weights import JOURNAL, WeightsCard
-from models.whole_file import write_whole
+from exitbench.errors import UserError
+from exitbench.models.weights import JOURNAL, WeightsCard
+from exitbench.models.whole_file import write_whole
+from exitbench.record import eps_text
+from exitbench.verdicts import Evaluation, Result
 
 SUBSET = 32
 """Samples whose single verdicts go onto the card, so that anybody can score these again."""

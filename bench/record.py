@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.data.cards import added_datasets, dataset_card
-from bench.harness.store import Store
-from bench.trust.key import probe_key
-from models.policy_text import policy_text
-from models.spec import canonical_json, describe, digest
+from exitbench.data.cards import added_datasets, dataset_card
+from exitbench.harness.store import Store
+from exitbench.models.policy_text import policy_text
+from exitbench.models.spec import canonical_json, describe, digest
+from exitbench.trust.key import probe_key
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
-    from attacks.regions import Ball
-    from bench.harness.plan import Plan
-    from bench.harness.prepare import Prepared
-    from models.cost import ExitCosts
+    from exitbench.attacks.regions import Ball
+    from exitbench.harness.plan import Plan
+    from exitbench.harness.prepare import Prepared
+    from exitbench.models.cost import ExitCosts
 
 RECORD_SCHEMA = 1
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.harness.live import Sign, signs
-from bench.harness.store import cell_path
-from models.spec import digest
+from exitbench.harness.live import Sign, signs
+from exitbench.harness.store import cell_path
+from exitbench.models.spec import digest
 
 
 @dataclass(frozen=True)

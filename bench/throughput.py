@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.gradient import value_and_gradient
-from attacks.objectives import CE, Mean, Objective
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.gradient import value_and_gradient
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.models.early_exit import EarlyExitNet
 
 BATCH = {"cpu": 32, "cuda": 512}
 ROUNDS = 5

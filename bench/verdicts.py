@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attacks.presets import matrix_names
-from attacks.slowdown import Slowdown
-from bench.intervals import wilson
-from bench.latency import Latency
-from bench.slowdown import Slowed, slowed
-from bench.trust.flag import Flag
+from exitbench.attacks.presets import matrix_names
+from exitbench.attacks.slowdown import Slowdown
+from exitbench.intervals import wilson
+from exitbench.latency import Latency
+from exitbench.slowdown import Slowed, slowed
+from exitbench.trust.flag import Flag
 
 Bools = npt.NDArray[np.bool_]
 
@@ -24,7 +24,7 @@ class Search:
     """What attacks searched on, and how far that was from what judged.
 
     Attributes:
-        on: forms of the twin (``models.twins.Form``), as texts.
+        on: forms of the twin (``exitbench.models.twins.Form``), as texts.
         disagreements: images on which twin and judge differ in what the attack is after.
         again: of these, successes that the twin alone saw: their samples were attacked again on the plain model.
     """

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from models.multi_exit import MultiExitNet
-from models.tensor_file import read_checkpoint
-from models.weights import WeightsError, file_sha256, fill
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.tensor_file import read_checkpoint
+from exitbench.models.weights import WeightsError, file_sha256, fill
 
 RELEASED_SHA256 = "f1c76b0f65ce23f5ecea647e3d8fa9688dc9bb3507cdc3b86942c94fe9e823b8"
 """Digest of the released RDI-ResNet38 checkpoint (max-average defence, iteration 60,000)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.depthwise import DepthwiseConv2d
+from exitbench.models.depthwise import DepthwiseConv2d
 
 
 def conv_bn(c_in: int, c_out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> list[nn.Module]:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.policies import ConfidencePolicy, EntropyPolicy, Policy, confidence, entropy
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, Policy, confidence, entropy
 
 Kind = Literal["entropy", "confidence"]
 

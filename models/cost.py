@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.early_exit import EarlyExitNet
-from models.multi_exit import MultiExitNet
-from models.traced_cost import trace
-from models.zero_weights import ZeroWeights
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.traced_cost import trace
+from exitbench.models.zero_weights import ZeroWeights
 
 _log = logging.getLogger(__name__)
 

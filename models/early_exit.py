@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.policies import Policy, deployed_logits
+from exitbench.models.policies import Policy, deployed_logits
 
 
 class EarlyExitNet(nn.Module, ABC):

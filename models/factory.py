@@ -21,20 +21,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.error_text import first_line
-from models.foreign import ForeignModelError
-from models.safe_name import safe_name
-from models.zoo.published import is_published, published_name
+from exitbench.models.error_text import first_line
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.safe_name import safe_name
+from exitbench.models.user_imports import FORMER_NAMES, OWN_NAMES, imports_from
+from exitbench.models.zoo.published import is_published, published_name
 
 _log = logging.getLogger(__name__)
-
-_HOUSE = ("models", "attacks", "bench")
 
 
 def is_reference(model: str) -> bool:
     """Whether a model is named by where its factory stands.
 
-    Registered names have neither a colon nor a suffix; what packages publish has a colon too (``models.zoo.published``).
+    Registered names have neither a colon nor a suffix; what packages publish has a colon too
+    (``exitbench.models.zoo.published``).
     """
     return (":" in model or model.endswith(".py")) and not is_published(model)
 
@@ -89,7 +89,11 @@ class Factory:
         Raises:
             ForeignModelError: the function raises, or returns something else.
         """
-        with torch.random.fork_rng(devices=[]), _beside(self.module), _explained(self.where, self.module.__file__):
+        with (
+            torch.random.fork_rng(devices=[]),
+            imports_from(Path(self.module.__file__ or ".").parent),
+            _explained(self.where, self.module.__file__),
+        ):
             torch.manual_seed(0)
             net = self.make()
         if not isinstance(net, nn.Module):
@@ -153,7 +157,7 @@ def _file_module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # as import does: data classes and pickles look their module up
     try:
-        with _beside(module), _explained(str(path), str(path)):
+        with _explained(str(path), str(path)), imports_from(path.parent):
             module.__loader__.exec_module(module)  # type: ignore[union-attr]
     except ForeignModelError:
         del sys.modules[name]
@@ -170,25 +174,8 @@ class _Fresh(importlib.machinery.SourceFileLoader):
 
 
 def _package_module(name: str) -> ModuleType:
-    with _on_path(str(Path.cwd())), _explained(name, None):
+    with _explained(name, None), imports_from(Path.cwd()):
         return importlib.import_module(name)
-
-
-@contextmanager
-def _beside(module: ModuleType) -> Iterator[None]:
-    """What stands in the file's own folder can be imported, as when the file is run."""
-    with _on_path(str(Path(module.__file__ or ".").parent)):
-        yield
-
-
-@contextmanager
-def _on_path(folder: str) -> Iterator[None]:
-    """Last, so that nothing of ours or of an installed package is replaced."""
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 @contextmanager
@@ -213,9 +200,7 @@ def _line(error: BaseException, file: str | None) -> str:
 
 def _hint(error: BaseException) -> str:
     missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
-    if missing and missing.partition(".")[0] in _HOUSE:
-        return f" (exitbench itself has the packages {', '.join(_HOUSE)}; give your own another name)"
-    return ""
+    return f" ({OWN_NAMES})" if missing and missing.partition(".")[0] in FORMER_NAMES else ""
 
 
 def _names(module: ModuleType) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.early_exit import EarlyExitNet
+from exitbench.models.early_exit import EarlyExitNet
 
 _FORMS = "a list or tuple of logits (B, classes), one per exit, a stacked tensor (exits, B, classes), or one tensor (B, classes)"
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import sysconfig
 from pathlib import Path
 from types import FunctionType, ModuleType
 
 import torch
 from torch import nn
 
-from models.spec import digest
-
-_HOUSE = Path(__file__).resolve().parent.parent
-_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
-_INSTALLED = {"site-packages", "dist-packages"}
+from exitbench.models.own_code import is_users
+from exitbench.models.spec import digest
 
 
 def network_digest(net: nn.Module, module: ModuleType) -> str:
@@ -43,7 +39,7 @@ def source_files(net: nn.Module, module: ModuleType) -> list[Path]:
     while waiting:
         one = waiting.pop(0)
         path = _source(one)
-        if path is None or path in found or (one is not module and not _is_own(path)):
+        if path is None or path in found or (one is not module and not is_users(path)):
             continue
         found[path] = one
         for value in list(vars(one).values()):
@@ -73,9 +69,3 @@ def _source(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
     path = Path(file).resolve() if file else None
     return path if path is not None and path.is_file() else None
-
-
-def _is_own(path: Path) -> bool:
-    """Whether a file is neither installed nor Python's nor ours."""
-    ours = any(path.is_relative_to(_HOUSE / package) for package in ("models", "attacks", "bench"))
-    return not (ours or path.is_relative_to(_LIBRARY) or _INSTALLED & set(path.parts))

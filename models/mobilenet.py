@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.blocks import InvertedResidual, conv_bn
-from models.multi_exit import MultiExitNet, without_branches
-from models.registry import PAPER_RDI, register
+from exitbench.models.blocks import InvertedResidual, conv_bn
+from exitbench.models.multi_exit import MultiExitNet, without_branches
+from exitbench.models.registry import PAPER_RDI, register
 
 # (expansion, channels, repeats, stride of the first), Sandler et al., table 2, with CIFAR strides.
 BLOCK_GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

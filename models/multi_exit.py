@@ -8,9 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.early_exit import EarlyExitNet
-from models.folded import folded
-from models.policies import Policy
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.folded import folded
+from exitbench.models.policies import Policy
 
 
 class MultiExitNet(EarlyExitNet):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from models.error_text import first_line
+from exitbench.models.error_text import first_line
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
 
 _GRAMMAR = "entropy:T1,T2,... | confidence:T1,T2,... | exit:k"
 

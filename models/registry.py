@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
-from models.multi_exit import MultiExitNet
-from models.plugins import NameTaken, Plugin, plugins
-from models.weights import WeightsCard, known_weights
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.plugins import NameTaken, Plugin, plugins
+from exitbench.models.weights import WeightsCard, known_weights
 
 PAPER_RDI = (
     'Hu, Chen, Wang & Wang, "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together '
@@ -20,7 +20,7 @@ PAPER_RDI = (
 GROUP = "exitbench.models"
 """Entry points: modules that register models when they are imported, or a registered function in one."""
 
-_DEFINING_MODULES = ("models.smallcnn", "models.resnet", "models.mobilenet")
+_DEFINING_MODULES = ("exitbench.models.smallcnn", "exitbench.models.resnet", "exitbench.models.mobilenet")
 
 
 @dataclass(frozen=True)
@@ -116,4 +116,4 @@ def _import_definitions() -> None:
 def _fault(plugin: Plugin) -> str | None:
     if isinstance(plugin.value, ModuleType) or any(card.build is plugin.value for card in _cards.values()):
         return None
-    return "it names no module and no function registered with models.registry.register"
+    return "it names no module and no function registered with exitbench.models.registry.register"

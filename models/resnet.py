@@ -9,9 +9,9 @@ from collections import OrderedDict
 
 from torch import nn
 
-from models.blocks import BasicBlock, conv_bn
-from models.multi_exit import MultiExitNet, without_branches
-from models.registry import PAPER_RDI, register
+from exitbench.models.blocks import BasicBlock, conv_bn
+from exitbench.models.multi_exit import MultiExitNet, without_branches
+from exitbench.models.registry import PAPER_RDI, register
 
 GROUP_CHANNELS = (16, 32, 64)
 

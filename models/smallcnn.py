@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.multi_exit import MultiExitNet, without_branches
-from models.registry import PAPER_RDI, register
+from exitbench.models.multi_exit import MultiExitNet, without_branches
+from exitbench.models.registry import PAPER_RDI, register
 
 _mnist = register(dataset="mnist", input_shape=(1, 28, 28), paper=PAPER_RDI)
 

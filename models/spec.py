@@ -8,6 +8,8 @@ import json
 import math
 from typing import Any
 
+from exitbench.models.own_code import is_own
+
 JSONValue = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
@@ -45,8 +47,7 @@ def describe(value: Any) -> JSONValue:
 
 
 def _type_name(kind: type) -> str:
-    ours = kind.__module__.partition(".")[0] in ("models", "attacks", "bench")
-    return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__name__ if is_own(kind.__module__) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def canonical_json(value: Any) -> str:

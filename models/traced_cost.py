@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from models.zero_weights import ZeroWeights
+from exitbench.models.zero_weights import ZeroWeights
 
 # What keeps row k of its input in row k of its output, beside operations that torch tags as pointwise.
 _BY_ROW = {torch.ops.aten._to_copy, torch.ops.aten.clone, torch.ops.aten.alias, torch.ops.aten.detach}

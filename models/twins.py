@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.compiled import compile_pieces
-from models.early_exit import EarlyExitNet
-from models.multi_exit import MultiExitNet
+from exitbench.models.compiled import compile_pieces
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.multi_exit import MultiExitNet
 
 Precision = Literal["fp32", "bf16"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.early_exit import EarlyExitNet
-from models.policies import Policy, deployed_logits
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy, deployed_logits
 
 
 class ExitView(nn.Module):

@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from models.tensor_file import WeightsError, read_tensors
-from models.whole_file import write_whole
+from exitbench.models.tensor_file import WeightsError, read_tensors
+from exitbench.models.whole_file import write_whole
 
 __all__ = [
     "IMPORTED",

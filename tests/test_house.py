@@ -3,42 +3,58 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.toys import ROOT
 
-MAY_IMPORT = {"models": {"models"}, "attacks": {"models", "attacks"}, "bench": {"models", "attacks", "bench"}}
+FOLDERS = {"exitbench": "bench", "exitbench.models": "models", "exitbench.attacks": "attacks"}
 
 
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import in {path}"
-            found.add((node.module or "").split(".")[0])
+            found.add(node.module or "")
     return found
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_imports_run_one_way(package):
-    files = list((ROOT / package).rglob("*.py"))
+@pytest.mark.parametrize("folder", [*FOLDERS.values(), "tests"])
+def test_our_packages_are_imported_under_one_name_alone(folder):
+    files = list((ROOT / folder).rglob("*.py"))
     assert files
     for path in files:
-        ours = imports(path) & {*MAY_IMPORT, "tests"}
-        assert ours <= MAY_IMPORT[package], f"{path} imports {ours}"
+        bare = {name for name in imports(path) if name.partition(".")[0] in FOLDERS.values()}
+        assert not bare, f"{path} imports {bare}"
+
+
+def test_all_our_packages_are_in_the_wheel():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        setuptools = tomllib.load(file)["tool"]["setuptools"]
+    found = {
+        ".".join([name, *path.parent.relative_to(ROOT / folder).parts])
+        for name, folder in FOLDERS.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(setuptools["packages"]) == found | {"exitbench.models.weights", "exitbench.report.templates"}
+    data = {"exitbench.models.weights": "models/weights", "exitbench.report.templates": "bench/report/templates"}
+    for package, folder in data.items():
+        taken = {path for pattern in setuptools["package-data"][package] for path in (ROOT / folder).glob(pattern)}
+        assert taken >= {path for path in (ROOT / folder).iterdir() if path.suffix != ".png"}
 
 
 def test_robustbench_is_imported_by_its_adapter_alone_and_only_when_asked_for():
     adapter = ROOT / "models" / "zoo" / "package.py"
-    for package in (*MAY_IMPORT, "tests"):
-        for path in (ROOT / package).rglob("*.py"):
-            assert path == adapter or "robustbench" not in imports(path), path
+    for folder in (*FOLDERS.values(), "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert path == adapter or not any(name.partition(".")[0] == "robustbench" for name in imports(path)), path
     at_once = [node for node in ast.parse(adapter.read_text(encoding="utf-8")).body if isinstance(node, ast.Import)]
-    assert "robustbench" in imports(adapter) and not any(
+    assert any(name.startswith("robustbench") for name in imports(adapter)) and not any(
         alias.name.startswith("robustbench") for node in at_once for alias in node.names
     )
 
@@ -69,8 +85,8 @@ def test_robustbench_is_imported_by_its_adapter_alone_and_only_when_asked_for():
 )
 def test_help_loads_nothing_heavy(arguments):
     code = (
-        "import sys; sys.argv = ['bench', *{!r}]\n"
-        "from bench.cli.main import cli\n"
+        "import sys; sys.argv = ['exitbench', *{!r}]\n"
+        "from exitbench.cli.main import cli\n"
         "cli.main(standalone_mode=False)\n"
         "print(*sys.modules)"
     )
@@ -80,6 +96,6 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 def test_no_file_is_two_rooms():
-    for package in MAY_IMPORT:
-        for path in (ROOT / package).rglob("*.py"):
+    for folder in FOLDERS.values():
+        for path in (ROOT / folder).rglob("*.py"):
             assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path

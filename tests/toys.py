@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attacks.noise import Noise
-from models.multi_exit import MultiExitNet
+from exitbench.attacks.noise import Noise
+from exitbench.models.multi_exit import MultiExitNet
 
 SHAPE = (1, 2, 2)
 ROOT = Path(__file__).parent.parent

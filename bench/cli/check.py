@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from bench.cli.evaluation import INTERRUPTED, evaluation_options, plan_evaluation, unwritable, work_off
-from bench.cli.options import separated
+from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, plan_evaluation, unwritable, work_off
+from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
-    from bench.gate.measured import Measured
-    from bench.verdicts import Evaluation
+    from exitbench.gate.measured import Measured
+    from exitbench.verdicts import Evaluation
 
 PASSED, FAILED = 0, 1
 
@@ -63,15 +63,15 @@ def command(
     new weights'. Whatever else is given must agree with it. The first one is made by --update with --preset quick, or with
     attacks of your choice. Exit codes: 0 passed; 1 a regression, or nothing to be believed; 2 no comparison.
     """
-    from bench.cli.console import terminal
-    from bench.errors import UserError
-    from bench.evaluations import evaluation_of
-    from bench.gate.identity import differences
-    from bench.gate.measured import measured, planned
-    from bench.gate.request import OWN, PRESETS, baseline_for, merged, settings_of
-    from bench.harness.prepare import Request
-    from bench.harness.store import Store
-    from bench.record import record_of
+    from exitbench.cli.console import terminal
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluation_of
+    from exitbench.gate.identity import differences
+    from exitbench.gate.measured import measured, planned
+    from exitbench.gate.request import OWN, PRESETS, baseline_for, merged, settings_of
+    from exitbench.harness.prepare import Request
+    from exitbench.harness.store import Store
+    from exitbench.record import record_of
 
     if options["attacks"]:
         options["attacks"] = [name for text in options["attacks"] for name in separated(text)]
@@ -109,11 +109,11 @@ def command(
 
 def _update(path: Path | None, before: Measured | None, now: Measured, evaluation: Evaluation, found: Sequence[str]) -> int:
     """Write the baseline and say what changed; one that could not be believed is not written."""
-    from bench.gate.baseline import default_path, to_text
-    from bench.gate.changes import changes
-    from bench.gate.measured import failures_of, unfinished_of
-    from bench.gate.request import BASELINES
-    from models.whole_file import write_whole
+    from exitbench.gate.baseline import default_path, to_text
+    from exitbench.gate.changes import changes
+    from exitbench.gate.measured import failures_of, unfinished_of
+    from exitbench.gate.request import BASELINES
+    from exitbench.models.whole_file import write_whole
 
     if troubles := [*unfinished_of(evaluation), *failures_of(evaluation)]:
         click.echo("\n".join(["no baseline written, for it would never be passed:", *troubles]), err=True)
@@ -135,14 +135,14 @@ def _judge(
     junit: Path | None,
 ) -> int:
     """Judge, tell it everywhere that it is wanted, and give the exit code."""
-    from bench.cli.console import terminal
-    from bench.gate.judge import judge
-    from bench.gate.junit import to_junit
-    from bench.gate.markdown import to_markdown
-    from bench.gate.measured import failures_of, unfinished_of
-    from bench.gate.terminal import summary
-    from bench.gate.text import Told
-    from models.whole_file import write_whole
+    from exitbench.cli.console import terminal
+    from exitbench.gate.judge import judge
+    from exitbench.gate.junit import to_junit
+    from exitbench.gate.markdown import to_markdown
+    from exitbench.gate.measured import failures_of, unfinished_of
+    from exitbench.gate.terminal import summary
+    from exitbench.gate.text import Told
+    from exitbench.models.whole_file import write_whole
 
     judgement = judge(
         before, now, failures=failures_of(evaluation), unfinished=unfinished_of(evaluation), level=level, tolerance=tolerance

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import results_option
+from exitbench.cli.options import results_option
 
 
 @click.command("compare")
@@ -21,13 +21,13 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     A and B are models (model, or model:training) evaluated in the results folder, or single runs: a record's file, or
     the first digits of its id.
     """
-    from bench.cli.console import terminal
-    from bench.compare.find import find_pair
-    from bench.compare.pairs import compare
-    from bench.report.compare_plot import draw_comparison
-    from bench.report.compare_text import comparison_text
-    from bench.report.style import to_bytes
-    from models.whole_file import write_whole
+    from exitbench.cli.console import terminal
+    from exitbench.compare.find import find_pair
+    from exitbench.compare.pairs import compare
+    from exitbench.models.whole_file import write_whole
+    from exitbench.report.compare_plot import draw_comparison
+    from exitbench.report.compare_text import comparison_text
+    from exitbench.report.style import to_bytes
 
     found = compare(*find_pair(a, b, results))
     console = terminal()

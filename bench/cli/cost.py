@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import data_option
+from exitbench.cli.options import data_option
 
 if TYPE_CHECKING:
-    from bench.networks import Network
+    from exitbench.networks import Network
 
 
 @click.command("cost")
@@ -30,12 +30,12 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
     """
     from rich.table import Table
 
-    from bench.cli.console import terminal
-    from bench.errors import UserError
-    from bench.networks import named_network
-    from bench.ptflops_check import ptflops_mmacs
-    from models.cost import measure_costs
-    from models.registry import UnknownName
+    from exitbench.cli.console import terminal
+    from exitbench.errors import UserError
+    from exitbench.models.cost import measure_costs
+    from exitbench.models.registry import UnknownName
+    from exitbench.networks import named_network
+    from exitbench.ptflops_check import ptflops_mmacs
 
     if weights is not None and policy is None:
         raise UserError("--weights go with --policy: what an exit costs does not depend on them")
@@ -67,8 +67,8 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
 
 
 def _own_dataset(network: Network) -> str:
-    from bench.data.cards import dataset_names
-    from bench.errors import UserError
+    from exitbench.data.cards import dataset_names
+    from exitbench.errors import UserError
 
     if network.dataset is None:
         raise UserError(f"say whose images {network.name} takes: --dataset ({', '.join(dataset_names())})")
@@ -77,11 +77,11 @@ def _own_dataset(network: Network) -> str:
 
 def _under(network: Network, dataset: str, weights: Path | None, policy: str, data: Path) -> str:
     """What the network costs when it is deployed with ``policy``, in a line."""
-    from bench.calibrate import all_logits
-    from bench.data.load import load_split
-    from bench.harness.prepare import deployed_policy
-    from models.cost import measure_costs
-    from models.policy_text import policy_text
+    from exitbench.calibrate import all_logits
+    from exitbench.data.load import load_split
+    from exitbench.harness.prepare import deployed_policy
+    from exitbench.models.cost import measure_costs
+    from exitbench.models.policy_text import policy_text
 
     shape = network.input_shape(dataset)
     loaded = network.load(dataset, shape, None, weights)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import data_option, number, results_option
+from exitbench.cli.options import data_option, number, results_option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.cli.engine import Engine
-    from bench.harness.plan import Plan, PlannedCell
-    from bench.harness.prepare import Prepared, Request
-    from bench.harness.run import Outcome
-    from bench.harness.store import Store
+    from exitbench.cli.engine import Engine
+    from exitbench.harness.plan import Plan, PlannedCell
+    from exitbench.harness.prepare import Prepared, Request
+    from exitbench.harness.run import Outcome
+    from exitbench.harness.store import Store
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -79,10 +79,10 @@ def plan_evaluation(console: Console, request: Request, names: Sequence[str], se
     Raises:
         UserError: for anything that the user can mend.
     """
-    from bench.errors import UserError
-    from bench.harness.plan import make_plan
-    from bench.harness.prepare import prepare
-    from models.registry import UnknownName
+    from exitbench.errors import UserError
+    from exitbench.harness.plan import make_plan
+    from exitbench.harness.prepare import prepare
+    from exitbench.models.registry import UnknownName
 
     if not names:
         raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
@@ -117,12 +117,12 @@ def work_off(
     Args:
         engine: makes what works the cells off; None for this process itself.
     """
-    from bench.record import write_record
-    from models.spec import digest
+    from exitbench.models.spec import digest
+    from exitbench.record import write_record
 
     record = write_record(prepared, plan, seed, store)
     if plan.missing:
-        from bench.harness.engine import equipped
+        from exitbench.harness.engine import equipped
 
         # Compiling pays for one long process, not in each of many.
         work = sum(cell.work for cell in plan.missing) if engine is None else 0.0
@@ -157,7 +157,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 def _check(console: Console, prepared: Prepared, seed: int, store: Store) -> None:
     """Run the trust checks unless they are stored; what they say is in the summary, what stops them is said at once."""
-    from bench.trust.probe import ensure_probe
+    from exitbench.trust.probe import ensure_probe
 
     with console.status("trust checks"):
         error = ensure_probe(prepared, seed, store)
@@ -169,9 +169,9 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
     """Run what is missing under a progress display; the exit code says how it went."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from bench.harness.live import Live
-    from bench.harness.run import Runner
-    from bench.harness.stack import GATHERED, stack_size
+    from exitbench.harness.live import Live
+    from exitbench.harness.run import Runner
+    from exitbench.harness.stack import GATHERED, stack_size
 
     if engine is None:
         victim, split = prepared.victim, prepared.split

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import data_option, results_option
+from exitbench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
-    from bench.verdicts import Evaluation
+    from exitbench.verdicts import Evaluation
 
 COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustbench"
 
@@ -45,9 +45,9 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
 
     With --format robustbench, write one evaluation as JSON in the fields of RobustBench's model_info files.
     """
-    from bench.errors import UserError
-    from models.factory import reported_name
-    from models.whole_file import write_whole
+    from exitbench.errors import UserError
+    from exitbench.models.factory import reported_name
+    from exitbench.models.whole_file import write_whole
 
     what = COUNTEREXAMPLES if counterexamples else form
     if what is None or (counterexamples and form not in (None, COUNTEREXAMPLES)):
@@ -76,9 +76,9 @@ def _counterexamples(
     output: Path, model: str | None, what: str | None, results: Path, data: Path, **_options: Any
 ) -> tuple[bytes, str]:
     """The file of counterexamples, and what to say of it."""
-    from bench.errors import UserError
-    from bench.proof.export_file import to_bytes
-    from bench.proof.sources import claims_in_results
+    from exitbench.errors import UserError
+    from exitbench.proof.export_file import to_bytes
+    from exitbench.proof.sources import claims_in_results
 
     evaluations = list(claims_in_results(what or str(results), results, data, model))
     if not evaluations:
@@ -97,10 +97,10 @@ def _figures(
     output: Path, model: str | None, training: str | None, what: str | None, results: Path, **_options: Any
 ) -> tuple[bytes, str]:
     """All that reports are made from, and what to say of it."""
-    from bench.errors import UserError
-    from bench.figures import figures
-    from bench.harness.store import Store
-    from bench.proof.results import find_results
+    from exitbench.errors import UserError
+    from exitbench.figures import figures
+    from exitbench.harness.store import Store
+    from exitbench.proof.results import find_results
 
     runs = find_results(what or str(results), results, model)
     records = [record for group in runs.records for record in group if training in (None, record["training"])]
@@ -119,7 +119,7 @@ def _robustbench(
     """One evaluation in RobustBench's fields, and what to say of it."""
     import json
 
-    from bench.cost_axis.entry_json import given_fields, robustbench_entry
+    from exitbench.cost_axis.entry_json import given_fields, robustbench_entry
 
     given = given_fields(fields)
     evaluation = _one_evaluation(model, training, what, results)
@@ -133,7 +133,7 @@ def _robustbench(
 
 def _caveats(record: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
     """What keeps an entry from standing on RobustBench's leaderboards."""
-    from bench.data.cards import dataset_card
+    from exitbench.data.cards import dataset_card
 
     found = []
     if entry["autoattack_acc"] is None:
@@ -151,11 +151,11 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     Raises:
         UserError: there is none, or there are several.
     """
-    from bench.compare.find import told
-    from bench.errors import UserError
-    from bench.evaluations import evaluation_of
-    from bench.harness.store import Store
-    from bench.proof.results import find_results
+    from exitbench.compare.find import told
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluation_of
+    from exitbench.harness.store import Store
+    from exitbench.proof.results import find_results
 
     runs = find_results(what or str(results), results, model)
     found = [evaluation_of(records, Store(runs.store)) for records in runs.records if training in (None, records[0]["training"])]

@@ -16,10 +16,10 @@ def command(file: Path, model: str, out: Path | None) -> None:
 
     The file is read without executing anything in it, and its digest is recorded.
     """
-    from bench.errors import UserError
-    from models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
-    from models.registry import UnknownName, model_card
-    from models.weights import IMPORTED, WeightsCard, WeightsError, save_weights, user_weights
+    from exitbench.errors import UserError
+    from exitbench.models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
+    from exitbench.models.registry import UnknownName, model_card
+    from exitbench.models.weights import IMPORTED, WeightsCard, WeightsError, save_weights, user_weights
 
     try:
         card = model_card(model)

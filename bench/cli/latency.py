@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bench.cli.options import data_option, results_option
+from exitbench.cli.options import data_option, results_option
 
 
 @click.command("latency")
@@ -34,14 +34,14 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     import torch
     from rich.table import Table
 
-    from bench.cli.console import terminal
-    from bench.errors import UserError
-    from bench.evaluations import evaluations
-    from bench.harness.prepare import Request, prepare
-    from bench.harness.store import Store
-    from bench.latency import BATCH, latencies, measure_latency
-    from bench.report.latency import write_latency
-    from bench.report.write import write_reports
+    from exitbench.cli.console import terminal
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluations
+    from exitbench.harness.prepare import Request, prepare
+    from exitbench.harness.store import Store
+    from exitbench.latency import BATCH, latencies, measure_latency
+    from exitbench.report.latency import write_latency
+    from exitbench.report.write import write_reports
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -11,8 +11,8 @@ def command(what: str) -> None:
     """List models, attacks, datasets or recipes, with a line on each."""
     from rich.table import Table
 
-    from bench.cli.console import terminal
-    from bench.cli.listing_cache import remembered
+    from exitbench.cli.console import terminal
+    from exitbench.cli.listing_cache import remembered
 
     rows = remembered(what, _ROWS[what])
     table = Table(box=None, pad_edge=False)
@@ -27,9 +27,9 @@ _EXTRA = {"models": ("dataset", "weights"), "datasets": ("Linf eps", "L2 eps", "
 
 
 def _models() -> list[tuple[str, ...]]:
-    from bench.errors import UserError
-    from models.registry import model_card, model_names
-    from models.weights import WeightsError
+    from exitbench.errors import UserError
+    from exitbench.models.registry import model_card, model_names
+    from exitbench.models.weights import WeightsError
 
     rows: list[tuple[str, ...]] = []
     try:
@@ -53,21 +53,21 @@ _PUBLISHED = (
 
 
 def _attacks() -> list[tuple[str, ...]]:
-    from attacks.presets import ALL, attack_texts
+    from exitbench.attacks.presets import ALL, attack_texts
 
     return [("all", f"{', '.join(ALL)}"), *attack_texts().items()]
 
 
 def _datasets() -> list[tuple[str, ...]]:
-    from bench.data.cards import dataset_card, dataset_names
-    from bench.record import eps_text
+    from exitbench.data.cards import dataset_card, dataset_names
+    from exitbench.record import eps_text
 
     cards = map(dataset_card, dataset_names())
     return [(card.name, eps_text(card.eps["Linf"]), eps_text(card.eps["L2"]), str(card.n_test), card.summary) for card in cards]
 
 
 def _recipes() -> list[tuple[str, ...]]:
-    from bench.training.recipes import named_recipe, recipe_names
+    from exitbench.training.recipes import named_recipe, recipe_names
 
     recipes = map(named_recipe, recipe_names())
     return [(r.name, r.text()) for r in recipes]

@@ -18,16 +18,13 @@ SCHEMA = 1
 GROUPS = ("exitbench.models", "exitbench.attacks", "exitbench.datasets")
 """Entry points of installed packages, whose code is not ours to watch: where there are any, nothing is remembered."""
 
-_HOME = Path(__file__).parent.parent.parent
-_WATCHED = ("models", "attacks", "bench")
-
 
 def remembered(what: str, rows: Callable[[], Rows]) -> Rows:
     """The rows of a listing, from the user's cache where no file that they depend on has changed since.
 
     A cache that is damaged, or cannot be written, is done without.
     """
-    from models.whole_file import write_whole
+    from exitbench.models.whole_file import write_whole
 
     if any(entry_points(group=group) for group in GROUPS):
         return rows()
@@ -50,10 +47,12 @@ def cache_file(what: str) -> Path:
 
 def _state() -> str:
     """Digest of the names, sizes and times of our sources and of all weights."""
+    from exitbench.models.own_code import own_folders, own_sources
+
     users = Path(os.environ.get("EXITBENCH_WEIGHTS") or Path.home() / ".local" / "share" / "exitbench" / "weights")
-    files = [*(path for name in _WATCHED for path in (_HOME / name).rglob("*.py"))]
-    files += [path for folder in (_HOME / "models" / "weights", users) for path in _entries(folder)]
-    seen = hashlib.sha256(f"{SCHEMA} {_HOME} {users}".encode())
+    files = [*own_sources().values()]
+    files += [path for folder in (own_folders()["exitbench.models"] / "weights", users) for path in _entries(folder)]
+    seen = hashlib.sha256(f"{SCHEMA} {users}".encode())
     for path in sorted(files):
         stat = path.stat()
         seen.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())

@@ -17,24 +17,24 @@ not hold, or a gate is not passed; 2 bad input;
 """
 
 _COMMANDS = {
-    "run": "bench.cli.run",
-    "plan": "bench.cli.plan",
-    "status": "bench.cli.status",
-    "report": "bench.cli.report",
-    "sweep": "bench.cli.sweep",
-    "check": "bench.cli.check",
-    "compare": "bench.cli.compare",
-    "merge": "bench.cli.merge",
-    "verify": "bench.cli.verify",
-    "export": "bench.cli.export",
-    "list": "bench.cli.listing",
-    "cost": "bench.cli.cost",
-    "latency": "bench.cli.latency",
-    "robustbench": "bench.cli.robustbench",
-    "train": "bench.cli.train",
-    "publish": "bench.cli.publish",
-    "perf": "bench.cli.perf",
-    "import-checkpoint": "bench.cli.import_checkpoint",
+    "run": "exitbench.cli.run",
+    "plan": "exitbench.cli.plan",
+    "status": "exitbench.cli.status",
+    "report": "exitbench.cli.report",
+    "sweep": "exitbench.cli.sweep",
+    "check": "exitbench.cli.check",
+    "compare": "exitbench.cli.compare",
+    "merge": "exitbench.cli.merge",
+    "verify": "exitbench.cli.verify",
+    "export": "exitbench.cli.export",
+    "list": "exitbench.cli.listing",
+    "cost": "exitbench.cli.cost",
+    "latency": "exitbench.cli.latency",
+    "robustbench": "exitbench.cli.robustbench",
+    "train": "exitbench.cli.train",
+    "publish": "exitbench.cli.publish",
+    "perf": "exitbench.cli.perf",
+    "import-checkpoint": "exitbench.cli.import_checkpoint",
 }
 
 
@@ -59,13 +59,13 @@ def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
     level = logging.INFO if verbose else logging.ERROR
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
-    logging.getLogger("models.plugins").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("exitbench.models.plugins").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from bench.errors import UserError
-    from models.plugins import NameTaken
+    from exitbench.errors import UserError
+    from exitbench.models.plugins import NameTaken
 
     try:
         code = cli.main(standalone_mode=False)

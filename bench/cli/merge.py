@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import results_option
+from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
-    from bench.merge import Merged
+    from exitbench.merge import Merged
 
 JOINED, CONFLICTS = 0, 1
 _SHOWN = 12
@@ -34,7 +34,7 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
     """
     from contextlib import ExitStack
 
-    from bench.figures import unpacked
+    from exitbench.figures import unpacked
 
     with ExitStack() as opened:
         roots = {place.resolve(): opened.enter_context(unpacked(place)) for place in stores if place.is_file()}
@@ -46,11 +46,11 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
 
 def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
     """What merging did; ``files`` are the roots of those stores that are files, unpacked."""
-    from bench.errors import UserError
-    from bench.evaluations import evaluations
-    from bench.harness.store import Store
-    from bench.merge import merge, store_root
-    from bench.report.write import write_reports
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluations
+    from exitbench.harness.store import Store
+    from exitbench.merge import merge, store_root
+    from exitbench.report.write import write_reports
 
     def root_of(place: Path) -> Path:
         return files.get(place.resolve()) or store_root(place)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bench.cli.options import data_option
+from exitbench.cli.options import data_option
 
 
 @click.command("perf")
@@ -34,12 +34,12 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     """
     import json
 
-    from bench.cli.console import terminal
-    from bench.harness.engine import equipped
-    from bench.harness.prepare import Request, prepare
-    from bench.perf.measure import measure
-    from bench.perf.text import perf_text
-    from models.whole_file import write_whole
+    from exitbench.cli.console import terminal
+    from exitbench.harness.engine import equipped
+    from exitbench.harness.prepare import Request, prepare
+    from exitbench.models.whole_file import write_whole
+    from exitbench.perf.measure import measure
+    from exitbench.perf.text import perf_text
 
     console = terminal(stderr=True)
     prepared, engine = equipped(prepare(Request(**asked)), work=100.0 * asked["n"])

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.evaluation import evaluation_options, plan_evaluation
-from bench.cli.options import separated
+from exitbench.cli.evaluation import evaluation_options, plan_evaluation
+from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
-    from bench.estimate import Row
-    from bench.throughput import Throughput
+    from exitbench.estimate import Row
+    from exitbench.throughput import Throughput
 
 
 @click.command("plan")
@@ -37,10 +37,10 @@ def command(
     where there are none, what the attack is expected to take: the last column says which. How long a pass takes is
     measured on this machine.
     """
-    from bench.cli.console import terminal
-    from bench.errors import UserError
-    from bench.harness.prepare import Request
-    from bench.harness.store import Store
+    from exitbench.cli.console import terminal
+    from exitbench.errors import UserError
+    from exitbench.harness.prepare import Request
+    from exitbench.harness.store import Store
 
     if not estimate and (cores or gpus):
         raise UserError("--cores and --gpus go with --estimate")
@@ -50,9 +50,9 @@ def command(
     if not estimate or not plan.missing:
         return
 
-    from bench.estimate import estimate as estimated
-    from bench.harness.engine import equipped
-    from bench.throughput import measure_throughput
+    from exitbench.estimate import estimate as estimated
+    from exitbench.harness.engine import equipped
+    from exitbench.throughput import measure_throughput
 
     victim = prepared.victim
     device = next(victim.model.parameters()).device.type
@@ -69,7 +69,7 @@ def command(
 def _show(rows: Sequence[Row], throughput: Throughput, unit: str, parts: float) -> None:
     from rich.table import Table
 
-    from bench.cli.console import terminal
+    from exitbench.cli.console import terminal
 
     table = Table(box=None, pad_edge=False)
     for heading in ("attack", "samples", "forwards", "gradients", f"{unit} time", "passes per sample are"):

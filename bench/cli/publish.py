@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import results_option
+from exitbench.cli.options import results_option
 
 
 @click.command("publish")
@@ -20,11 +20,11 @@ def command(model: str, dataset: str, training: str, to: Path | None, results: P
 
     The whole matrix of attacks must be in the results, and no trust check failed.
     """
-    from bench.errors import UserError
-    from bench.evaluations import evaluations
-    from bench.harness.store import Store
-    from bench.publish import publish
-    from models.weights import SHIPPED, WeightsError, find_weights
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluations
+    from exitbench.harness.store import Store
+    from exitbench.models.weights import SHIPPED, WeightsError, find_weights
+    from exitbench.publish import publish
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import results_option
+from exitbench.cli.options import results_option
 
 
 @click.command("report")
 @results_option
 def command(results: Path) -> None:
     """Write leaderboards, plots and the HTML page from the store, with no model and no data at hand."""
-    from bench.errors import UserError
-    from bench.evaluations import evaluations
-    from bench.harness.store import Store
-    from bench.report.write import write_reports
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluations
+    from exitbench.harness.store import Store
+    from exitbench.report.write import write_reports
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import results_option
+from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
-    from attacks.regions import Norm
+    from exitbench.attacks.regions import Norm
 
 
 @click.command("robustbench")
@@ -28,15 +28,15 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     Their architectures are built without weights: nothing is downloaded. Published accuracies come from your file, what
     was measured here from the store; they never share a column.
     """
-    from bench.cli.console import terminal
-    from bench.cost_axis.join import count_entries, join
-    from bench.cost_axis.published import read_published
-    from bench.errors import UserError
-    from bench.evaluations import evaluations
-    from bench.harness.store import Store
-    from bench.report.robustbench_files import write_cost_axis
-    from bench.report.robustbench_text import cost_axis_text
-    from models.zoo.robustbench_entry import entry_names
+    from exitbench.cli.console import terminal
+    from exitbench.cost_axis.join import count_entries, join
+    from exitbench.cost_axis.published import read_published
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluations
+    from exitbench.harness.store import Store
+    from exitbench.models.zoo.robustbench_entry import entry_names
+    from exitbench.report.robustbench_files import write_cost_axis
+    from exitbench.report.robustbench_text import cost_axis_text
 
     entries = read_published(published)
     with terminal(stderr=True).status("counting") as status:

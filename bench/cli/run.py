@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.engine import WHERE, chosen_engine, engine_options
-from bench.cli.evaluation import evaluation_options, plan_evaluation, unwritable, work_off
-from bench.cli.options import separated
+from exitbench.cli.engine import WHERE, chosen_engine, engine_options
+from exitbench.cli.evaluation import evaluation_options, plan_evaluation, unwritable, work_off
+from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
-    from bench.harness.store import Store
+    from exitbench.harness.store import Store
 
 
 @click.command("run")
@@ -26,10 +26,10 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     Finished work is kept in the results folder: the same command again goes on where it was stopped, and
     does nothing when all is done.
     """
-    from bench.cli.console import terminal
-    from bench.errors import UserError
-    from bench.harness.prepare import Request
-    from bench.harness.store import Store
+    from exitbench.cli.console import terminal
+    from exitbench.errors import UserError
+    from exitbench.harness.prepare import Request
+    from exitbench.harness.store import Store
 
     names = [name for text in attacks for name in separated(text)]
     console = terminal(stderr=True)
@@ -49,11 +49,11 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
 
 def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
     """Write the reports and print the summary of what was asked for."""
-    from bench.cli.console import terminal
-    from bench.evaluations import evaluations
-    from bench.record import evaluation_key
-    from bench.report.terminal import summary
-    from bench.report.write import write_reports
+    from exitbench.cli.console import terminal
+    from exitbench.evaluations import evaluations
+    from exitbench.record import evaluation_key
+    from exitbench.report.terminal import summary
+    from exitbench.report.write import write_reports
 
     found = evaluations(store)
     written = write_reports(found, results)

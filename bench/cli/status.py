@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import results_option
+from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
-    from bench.status import RunStatus
+    from exitbench.status import RunStatus
 
 _LOG_LINES = 5
 
@@ -27,9 +27,9 @@ def command(run: str | None, results: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.cli.console import terminal
-    from bench.errors import UserError
-    from bench.status import statuses
+    from exitbench.cli.console import terminal
+    from exitbench.errors import UserError
+    from exitbench.status import statuses
 
     store = results / "store"
     if not store.is_dir():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import data_option, number, results_option, separated
+from exitbench.cli.options import data_option, number, results_option, separated
 
 
 @click.command("sweep")
@@ -42,19 +42,19 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     no network and no data are needed. No attack is run: only the deployed rules were attacked themselves, under others
     the worst case is an upper bound.
     """
-    from bench.cli.console import terminal
-    from bench.errors import UserError
-    from bench.evaluations import evaluations
-    from bench.harness.store import Store
-    from bench.networks import own_network
-    from bench.report.sweep_files import write_sweep
-    from bench.report.sweep_text import curve_text
-    from bench.report.write import write_page
-    from bench.sweep.choose import Wanted, choose
-    from bench.sweep.curve import Curve, one_exit, sweep
-    from bench.sweep.pool import pool_of
-    from bench.sweep.thresholds import held_out
-    from models.factory import reported_name
+    from exitbench.cli.console import terminal
+    from exitbench.errors import UserError
+    from exitbench.evaluations import evaluations
+    from exitbench.harness.store import Store
+    from exitbench.models.factory import reported_name
+    from exitbench.networks import own_network
+    from exitbench.report.sweep_files import write_sweep
+    from exitbench.report.sweep_text import curve_text
+    from exitbench.report.write import write_page
+    from exitbench.sweep.choose import Wanted, choose
+    from exitbench.sweep.curve import Curve, one_exit, sweep
+    from exitbench.sweep.pool import pool_of
+    from exitbench.sweep.thresholds import held_out
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

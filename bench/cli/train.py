@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import data_option
+from exitbench.cli.options import data_option
 
 if TYPE_CHECKING:
-    from bench.training.recipe import Recipe
+    from exitbench.training.recipe import Recipe
 
 
 @click.command("train")
@@ -48,11 +48,11 @@ def command(
     RECIPE is a name (see `bench list recipes`) or a JSON file with a recipe, such as the journal of a run.
     A killed run goes on from its last epoch when the same command is given again.
     """
-    from bench.cli.console import terminal
-    from bench.cli.training_progress import TrainingProgress
-    from bench.errors import UserError
-    from bench.training.make_weights import make_weights
-    from models.weights import WeightsError, user_weights
+    from exitbench.cli.console import terminal
+    from exitbench.cli.training_progress import TrainingProgress
+    from exitbench.errors import UserError
+    from exitbench.models.weights import WeightsError, user_weights
+    from exitbench.training.make_weights import make_weights
 
     console = terminal(stderr=True)
     recipe = _recipe(recipe_name, epochs)
@@ -83,10 +83,10 @@ def command(
 
 
 def _recipe(name: str, epochs: int | None) -> Recipe:
-    from bench.errors import UserError
-    from bench.training.recipe_file import read_recipe
-    from bench.training.recipes import named_recipe, shortened
-    from models.registry import UnknownName
+    from exitbench.errors import UserError
+    from exitbench.models.registry import UnknownName
+    from exitbench.training.recipe_file import read_recipe
+    from exitbench.training.recipes import named_recipe, shortened
 
     try:
         recipe = read_recipe(Path(name)) if name.endswith(".json") else named_recipe(name)

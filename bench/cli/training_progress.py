@@ -8,8 +8,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.training.loop import EpochRecord, Trainer
-from bench.training.recipe import Recipe
+from exitbench.training.loop import EpochRecord, Trainer
+from exitbench.training.recipe import Recipe
 
 
 class TrainingProgress:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import data_option, results_option
+from exitbench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
-    from bench.proof.check import Verified
-    from bench.proof.claims import Claims
+    from exitbench.proof.check import Verified
+    from exitbench.proof.claims import Claims
 
 HOLDS, FAILS = 0, 1
 _SHOWN = 20
@@ -39,11 +39,11 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     """
     import time
 
-    from bench.errors import UserError
-    from bench.networks import own_network
-    from bench.proof.check import verify
-    from bench.proof.scorer import Scorer
-    from bench.proof.subject import load_subject
+    from exitbench.errors import UserError
+    from exitbench.networks import own_network
+    from exitbench.proof.check import verify
+    from exitbench.proof.scorer import Scorer
+    from exitbench.proof.subject import load_subject
 
     started = time.perf_counter()
     network = own_network(model)
@@ -71,7 +71,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
 
 
 def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
-    from bench.proof.sources import claims_in_file, claims_in_results
+    from exitbench.proof.sources import claims_in_file, claims_in_results
 
     if Path(what).is_file() and Path(what).suffix != ".json":
         yield from claims_in_file(Path(what), data, model)
@@ -81,7 +81,7 @@ def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator
 
 def _show(verified: Verified) -> None:
     """One evaluation: what was checked, what holds, and every claim that does not."""
-    from bench.record import eps_text
+    from exitbench.record import eps_text
 
     claims, subject = verified.claims, verified.claims.subject
     n = len(claims.indices)

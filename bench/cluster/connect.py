@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from bench.errors import UserError
+from exitbench.errors import UserError
 
 _TIMEOUT_S = 5.0
 _OBJECT_STORE = 256_000_000

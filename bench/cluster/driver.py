@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from bench.cluster.connect import Resources, slots
-from bench.cluster.job import Answer, Begun, Finished, Job, shard_of, shards
-from bench.cluster.worker import work
-from bench.errors import UserError
-from bench.harness.plan import Plan, PlannedCell
-from bench.harness.run import Outcome
-from bench.harness.store import Store
-from models.error_text import first_line
-from models.spec import describe
+from exitbench.cluster.connect import Resources, slots
+from exitbench.cluster.job import Answer, Begun, Finished, Job, shard_of, shards
+from exitbench.cluster.worker import work
+from exitbench.errors import UserError
+from exitbench.harness.plan import Plan, PlannedCell
+from exitbench.harness.run import Outcome
+from exitbench.harness.store import Store
+from exitbench.models.error_text import first_line
+from exitbench.models.spec import describe
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Flight:
 
 
 class RayRunner:
-    """Works off a plan on a Ray cluster, as ``bench.harness.run.Runner`` does on this machine.
+    """Works off a plan on a Ray cluster, as ``exitbench.harness.run.Runner`` does on this machine.
 
     Args:
         ray: connected.

@@ -7,25 +7,23 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from attacks.base import Attack
-from attacks.best_of import BestOf
-from attacks.regions import Ball
-from bench.harness.cell import SLICE
-from bench.harness.plan import PlannedCell
-from bench.harness.prepare import Prepared, Request
-from bench.harness.store import Store
-from models.factory import absolute_reference, is_reference
-from models.policies import Policy
-from models.policy_text import policy_text
-from models.twins import FOLDED, Form
+from exitbench.attacks.base import Attack
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.regions import Ball
+from exitbench.harness.cell import SLICE
+from exitbench.harness.plan import PlannedCell
+from exitbench.harness.prepare import Prepared, Request
+from exitbench.harness.store import Store
+from exitbench.models.factory import absolute_reference, is_reference
+from exitbench.models.own_code import own_sources
+from exitbench.models.policies import Policy
+from exitbench.models.policy_text import policy_text
+from exitbench.models.twins import FOLDED, Form
 
-_ROOT = Path(__file__).parents[2]
-_DECIDES = ("models", "attacks", "bench/cluster", "bench/data", "bench/harness")
 _HANDED_ON = ("EXITBENCH_WEIGHTS",)
 
 
@@ -170,9 +168,8 @@ def _form(prepared: Prepared, device: str) -> Form:
 def code_digest() -> str:
     """SHA-256 (hex) of all code of ours that a cell's content depends on."""
     found = hashlib.sha256()
-    for folder in _DECIDES:
-        for path in sorted((_ROOT / folder).rglob("*.py")):
-            found.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, path in own_sources().items():
+        found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()
 
 

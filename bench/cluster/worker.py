@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from bench.cluster.job import Answer, Begun, Failed, Finished, Job, Part, Shard, code_digest
-from bench.errors import UserError
-from bench.harness.cell import Cell, cell_key
-from bench.harness.plan import Plan, PlannedCell, Slice
-from bench.harness.prepare import Prepared, prepare
-from bench.harness.run import Runner, Started
-from bench.harness.stack import stack_size
+from exitbench.cluster.job import Answer, Begun, Failed, Finished, Job, Part, Shard, code_digest
+from exitbench.errors import UserError
+from exitbench.harness.cell import Cell, cell_key
+from exitbench.harness.plan import Plan, PlannedCell, Slice
+from exitbench.harness.prepare import Prepared, prepare
+from exitbench.harness.run import Runner, Started
+from exitbench.harness.stack import stack_size
 
 
 class OtherWork(UserError):

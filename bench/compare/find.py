@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from pathlib import Path
 
-from bench.compare.pairs import unpaired
-from bench.errors import UserError
-from bench.evaluations import evaluation_of, evaluations
-from bench.harness.store import Store
-from bench.proof.results import find_results
-from bench.record import eps_text
-from bench.verdicts import Evaluation
-from models.zoo.published import is_published, published_name
+from exitbench.compare.pairs import unpaired
+from exitbench.errors import UserError
+from exitbench.evaluations import evaluation_of, evaluations
+from exitbench.harness.store import Store
+from exitbench.models.zoo.published import is_published, published_name
+from exitbench.proof.results import find_results
+from exitbench.record import eps_text
+from exitbench.verdicts import Evaluation
 
 
 def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:

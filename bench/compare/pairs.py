@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import UserError
-from bench.gate.measured import TITLES, Row
-from bench.harness.plan import CLEAN
-from bench.intervals import wilson
-from bench.paired import mcnemar, mean_interval, newcombe
-from bench.record import eps_text
-from bench.report.table import WORST
-from bench.verdicts import Evaluation, Result
-from models.spec import canonical_json
+from exitbench.errors import UserError
+from exitbench.gate.measured import TITLES, Row
+from exitbench.harness.plan import CLEAN
+from exitbench.intervals import wilson
+from exitbench.models.spec import canonical_json
+from exitbench.paired import mcnemar, mean_interval, newcombe
+from exitbench.record import eps_text
+from exitbench.report.table import WORST
+from exitbench.verdicts import Evaluation, Result
 
 Interval = tuple[float, float]
 

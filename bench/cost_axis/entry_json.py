@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.errors import UserError
-from bench.record import eps_text
-from bench.report.table import flags_text, worst_status
-from bench.verdicts import Evaluation, Result, accuracy
+from exitbench.errors import UserError
+from exitbench.record import eps_text
+from exitbench.report.table import flags_text, worst_status
+from exitbench.verdicts import Evaluation, Result, accuracy
 
 AUTOATTACK = "autoattack"
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from attacks.regions import Norm
-from bench.cost_axis.published import PublishedEntry
-from bench.data.cards import dataset_card
-from bench.errors import UserError
-from bench.report.table import rank
-from bench.verdicts import Evaluation
-from models.foreign import ForeignModelError
-from models.zoo.package import robustbench_version
-from models.zoo.robustbench_entry import entry_names, find_entry
+from exitbench.attacks.regions import Norm
+from exitbench.cost_axis.published import PublishedEntry
+from exitbench.data.cards import dataset_card
+from exitbench.errors import UserError
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.zoo.package import robustbench_version
+from exitbench.models.zoo.robustbench_entry import entry_names, find_entry
+from exitbench.report.table import rank
+from exitbench.verdicts import Evaluation
 
 DATASET = "cifar10"
 

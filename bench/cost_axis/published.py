@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import UserError
+from exitbench.errors import UserError
 
 REQUIRED = ("model_id", "clean_acc", "autoattack_acc")
 OPTIONAL = (

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from models.plugins import Plugin, by_name, plugins
-from models.registry import UnknownName
-from models.safe_name import safe_name
+from exitbench.models.plugins import Plugin, by_name, plugins
+from exitbench.models.registry import UnknownName
+from exitbench.models.safe_name import safe_name
 
 if TYPE_CHECKING:
-    from attacks.regions import Norm
-    from bench.data.split import Split
+    from exitbench.attacks.regions import Norm
+    from exitbench.data.split import Split
 
 GROUP = "exitbench.datasets"
 """Entry points: each a ``Dataset``."""
@@ -55,7 +55,7 @@ class Loader(Protocol):
         """``train``, ``calibration`` (held out of train) or ``test``, as images of ``input_shape``.
 
         Looked for in the data directory ``root``; what is missing may be fetched if ``download``, else
-        ``bench.data.download.DataUnavailable`` is raised.
+        ``exitbench.data.download.DataUnavailable`` is raised.
         """
 
 
@@ -124,7 +124,7 @@ def added_datasets() -> dict[str, Plugin]:
 def _fault(plugin: Plugin) -> str | None:
     value = plugin.value
     if not isinstance(value, Dataset) or not isinstance(value.card, DatasetCard):
-        return f"it is {type(value).__name__}, not a bench.data.cards.Dataset"
+        return f"it is {type(value).__name__}, not a exitbench.data.cards.Dataset"
     card = value.card
     if card.name != safe_name(card.name):
         return f"a dataset cannot be called {card.name!r}: letters, digits, '_', '.' and '-' alone"

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.download import DataUnavailable, fetch
-from bench.data.image_parquet import read_image_parquet
-from bench.data.split import Split
-from bench.errors import UserError
+from exitbench.data.download import DataUnavailable, fetch
+from exitbench.data.image_parquet import read_image_parquet
+from exitbench.data.split import Split
+from exitbench.errors import UserError
 
 BATCH = 10_000  # training images per official batch
 CALIBRATION_PER_BATCH = 400  # the first of each training batch are held out

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.split import Split
-from bench.errors import UserError
+from exitbench.data.split import Split
+from exitbench.errors import UserError
 
 _SIZES = {"test": 500, "calibration": 200}  # of 1,797; the rest is train
 _SEED = 0

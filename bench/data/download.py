@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 
-from bench.errors import UserError
+from exitbench.errors import UserError
 
 _TIMEOUT_S = 20
 _BLOCK = 1 << 20

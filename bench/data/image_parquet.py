@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.errors import UserError
+from exitbench.errors import UserError
 
 Ints = npt.NDArray[np.int64]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.data.cards import added_datasets, dataset_card
-from bench.data.cifar10 import load_cifar10
-from bench.data.digits import load_digits
-from bench.data.download import DataUnavailable
-from bench.data.mnist import load_mnist
-from bench.data.split import Split
-from bench.errors import UserError
-from models.error_text import first_line
-from models.plugins import Plugin
+from exitbench.data.cards import added_datasets, dataset_card
+from exitbench.data.cifar10 import load_cifar10
+from exitbench.data.digits import load_digits
+from exitbench.data.download import DataUnavailable
+from exitbench.data.mnist import load_mnist
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.models.error_text import first_line
+from exitbench.models.plugins import Plugin
 
 
 def load_split(dataset: str, split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool = True) -> Split:
@@ -48,7 +48,7 @@ def _added_split(plugin: Plugin, split: str, input_shape: tuple[int, int, int], 
     try:
         found = plugin.value.load(split, input_shape, root, download=download)
         if not isinstance(found, Split):
-            raise TypeError(f"its loader returned {type(found).__name__}, not a bench.data.split.Split")
+            raise TypeError(f"its loader returned {type(found).__name__}, not a exitbench.data.split.Split")
         said = (found.dataset, found.name, found.shape)
         if said != (name, split, input_shape) or not len(found):
             raise ValueError(f"asked for {(name, split, input_shape)}, its loader returned {said} with {len(found)} samples")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.download import DataUnavailable, fetch
-from bench.data.split import Split
-from bench.errors import UserError
+from exitbench.data.download import DataUnavailable, fetch
+from exitbench.data.split import Split
+from exitbench.errors import UserError
 
 _FILES = {"train": "train", "calibration": "train", "test": "t10k"}
 N_CALIBRATION = 2_000  # the last of the 60,000 training images

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from exitbench.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from attacks.regions import Ball
-from bench.errors import UserError
-from bench.gate.measured import SUBJECT, Measured, Row
-from bench.harness.plan import CLEAN
-from bench.record import board_name, eps_text
-from bench.report.table import WORST
-from models.spec import digest
+from exitbench.attacks.regions import Ball
+from exitbench.errors import UserError
+from exitbench.gate.measured import SUBJECT, Measured, Row
+from exitbench.harness.plan import CLEAN
+from exitbench.models.spec import digest
+from exitbench.record import board_name, eps_text
+from exitbench.report.table import WORST
 
 FORMAT, SCHEMA = "exitbench baseline", 1
 

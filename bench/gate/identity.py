@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.gate.measured import Measured
-from bench.record import eps_text
-from models.policy_text import parse_policy
-from models.spec import canonical_json
+from exitbench.gate.measured import Measured
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.spec import canonical_json
+from exitbench.record import eps_text
 
 _SAME = ("model", "dataset", "n", "norm", "eps", "data")
 _DEPLOYED = ("policy", "costs", "target")

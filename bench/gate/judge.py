@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bench.gate.measured import TITLES, Measured
-from bench.intervals import sign_test
-from bench.paired import Floats, holm, sign_flip
+from exitbench.gate.measured import TITLES, Measured
+from exitbench.intervals import sign_test
+from exitbench.paired import Floats, holm, sign_flip
 
 LEVEL, TOLERANCE = 0.05, 0.05
 """Default chance of any false alarm, and share by which mean mmacs may rise."""
@@ -131,7 +131,7 @@ def judge(
     a family of their own.
 
     Args:
-        baseline, now: of the same samples; see ``bench.gate.identity.differences``.
+        baseline, now: of the same samples; see ``exitbench.gate.identity.differences``.
         failures, unfinished: what makes ``now`` fail whatever it measured.
         level: chance of any false alarm, in (0, 1).
         tolerance: share by which mean mmacs may rise.

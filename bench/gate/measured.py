@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.harness.plan import CLEAN
-from bench.report.table import WORST
-from bench.verdicts import Bools, Evaluation
+from exitbench.harness.plan import CLEAN
+from exitbench.report.table import WORST
+from exitbench.verdicts import Bools, Evaluation
 
 SUBJECT = (
     *("model", "training", "weights", "dataset", "data", "norm", "eps", "n"),
@@ -42,7 +42,7 @@ class Measured:
 
     Attributes:
         subject: see ``SUBJECT``.
-        settings: how it was asked for: names of ``bench.harness.prepare.Request`` and ``attacks``, resolved.
+        settings: how it was asked for: names of ``exitbench.harness.prepare.Request`` and ``attacks``, resolved.
         attacks: resolved spec of every attack asked for, by name.
         rows: ``none``, every finished attack asked for by its name, ``worst``.
         computed_with: library versions and devices.

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.gate.baseline import find_baseline, read_baseline, told
-from bench.gate.measured import Measured
-from bench.harness.prepare import Prepared
-from models.factory import is_reference, reported_name
+from exitbench.errors import UserError
+from exitbench.gate.baseline import find_baseline, read_baseline, told
+from exitbench.gate.measured import Measured
+from exitbench.harness.prepare import Prepared
+from exitbench.models.factory import is_reference, reported_name
 
 BASELINES = Path("baselines")
 """Where baselines are, from the working directory."""
@@ -57,7 +57,7 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
 
 
 def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Measured | None) -> dict[str, Any]:
-    """Fields of ``bench.harness.prepare.Request``, ``attacks`` and ``seed``.
+    """Fields of ``exitbench.harness.prepare.Request``, ``attacks`` and ``seed``.
 
     The deployed rule is the baseline's unless another, or ``OWN``, is asked for: new weights under recalibrated thresholds
     are another system, whose accuracy may rise because it costs more.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.gate.judge import Compared, Judgement
-from bench.gate.measured import Measured
-from bench.record import eps_text
+from exitbench.gate.judge import Compared, Judgement
+from exitbench.gate.measured import Measured
+from exitbench.record import eps_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
 UPDATE = "update the baseline: bench check --update"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from models.spec import describe, digest
+from exitbench.models.spec import describe, digest
 
 if TYPE_CHECKING:  # reading cells back takes no attack's code
-    from attacks.base import Attack
+    from exitbench.attacks.base import Attack
 
 SCHEMA = 1
 """Bumped when the meaning of a stored field changes; part of every key."""

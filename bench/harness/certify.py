@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.regions import Ball
-from bench.harness.cell import TOLERANCE
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.regions import Ball
+from exitbench.harness.cell import TOLERANCE
+from exitbench.models.early_exit import EarlyExitNet
 
 
 class NotCertified(ValueError):

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from bench.errors import UserError
-from bench.harness.engine_cache import Timing, cache_file, key_of, read_cache, write_cache
-from bench.harness.prepare import Precision, Prepared
-from bench.harness.timing import forward_and_gradient, in_turn, seconds
-from bench.trust.outputs import relative_difference
-from bench.trust.twin import DIFFERENCE
-from models.early_exit import EarlyExitNet
-from models.error_text import first_line
-from models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+from exitbench.errors import UserError
+from exitbench.harness.engine_cache import Timing, cache_file, key_of, read_cache, write_cache
+from exitbench.harness.prepare import Precision, Prepared
+from exitbench.harness.timing import forward_and_gradient, in_turn, seconds
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.error_text import first_line
+from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+from exitbench.trust.outputs import relative_difference
+from exitbench.trust.twin import DIFFERENCE
 
 _log = logging.getLogger(__name__)
 

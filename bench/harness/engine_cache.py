@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from models.early_exit import EarlyExitNet
-from models.spec import digest
-from models.whole_file import write_whole
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.spec import digest
+from exitbench.models.whole_file import write_whole
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.harness.cell import Floats
-from models.spec import digest
+from exitbench.harness.cell import Floats
+from exitbench.models.spec import digest
 
 SCHEMA = 1
 """Bumped when the meaning of a stored field changes; part of every key."""
@@ -43,7 +43,7 @@ class HeldOut:
     logits: Floats
 
     def input_hashes(self) -> list[str]:
-        """SHA-256 (hex) of each image and label, as ``bench.data.split.Batch`` gives them."""
+        """SHA-256 (hex) of each image and label, as ``exitbench.data.split.Batch`` gives them."""
         return [row.tobytes().hex() for row in self.inputs]
 
     def to_bytes(self) -> bytes:

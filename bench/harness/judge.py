@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.clean import Clean
-from attacks.noise import Noise
-from attacks.regions import Ball
-from attacks.slowdown import Slowdown
-from bench.harness.certify import certify
-from bench.harness.passes import Passes, counted
-from bench.harness.victim import Victim
-from models.policies import Policy, deployed_logits
+from exitbench.attacks.base import Attack
+from exitbench.attacks.clean import Clean
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.slowdown import Slowdown
+from exitbench.harness.certify import certify
+from exitbench.harness.passes import Passes, counted
+from exitbench.harness.victim import Victim
+from exitbench.models.policies import Policy, deployed_logits
 
 
 @dataclass(frozen=True, eq=False)

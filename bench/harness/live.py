@@ -22,7 +22,7 @@ except ImportError:  # not a Unix system: whether a run lives cannot be told the
     fcntl = None  # type: ignore[assignment]
 
 _LOG_BYTES, _LOG_FILES = 1_000_000, 3
-_LOGGED = "bench"
+_LOGGED = "exitbench"
 _log = logging.getLogger(__name__)
 
 

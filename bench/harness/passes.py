@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.early_exit import EarlyExitNet
+from exitbench.models.early_exit import EarlyExitNet
 
 
 @dataclass

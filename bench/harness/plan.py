@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from attacks.base import Attack
-from attacks.best_of import BestOf
-from attacks.clean import Clean
-from attacks.presets import Skipped, expand
-from attacks.settings import Settings
-from bench.data.split import Batch, Split
-from bench.harness.cell import SLICE, cell_key
-from bench.harness.store import Store
-from models.policies import Policy
+from exitbench.attacks.base import Attack
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.clean import Clean
+from exitbench.attacks.presets import Skipped, expand
+from exitbench.attacks.settings import Settings
+from exitbench.data.split import Batch, Split
+from exitbench.harness.cell import SLICE, cell_key
+from exitbench.harness.store import Store
+from exitbench.models.policies import Policy
 
 CLEAN = "none"
 """Name of the clean cells' attack."""
@@ -109,7 +109,7 @@ def make_plan(
     """Resolve attack names over the first ``n`` samples of ``split`` and look up what is done; ``costs`` are mmacs per exit.
 
     Raises:
-        UnknownName, ValueError: see ``attacks.presets.expand``.
+        UnknownName, ValueError: see ``exitbench.attacks.presets.expand``.
     """
     wanted, skipped = expand(names, n_exits, settings, policy, costs)
     attacks = with_components({CLEAN: Clean(), **wanted}, n_exits, settings, policy)

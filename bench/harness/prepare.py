@@ -10,26 +10,26 @@ from typing import Literal
 
 import torch
 
-from attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
-from attacks.pgd import Keep
-from attacks.policy_attack import BUDGET
-from attacks.regions import Ball, Norm
-from attacks.settings import Method, Settings
-from bench.calibrate import calibrated_policy
-from bench.data.cards import dataset_card, dataset_names
-from bench.data.download import DataUnavailable
-from bench.data.load import load_split
-from bench.data.split import Split
-from bench.errors import UserError
-from bench.harness.plan import slices
-from bench.harness.victim import Victim, check_model
-from bench.networks import Loaded, Network, Shape, named_network
-from models.calibration import Kind
-from models.cost import measure_costs
-from models.policies import Policy
-from models.policy_text import parse_policy
-from models.registry import UnknownName
-from models.weights import WeightsError, find_weights
+from exitbench.attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
+from exitbench.attacks.pgd import Keep
+from exitbench.attacks.policy_attack import BUDGET
+from exitbench.attacks.regions import Ball, Norm
+from exitbench.attacks.settings import Method, Settings
+from exitbench.calibrate import calibrated_policy
+from exitbench.data.cards import dataset_card, dataset_names
+from exitbench.data.download import DataUnavailable
+from exitbench.data.load import load_split
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.harness.plan import slices
+from exitbench.harness.victim import Victim, check_model
+from exitbench.models.calibration import Kind
+from exitbench.models.cost import measure_costs
+from exitbench.models.policies import Policy
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.registry import UnknownName
+from exitbench.models.weights import WeightsError, find_weights
+from exitbench.networks import Loaded, Network, Shape, named_network
 
 LOSSES: dict[str, Loss | TargetedDLR] = {"ce": CE(), "margin": Margin(), "dlr": DLR(), "dlr-targeted": TargetedDLR()}
 APGD_STEPS = 100
@@ -44,12 +44,13 @@ class Request:
     """What the user asked for, defaults not yet filled in.
 
     Attributes:
-        model: registered name, what a package publishes (``models.zoo``), or where its factory stands (``models.factory``).
+        model: registered name, what a package publishes (``exitbench.models.zoo``), or where its factory stands
+            (``exitbench.models.factory``).
         data: data directory.
         dataset: name, or ``auto``: the model's own if its weights and data can be had, else ``digits``.
         training: which weights; None for the first known.
         weights: a file of tensors instead of registered weights, or for what a factory makes.
-        policy: see ``models.policy_text``, or ``entropy@equal``, ``confidence@mmacs=60``; None for the weights' own.
+        policy: see ``exitbench.models.policy_text``, or ``entropy@equal``, ``confidence@mmacs=60``; None for the weights' own.
         calibration: digest of what set the thresholds written in ``policy``; None when typed in.
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.

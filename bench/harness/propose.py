@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.noise import Noise
-from bench.harness.memory import in_halves
-from bench.harness.passes import Passes, counted
-from bench.harness.plan import Slice
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.base import Attack
+from exitbench.attacks.noise import Noise
+from exitbench.harness.memory import in_halves
+from exitbench.harness.passes import Passes, counted
+from exitbench.harness.plan import Slice
+from exitbench.models.early_exit import EarlyExitNet
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from attacks.base import Attack
-from attacks.best_of import BestOf
-from attacks.clean import Clean
-from attacks.regions import Ball
-from bench.harness.cell import Cell
-from bench.harness.judge import Judged, judge
-from bench.harness.memory import in_halves, out_of_memory
-from bench.harness.plan import Plan, PlannedCell, Slice
-from bench.harness.propose import Proposal, Work, noise_of, propose
-from bench.harness.store import Cells
-from bench.harness.victim import Victim
-from models.spec import describe
+from exitbench.attacks.base import Attack
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.clean import Clean
+from exitbench.attacks.regions import Ball
+from exitbench.harness.cell import Cell
+from exitbench.harness.judge import Judged, judge
+from exitbench.harness.memory import in_halves, out_of_memory
+from exitbench.harness.plan import Plan, PlannedCell, Slice
+from exitbench.harness.propose import Proposal, Work, noise_of, propose
+from exitbench.harness.store import Cells
+from exitbench.harness.victim import Victim
+from exitbench.models.spec import describe
 
 _log = logging.getLogger(__name__)
 

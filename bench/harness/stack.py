@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from bench.harness.cell import SLICE
-from bench.harness.timing import forward_and_gradient
-from models.early_exit import EarlyExitNet
+from exitbench.harness.cell import SLICE
+from exitbench.harness.timing import forward_and_gradient
+from exitbench.models.early_exit import EarlyExitNet
 
 MOST = 64
 """Slices: 2,048 images saturate any GPU on networks of this size."""

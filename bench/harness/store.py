@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import UserError
-from bench.harness.cell import BadCell, Cell
-from bench.harness.held_out import BadHeldOut, HeldOut
-from models.spec import digest
-from models.whole_file import sweep, write_whole
+from exitbench.errors import UserError
+from exitbench.harness.cell import BadCell, Cell
+from exitbench.harness.held_out import BadHeldOut, HeldOut
+from exitbench.models.spec import digest
+from exitbench.models.whole_file import sweep, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Store:
     ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
     again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
     ``calibration/`` logits on held-out training images, ``latency/`` measured times, ``quarantine/`` damaged files.
-    Stores of several machines are joined by ``bench.merge``.
+    Stores of several machines are joined by ``exitbench.merge``.
 
     Args:
         root: made where it does not exist.

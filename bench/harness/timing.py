@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from models.early_exit import EarlyExitNet
+from exitbench.models.early_exit import EarlyExitNet
 
 Name = TypeVar("Name")
 Result = TypeVar("Result")

@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
-from models.cost import ExitCosts
-from models.early_exit import EarlyExitNet
-from models.error_text import first_line
-from models.policies import Policy
-from models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+from exitbench.errors import UserError
+from exitbench.models.cost import ExitCosts
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.error_text import first_line
+from exitbench.models.policies import Policy
+from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
 
 
 @dataclass(frozen=True)

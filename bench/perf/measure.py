@@ -12,23 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.autoattack import AutoAttack
-from attacks.base import Attack
-from attacks.cascade import Cascade
-from attacks.noise import Noise
-from attacks.policy_attack import PolicyAttack
-from attacks.presets import ALL, expand
-from bench.harness.engine import Engine
-from bench.harness.engine_cache import machine
-from bench.harness.judge import judge
-from bench.harness.passes import counted
-from bench.harness.prepare import Prepared
-from bench.harness.timing import forward_and_gradient, in_turn, seconds
-from bench.perf.naive import autoattack_images, pgd_images
-from bench.perf.profile import profile
-from models.early_exit import EarlyExitNet
-from models.policies import deployed_logits
-from models.policy_text import policy_text
+from exitbench.attacks.autoattack import AutoAttack
+from exitbench.attacks.base import Attack
+from exitbench.attacks.cascade import Cascade
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.policy_attack import PolicyAttack
+from exitbench.attacks.presets import ALL, expand
+from exitbench.harness.engine import Engine
+from exitbench.harness.engine_cache import machine
+from exitbench.harness.judge import judge
+from exitbench.harness.passes import counted
+from exitbench.harness.prepare import Prepared
+from exitbench.harness.timing import forward_and_gradient, in_turn, seconds
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import deployed_logits
+from exitbench.models.policy_text import policy_text
+from exitbench.perf.naive import autoattack_images, pgd_images
+from exitbench.perf.profile import profile
 
 MATRIX = 1024
 """Rows and columns of the matrices whose product is the ceiling."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from attacks.autoattack import run_autoattack
-from attacks.regions import Ball
-from attacks.settings import Settings
-from models.early_exit import EarlyExitNet
-from models.policies import Policy
-from models.views import DeployedView, ExitView
+from exitbench.attacks.autoattack import run_autoattack
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy
+from exitbench.models.views import DeployedView, ExitView
 
 
 def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: Settings) -> Iterator[tuple[str, Tensor]]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attacks.noise import Noise
-from attacks.policy_attack import PolicyAttack
-from bench.harness.prepare import Prepared
-from bench.harness.timing import seconds
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.policy_attack import PolicyAttack
+from exitbench.harness.prepare import Prepared
+from exitbench.harness.timing import seconds
 
 BUDGET = 20
 """Gradients per image of the attack that is profiled."""

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.proof.ball import outside
-from bench.proof.claims import Bools, Claims, Floats, Ints, Mismatch
-from bench.proof.scorer import Scorer
-from models.policies import Policy, deployed_logits
-from models.spec import digest
+from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.spec import digest
+from exitbench.proof.ball import outside
+from exitbench.proof.claims import Bools, Claims, Floats, Ints, Mismatch
+from exitbench.proof.scorer import Scorer
 
 TOLERANCE = 1e-4
 """How far a logit may be from the claimed one, relative to the image's largest (at least 1): fp32 sums differ between machines.

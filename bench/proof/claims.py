@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.policies import Policy
-from models.policy_text import parse_policy
+from exitbench.models.policies import Policy
+from exitbench.models.policy_text import parse_policy
 
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]

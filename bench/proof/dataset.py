@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data.download import DataUnavailable
-from bench.data.load import load_split
-from bench.errors import UserError
-from bench.proof.claims import Claims, Mismatch
-from models.registry import UnknownName
+from exitbench.data.download import DataUnavailable
+from exitbench.data.load import load_split
+from exitbench.errors import UserError
+from exitbench.models.registry import UnknownName
+from exitbench.proof.claims import Claims, Mismatch
 
 
 def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:

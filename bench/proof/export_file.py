@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import UserError
-from bench.proof.claims import SUBJECT, Claims, Source
+from exitbench.errors import UserError
+from exitbench.proof.claims import SUBJECT, Claims, Source
 
 FORMAT = "exitbench counterexamples"
 EXPORT_SCHEMA = 1

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.split import Split
-from bench.errors import UserError
-from bench.harness.cell import SCHEMA, Cell
-from bench.proof.check import deployed
-from bench.proof.claims import SUBJECT, Claims, Mismatch, Source
-from bench.proof.results import read_cell
-from models.policy_text import parse_policy
-from models.spec import canonical_json, digest
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.harness.cell import SCHEMA, Cell
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.spec import canonical_json, digest
+from exitbench.proof.check import deployed
+from exitbench.proof.claims import SUBJECT, Claims, Mismatch, Source
+from exitbench.proof.results import read_cell
 
 CLEAN = "none"
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.harness.cell import BadCell, Cell
-from bench.harness.store import cell_path
-from bench.proof.claims import SUBJECT
-from bench.record import RECORD_SCHEMA, eps_text
+from exitbench.errors import UserError
+from exitbench.harness.cell import BadCell, Cell
+from exitbench.harness.store import cell_path
+from exitbench.proof.claims import SUBJECT
+from exitbench.record import RECORD_SCHEMA, eps_text
 
 AGAIN = "run the evaluation again to mend it"
 
@@ -138,7 +138,7 @@ def _read_record(path: Path) -> Mapping[str, Any]:
 
 
 def _grouped(records: Sequence[Mapping[str, Any]]) -> tuple[tuple[Mapping[str, Any], ...], ...]:
-    from bench.record import evaluation_key
+    from exitbench.record import evaluation_key
 
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:

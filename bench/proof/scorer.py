@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import torch
 
-from bench.proof.claims import Floats
-from models.early_exit import EarlyExitNet
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.proof.claims import Floats
 
 _BATCH = 128
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench.data.cards import dataset_card
-from bench.data.download import DataUnavailable
-from bench.data.load import load_split
-from bench.errors import UserError
-from bench.proof.claims import Claims
-from bench.proof.dataset import dataset_mismatches
-from bench.proof.export_file import from_bytes
-from bench.proof.gather import gather
-from bench.proof.results import find_results, image_shape, reported
-from models.registry import UnknownName
+from exitbench.data.cards import dataset_card
+from exitbench.data.download import DataUnavailable
+from exitbench.data.load import load_split
+from exitbench.errors import UserError
+from exitbench.models.registry import UnknownName
+from exitbench.proof.claims import Claims
+from exitbench.proof.dataset import dataset_mismatches
+from exitbench.proof.export_file import from_bytes
+from exitbench.proof.gather import gather
+from exitbench.proof.results import find_results, image_shape, reported
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims
 
 
 def claims_in_results(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
-    """What recorded runs claim, one evaluation after another; see ``bench.proof.results.find_results``.
+    """What recorded runs claim, one evaluation after another; see ``exitbench.proof.results.find_results``.
 
     Raises:
         UserError: records, cells or data that are not there or cannot be read.

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from bench.errors import UserError
-from bench.networks import Network, stored_network
-from bench.proof.claims import Claims
-from models.early_exit import EarlyExitNet
-from models.foreign import ForeignModelError
-from models.registry import UnknownName
-from models.weights import WeightsError, known_weights
+from exitbench.errors import UserError
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.registry import UnknownName
+from exitbench.models.weights import WeightsError, known_weights
+from exitbench.networks import Network, stored_network
+from exitbench.proof.claims import Claims
 
 
 def load_subject(claims: Claims, weights: Path | None, device: str, network: Network | None = None) -> tuple[EarlyExitNet, str]:

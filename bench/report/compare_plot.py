@@ -5,10 +5,10 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.compare.pairs import Comparison
-from bench.record import eps_text
-from bench.report.compare_text import name_of
-from bench.report.style import network_style, styled
+from exitbench.compare.pairs import Comparison
+from exitbench.record import eps_text
+from exitbench.report.compare_text import name_of
+from exitbench.report.style import network_style, styled
 
 _APART = 0.16  # of A and B within a row, in rows
 

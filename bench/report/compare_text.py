@@ -7,10 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.compare.pairs import Comparison, Interval, Pair
-from bench.record import eps_text
-from bench.report.trust_text import verdict
-from bench.verdicts import Evaluation
+from exitbench.compare.pairs import Comparison, Interval, Pair
+from exitbench.record import eps_text
+from exitbench.report.trust_text import verdict
+from exitbench.verdicts import Evaluation
 
 
 def name_of(evaluation: Evaluation, other: Evaluation) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.report.page import assets
-from bench.report.page.board import Row, columns, percent, rows
-from bench.report.page.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marker
-from bench.report.page.curves import Curves, network_of
-from bench.report.page.detail import detail
-from bench.report.table import partial_status, sparsity_text
-from bench.verdicts import Evaluation, accuracy
+from exitbench.report.page import assets
+from exitbench.report.page.board import Row, columns, percent, rows
+from exitbench.report.page.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marker
+from exitbench.report.page.curves import Curves, network_of
+from exitbench.report.page.detail import detail
+from exitbench.report.table import partial_status, sparsity_text
+from exitbench.verdicts import Evaluation, accuracy
 
 FILTERS = (("dataset", "dataset"), ("threat", "threat model"), ("network", "network"))
 
@@ -47,7 +47,7 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("bench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("exitbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
     environment.filters["marker"] = marker

@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.latency import BATCH, Latency
-from bench.report.csv_file import to_csv
-from bench.report.style import legend_below, network_style, styled, to_bytes, two_panels
-from models.whole_file import write_whole
+from exitbench.latency import BATCH, Latency
+from exitbench.models.whole_file import write_whole
+from exitbench.report.csv_file import to_csv
+from exitbench.report.style import legend_below, network_style, styled, to_bytes, two_panels
 
 COLUMNS = {
     "model": "as on the leaderboard",

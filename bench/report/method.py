@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.record import eps_text
-from bench.verdicts import Result
+from exitbench.record import eps_text
+from exitbench.verdicts import Result
 
 Spec = Mapping[str, Any]
 

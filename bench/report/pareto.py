@@ -9,10 +9,10 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
-from bench.report.table import training_text
-from bench.report.trust_text import verdict
-from bench.verdicts import Evaluation, accuracy
+from exitbench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
+from exitbench.report.table import training_text
+from exitbench.report.trust_text import verdict
+from exitbench.verdicts import Evaluation, accuracy
 
 NAMED = 20
 """On a board of more networks than this only those on a front are named, the others are grey."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.cost_axis.join import DATASET, CostAxis
-from bench.report.csv_file import to_csv
-from bench.report.robustbench_plot import draw
-from bench.report.robustbench_table import cost_axis_table
-from bench.report.style import to_bytes
-from models.whole_file import write_whole
+from exitbench.cost_axis.join import DATASET, CostAxis
+from exitbench.models.whole_file import write_whole
+from exitbench.report.csv_file import to_csv
+from exitbench.report.robustbench_plot import draw
+from exitbench.report.robustbench_table import cost_axis_table
+from exitbench.report.style import to_bytes
 
 
 def write_cost_axis(axis: CostAxis, results: Path) -> list[Path]:

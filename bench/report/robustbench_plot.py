@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from bench.cost_axis.join import DATASET, CostAxis, Costed
-from bench.data.cards import dataset_card
-from bench.record import eps_text
-from bench.report.label_places import Name, write_names
-from bench.report.robustbench_table import autoattack_accuracy
-from bench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
-from bench.report.trust_text import verdict
-from bench.verdicts import Evaluation, accuracy
+from exitbench.cost_axis.join import DATASET, CostAxis, Costed
+from exitbench.data.cards import dataset_card
+from exitbench.record import eps_text
+from exitbench.report.label_places import Name, write_names
+from exitbench.report.robustbench_table import autoattack_accuracy
+from exitbench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
+from exitbench.report.trust_text import verdict
+from exitbench.verdicts import Evaluation, accuracy
 
 _PUBLISHED = {
     "plain": ("o", "#7F8C9A", "published (RobustBench)"),

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.cost_axis.join import CostAxis, Costed
-from bench.cost_axis.published import OPTIONAL
-from bench.record import eps_text
-from bench.report.table import flags_text, worst_status
-from bench.verdicts import Evaluation, accuracy
+from exitbench.cost_axis.join import CostAxis, Costed
+from exitbench.cost_axis.published import OPTIONAL
+from exitbench.record import eps_text
+from exitbench.report.table import flags_text, worst_status
+from exitbench.verdicts import Evaluation, accuracy
 
 AUTOATTACK = "autoattack"
 

@@ -6,10 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.cost_axis.join import DATASET, CostAxis
-from bench.report.robustbench_table import autoattack_accuracy
-from bench.report.table import partial_status
-from bench.verdicts import accuracy
+from exitbench.cost_axis.join import DATASET, CostAxis
+from exitbench.report.robustbench_table import autoattack_accuracy
+from exitbench.report.table import partial_status
+from exitbench.verdicts import accuracy
 
 
 def cost_axis_text(axis: CostAxis) -> Group:

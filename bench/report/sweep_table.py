@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.record import eps_text
-from bench.report.table import flags_text, partial_status, worst_status
-from bench.sweep.curve import Curve, Point
-from bench.verdicts import Evaluation, accuracy
-from models.policy_text import policy_text
+from exitbench.models.policy_text import policy_text
+from exitbench.record import eps_text
+from exitbench.report.table import flags_text, partial_status, worst_status
+from exitbench.sweep.curve import Curve, Point
+from exitbench.verdicts import Evaluation, accuracy
 
 NOT_ATTACKED = "not attacked itself"
 """Status of every rule but those that were evaluated as deployed ones."""

@@ -6,11 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.record import eps_text
-from bench.report.sweep_table import status
-from bench.report.trust_text import lines
-from bench.sweep.curve import Curve, Point
-from bench.verdicts import Bools, accuracy
+from exitbench.record import eps_text
+from exitbench.report.sweep_table import status
+from exitbench.report.trust_text import lines
+from exitbench.sweep.curve import Curve, Point
+from exitbench.verdicts import Bools, accuracy
 
 
 def curve_text(curve: Curve) -> RenderableType:

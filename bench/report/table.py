@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.harness.plan import CLEAN
-from bench.record import eps_text
-from bench.report.method import method_text
-from bench.verdicts import Evaluation, Result, accuracy
-from models.weights import IMPORTED
+from exitbench.harness.plan import CLEAN
+from exitbench.models.weights import IMPORTED
+from exitbench.record import eps_text
+from exitbench.report.method import method_text
+from exitbench.verdicts import Evaluation, Result, accuracy
 
 WORST = "worst"
 

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.record import eps_text
-from bench.report.method import method_text
-from bench.report.table import sparsity_text
-from bench.report.trust_text import lines, verdict
-from bench.verdicts import Bools, Evaluation, Result, accuracy
+from exitbench.record import eps_text
+from exitbench.report.method import method_text
+from exitbench.report.table import sparsity_text
+from exitbench.report.trust_text import lines, verdict
+from exitbench.verdicts import Bools, Evaluation, Result, accuracy
 
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
 

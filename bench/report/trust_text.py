@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.trust.flag import Flag
-from bench.verdicts import Evaluation
+from exitbench.trust.flag import Flag
+from exitbench.verdicts import Evaluation
 
 SIGNS = {"failure": "\u2715", "warning": "\u25b2", "not checked": "?", "info": "\u00b7", "ok": ""}
 """A sign for each weight of finding, and for none."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from attacks.regions import Ball
-from bench.record import board_name
-from bench.report.csv_file import to_csv
-from bench.report.html import to_html
-from bench.report.page.curves import read_curves
-from bench.report.pareto import draw
-from bench.report.style import to_bytes
-from bench.report.table import leaderboard, rank
-from bench.verdicts import Evaluation
-from models.whole_file import write_whole
+from exitbench.attacks.regions import Ball
+from exitbench.models.whole_file import write_whole
+from exitbench.record import board_name
+from exitbench.report.csv_file import to_csv
+from exitbench.report.html import to_html
+from exitbench.report.page.curves import read_curves
+from exitbench.report.pareto import draw
+from exitbench.report.style import to_bytes
+from exitbench.report.table import leaderboard, rank
+from exitbench.verdicts import Evaluation
 
 
 def boards(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:

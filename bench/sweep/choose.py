@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import UserError
-from bench.record import eps_text
-from bench.sweep.pool import same_samples
-from bench.verdicts import Evaluation
+from exitbench.errors import UserError
+from exitbench.record import eps_text
+from exitbench.sweep.pool import same_samples
+from exitbench.verdicts import Evaluation
 
 Group = list[Evaluation]
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.harness.cell import Cell
-from bench.harness.plan import CLEAN
-from bench.harness.store import Store
-from bench.record import RECORD_SCHEMA
-from bench.verdicts import Bools, Evaluation
-from models.policies import Policy, deployed_logits
+from exitbench.harness.cell import Cell
+from exitbench.harness.plan import CLEAN
+from exitbench.harness.store import Store
+from exitbench.models.policies import Policy, deployed_logits
+from exitbench.record import RECORD_SCHEMA
+from exitbench.verdicts import Bools, Evaluation
 
 _SAME = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n", "mmacs")
 

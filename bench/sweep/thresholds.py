@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.calibrate import all_logits, provenance
-from bench.data.load import load_split
-from bench.errors import UserError
-from bench.harness.held_out import HeldOut, held_out_key
-from bench.harness.store import Store
-from bench.networks import Network, RegisteredNetwork
-from bench.proof.subject import registered_weights
-from models.calibration import Kind, target_cost
-from models.foreign import ForeignModelError
-from models.policies import Policy
-from models.registry import UnknownName, model_card
-from models.weights import WeightsError
+from exitbench.calibrate import all_logits, provenance
+from exitbench.data.load import load_split
+from exitbench.errors import UserError
+from exitbench.harness.held_out import HeldOut, held_out_key
+from exitbench.harness.store import Store
+from exitbench.models.calibration import Kind, target_cost
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.policies import Policy
+from exitbench.models.registry import UnknownName, model_card
+from exitbench.models.weights import WeightsError
+from exitbench.networks import Network, RegisteredNetwork
+from exitbench.proof.subject import registered_weights
 
 
 def held_out(

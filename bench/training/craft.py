@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.deployed_loss import exit_probabilities, expected_failure
-from attacks.noise import Noise
-from attacks.objectives import CE
-from attacks.regions import Ball
-from bench.training.recipe import Crafting
-from models.multi_exit import MultiExitNet
-from models.policies import Policy
+from exitbench.attacks.deployed_loss import exit_probabilities, expected_failure
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE
+from exitbench.attacks.regions import Ball
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import Policy
+from exitbench.training.recipe import Crafting
 
 AVERAGE_SHARE = 0.5
 """Part of the images that ``sampled`` attacks at all exits at once."""

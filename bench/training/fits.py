@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from bench.data.cards import dataset_card
-from bench.errors import UserError
-from bench.training.prune import prunable
-from bench.training.recipe import Pruning, Recipe
-from models.multi_exit import MultiExitNet
-from models.registry import ModelCard, UnknownName, model_card
+from exitbench.data.cards import dataset_card
+from exitbench.errors import UserError
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.registry import ModelCard, UnknownName, model_card
+from exitbench.training.prune import prunable
+from exitbench.training.recipe import Pruning, Recipe
 
 
 def check_fit(recipe: Recipe) -> ModelCard:

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import torch
 
-from attacks.noise import Noise
-from attacks.objectives import CE, Mean, Objective
-from attacks.pgd import PGD
-from attacks.regions import Ball
-from bench.training.images import Images, resized
-from bench.training.recipe import Crafting
-from models.multi_exit import MultiExitNet
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.training.images import Images, resized
+from exitbench.training.recipe import Crafting
 
 N_WATCHED = 256
 STEPS = 10

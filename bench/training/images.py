@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.data.split import Split
+from exitbench.data.split import Split
 
 
 class Images:

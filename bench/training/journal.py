@@ -12,12 +12,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bench.report.style import TINTS, legend_below, styled, to_bytes
-from bench.training.loop import EpochRecord
-from bench.training.machine import Machine
-from bench.training.recipe import Recipe
-from models.weights import JOURNAL
-from models.whole_file import write_whole
+from exitbench.models.weights import JOURNAL
+from exitbench.models.whole_file import write_whole
+from exitbench.report.style import TINTS, legend_below, styled, to_bytes
+from exitbench.training.loop import EpochRecord
+from exitbench.training.machine import Machine
+from exitbench.training.recipe import Recipe
 
 CURVE = ".run.png"
 

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.noise import Noise
-from bench.data.split import Split
-from bench.errors import UserError
-from bench.training.craft import craft
-from bench.training.guard import Guard, collapsed, stepped_down
-from bench.training.images import Images, augmented, resized
-from bench.training.loss import training_loss
-from bench.training.machine import Machine
-from bench.training.prune import Pruner
-from bench.training.recipe import Crafting, Phase, Recipe
-from models.calibration import equal_share
-from models.multi_exit import MultiExitNet
-from models.policies import FixedExit, Policy
-from models.spec import digest
-from models.whole_file import write_whole
+from exitbench.attacks.noise import Noise
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.models.calibration import equal_share
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import FixedExit, Policy
+from exitbench.models.spec import digest
+from exitbench.models.whole_file import write_whole
+from exitbench.training.craft import craft
+from exitbench.training.guard import Guard, collapsed, stepped_down
+from exitbench.training.images import Images, augmented, resized
+from exitbench.training.loss import training_loss
+from exitbench.training.machine import Machine
+from exitbench.training.prune import Pruner
+from exitbench.training.recipe import Crafting, Phase, Recipe
 
 CPU = Machine(torch.device("cpu"))
 PATIENCE = 3

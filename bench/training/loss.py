@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.deployed_loss import expected_failure
-from attacks.objectives import CE
-from bench.training.recipe import Phase
-from models.policies import Policy
+from exitbench.attacks.deployed_loss import expected_failure
+from exitbench.attacks.objectives import CE
+from exitbench.models.policies import Policy
+from exitbench.training.recipe import Phase
 
 DEPLOYED_TEMPERATURE = 0.3
 """Softness of the gates in the deployed rule's loss, in log units of entropy."""

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
-from models.compiled import compile_pieces
-from models.multi_exit import MultiExitNet
+from exitbench.errors import UserError
+from exitbench.models.compiled import compile_pieces
+from exitbench.models.multi_exit import MultiExitNet
 
 Precision = Literal["fp32", "bf16"]
 WORTHWHILE = 1.15

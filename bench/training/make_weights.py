@@ -7,22 +7,22 @@ from pathlib import Path
 
 import torch
 
-from attacks.noise import Noise
-from attacks.objectives import CE, Mean, Objective
-from attacks.pgd import PGD
-from bench.calibrate import calibrated_policy
-from bench.data.load import load_split
-from bench.data.split import Split
-from bench.errors import UserError
-from bench.training.fits import check_fit
-from bench.training.journal import versions, write_journal
-from bench.training.loop import EpochRecord, Trainer
-from bench.training.machine import pick_machine
-from bench.training.recipe import Recipe
-from models.multi_exit import MultiExitNet
-from models.policies import Policy, deployed_logits
-from models.policy_text import policy_text
-from models.weights import WeightsCard, WeightsError, find_weights, load_weights, round_to_half, save_weights
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.attacks.pgd import PGD
+from exitbench.calibrate import calibrated_policy
+from exitbench.data.load import load_split
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.policy_text import policy_text
+from exitbench.models.weights import WeightsCard, WeightsError, find_weights, load_weights, round_to_half, save_weights
+from exitbench.training.fits import check_fit
+from exitbench.training.journal import versions, write_journal
+from exitbench.training.loop import EpochRecord, Trainer
+from exitbench.training.machine import pick_machine
+from exitbench.training.recipe import Recipe
 
 MEASURED = 1000
 """Held-out images that the card's figures are measured on, at most."""

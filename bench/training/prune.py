@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bench.training.recipe import Pruning
-from models.multi_exit import MultiExitNet
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.training.recipe import Pruning
 
 
 def prunable(model: MultiExitNet) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a training recipe says. The recipes themselves are in ``bench.training.recipes``."""
+"""What a training recipe says. The recipes themselves are in ``exitbench.training.recipes``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
-from attacks.regions import Ball
-from models.spec import describe
+from exitbench.attacks.regions import Ball
+from exitbench.models.spec import describe
 
 Against = Literal["main", "average", "max_average", "sampled", "policy"]
 Schedule = Literal["one_cycle", "steps"]

@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attacks.regions import Ball
-from bench.errors import UserError
-from bench.training.recipe import Crafting, Phase, Pruning, Recipe
+from exitbench.attacks.regions import Ball
+from exitbench.errors import UserError
+from exitbench.training.recipe import Crafting, Phase, Pruning, Recipe
 
 Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Ball)
 

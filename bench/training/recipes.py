@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from attacks.regions import Ball
-from bench.training.recipe import Against, Crafting, Phase, Pruning, Recipe
-from models.registry import UnknownName
+from exitbench.attacks.regions import Ball
+from exitbench.models.registry import UnknownName
+from exitbench.training.recipe import Against, Crafting, Phase, Pruning, Recipe
 
 _DIGITS = Ball("Linf", 0.2)
 _MNIST = Ball("Linf", 0.3)

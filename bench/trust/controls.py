@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.objectives import Margin
-from attacks.regions import Ball
-from bench.trust.flag import Flag
-from bench.trust.subject import Subject
-from models.policies import deployed_logits
+from exitbench.attacks.objectives import Margin
+from exitbench.attacks.regions import Ball
+from exitbench.models.policies import deployed_logits
+from exitbench.trust.flag import Flag
+from exitbench.trust.subject import Subject
 
 POINTS = 20
 """Random points per sample: as many as a gradient attack takes steps."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.objectives import Loss, Margin
-from bench.trust.flag import Flag, exits_text
-from bench.trust.subject import Subject
-from models.policies import Policy, exits_within_reach
+from exitbench.attacks.objectives import Loss, Margin
+from exitbench.models.policies import Policy, exits_within_reach
+from exitbench.trust.flag import Flag, exits_text
+from exitbench.trust.subject import Subject
 
 ZERO_SHARE = 0.05
 """Largest share of samples without a gradient that is left to chance (one of 32); none is what healthy models show."""

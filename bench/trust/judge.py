@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.cards import dataset_card
-from bench.trust import controls, gradients, outputs, path, radii, stored, twin
-from bench.trust.flag import LEVELS, Flag
-from bench.verdicts import Evaluation
-from models.spec import canonical_json
+from exitbench.data.cards import dataset_card
+from exitbench.models.spec import canonical_json
+from exitbench.trust import controls, gradients, outputs, path, radii, stored, twin
+from exitbench.trust.flag import LEVELS, Flag
+from exitbench.verdicts import Evaluation
 
 OF_THE_ATTACK = frozenset(
     {

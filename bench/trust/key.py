@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.data.split import Batch
-from bench.harness.cell import SLICE
-from models.spec import describe, digest
+from exitbench.data.split import Batch
+from exitbench.harness.cell import SLICE
+from exitbench.models.spec import describe, digest
 
 if TYPE_CHECKING:
-    from bench.harness.prepare import Prepared
+    from exitbench.harness.prepare import Prepared
 
 VERSION = 1
 """Bumped when a measurement changes; part of every key."""

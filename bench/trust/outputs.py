@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.trust.flag import Flag, exits_text
-from bench.trust.subject import Subject
+from exitbench.trust.flag import Flag, exits_text
+from exitbench.trust.subject import Subject
 
 ROUNDING = 1e-4
 """Largest difference, relative to the spread of an exit's logits, that passes for rounding.

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from attacks.pgd import Keep
-from bench.trust.flag import Flag
-from bench.trust.subject import Subject
-from bench.trust.trace import Trace
+from exitbench.attacks.pgd import Keep
+from exitbench.trust.flag import Flag
+from exitbench.trust.subject import Subject
+from exitbench.trust.trace import Trace
 
 LAST = 0.1
 """The part of the steps that counts as the end."""

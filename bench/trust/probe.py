@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from attacks.noise import Noise
-from attacks.settings import Settings
-from bench.data.split import Batch
-from bench.harness.prepare import Prepared
-from bench.harness.store import Store
-from bench.harness.victim import Victim
-from bench.trust import controls, gradients, outputs, path, radii, twin
-from bench.trust.key import VERSION, probe_key, probed_batch
-from bench.trust.subject import Subject
-from bench.trust.trace import SoftRule, ascend
-from models.spec import describe
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.settings import Settings
+from exitbench.data.split import Batch
+from exitbench.harness.prepare import Prepared
+from exitbench.harness.store import Store
+from exitbench.harness.victim import Victim
+from exitbench.models.spec import describe
+from exitbench.trust import controls, gradients, outputs, path, radii, twin
+from exitbench.trust.key import VERSION, probe_key, probed_batch
+from exitbench.trust.subject import Subject
+from exitbench.trust.trace import SoftRule, ascend
 
 
 def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
@@ -41,7 +41,7 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
 
 
 def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[str, Any]:
-    """Measure everything; numbers alone, judged by ``bench.trust.judge``."""
+    """Measure everything; numbers alone, judged by ``exitbench.trust.judge``."""
     started = time.perf_counter()
     device = next(victim.model.parameters()).device
     x, y = batch.x.to(device), batch.y.to(device)

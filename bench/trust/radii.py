@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from attacks.regions import Ball
-from bench.intervals import sign_test
-from bench.trust.flag import Flag
-from bench.trust.subject import Subject
-from bench.trust.trace import ascend
+from exitbench.attacks.regions import Ball
+from exitbench.intervals import sign_test
+from exitbench.trust.flag import Flag
+from exitbench.trust.subject import Subject
+from exitbench.trust.trace import ascend
 
 STEPS, STEP_RATIO = 20, 0.25
 """Of the ascents here, whatever the evaluation's: they judge the model, not the attack."""

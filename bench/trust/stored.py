@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bench.trust.controls import POINTS_DIFFERENCE
-from bench.trust.flag import Flag
-from bench.verdicts import Evaluation
+from exitbench.trust.controls import POINTS_DIFFERENCE
+from exitbench.trust.flag import Flag
+from exitbench.verdicts import Evaluation
 
 
 def flags(evaluation: Evaluation) -> list[Flag]:

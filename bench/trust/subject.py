@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.noise import Noise
-from attacks.objectives import Mean, Objective
-from attacks.settings import Settings
-from models.early_exit import EarlyExitNet
-from models.policies import Policy, deployed_logits
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import Mean, Objective
+from exitbench.attacks.settings import Settings
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.policies import Policy, deployed_logits
 
 
 @dataclass(frozen=True, eq=False)

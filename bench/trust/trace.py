@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.deployed_loss import expected_failure
-from attacks.objectives import Objective
-from attacks.regions import Ball
-from bench.trust.subject import Subject
-from models.policies import Policy
+from exitbench.attacks.deployed_loss import expected_failure
+from exitbench.attacks.objectives import Objective
+from exitbench.attacks.regions import Ball
+from exitbench.models.policies import Policy
+from exitbench.trust.subject import Subject
 
 TEMPERATURE = 0.2
 """Of the soft rule's gates: where the adaptive attack spends the middle of its first ascent."""

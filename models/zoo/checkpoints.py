@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.tensor_file import WeightsError
-from models.weights import file_sha256
-from models.whole_file import write_whole
+from exitbench.models.tensor_file import WeightsError
+from exitbench.models.weights import file_sha256
+from exitbench.models.whole_file import write_whole
 
 RECORD = ".sha256.json"
 """Ending of the file beside a checkpoint that tells its digest."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from models.foreign import ForeignModelError
-from models.zoo.published import Published
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.zoo.published import Published
 
 
 def find_published(reference: str) -> Published:
@@ -17,9 +17,9 @@ def find_published(reference: str) -> Published:
     if not name:
         raise ForeignModelError(f"{reference!r} names no network; the forms are robustbench:NAME and pyautoattack:resnet18")
     if source == "robustbench":
-        from models.zoo.robustbench_entry import find_entry
+        from exitbench.models.zoo.robustbench_entry import find_entry
 
         return find_entry(name)
-    from models.zoo.pyautoattack_example import find_example
+    from exitbench.models.zoo.pyautoattack_example import find_example
 
     return find_example(name)

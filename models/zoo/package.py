@@ -12,9 +12,9 @@ from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
 from typing import Any
 
-from models.error_text import first_line
-from models.foreign import ForeignModelError
-from models.zoo.stand_ins import STAND_INS, StandInFinder
+from exitbench.models.error_text import first_line
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.zoo.stand_ins import STAND_INS, StandInFinder
 
 _PACKAGE = "robustbench"
 _private: dict[str, ModuleType] = {}

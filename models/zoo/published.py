@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.safe_name import safe_name
+from exitbench.models.safe_name import safe_name
 
 SOURCES = ("robustbench", "pyautoattack")
 """What may stand before the colon. A factory of these packages themselves is named by a module in them."""

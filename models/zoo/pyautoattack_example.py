@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import nn
 
-from models.error_text import first_line
-from models.foreign import ForeignModelError
-from models.registry import UnknownName
-from models.weights import load_weights
-from models.zoo.published import Published, WithWeights
+from exitbench.models.error_text import first_line
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.registry import UnknownName
+from exitbench.models.weights import load_weights
+from exitbench.models.zoo.published import Published, WithWeights
 
 NAME = "resnet18"
 SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"

@@ -1,4 +1,4 @@
-"""Entries of RobustBench's model zoo: built and loaded by robustbench's own code, from ``models.zoo.package``."""
+"""Entries of RobustBench's model zoo: built and loaded by robustbench's own code, from ``exitbench.models.zoo.package``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 from torch import nn
 
-from models.cost import count_mmacs
-from models.error_text import first_line
-from models.foreign import ForeignModelError
-from models.registry import UnknownName
-from models.tensor_file import WeightsError
-from models.weights import user_weights
-from models.zoo.checkpoints import guarded_loads
-from models.zoo.package import robustbench_package, robustbench_version
-from models.zoo.published import Published, WithWeights, shortest
-from models.zoo.sketch import OnCpu, Sketching, own_constants, sketch
+from exitbench.models.cost import count_mmacs
+from exitbench.models.error_text import first_line
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.registry import UnknownName
+from exitbench.models.tensor_file import WeightsError
+from exitbench.models.weights import user_weights
+from exitbench.models.zoo.checkpoints import guarded_loads
+from exitbench.models.zoo.package import robustbench_package, robustbench_version
+from exitbench.models.zoo.published import Published, WithWeights, shortest
+from exitbench.models.zoo.sketch import OnCpu, Sketching, own_constants, sketch
 
 NORMS = ("Linf", "L2")
 """Threat models that are balls; the others of RobustBench (corruptions) are not evaluated here."""

@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.apgd import APGD, APGDTargeted, _windows
-from attacks.gradient import value
-from attacks.noise import Noise
-from attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only, TargetedDLR
-from attacks.pgd import PGD
-from attacks.regions import NORMS, Ball
-from bench.data.digits import load_digits
-from models.multi_exit import MultiExitNet
-from models.registry import model_card
-from models.views import ExitView
-from models.weights import find_weights, load_weights
+from exitbench.attacks.apgd import APGD, APGDTargeted, _windows
+from exitbench.attacks.gradient import value
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only, TargetedDLR
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import NORMS, Ball
+from exitbench.data.digits import load_digits
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.registry import model_card
+from exitbench.models.views import ExitView
+from exitbench.models.weights import find_weights, load_weights
 from tests.attacks.test_pgd import DUAL, EPS, NET, PRECISE, difference_of_weights, sample
 from tests.toys import batch, linear_exits, small_convolutional
 

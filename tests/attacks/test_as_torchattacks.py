@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from attacks import as_torchattacks
-from attacks.as_torchattacks import Average, MultiExitAttack, PolicyAttack, SingleExit, content_noise, deployed_view
-from attacks.noise import Noise
-from attacks.objectives import CE, Mean, Objective, TargetedDLR
-from attacks.pgd import PGD
-from attacks.presets import FORMS, expand
-from attacks.regions import Ball
-from attacks.settings import Settings
-from bench.harness.passes import counted
-from models.calibration import equal_share
-from models.multi_exit import MultiExitNet
-from models.policies import EntropyPolicy, FixedExit
-from models.views import DeployedView
+from exitbench.attacks import as_torchattacks
+from exitbench.attacks.as_torchattacks import Average, MultiExitAttack, PolicyAttack, SingleExit, content_noise, deployed_view
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective, TargetedDLR
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.presets import FORMS, expand
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.harness.passes import counted
+from exitbench.models.calibration import equal_share
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import EntropyPolicy, FixedExit
+from exitbench.models.views import DeployedView
 from tests.toys import batch, linear_exits, small_convolutional
 
 EPS = 0.1

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from attacks.autoattack import AutoAttack, implementation, run_autoattack
-from attacks.noise import Noise
-from attacks.regions import Ball
-from models.policies import FixedExit
-from models.views import ExitView
+from exitbench.attacks.autoattack import AutoAttack, implementation, run_autoattack
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Ball
+from exitbench.models.policies import FixedExit
+from exitbench.models.views import ExitView
 from tests.toys import batch, linear_exits
 
 SHAPE = (1, 4, 4)  # Square needs a few pixels

@@ -3,11 +3,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.best_of import BestOf
-from attacks.gradient import value
-from attacks.objectives import CE, Max, Mean, Objective, Only
-from attacks.pgd import PGD
-from attacks.regions import Ball
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.gradient import value
+from exitbench.attacks.objectives import CE, Max, Mean, Objective, Only
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball
 from tests.toys import batch, small_convolutional
 
 NET = small_convolutional(3)

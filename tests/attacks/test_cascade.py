@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from attacks.cascade import Cascade
-from attacks.noise import Noise
-from attacks.objectives import CE, Mean, Objective, Only
-from attacks.pgd import PGD
-from attacks.regions import Ball, Penalty
-from attacks.wrm import WRM
-from bench.harness.passes import counted
-from models.policies import deployed_logits
+from exitbench.attacks.cascade import Cascade
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective, Only
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball, Penalty
+from exitbench.attacks.wrm import WRM
+from exitbench.harness.passes import counted
+from exitbench.models.policies import deployed_logits
 from tests.attacks.test_policy_attack import NET, policy_for, right, sample
 from tests.toys import small_convolutional
 

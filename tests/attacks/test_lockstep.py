@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.autoattack import AutoAttack
-from attacks.lockstep import in_lockstep
-from attacks.noise import Noise
-from attacks.regions import Ball
-from models.policies import FixedExit
+from exitbench.attacks.autoattack import AutoAttack
+from exitbench.attacks.lockstep import in_lockstep
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Ball
+from exitbench.models.policies import FixedExit
 from tests.toys import batch, linear_exits
 
 

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attacks import policy_search, slowdown, watched
-from attacks.apgd import APGD
-from attacks.gradient import value_and_gradient
-from attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
-from attacks.pgd import PGD
-from attacks.policy_attack import PolicyAttack
-from attacks.regions import Ball
-from attacks.slowdown import MODES, Slowdown
-from attacks.watched import Watched
-from attacks.wrm import WRM, Penalty
-from models.policies import ConfidencePolicy, EntropyPolicy, entropy
+from exitbench.attacks import policy_search, slowdown, watched
+from exitbench.attacks.apgd import APGD
+from exitbench.attacks.gradient import value_and_gradient
+from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.policy_attack import PolicyAttack
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.slowdown import MODES, Slowdown
+from exitbench.attacks.watched import Watched
+from exitbench.attacks.wrm import WRM, Penalty
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, entropy
 from tests.toys import batch, small_convolutional
 
 NET = small_convolutional(3)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attacks.noise import Noise
+from exitbench.attacks.noise import Noise
 
 
 def test_every_sample_has_its_own_stream():

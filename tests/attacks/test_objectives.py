@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
+from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
 
 LOSSES = [CE(), Margin(), DLR()]
 REDUCTIONS = [Only(2), Mean(), Max()]

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.gradient import value
-from attacks.noise import Noise
-from attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
-from attacks.pgd import PGD, fgsm
-from attacks.regions import NORMS, Ball
-from models.views import ExitView
+from exitbench.attacks.gradient import value
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
+from exitbench.attacks.pgd import PGD, fgsm
+from exitbench.attacks.regions import NORMS, Ball
+from exitbench.models.views import ExitView
 from tests.toys import SHAPE, batch, linear_exits, small_convolutional
 
 EPS = {"Linf": 0.1, "L2": 0.15}

@@ -5,16 +5,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.deployed_loss import distance_to_failure, exit_probabilities, expected_margin, joint, margins, needs, reweighted
-from attacks.noise import Noise
-from attacks.objectives import CE, Margin, Mean, Objective, Only
-from attacks.pgd import PGD
-from attacks.policy_attack import PolicyAttack
-from attacks.policy_search import Search
-from attacks.regions import NORMS, Ball
-from bench.harness.passes import counted
-from models.calibration import equal_share
-from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits, log_entropy
+from exitbench.attacks.deployed_loss import (
+    distance_to_failure,
+    exit_probabilities,
+    expected_margin,
+    joint,
+    margins,
+    needs,
+    reweighted,
+)
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Margin, Mean, Objective, Only
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.policy_attack import PolicyAttack
+from exitbench.attacks.policy_search import Search
+from exitbench.attacks.regions import NORMS, Ball
+from exitbench.harness.passes import counted
+from exitbench.models.calibration import equal_share
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits, log_entropy
 from tests.toys import batch, linear_exits, small_convolutional
 
 NET = small_convolutional(3)

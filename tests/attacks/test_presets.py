@@ -1,16 +1,16 @@
 import pytest
 
-from attacks.autoattack import AutoAttack
-from attacks.best_of import BestOf
-from attacks.objectives import CE, Max, Mean, Objective, Only
-from attacks.pgd import PGD
-from attacks.policy_attack import PolicyAttack
-from attacks.presets import FORMS, expand, matrix_names
-from attacks.regions import Ball
-from attacks.settings import Settings
-from attacks.slowdown import MODES, Slowdown
-from models.policies import FixedExit
-from models.registry import UnknownName
+from exitbench.attacks.autoattack import AutoAttack
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.objectives import CE, Max, Mean, Objective, Only
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.policy_attack import PolicyAttack
+from exitbench.attacks.presets import FORMS, expand, matrix_names
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.attacks.slowdown import MODES, Slowdown
+from exitbench.models.policies import FixedExit
+from exitbench.models.registry import UnknownName
 
 COSTS = (1.0, 2.5, 3.0)
 SETTINGS = Settings(Ball("Linf", 0.1), steps=4, step_size=0.025)
@@ -116,7 +116,7 @@ def test_the_budget_reaches_the_policy_attack():
 
 
 def test_the_command_line_has_the_attack_s_own_budget():
-    from bench.cli.run import command
+    from exitbench.cli.run import command
 
     assert {option.name: option.default for option in command.params}["budget"] == PolicyAttack(
         SETTINGS.region, FixedExit(1)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.noise import Noise
-from attacks.regions import NORMS, Ball
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import NORMS, Ball
 
 balls = st.builds(Ball, st.sampled_from(NORMS), st.floats(0, 2))
 seeds = st.integers(0, 10_000)

@@ -9,15 +9,15 @@ import pytest
 import torch
 import torchattacks
 
-from attacks import torchattack
-from attacks.autoattack import AutoAttack
-from attacks.noise import Noise
-from attacks.regions import Ball
-from attacks.torchattack import TorchAttack, torch_attack
-from models.policies import EntropyPolicy
-from models.registry import UnknownName
-from models.spec import canonical_json
-from models.views import DeployedView
+from exitbench.attacks import torchattack
+from exitbench.attacks.autoattack import AutoAttack
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.torchattack import TorchAttack, torch_attack
+from exitbench.models.policies import EntropyPolicy
+from exitbench.models.registry import UnknownName
+from exitbench.models.spec import canonical_json
+from exitbench.models.views import DeployedView
 from tests.toys import small_convolutional
 
 BALL = Ball("Linf", 0.1)

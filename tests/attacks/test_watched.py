@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from attacks.objectives import CE, Objective, Only
-from attacks.pgd import PGD
-from attacks.regions import Ball
-from attacks.watched import Watched
-from bench.harness.passes import counted
-from models.policies import FixedExit
+from exitbench.attacks.objectives import CE, Objective, Only
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.watched import Watched
+from exitbench.harness.passes import counted
+from exitbench.models.policies import FixedExit
 from tests.attacks.test_policy_attack import NET, policy_for, right, sample
 
 BALL = Ball("Linf", 0.06)

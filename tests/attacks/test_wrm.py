@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.gradient import value
-from attacks.noise import Noise
-from attacks.objectives import CE, Margin, Max, Mean, Objective, Only
-from attacks.regions import Penalty
-from attacks.wrm import WRM
-from bench.harness.passes import counted
+from exitbench.attacks.gradient import value
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Margin, Max, Mean, Objective, Only
+from exitbench.attacks.regions import Penalty
+from exitbench.attacks.wrm import WRM
+from exitbench.harness.passes import counted
 from tests.attacks.test_pgd import NET, PRECISE, difference_of_weights, sample
 from tests.toys import batch, linear_exits
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from attacks.base import Attack
-from attacks.noise import Noise
-from attacks.presets import expand
-from bench.cluster.job import Job, job_of
-from bench.harness.cell import cell_key
-from bench.harness.plan import Plan, PlannedCell, Slice, slices, with_components
-from bench.harness.prepare import Prepared, Request, prepare
-from bench.harness.run import Outcome, Runner
-from bench.harness.store import Store
-from models.early_exit import EarlyExitNet
+from exitbench.attacks.base import Attack
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.presets import expand
+from exitbench.cluster.job import Job, job_of
+from exitbench.harness.cell import cell_key
+from exitbench.harness.plan import Plan, PlannedCell, Slice, slices, with_components
+from exitbench.harness.prepare import Prepared, Request, prepare
+from exitbench.harness.run import Outcome, Runner
+from exitbench.harness.store import Store
+from exitbench.models.early_exit import EarlyExitNet
 
 N = 70
 NAMES = ("single", "average", "max_average", "average_max")

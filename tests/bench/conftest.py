@@ -24,7 +24,7 @@ def bench(
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        from bench.cli.main import main
+        from exitbench.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:

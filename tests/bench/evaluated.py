@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attacks.regions import Ball
-from attacks.settings import Settings
-from bench.data.split import Split
-from bench.evaluations import evaluations
-from bench.harness.plan import Plan, make_plan
-from bench.harness.prepare import Prepared
-from bench.harness.run import Outcome, Runner
-from bench.harness.store import Store
-from bench.harness.victim import Victim
-from bench.record import write_record
-from bench.verdicts import Evaluation
-from models.cost import measure_costs
-from models.policies import EntropyPolicy, Policy
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.data.split import Split
+from exitbench.evaluations import evaluations
+from exitbench.harness.plan import Plan, make_plan
+from exitbench.harness.prepare import Prepared
+from exitbench.harness.run import Outcome, Runner
+from exitbench.harness.store import Store
+from exitbench.harness.victim import Victim
+from exitbench.models.cost import measure_costs
+from exitbench.models.policies import EntropyPolicy, Policy
+from exitbench.record import write_record
+from exitbench.verdicts import Evaluation
 from tests.toys import small_convolutional
 
 FORMS = ("single", "average", "max", "max_average", "average_max")
@@ -30,7 +30,7 @@ SETTINGS = Settings(Ball("Linf", 0.15), steps=3, step_size=0.06)
 
 def toy_policy() -> Policy:
     """Thresholds that send the toy's inputs to every exit."""
-    from models.calibration import equal_share
+    from exitbench.models.calibration import equal_share
 
     split = toy_split()
     return equal_share(NET(split.batch(0, len(split)).x))

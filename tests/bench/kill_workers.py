@@ -21,11 +21,11 @@ from pathlib import Path
 import ray
 import torch
 
-from bench.cluster import driver
-from bench.cluster.connect import Resources
-from bench.cluster.driver import RayRunner
-from bench.harness.run import Outcome
-from bench.harness.store import Store
+from exitbench.cluster import driver
+from exitbench.cluster.connect import Resources
+from exitbench.cluster.driver import RayRunner
+from exitbench.harness.run import Outcome
+from exitbench.harness.store import Store
 from tests.bench.clustered import Slow, contents, kill_some, locally, plan_of, ready
 from tests.toys import ROOT
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from bench.evaluations import evaluations
-from bench.harness.store import Store
+from exitbench.evaluations import evaluations
+from exitbench.harness.store import Store
 from tests.bench.evaluated import evaluate
 
 NAMES = ("single", "max_average")

@@ -7,9 +7,9 @@ from functools import cache
 
 import numpy as np
 
-from bench.trust.flag import Flag
-from bench.verdicts import Evaluation, Result
-from models.spec import describe
+from exitbench.models.spec import describe
+from exitbench.trust.flag import Flag
+from exitbench.verdicts import Evaluation, Result
 from tests.bench.evaluated import SETTINGS
 
 COSTS = (10.0, 40.0, 100.0)
@@ -39,7 +39,7 @@ def result(name: str, rng: np.random.Generator, right: float, spec: dict[str, ob
 
 @cache
 def pgd() -> dict[str, object]:
-    from attacks.objectives import Mean
+    from exitbench.attacks.objectives import Mean
 
     return dict(describe(SETTINGS.ascend(Mean())))  # type: ignore[arg-type]
 

@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.clean import Clean
-from attacks.objectives import CE, Mean, Objective
-from attacks.pgd import PGD
-from attacks.regions import Ball
-from bench.errors import UserError
-from bench.harness.cell import BadCell, Cell, cell_key
-from bench.harness.store import Store
+from exitbench.attacks.clean import Clean
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball
+from exitbench.errors import UserError
+from exitbench.harness.cell import BadCell, Cell, cell_key
+from exitbench.harness.store import Store
 
 KEY = "ab" + "0" * 62
 

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from attacks.regions import Ball
-from bench.errors import UserError
-from bench.harness.certify import NotCertified, certify
-from bench.harness.passes import counted
-from bench.harness.victim import check_model
-from models.multi_exit import MultiExitNet
-from models.policies import FixedExit
-from models.views import DeployedView
+from exitbench.attacks.regions import Ball
+from exitbench.errors import UserError
+from exitbench.harness.certify import NotCertified, certify
+from exitbench.harness.passes import counted
+from exitbench.harness.victim import check_model
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import FixedExit
+from exitbench.models.views import DeployedView
 from tests.toys import Passed, batch, linear_exits, small_convolutional
 
 NET = linear_exits(2)

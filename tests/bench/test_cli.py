@@ -14,10 +14,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attacks.regions import Ball
-from bench.training.recipe import Phase, Recipe
-from models.registry import model_card
-from models.weights import WeightsCard, find_weights, save_weights
+from exitbench.attacks.regions import Ball
+from exitbench.models.registry import model_card
+from exitbench.models.weights import WeightsCard, find_weights, save_weights
+from exitbench.training.recipe import Phase, Recipe
 from tests.toys import ROOT
 
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits"]

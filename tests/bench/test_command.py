@@ -12,23 +12,23 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.objectives import DLR, TargetedDLR
-from attacks.presets import expand
-from attacks.regions import Ball
-from attacks.settings import Settings
-from bench.cli.engine import WHERE
-from bench.cli.main import cli
-from bench.cli.options import number, separated
-from bench.cli.run import command as run
-from bench.evaluations import evaluations
-from bench.harness.plan import CLEAN
-from bench.harness.prepare import Request, _settings
-from bench.harness.store import Store
-from bench.record import write_record
-from bench.report.page.command import commands, number_text
-from models.policies import EntropyPolicy
-from models.policy_text import parse_policy
-from models.spec import describe
+from exitbench.attacks.objectives import DLR, TargetedDLR
+from exitbench.attacks.presets import expand
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.cli.engine import WHERE
+from exitbench.cli.main import cli
+from exitbench.cli.options import number, separated
+from exitbench.cli.run import command as run
+from exitbench.evaluations import evaluations
+from exitbench.harness.plan import CLEAN
+from exitbench.harness.prepare import Request, _settings
+from exitbench.harness.store import Store
+from exitbench.models.policies import EntropyPolicy
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.spec import describe
+from exitbench.record import write_record
+from exitbench.report.page.command import commands, number_text
 from tests.bench.evaluated import plan_of, prepared
 from tests.bench.pages import evaluation
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.compare.pairs import compare
-from bench.errors import UserError
-from bench.paired import mcnemar, newcombe
-from bench.report.compare_plot import draw_comparison
-from bench.report.compare_text import name_of
-from bench.report.style import to_bytes
-from models.policies import EntropyPolicy, FixedExit
+from exitbench.compare.pairs import compare
+from exitbench.errors import UserError
+from exitbench.models.policies import EntropyPolicy, FixedExit
+from exitbench.paired import mcnemar, newcombe
+from exitbench.report.compare_plot import draw_comparison
+from exitbench.report.compare_text import name_of
+from exitbench.report.style import to_bytes
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 
 

@@ -12,15 +12,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from rich.console import Console
 
-from bench.cli.main import main
-from bench.cost_axis.join import join
-from bench.cost_axis.published import REQUIRED, PublishedEntry, read_published
-from bench.errors import UserError
-from bench.report.label_places import Name, write_names
-from bench.report.robustbench_files import write_cost_axis
-from bench.report.robustbench_plot import draw, short_name
-from bench.report.robustbench_table import COLUMNS, cost_axis_table
-from bench.report.robustbench_text import cost_axis_text
+from exitbench.cli.main import main
+from exitbench.cost_axis.join import join
+from exitbench.cost_axis.published import REQUIRED, PublishedEntry, read_published
+from exitbench.errors import UserError
+from exitbench.report.label_places import Name, write_names
+from exitbench.report.robustbench_files import write_cost_axis
+from exitbench.report.robustbench_plot import draw, short_name
+from exitbench.report.robustbench_table import COLUMNS, cost_axis_table
+from exitbench.report.robustbench_text import cost_axis_text
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 from tests.toys import ROOT
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from attacks.noise import Noise
-from attacks.objectives import CE
-from attacks.regions import Ball
-from bench.training.craft import craft
-from bench.training.recipe import Crafting
-from models.calibration import equal_share
-from models.policies import EntropyPolicy
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE
+from exitbench.attacks.regions import Ball
+from exitbench.models.calibration import equal_share
+from exitbench.models.policies import EntropyPolicy
+from exitbench.training.craft import craft
+from exitbench.training.recipe import Crafting
 from tests.toys import batch, linear_exits, small_convolutional
 
 BALL = Ball("Linf", 0.1)

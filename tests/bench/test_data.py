@@ -7,13 +7,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
-from bench.data.cards import dataset_card, dataset_names
-from bench.data.cifar10 import BATCH, CALIBRATION_PER_BATCH
-from bench.data.download import DataUnavailable, fetch
-from bench.data.load import load_split
-from bench.data.split import Split
-from bench.errors import UserError
-from models.registry import UnknownName
+from exitbench.data.cards import dataset_card, dataset_names
+from exitbench.data.cifar10 import BATCH, CALIBRATION_PER_BATCH
+from exitbench.data.download import DataUnavailable, fetch
+from exitbench.data.load import load_split
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.models.registry import UnknownName
 
 RGB, GREY = (3, 32, 32), (1, 28, 28)
 

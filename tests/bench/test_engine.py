@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import UserError
-from bench.harness import engine
-from bench.harness.engine import Engine, choose, equipped
-from bench.harness.engine_cache import Timing, cache_file, key_of, read_cache
-from models.foreign import ForeignNet
-from models.twins import FOLDED, PLAIN, Form
+from exitbench.errors import UserError
+from exitbench.harness import engine
+from exitbench.harness.engine import Engine, choose, equipped
+from exitbench.harness.engine_cache import Timing, cache_file, key_of, read_cache
+from exitbench.models.foreign import ForeignNet
+from exitbench.models.twins import FOLDED, PLAIN, Form
 from tests.bench.evaluated import NET, prepared
 
 SHAPE = (1, 4, 4)

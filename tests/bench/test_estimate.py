@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks.best_of import BestOf
-from attacks.regions import Ball
-from attacks.settings import Settings
-from bench.cli.main import main
-from bench.estimate import EXPECTED, estimate
-from bench.harness.store import Store
-from bench.throughput import Throughput, measure_throughput
-from models.policies import EntropyPolicy
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.cli.main import main
+from exitbench.estimate import EXPECTED, estimate
+from exitbench.harness.store import Store
+from exitbench.models.policies import EntropyPolicy
+from exitbench.throughput import Throughput, measure_throughput
 from tests.bench.evaluated import NET, SETTINGS, evaluate, plan_of, prepared
 
 WEIGHTS = "0" * 64

@@ -11,12 +11,12 @@ import tomllib
 
 import pytest
 
-from bench.data.cards import dataset_card
-from bench.data.load import load_split
-from bench.errors import UserError
-from models import registry
-from models.plugins import NameTaken, plugins
-from models.registry import model_names
+from exitbench.data.cards import dataset_card
+from exitbench.data.load import load_split
+from exitbench.errors import UserError
+from exitbench.models import registry
+from exitbench.models.plugins import NameTaken, plugins
+from exitbench.models.registry import model_names
 from tests.toys import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -113,7 +113,7 @@ BROKEN = {
         "an error on import": ("x = broken:attack", "1 / 0", "ZeroDivisionError"),
     },
     "datasets": {
-        "no dataset": ("x = broken:data", "data = 3", "it is int, not a bench.data.cards.Dataset"),
+        "no dataset": ("x = broken:data", "data = 3", "it is int, not a exitbench.data.cards.Dataset"),
         "a path for a name": (
             "x = broken:data",
             EXAMPLE.replace('DatasetCard("stripes"', 'DatasetCard("../x"') + "\ndata = stripes",
@@ -136,14 +136,14 @@ def test_a_broken_plugin_is_named_and_everything_else_works(group, case, install
 
 
 TAKEN_MODEL = """
-from models.registry import register
+from exitbench.models.registry import register
 @register(dataset="digits", input_shape=(1, 8, 8), paper="-")
 def rdi_resnet38():
     \"\"\"Taken.\"\"\"
 """
 
 TAKEN = {
-    "models": ("x = theirs", TAKEN_MODEL, "model 'rdi_resnet38' of theirs is already registered by models.resnet"),
+    "models": ("x = theirs", TAKEN_MODEL, "model 'rdi_resnet38' of theirs is already registered by exitbench.models.resnet"),
     "attacks": ("slowdown = theirs:f", "def f(*a): ...", "attack 'slowdown' of theirs 1.2"),
     "datasets": (
         "x = theirs:stripes",
@@ -170,7 +170,7 @@ def test_two_packages_with_one_name_are_both_named(installed, bench):
     assert code == 2
     assert "attack 'mine' of other 1.2" in err and "is also one of one 1.2" in err
     with pytest.raises(NameTaken):
-        from attacks.presets import attack_texts
+        from exitbench.attacks.presets import attack_texts
 
         attack_texts()
 
@@ -178,7 +178,7 @@ def test_two_packages_with_one_name_are_both_named(installed, bench):
 BAD_ATTACKS = {
     "raises": ("def f(n_exits, settings, policy, costs): raise KeyError('steps')", "KeyError: 'steps'"),
     "takes nothing": ("def f(): ...", "TypeError"),
-    "returns something else": ("def f(*a): return 3", "returned int, not an attacks.base.Attack"),
+    "returns something else": ("def f(*a): return 3", "returned int, not an exitbench.attacks.base.Attack"),
     "cannot be described": (
         EXAMPLE.replace("    region: Ball", "    region: object") + "\ndef f(*a): return Corner(lambda: 1)",
         "no canonical description",
@@ -219,14 +219,14 @@ def test_a_loader_that_fails_is_one_clear_message(case, installed, tmp_path):
 
 
 def test_attacks_of_the_same_class_name_as_ours_do_not_share_results(installed):
-    from attacks.regions import Ball
-    from models.spec import describe, digest
+    from exitbench.attacks.regions import Ball
+    from exitbench.models.spec import describe, digest
 
     source = EXAMPLE.replace("class Corner", "class Clean").replace("Corner(", "Clean(")
     installed("theirs", source)
     from theirs import Clean as Theirs
 
-    from attacks.clean import Clean as Ours
+    from exitbench.attacks.clean import Clean as Ours
 
     assert digest(Theirs(Ball("Linf", 0.1))) != digest(Ours())
     assert (describe(Ours())["type"], describe(Theirs(Ball("Linf", 0.1)))["type"]) == ("Clean", "theirs.Clean")

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.harness.run import Runner
-from bench.harness.store import Store
-from bench.record import write_record
-from models import whole_file
-from models.whole_file import sweep, write_whole
+from exitbench.harness.run import Runner
+from exitbench.harness.store import Store
+from exitbench.models import whole_file
+from exitbench.models.whole_file import sweep, write_whole
+from exitbench.record import write_record
 from tests.bench.evaluated import NET, evaluate, plan_of, prepared
 from tests.bench.killed import results
 from tests.toys import ROOT

@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from bench.evaluations import evaluations
-from bench.report.html import to_html
-from bench.report.pareto import draw, pareto_front, points
-from bench.report.style import to_bytes
-from bench.report.table import leaderboard
-from bench.report.terminal import summary
-from bench.report.write import boards
-from bench.trust.probe import ensure_probe
+from exitbench.evaluations import evaluations
+from exitbench.report.html import to_html
+from exitbench.report.pareto import draw, pareto_front, points
+from exitbench.report.style import to_bytes
+from exitbench.report.table import leaderboard
+from exitbench.report.terminal import summary
+from exitbench.report.write import boards
+from exitbench.trust.probe import ensure_probe
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate
 from tests.bench.trained import planted, ready
@@ -63,8 +63,8 @@ def test_what_cannot_be_believed_ranks_behind_whatever_it_claims(found):
 
 
 def test_an_unchecked_whole_matrix_is_not_ok(found, monkeypatch):
-    from bench import verdicts
-    from bench.report.table import rank, worst_status
+    from exitbench import verdicts
+    from exitbench.report.table import rank, worst_status
 
     monkeypatch.setattr(verdicts.Evaluation, "complete", True)
     assert worst_status(found["healthy"]) == "ok"

@@ -17,22 +17,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from bench.data.load import load_split
-from bench.errors import UserError
-from bench.evaluations import evaluations
-from bench.gate.baseline import from_text, to_text
-from bench.harness.cell import BadCell, Cell
-from bench.harness.held_out import BadHeldOut, HeldOut
-from bench.harness.store import Store
-from bench.merge import merge
-from bench.proof.export_file import from_bytes
-from bench.status import statuses
-from bench.training.recipe_file import read_recipe
-from bench.training.recipes import named_recipe
-from models.policy_text import parse_policy
-from models.spec import describe
-from models.tensor_file import WeightsError, read_tensors
-from models.weights import SHIPPED, known_weights
+from exitbench.data.load import load_split
+from exitbench.errors import UserError
+from exitbench.evaluations import evaluations
+from exitbench.gate.baseline import from_text, to_text
+from exitbench.harness.cell import BadCell, Cell
+from exitbench.harness.held_out import BadHeldOut, HeldOut
+from exitbench.harness.store import Store
+from exitbench.merge import merge
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.spec import describe
+from exitbench.models.tensor_file import WeightsError, read_tensors
+from exitbench.models.weights import SHIPPED, known_weights
+from exitbench.proof.export_file import from_bytes
+from exitbench.status import statuses
+from exitbench.training.recipe_file import read_recipe
+from exitbench.training.recipes import named_recipe
 from tests.bench.evaluated import evaluate
 from tests.bench.gate.synthetic import bits, made
 from tests.bench.test_cell_and_store import KEY, make_cell
@@ -97,7 +97,7 @@ def cards(path: Path) -> Any:
 
 
 def exported(folder: Path) -> bytes:
-    from bench.cli.main import cli  # one that the command line itself writes
+    from exitbench.cli.main import cli  # one that the command line itself writes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

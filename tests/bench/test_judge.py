@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from attacks.noise import Noise
-from attacks.objectives import CE, Mean, Objective
-from attacks.pgd import PGD
-from attacks.regions import Ball
-from attacks.slowdown import Slowdown
-from bench.harness.judge import disagreement, judge
-from bench.harness.passes import Passes
-from models.policies import deployed_logits
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.slowdown import Slowdown
+from exitbench.harness.judge import disagreement, judge
+from exitbench.harness.passes import Passes
+from exitbench.models.policies import deployed_logits
 from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy, toy_split
 from tests.toys import small_convolutional
 
@@ -86,7 +86,7 @@ def test_an_attack_on_the_cost_is_after_the_exit_taken():
 def test_disagreements_are_told_at_the_end(tmp_path, names):
     from rich.console import Console
 
-    from bench.report.terminal import summary
+    from exitbench.report.terminal import summary
 
     outcomes, store = evaluate(tmp_path, names, ready())
     assert all(outcome.error is None for outcome in outcomes)

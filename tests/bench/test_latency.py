@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import latency as module
-from bench.cli.main import main
-from bench.evaluations import evaluations
-from bench.harness.store import Store
-from bench.latency import BATCH, Latency, latencies, latency_of, measure_latency, run_to
-from bench.report.latency import COLUMNS, draw_latency, latency_table
-from bench.report.table import leaderboard
-from models.policies import EntropyPolicy, FixedExit
+from exitbench import latency as module
+from exitbench.cli.main import main
+from exitbench.evaluations import evaluations
+from exitbench.harness.store import Store
+from exitbench.latency import BATCH, Latency, latencies, latency_of, measure_latency, run_to
+from exitbench.models.policies import EntropyPolicy, FixedExit
+from exitbench.report.latency import COLUMNS, draw_latency, latency_table
+from exitbench.report.table import leaderboard
 from tests.bench.evaluated import NET, evaluate, prepared, toy_policy, toy_split
 from tests.toys import ROOT
 

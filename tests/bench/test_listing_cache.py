@@ -7,9 +7,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from bench.cli import listing_cache
-from bench.cli.listing_cache import cache_file, remembered
-from bench.cli.main import cli
+from exitbench.cli import listing_cache
+from exitbench.cli.listing_cache import cache_file, remembered
+from exitbench.cli.main import cli
 from tests.toys import ROOT
 
 ROWS = [("a", "b"), ("c", "d")]
@@ -59,7 +59,7 @@ def test_remembered_listings_load_nothing_heavy():
     code = (
         "import sys\n"
         "from click.testing import CliRunner\n"
-        "from bench.cli.main import cli\n"
+        "from exitbench.cli.main import cli\n"
         f"print(repr({{what: CliRunner().invoke(cli, ['list', what]).output for what in {listings}}}))\n"
         "print(*sys.modules)"
     )

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from attacks.regions import Ball
-from bench.data.load import load_split
-from bench.errors import UserError
-from bench.training import machine
-from bench.training import make_weights as make_weights_module
-from bench.training.make_weights import make_weights
-from bench.training.recipe import Crafting, Phase, Recipe
-from bench.training.recipe_file import read_recipe
-from models.policy_text import parse_policy
-from models.registry import model_card
-from models.weights import known_weights, load_weights
+from exitbench.attacks.regions import Ball
+from exitbench.data.load import load_split
+from exitbench.errors import UserError
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.registry import model_card
+from exitbench.models.weights import known_weights, load_weights
+from exitbench.training import machine
+from exitbench.training import make_weights as make_weights_module
+from exitbench.training.make_weights import make_weights
+from exitbench.training.recipe import Crafting, Phase, Recipe
+from exitbench.training.recipe_file import read_recipe
 
 RECIPE = Recipe(
     "rdi_smallcnn", "digits", "x", Ball("Linf", 0.1), (Phase(1), Phase(1, Crafting("average"), 1.0)), batch_size=8, peak_lr=0.02

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.evaluations import evaluations
-from bench.harness.prepare import Request, prepare
-from bench.harness.store import Store
-from models.registry import model_card
-from models.weights import find_weights, load_weights
+from exitbench.evaluations import evaluations
+from exitbench.harness.prepare import Request, prepare
+from exitbench.harness.store import Store
+from exitbench.models.registry import model_card
+from exitbench.models.weights import find_weights, load_weights
 from tests.bench.evaluated import evaluate
 
 TINY = """
@@ -57,7 +57,7 @@ def colour():
 
 OURS = """
 from torch import nn
-from models.registry import model_card
+from exitbench.models.registry import model_card
 
 class Wrapped(nn.Module):
     input_shape = (1, 28, 28)
@@ -152,8 +152,8 @@ def test_a_run_is_verified_resumed_and_exported(bench, tmp_path):
 
 
 def test_weights_from_a_state_dict_are_recorded_by_digest(bench, tmp_path):
-    from models.factory import find_factory
-    from models.weights import file_sha256
+    from exitbench.models.factory import find_factory
+    from exitbench.models.weights import file_sha256
 
     net = find_factory("tiny.py:one_exit").build()
     torch.save({"state_dict": net.state_dict()}, tmp_path / "<blink>w 1.pt")
@@ -248,7 +248,7 @@ def test_bad_input_is_one_clear_message_and_exit_code_2(case, bench, tmp_path, m
 def test_a_stage_that_cannot_be_laid_out_is_said(bench, tmp_path):
     source = """
 from torch import nn
-from models.multi_exit import MultiExitNet
+from exitbench.models.multi_exit import MultiExitNet
 class Flat(nn.Module):
     def forward(self, x):
         return x.view(len(x), -1)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.report.html import to_html
-from bench.report.page.board import key_of
-from bench.report.write import boards
+from exitbench.report.html import to_html
+from exitbench.report.page.board import key_of
+from exitbench.report.write import boards
 from tests.bench.browser import opened, ready, rows
 from tests.bench.pages import HOSTILE, evaluation, few
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.intervals import sign_test, wilson
-from bench.paired import holm, mcnemar, mean_interval, newcombe, sign_flip
+from exitbench.intervals import sign_test, wilson
+from exitbench.paired import holm, mcnemar, mean_interval, newcombe, sign_flip
 
 counts = st.integers(0, 400)
 

@@ -8,14 +8,14 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from attacks.regions import Ball
-from attacks.settings import Settings
-from bench.cli.main import cli
-from bench.harness.engine import Engine
-from bench.harness.prepare import Prepared
-from bench.perf import measure as measuring
-from bench.perf.measure import Race, Spent, compared, measure, named_attacks, reached
-from bench.perf.text import perf_text
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.cli.main import cli
+from exitbench.harness.engine import Engine
+from exitbench.harness.prepare import Prepared
+from exitbench.perf import measure as measuring
+from exitbench.perf.measure import Race, Spent, compared, measure, named_attacks, reached
+from exitbench.perf.text import perf_text
 from tests.bench.evaluated import prepared, toy_policy
 
 READY = prepared(toy_policy(), n=8)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from bench.report.csv_file import to_csv
-from bench.report.html import to_html
-from bench.report.pareto import points
-from bench.report.table import leaderboard
-from bench.report.terminal import summary
-from bench.report.write import boards
-from models.cost import measure_costs
+from exitbench.models.cost import measure_costs
+from exitbench.report.csv_file import to_csv
+from exitbench.report.html import to_html
+from exitbench.report.pareto import points
+from exitbench.report.table import leaderboard
+from exitbench.report.terminal import summary
+from exitbench.report.write import boards
 from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy
 
 NOWHERE_ELSE = ("mmacs_dense by exit", "zero weights", "pruned")

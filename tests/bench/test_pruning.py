@@ -10,23 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.regions import Ball
-from bench.data.load import load_split
-from bench.errors import UserError
-from bench.training import fits
-from bench.training import make_weights as make_weights_module
-from bench.training.fits import check_fit
-from bench.training.loop import Diverged
-from bench.training.make_weights import make_weights
-from bench.training.prune import Pruner, prunable
-from bench.training.recipe import Crafting, Phase, Pruning, Recipe
-from bench.training.recipe_file import read_recipe, recipe_of
-from bench.training.recipes import named_recipe, shortened
-from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
-from models.registry import ModelCard, model_card
-from models.spec import digest
-from models.weights import load_weights
+from exitbench.attacks.regions import Ball
+from exitbench.data.load import load_split
+from exitbench.errors import UserError
+from exitbench.models.cost import measure_costs
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.registry import ModelCard, model_card
+from exitbench.models.spec import digest
+from exitbench.models.weights import load_weights
+from exitbench.training import fits
+from exitbench.training import make_weights as make_weights_module
+from exitbench.training.fits import check_fit
+from exitbench.training.loop import Diverged
+from exitbench.training.make_weights import make_weights
+from exitbench.training.prune import Pruner, prunable
+from exitbench.training.recipe import Crafting, Phase, Pruning, Recipe
+from exitbench.training.recipe_file import read_recipe, recipe_of
+from exitbench.training.recipes import named_recipe, shortened
 from tests.bench.test_training_loop import PGD, RECIPE, collapsing, fresh, trained, trainer
 
 HALF = Pruning(0.5, epochs=2)

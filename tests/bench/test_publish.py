@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.errors import UserError
-from bench.evaluations import evaluations
-from bench.harness.store import Store
-from bench.publish import SUBSET, publish
-from models.weights import WeightsCard
+from exitbench.errors import UserError
+from exitbench.evaluations import evaluations
+from exitbench.harness.store import Store
+from exitbench.models.weights import WeightsCard
+from exitbench.publish import SUBSET, publish
 from tests.bench.evaluated import SETTINGS, evaluate, prepared
 
 

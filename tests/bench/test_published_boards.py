@@ -6,9 +6,9 @@ from collections import defaultdict
 
 import pytest
 
-from bench.compare.find import find_pair
-from bench.compare.pairs import compare
-from models.weights import IMPORTED, shipped_weights
+from exitbench.compare.find import find_pair
+from exitbench.compare.pairs import compare
+from exitbench.models.weights import IMPORTED, shipped_weights
 from tests.toys import ROOT
 
 PUBLISHED = ROOT / "results" / "published"

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from models.zoo import package as adapter
+from exitbench.models.zoo import package as adapter
 from tests.models.zoo.tiny_zoo import TINY, checkpoint_path, put_into_zoo, weights
 
 REFERENCE = f"robustbench:{TINY}"

@@ -15,15 +15,15 @@ import pytest
 import ray
 import torch
 
-from attacks.best_of import BestOf
-from bench.cli.main import main
-from bench.cluster import driver
-from bench.cluster.connect import Resources, connect, slots
-from bench.cluster.driver import AHEAD, RayRunner
-from bench.cluster.job import shard_of, shards
-from bench.cluster.worker import OtherWork, work
-from bench.errors import UserError
-from bench.harness.store import Store
+from exitbench.attacks.best_of import BestOf
+from exitbench.cli.main import main
+from exitbench.cluster import driver
+from exitbench.cluster.connect import Resources, connect, slots
+from exitbench.cluster.driver import AHEAD, RayRunner
+from exitbench.cluster.job import shard_of, shards
+from exitbench.cluster.worker import OtherWork, work
+from exitbench.errors import UserError
+from exitbench.harness.store import Store
 from tests.bench.clustered import Kills, Raises, Slow, contents, kill_some, locally, named, plan_of, ready
 from tests.toys import ROOT
 
@@ -205,7 +205,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("message", CHANGED)
 def test_a_machine_that_would_compute_something_else_says_so(message, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.data.download.urlopen", None, raising=False)
+    monkeypatch.setattr("exitbench.data.download.urlopen", None, raising=False)
     prepared, job = digits
     store = Store(tmp_path)
     (cells,) = shards(plan_of(replace(prepared, n=32), store, named(prepared, ["single:1"])).cells, 1)

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from attacks.regions import Ball
-from bench.errors import UserError
-from bench.training.fits import check_fit
-from bench.training.recipe import Crafting, Phase, Recipe
-from bench.training.recipe_file import read_recipe, recipe_of
-from bench.training.recipes import named_recipe, recipe_names, shortened
-from models.registry import UnknownName
+from exitbench.attacks.regions import Ball
+from exitbench.errors import UserError
+from exitbench.models.registry import UnknownName
+from exitbench.training.fits import check_fit
+from exitbench.training.recipe import Crafting, Phase, Recipe
+from exitbench.training.recipe_file import read_recipe, recipe_of
+from exitbench.training.recipes import named_recipe, recipe_names, shortened
 
 FAST = Recipe(
     "rdi_resnet38",

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench.evaluations import evaluations
-from bench.report.csv_file import to_csv
-from bench.report.html import to_html
-from bench.report.pareto import Point, draw, pareto_front, points
-from bench.report.style import to_bytes
-from bench.report.table import COLUMNS, leaderboard
-from bench.report.terminal import summary
-from bench.report.write import boards, write_reports
+from exitbench.evaluations import evaluations
+from exitbench.report.csv_file import to_csv
+from exitbench.report.html import to_html
+from exitbench.report.pareto import Point, draw, pareto_front, points
+from exitbench.report.style import to_bytes
+from exitbench.report.table import COLUMNS, leaderboard
+from exitbench.report.terminal import summary
+from exitbench.report.write import boards, write_reports
 from tests.bench.evaluated import FORMS, evaluate, only_evaluation
 from tests.toys import ROOT
 

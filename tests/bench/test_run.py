@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from attacks import presets
-from attacks.base import Attack
-from attacks.best_of import BestOf
-from attacks.noise import Noise
-from attacks.objectives import CE, Mean, Objective
-from bench.evaluations import evaluations
-from bench.harness.cell import SLICE
-from bench.harness.store import Store
-from models.spec import canonical_json
+from exitbench.attacks import presets
+from exitbench.attacks.base import Attack
+from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.evaluations import evaluations
+from exitbench.harness.cell import SLICE
+from exitbench.harness.store import Store
+from exitbench.models.spec import canonical_json
 from tests.bench.evaluated import FORMS, NET, SETTINGS, evaluate, only_evaluation, plan_of, prepared, toy_policy, toy_split
 
 
@@ -158,7 +158,7 @@ def test_an_attack_that_fails_is_an_error_and_neither_robust_nor_broken(tmp_path
 
 def test_finished_cells_of_an_unfinished_attack_count_in_the_worst_case(tmp_path):
     """A certified counterexample is never thrown away because another slice is missing."""
-    from bench.report.table import leaderboard
+    from exitbench.report.table import leaderboard
 
     _, store = evaluate(tmp_path, ["single", "average"])
     whole = only_evaluation(store)
@@ -250,7 +250,7 @@ class TestVerdicts:
         assert not evaluation.complete, "AutoAttack was not run"
 
     def test_another_policy_is_judged_from_the_same_cells(self, tmp_path):
-        from models.policies import FixedExit
+        from exitbench.models.policies import FixedExit
 
         evaluate(tmp_path, ["single", "average"])
         outcomes, store = evaluate(tmp_path, ["single", "average"], prepared(policy=FixedExit(1)))

@@ -8,15 +8,15 @@ from typing import ClassVar
 import pytest
 import torch
 
-from attacks.base import Attack
-from attacks.noise import Noise
-from bench.harness.cell import SLICE
-from bench.harness.plan import Slice
-from bench.harness.propose import divided
-from bench.harness.run import Runner, stacks
-from bench.harness.stack import MOST, fitting, stack_size
-from bench.harness.store import Store
-from bench.record import write_record
+from exitbench.attacks.base import Attack
+from exitbench.attacks.noise import Noise
+from exitbench.harness.cell import SLICE
+from exitbench.harness.plan import Slice
+from exitbench.harness.propose import divided
+from exitbench.harness.run import Runner, stacks
+from exitbench.harness.stack import MOST, fitting, stack_size
+from exitbench.harness.store import Store
+from exitbench.record import write_record
 from tests.bench.evaluated import FORMS, NET, only_evaluation, plan_of, prepared, toy_split
 from tests.bench.test_run import with_attack
 from tests.toys import ROOT
@@ -27,12 +27,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from bench.data.split import Split
-from bench.evaluations import evaluations
-from bench.harness.victim import Victim
-from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
-from models.policies import EntropyPolicy
+from exitbench.data.split import Split
+from exitbench.evaluations import evaluations
+from exitbench.harness.victim import Victim
+from exitbench.models.cost import measure_costs
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import EntropyPolicy
 from tests.bench import evaluated
 from tests.toys import Passed
 

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks.noise import Noise
-from attacks.objectives import CE, Mean, Objective
-from attacks.pgd import PGD
-from attacks.regions import Ball
-from bench.data.cards import dataset_card
-from bench.data.load import load_split
-from bench.training.recipes import named_recipe
-from models.policies import FixedExit, deployed_logits
-from models.policy_text import parse_policy
-from models.registry import model_card
-from models.weights import SHIPPED, load_weights, shipped_weights
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball
+from exitbench.data.cards import dataset_card
+from exitbench.data.load import load_split
+from exitbench.models.policies import FixedExit, deployed_logits
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.registry import model_card
+from exitbench.models.weights import SHIPPED, load_weights, shipped_weights
+from exitbench.training.recipes import named_recipe
 
 CARDS = {card.stem: (card, path) for card, path in shipped_weights()}
 MEASURED = [stem for stem, (card, _) in CARDS.items() if "measured" in card.details]

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from attacks.slowdown import MODES
-from bench.evaluations import evaluations
-from bench.report.csv_file import to_csv
-from bench.report.html import to_html
-from bench.report.table import leaderboard
-from bench.report.terminal import summary
-from bench.report.write import boards
-from bench.slowdown import efficacy
+from exitbench.attacks.slowdown import MODES
+from exitbench.evaluations import evaluations
+from exitbench.report.csv_file import to_csv
+from exitbench.report.html import to_html
+from exitbench.report.table import leaderboard
+from exitbench.report.terminal import summary
+from exitbench.report.write import boards
+from exitbench.slowdown import efficacy
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of, prepared, toy_policy
 
 NAMES = [f"slowdown:{mode}" for mode in MODES]

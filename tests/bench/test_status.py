@@ -11,12 +11,12 @@ import sys
 
 import pytest
 
-from attacks.pgd import PGD
-from bench.cli.main import main
-from bench.harness import live
-from bench.harness.live import Live, signs
-from bench.harness.store import Store
-from bench.status import statuses
+from exitbench.attacks.pgd import PGD
+from exitbench.cli.main import main
+from exitbench.harness import live
+from exitbench.harness.live import Live, signs
+from exitbench.harness.store import Store
+from exitbench.status import statuses
 from tests.bench.evaluated import evaluate
 from tests.toys import ROOT
 
@@ -79,7 +79,7 @@ def test_a_living_run_tells_where_it_is(store):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bench.harness.live import Live
+from exitbench.harness.live import Live
 with Live(Path(sys.argv[1]), sys.argv[2], cells=4, work=8.0) as shown:
     shown.working_on("average on 0-31")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -122,20 +122,20 @@ def test_errors_are_told(tmp_path, monkeypatch):
 
 def test_the_log_rotates_and_says_what_was_done(store, monkeypatch):
     monkeypatch.setattr(live, "_LOG_BYTES", 2000)
-    before = logging.getLogger("bench").handlers[:]
+    before = logging.getLogger("exitbench").handlers[:]
     with Live(store, "r" * 64, cells=200, work=200.0) as shown:
         for i in range(200):
             shown.done(f"average on {i}", 1.0, None)
     files = sorted((store / "logs").iterdir())
     assert len(files) == 4 and all(path.stat().st_size <= 2000 for path in files)
     assert "average on 199: finished" in files[0].read_text() and "ended: all worked off" in files[0].read_text()
-    assert logging.getLogger("bench").handlers == before
+    assert logging.getLogger("exitbench").handlers == before
 
 
 def test_what_the_log_adds_is_not_said(store, caplog):
     with Live(store, "r" * 64, cells=1, work=1.0) as shown:
         shown.done("average", 1.0, None)
-        logging.getLogger("bench.anything").warning("to be said")
+        logging.getLogger("exitbench.anything").warning("to be said")
         logging.getLogger("another").warning("to be said as well")
     assert [record.getMessage() for record in caplog.records] == ["to be said", "to be said as well"]
     assert "average: finished" in (store / "logs" / f"{'r' * 64}.log").read_text()

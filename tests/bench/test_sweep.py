@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import UserError
-from bench.evaluations import evaluations
-from bench.harness.held_out import HeldOut
-from bench.harness.prepare import Request, prepare
-from bench.harness.store import Store
-from bench.sweep.choose import Wanted, choose
-from bench.sweep.curve import one_exit, sweep
-from bench.sweep.pool import Images, Pool
-from bench.sweep.thresholds import at_target, held_out, targets
-from models.policies import EntropyPolicy, FixedExit
+from exitbench.errors import UserError
+from exitbench.evaluations import evaluations
+from exitbench.harness.held_out import HeldOut
+from exitbench.harness.prepare import Request, prepare
+from exitbench.harness.store import Store
+from exitbench.models.policies import EntropyPolicy, FixedExit
+from exitbench.sweep.choose import Wanted, choose
+from exitbench.sweep.curve import one_exit, sweep
+from exitbench.sweep.pool import Images, Pool
+from exitbench.sweep.thresholds import at_target, held_out, targets
 from tests.bench.evaluated import evaluate
 
 # Two exits, four samples of class 0. Logits of class 1 are 0, so one number says all: right above 0, sure far from 0.

@@ -10,23 +10,23 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from bench.cli.main import cli
-from bench.errors import UserError
-from bench.evaluations import evaluations, result_of
-from bench.harness.held_out import BadHeldOut, HeldOut, held_out_key
-from bench.harness.store import Store
-from bench.report.sweep_files import write_sweep
-from bench.report.sweep_plot import draw
-from bench.report.sweep_table import COLUMNS, NOT_ATTACKED, sweep_table
-from bench.report.table import leaderboard
-from bench.sweep import thresholds
-from bench.sweep.choose import Wanted, choose
-from bench.sweep.curve import sweep
-from bench.sweep.pool import pool_of
-from bench.sweep.thresholds import at_target, held_out, targets
-from bench.trust.flag import Flag
-from models.policies import ConfidencePolicy, EntropyPolicy
-from models.policy_text import policy_text
+from exitbench.cli.main import cli
+from exitbench.errors import UserError
+from exitbench.evaluations import evaluations, result_of
+from exitbench.harness.held_out import BadHeldOut, HeldOut, held_out_key
+from exitbench.harness.store import Store
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy
+from exitbench.models.policy_text import policy_text
+from exitbench.report.sweep_files import write_sweep
+from exitbench.report.sweep_plot import draw
+from exitbench.report.sweep_table import COLUMNS, NOT_ATTACKED, sweep_table
+from exitbench.report.table import leaderboard
+from exitbench.sweep import thresholds
+from exitbench.sweep.choose import Wanted, choose
+from exitbench.sweep.curve import sweep
+from exitbench.sweep.pool import pool_of
+from exitbench.sweep.thresholds import at_target, held_out, targets
+from exitbench.trust.flag import Flag
 from tests.bench.evaluated import FORMS, NET, evaluate, prepared, toy_policy, toy_split
 from tests.toys import ROOT
 
@@ -178,7 +178,7 @@ def test_calibration_logits_that_cannot_be_had_are_a_clear_error(tmp_path):
 
 
 def test_weights_of_another_digest_are_refused(tmp_path):
-    from models.weights import find_weights
+    from exitbench.models.weights import find_weights
 
     record = {"model": "rdi_smallcnn", "training": "average", "weights": "0" * 64, "dataset": "digits", "mmacs": [1, 2, 3]}
     store = Store(tmp_path / "store")

@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 import pytest
 
-from bench.cli.options import separated
-from bench.report.table import leaderboard
+from exitbench.cli.options import separated
+from exitbench.report.table import leaderboard
 from tests.bench.evaluated import SETTINGS, evaluate, only_evaluation, prepared, toy_policy
 from tests.toys import ROOT
 
@@ -60,7 +60,7 @@ def test_what_leaves_the_ball_or_crashes_is_an_error_that_says_so(tmp_path, name
 
 
 def test_it_is_no_part_of_the_matrix_and_cannot_complete_it(tmp_path):
-    from attacks.presets import matrix_names
+    from exitbench.attacks.presets import matrix_names
 
     assert not any(name.startswith("torchattacks") for name in matrix_names(3))
     _, store = evaluate(tmp_path, ["torchattacks:FGSM"], prepared(n=8))
@@ -82,7 +82,7 @@ def test_commas_in_parentheses_are_part_of_a_name(text, names):
 
 
 def test_the_package_is_imported_for_nothing_but_its_own_attacks():
-    code = "import sys, bench.harness.plan, bench.report.write, bench.cli.run; print(*sys.modules)"
+    code = "import sys, exitbench.harness.plan, exitbench.report.write, exitbench.cli.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "torchattacks" not in done.stdout.split()
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from bench.data.digits import load_digits
-from bench.training.images import Images, augmented, resized
+from exitbench.data.digits import load_digits
+from exitbench.training.images import Images, augmented, resized
 
 
 def generator():

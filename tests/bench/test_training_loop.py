@@ -7,20 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.deployed_loss import expected_failure
-from attacks.regions import Ball
-from bench.data.digits import load_digits
-from bench.data.split import Split
-from bench.errors import UserError
-from bench.training import loop
-from bench.training.guard import Guard, collapsed, stepped_down
-from bench.training.images import Images
-from bench.training.loop import CPU, Diverged, Trainer
-from bench.training.loss import DEPLOYED_TEMPERATURE, disagreement
-from bench.training.machine import Machine
-from bench.training.recipe import Crafting, Phase, Recipe
-from models.blocks import conv_bn
-from models.multi_exit import MultiExitNet
+from exitbench.attacks.deployed_loss import expected_failure
+from exitbench.attacks.regions import Ball
+from exitbench.data.digits import load_digits
+from exitbench.data.split import Split
+from exitbench.errors import UserError
+from exitbench.models.blocks import conv_bn
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.training import loop
+from exitbench.training.guard import Guard, collapsed, stepped_down
+from exitbench.training.images import Images
+from exitbench.training.loop import CPU, Diverged, Trainer
+from exitbench.training.loss import DEPLOYED_TEMPERATURE, disagreement
+from exitbench.training.machine import Machine
+from exitbench.training.recipe import Crafting, Phase, Recipe
 
 PGD = Crafting("average", steps=1, step=1.0, start=1.0, bounded=True)
 RECIPE = Recipe("rdi_smallcnn", "digits", "average", Ball("Linf", 0.1), (Phase(3, PGD),), batch_size=32, peak_lr=0.05)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from bench.training.loss import disagreement, training_loss
-from bench.training.recipe import Phase
+from exitbench.training.loss import disagreement, training_loss
+from exitbench.training.recipe import Phase
 
 LOGITS = torch.tensor([[[0.0, math.log(3)], [5.0, 5.0]], [[0.0, 0.0], [2.0, 2.0]]])
 """Two exits, two samples, two classes: (1/4, 3/4) and (1/2, 1/2), then evenly both times."""

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from bench.errors import UserError
-from bench.harness.store import Store
-from bench.harness.victim import check_model
-from bench.record import write_record
-from bench.report.table import flags_text, leaderboard, worst_status
-from bench.trust.judge import flags_of
-from bench.trust.key import probe_key, probed_batch
-from bench.trust.probe import ensure_probe
+from exitbench.errors import UserError
+from exitbench.harness.store import Store
+from exitbench.harness.victim import check_model
+from exitbench.record import write_record
+from exitbench.report.table import flags_text, leaderboard, worst_status
+from exitbench.trust.judge import flags_of
+from exitbench.trust.key import probe_key, probed_batch
+from exitbench.trust.probe import ensure_probe
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of
 from tests.bench.trained import planted, ready
@@ -94,7 +94,7 @@ def test_the_exits_at_fault_are_named(tmp_path):
 
 
 def test_zero_gradients_at_an_exit_that_nobody_takes_are_nobodys_loss(tmp_path):
-    from models.policies import FixedExit
+    from exitbench.models.policies import FixedExit
 
     prepared = ready(planted(head=toys.Scaled(1000), heads=[1]))
     prepared = replace(prepared, victim=replace(prepared.victim, policy=FixedExit(3)))
@@ -115,7 +115,7 @@ def test_what_noise_breaks_and_no_attack_does_is_a_warning(tmp_path):
 
 def test_the_cure_that_a_flag_names_lifts_it(tmp_path):
     """Margins are alive where the cross-entropy of large logits is not; merged, the worst case is over both runs."""
-    from attacks.objectives import Margin
+    from exitbench.attacks.objectives import Margin
 
     net = planted(head=toys.Scaled(1000))
     evaluation = checked(tmp_path, ready(net), ["single"])
@@ -128,7 +128,7 @@ def test_the_cure_that_a_flag_names_lifts_it(tmp_path):
 
 def test_a_cure_that_has_not_attacked_every_exit_lifts_nothing(tmp_path):
     """A probe under other settings is no attack: nor is one on another exit."""
-    from attacks.objectives import Margin
+    from exitbench.attacks.objectives import Margin
 
     net = planted(head=toys.Scaled(1000))
     before = names(checked(tmp_path, ready(net), ["single", "average"]), "failure")
@@ -155,7 +155,7 @@ def test_what_is_wrong_with_the_model_no_setting_lifts(tmp_path):
 
 
 def test_l2_is_checked_too(tmp_path):
-    from attacks.regions import Ball
+    from exitbench.attacks.regions import Ball
 
     settings = replace(toys.SETTINGS, region=Ball("L2", 1.0), step_size=0.25)
     assert names(checked(tmp_path / "healthy", ready(settings=settings)), "failure") == set()
@@ -200,7 +200,7 @@ class TestStoredProbes:
         assert store.read_probe(key)["path"] == wanted["path"]
 
     def test_what_stops_the_checks_is_kept_and_shown(self, tmp_path, monkeypatch):
-        from bench.trust import radii
+        from exitbench.trust import radii
 
         prepared = ready()
         _, store = evaluate(tmp_path, ["average"], prepared)

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.noise import Noise
-from attacks.regions import Ball
-from bench.intervals import sign_test
-from bench.trust import controls, path, radii, stored
-from bench.trust.outputs import relative_difference
-from bench.trust.subject import Subject
-from bench.trust.trace import Trace, ascend
-from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
-from models.policies import exits_within_reach as reachable
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Ball
+from exitbench.intervals import sign_test
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
+from exitbench.models.policies import exits_within_reach as reachable
+from exitbench.trust import controls, path, radii, stored
+from exitbench.trust.outputs import relative_difference
+from exitbench.trust.subject import Subject
+from exitbench.trust.trace import Trace, ascend
 from tests.bench import trained as toys
 from tests.bench.trained import ready
 
@@ -182,7 +182,7 @@ def test_a_stored_attack_without_gradients_must_not_beat_all_that_take_them(atta
 
 
 def test_the_trace_takes_the_steps_of_pgd():
-    from attacks.pgd import PGD
+    from exitbench.attacks.pgd import PGD
 
     probed, settings = subject(8), toys.SETTINGS
     found = ascend(probed, settings.region, 5, 0.05)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.harness.store import Store
-from bench.report.table import leaderboard
+from exitbench.harness.store import Store
+from exitbench.report.table import leaderboard
 from tests.bench.evaluated import SETTINGS, evaluate, only_evaluation, prepared, toy_policy
 from tests.bench.proof.toy_claims import texts, toy_claims, verified
 
@@ -64,8 +64,8 @@ def test_a_matrix_of_far_images_is_not_the_whole_matrix(tmp_path):
 
 def test_the_cascade_is_the_worst_case_and_completes_it(tmp_path, monkeypatch):
     """``worst`` runs the matrix on survivors; with AutoAttack stood in for, it breaks what the matrix breaks."""
-    from attacks import presets
-    from attacks.clean import Clean
+    from exitbench.attacks import presets
+    from exitbench.attacks.clean import Clean
 
     monkeypatch.setattr(presets, "AutoAttack", lambda *_: Clean())
     _, store = evaluate(tmp_path / "cascade", ["worst"])

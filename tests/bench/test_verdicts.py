@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.evaluations import result_of
-from bench.harness.cell import Cell
-from bench.verdicts import Evaluation
-from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
+from exitbench.evaluations import result_of
+from exitbench.harness.cell import Cell
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
+from exitbench.verdicts import Evaluation
 
 K, N, CLASSES, EPS = 3, 12, 4, 0.1
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench.cli.main import main
+from exitbench.cli.main import main
 from tests.toys import ROOT
 
 PAGE = (ROOT / "docs" / "your-own-model.md").read_text(encoding="utf-8")

@@ -11,15 +11,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks.regions import Ball
-from attacks.settings import Settings
-from bench.data.split import Split
-from bench.harness.prepare import Prepared
-from bench.harness.victim import Victim
-from models.calibration import equal_share
-from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
-from models.policies import Policy
+from exitbench.attacks.regions import Ball
+from exitbench.attacks.settings import Settings
+from exitbench.data.split import Split
+from exitbench.harness.prepare import Prepared
+from exitbench.harness.victim import Victim
+from exitbench.models.calibration import equal_share
+from exitbench.models.cost import measure_costs
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import Policy
 
 EPS = 0.2
 SETTINGS = Settings(Ball("Linf", EPS), steps=20, step_size=EPS / 4)

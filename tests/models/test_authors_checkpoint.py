@@ -3,9 +3,9 @@ import pickle
 import pytest
 import torch
 
-from models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
-from models.registry import model_card
-from models.weights import WeightsError
+from exitbench.models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
+from exitbench.models.registry import model_card
+from exitbench.models.weights import WeightsError
 
 BLOCK = {"body.0": "conv1", "body.1": "bn1", "body.3": "conv2", "body.4": "bn2"}
 

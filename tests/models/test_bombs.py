@@ -12,8 +12,8 @@ import zipfile
 import pytest
 import torch
 
-from models.tensor_file import WeightsError, read_tensors
-from models.weights import load_weights
+from exitbench.models.tensor_file import WeightsError, read_tensors
+from exitbench.models.weights import load_weights
 from tests.toys import ROOT
 
 GIGABYTE = 10**9
@@ -68,7 +68,7 @@ LOAD = """
 import sys
 from pathlib import Path
 from torch import nn
-from models.weights import WeightsError, load_weights
+from exitbench.models.weights import WeightsError, load_weights
 try:
     load_weights(nn.Linear(3, 2), Path(sys.argv[1]))
 except WeightsError as error:

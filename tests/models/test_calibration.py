@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.calibration import equal_share, target_cost
+from exitbench.models.calibration import equal_share, target_cost
 
 COSTS = (10.0, 20.0, 40.0, 80.0)
 logits_of = st.integers(0, 10_000).map(lambda seed: 3 * torch.randn(4, 203, 6, generator=torch.Generator().manual_seed(seed)))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from models.compiled import VARIANTS, compile_pieces
+from exitbench.models.compiled import VARIANTS, compile_pieces
 
 
 @torch._dynamo.config.patch(recompile_limit=VARIANTS)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
-from models.registry import model_card
+from exitbench.models.cost import measure_costs
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.registry import model_card
 
 RESNET38_PAPER = [16.79, 30.29, 36.54, 50.04, 61.42, 74.92, 79.42]
 RESNET38_MMACS = [17.61, 39.50, 53.79, 69.13, 82.23, 96.39, 101.11]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.depthwise import DepthwiseConv2d
+from exitbench.models.depthwise import DepthwiseConv2d
 
 
 def layer_and_images(stride, side):

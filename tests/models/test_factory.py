@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.factory import factory_name, find_factory, is_reference
-from models.foreign import ForeignModelError
-from models.identity import network_digest, source_files, tensors_digest
-from models.safe_name import safe_name
+from exitbench.models.factory import factory_name, find_factory, is_reference
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.identity import network_digest, source_files, tensors_digest
+from exitbench.models.own_code import own_sources
+from exitbench.models.safe_name import safe_name
 
 NET = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))\n"
 
@@ -76,7 +77,7 @@ BAD = {
     "a syntax error": ("def make(:\n", "tiny.py:make", "failed: SyntaxError: .*line 1"),
     "an error on import": ("x = 1\nraise RuntimeError('boom')\n", "tiny.py:make", "failed in line 2: RuntimeError: boom"),
     "an exit on import": ("import sys\nsys.exit(3)\n", "tiny.py:make", "failed in line 2: SystemExit: 3"),
-    "one of our names": ("import models.mine\n", "tiny.py:make", "give your own another name"),
+    "a former name of ours": ("import models.multi_exit\n", "tiny.py:make", "own packages are exitbench, exitbench.models and"),
     "an error when called": ("def make():\n    return 1 / 0\n", "tiny.py:make", "failed in line 2: ZeroDivisionError"),
     "arguments": (
         "def make(width, deep=3): ...\n",
@@ -171,3 +172,29 @@ def test_names_of_references():
     assert factory_name("folder/x y.py:make") == "x-y.make"
     assert factory_name("package.module:Net") == "package.module.Net"
     assert is_reference("a.py:b") and is_reference("a.py") and is_reference("a.b:c") and not is_reference("rdi_resnet38")
+
+
+def test_packages_called_models_attacks_and_bench_are_the_users(written):
+    for package, width in (("models", 3), ("attacks", 4), ("bench", 5)):
+        written("", file=f"mine/{package}/__init__.py")
+        written(f"WIDTH = {width}\n", file=f"mine/{package}/width.py")
+    source = "from torch import nn\nfrom {}.width import WIDTH\ndef make():\n    return nn.Linear(4, WIDTH)\n"
+    for package, width in (("models", 3), ("attacks", 4), ("bench", 5)):
+        assert find_factory(written(source.format(package), file=f"mine/{package}_net.py")).build().out_features == width
+
+
+def test_two_networks_each_get_their_own_package_of_one_name(written):
+    source = "from torch import nn\nfrom models.width import WIDTH\ndef make():\n    return nn.Linear(4, WIDTH)\n"
+    for folder, width in (("one", 3), ("two", 4)):
+        written("", file=f"{folder}/models/__init__.py")
+        written(f"WIDTH = {width}\n", file=f"{folder}/models/width.py")
+        written(source, file=f"{folder}/net.py")
+    for folder, width in (("one", 3), ("two", 4), ("one", 3)):
+        assert find_factory(f"{folder}/net.py:make").build().out_features == width
+
+
+def test_no_module_of_ours_is_loaded_under_a_former_name(written):
+    find_factory(written(NET))
+    bare = [name for name in sys.modules if name.partition(".")[0] in ("models", "attacks", "bench")]
+    own = {str(path) for path in own_sources().values()}
+    assert not [name for name in bare if getattr(sys.modules[name], "__file__", None) in own]

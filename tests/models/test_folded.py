@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.folded import folded
-from models.registry import model_card, model_names
+from exitbench.models.folded import folded
+from exitbench.models.registry import model_card, model_names
 
 
 def _settled(net: nn.Module) -> nn.Module:

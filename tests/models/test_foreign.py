@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.calibration import equal_share
-from models.cost import measure_costs
-from models.foreign import ForeignModelError, ForeignNet
-from models.registry import model_card
-from models.views import DeployedView, ExitView
+from exitbench.models.calibration import equal_share
+from exitbench.models.cost import measure_costs
+from exitbench.models.foreign import ForeignModelError, ForeignNet
+from exitbench.models.registry import model_card
+from exitbench.models.views import DeployedView, ExitView
 from tests.toys import small_convolutional
 
 SHAPE = (1, 4, 4)
@@ -191,7 +191,7 @@ def test_a_network_that_multiplies_nothing_must_declare_its_costs():
 
 
 def test_behind_torchattacks_interface_it_is_attacked_like_the_net_that_can_be_cut():
-    from attacks.as_torchattacks import PolicyAttack
+    from exitbench.attacks.as_torchattacks import PolicyAttack
 
     x = torch.rand(6, *SHAPE, dtype=torch.float64)
     ours = small_convolutional(3).double()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.multi_exit import MultiExitNet, without_branches
+from exitbench.models.multi_exit import MultiExitNet, without_branches
 from tests.toys import batch, linear_exits, small_convolutional
 
 

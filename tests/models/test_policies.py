@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, confidence, deployed_logits, entropy
-from models.policy_text import parse_policy, policy_text
-from models.views import DeployedView, ExitView
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, confidence, deployed_logits, entropy
+from exitbench.models.policy_text import parse_policy, policy_text
+from exitbench.models.views import DeployedView, ExitView
 from tests.toys import batch, linear_exits, small_convolutional
 
 logits_of = st.integers(0, 10_000).map(lambda seed: 3 * torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(seed)))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from models.cost import measure_costs
-from models.multi_exit import MultiExitNet
-from models.registry import UnknownName, model_card, model_names, register
-from models.views import DeployedView, ExitView
+from exitbench.models.cost import measure_costs
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.registry import UnknownName, model_card, model_names, register
+from exitbench.models.views import DeployedView, ExitView
 
 EXPECTED = {
     *("rdi_smallcnn", "smallcnn", "rdi_mobilenetv2", "rdi_mobilenetv2_075", "mobilenetv2", "mobilenetv2_075"),
@@ -81,7 +81,7 @@ def test_an_unknown_name_brings_suggestions():
 
 
 def test_deployed_view_of_a_registered_net_needs_a_fitting_policy():
-    from models.policies import EntropyPolicy
+    from exitbench.models.policies import EntropyPolicy
 
     with pytest.raises(ValueError, match="6 thresholds"):
         DeployedView(model_card("rdi_resnet38").build(), EntropyPolicy((0.1,)))

@@ -2,10 +2,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from attacks.objectives import CE, Mean, Objective
-from attacks.pgd import PGD
-from attacks.regions import Ball
-from models.spec import canonical_json, describe, digest
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import Ball
+from exitbench.models.spec import canonical_json, describe, digest
 
 
 def test_every_field_and_the_version_are_in_the_description():

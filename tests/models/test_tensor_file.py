@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.tensor_file import WeightsError, read_tensors
-from models.weights import load_weights
+from exitbench.models.tensor_file import WeightsError, read_tensors
+from exitbench.models.weights import load_weights
 
 NET = nn.Linear(3, 2)
 STATE = NET.state_dict()

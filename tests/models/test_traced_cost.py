@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from models.cost import measure_costs
-from models.registry import model_card
-from models.traced_cost import trace
-from models.zero_weights import ZeroWeights
+from exitbench.models.cost import measure_costs
+from exitbench.models.registry import model_card
+from exitbench.models.traced_cost import trace
+from exitbench.models.zero_weights import ZeroWeights
 from tests.toys import small_convolutional
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.gradient import value_and_gradient
-from attacks.objectives import CE, Mean, Objective
-from bench.harness.passes import counted
-from models.early_exit import EarlyExitNet
-from models.foreign import ForeignNet
-from models.multi_exit import MultiExitNet
-from models.policies import EntropyPolicy
-from models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+from exitbench.attacks.gradient import value_and_gradient
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.harness.passes import counted
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.foreign import ForeignNet
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import EntropyPolicy
+from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
 
 HALF = Form(precision="bf16")
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.multi_exit import MultiExitNet
-from models.policies import EntropyPolicy
-from models.views import DeployedView, ExitView
+from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policies import EntropyPolicy
+from exitbench.models.views import DeployedView, ExitView
 
 
 def placed() -> MultiExitNet:

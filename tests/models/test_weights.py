@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from models.registry import model_card
-from models.weights import (
+from exitbench.models.registry import model_card
+from exitbench.models.weights import (
     SHIPPED,
     WeightsCard,
     WeightsError,

@@ -61,4 +61,4 @@ def content_policy(scripts: Iterable[str]) -> str:
 @cache
 def own(name: str) -> str:
     """A file of the templates' folder: ``page.js``, ``page.css``, ``licences.txt``."""
-    return (files("bench.report") / "templates" / name).read_text(encoding="utf-8")
+    return (files("exitbench.report") / "templates" / name).read_text(encoding="utf-8")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.record import eps_text, evaluation_key
-from bench.report.table import COLUMNS, WORST, rows_of, training_text
-from bench.report.trust_text import SIGNS, verdict
-from bench.verdicts import Evaluation, Result
-from models.spec import digest
+from exitbench.models.spec import digest
+from exitbench.record import eps_text, evaluation_key
+from exitbench.report.table import COLUMNS, WORST, rows_of, training_text
+from exitbench.report.trust_text import SIGNS, verdict
+from exitbench.verdicts import Evaluation, Result
 
 _LEFT_OUT = {
     "attack",

@@ -1,4 +1,4 @@
-"""Charts of cost against accuracy, laid out for SVG: the page's share of the look of ``bench.report.pareto``."""
+"""Charts of cost against accuracy, laid out for SVG: the page's share of the look of ``exitbench.report.pareto``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.report.page.board import key_of, percent
-from bench.report.page.curves import Curves, Swept, network_of
-from bench.report.pareto import Point, pareto_front, points
-from bench.report.style import COLOURS, MARKERS, MEANING, SHAPES
-from bench.verdicts import Evaluation
+from exitbench.report.page.board import key_of, percent
+from exitbench.report.page.curves import Curves, Swept, network_of
+from exitbench.report.pareto import Point, pareto_front, points
+from exitbench.report.style import COLOURS, MARKERS, MEANING, SHAPES
+from exitbench.verdicts import Evaluation
 
 What = Literal["clean", "worst"]
 TITLES: Mapping[What, str] = {"clean": "clean accuracy", "worst": "worst-case robust accuracy"}

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attacks.policy_attack import BUDGET
-from attacks.presets import SLOWDOWNS
-from bench.harness.plan import CLEAN
-from bench.record import eps_text
-from bench.verdicts import Evaluation
+from exitbench.attacks.policy_attack import BUDGET
+from exitbench.attacks.presets import SLOWDOWNS
+from exitbench.harness.plan import CLEAN
+from exitbench.record import eps_text
+from exitbench.verdicts import Evaluation
 
 Spec = Mapping[str, Any]
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.method import method_text
-from bench.report.page.board import costliest
-from bench.report.page.command import commands
-from bench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
-from bench.report.trust_text import Line, lines
-from bench.verdicts import Evaluation, Result, accuracy
-from models.policies import FixedExit
-from models.policy_text import parse_policy
+from exitbench.models.policies import FixedExit
+from exitbench.models.policy_text import parse_policy
+from exitbench.report.method import method_text
+from exitbench.report.page.board import costliest
+from exitbench.report.page.command import commands
+from exitbench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
+from exitbench.report.trust_text import Line, lines
+from exitbench.verdicts import Evaluation, Result, accuracy
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bench.gate.measured import Measured, Row
-from bench.harness.plan import CLEAN
-from bench.report.table import WORST
+from exitbench.gate.measured import Measured, Row
+from exitbench.harness.plan import CLEAN
+from exitbench.report.table import WORST
 
 MMACS = (1.0, 5.0, 10.0)
 

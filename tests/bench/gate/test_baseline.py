@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import UserError
-from bench.gate.baseline import default_path, find_baseline, from_text, read_baseline, to_text
-from models.spec import digest
+from exitbench.errors import UserError
+from exitbench.gate.baseline import default_path, find_baseline, from_text, read_baseline, to_text
+from exitbench.models.spec import digest
 from tests.bench.gate.synthetic import bits, made
 
 ONE = made(bits("1101"), {"average": bits("1001"), "policy": bits("0001")}, {"average": [0, 1, 2, 2]})

@@ -12,12 +12,12 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from attacks.pgd import PGD
-from bench.cli.main import main
-from bench.trust import probe
-from models import registry
-from models.policy_text import policy_text
-from models.weights import WeightsCard, save_weights
+from exitbench.attacks.pgd import PGD
+from exitbench.cli.main import main
+from exitbench.models import registry
+from exitbench.models.policy_text import policy_text
+from exitbench.models.weights import WeightsCard, save_weights
+from exitbench.trust import probe
 from tests.bench.trained import SHAPE, trained
 
 N = 64

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.gate.judge import judge
-from bench.intervals import sign_test
+from exitbench.gate.judge import judge
+from exitbench.intervals import sign_test
 from tests.bench.gate.synthetic import MMACS, bits, made
 
 

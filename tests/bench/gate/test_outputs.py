@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.gate.judge import judge
-from bench.gate.junit import to_junit
-from bench.gate.markdown import escaped, to_markdown
-from bench.gate.terminal import summary
-from bench.gate.text import Told
+from exitbench.gate.judge import judge
+from exitbench.gate.junit import to_junit
+from exitbench.gate.markdown import escaped, to_markdown
+from exitbench.gate.terminal import summary
+from exitbench.gate.text import Told
 from tests.bench.gate.synthetic import made
 
 HOSTILE = "<script>alert(1)</script>|[x](http://evil)`@me`\n# [red]\x00\x1b[31m\udc80"

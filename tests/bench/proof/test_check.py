@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.regions import Ball
-from bench.harness.certify import TOLERANCE as CERTIFIED
-from bench.proof.ball import SLACK, distance, outside
-from bench.proof.check import TOLERANCE, deployed
-from bench.proof.export_file import from_bytes, to_bytes
-from bench.proof.scorer import Scorer
-from models.policies import EntropyPolicy, entropy
-from models.policy_text import policy_text
+from exitbench.attacks.regions import Ball
+from exitbench.harness.certify import TOLERANCE as CERTIFIED
+from exitbench.models.policies import EntropyPolicy, entropy
+from exitbench.models.policy_text import policy_text
+from exitbench.proof.ball import SLACK, distance, outside
+from exitbench.proof.check import TOLERANCE, deployed
+from exitbench.proof.export_file import from_bytes, to_bytes
+from exitbench.proof.scorer import Scorer
 from tests.bench.evaluated import NET, only_evaluation
 from tests.bench.proof.toy_claims import texts, toy_claims, toy_store, verified
 
@@ -47,7 +47,7 @@ def a_break(claims):
 
 
 def test_what_the_harness_stored_holds_and_proves_the_worst_case(results, claims):
-    from bench.harness.store import Store
+    from exitbench.harness.store import Store
 
     evaluation = only_evaluation(Store(results / "store"))
     found = verified(claims)

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.proof.export_file import from_bytes, to_bytes
-from models.spec import digest
-from models.weights import find_weights
+from exitbench.models.spec import digest
+from exitbench.models.weights import find_weights
+from exitbench.proof.export_file import from_bytes, to_bytes
 from tests.toys import ROOT
 
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1,single:3", "--n", "40", "--steps", "2"]
@@ -57,7 +57,7 @@ class Blocked:
             raise ImportError(f"{{name}} is an attack's code")
 sys.meta_path.insert(0, Blocked())
 sys.argv = ["bench", *{arguments!r}]
-from bench.cli.main import main
+from exitbench.cli.main import main
 main()
 """
 
@@ -197,8 +197,8 @@ def test_files_that_are_missing_or_damaged_end_in_exit_code_2(made, tmp_path, be
 
 def test_a_dataset_that_is_not_at_hand_is_said_with_the_way_out(tmp_path, bench, monkeypatch):
     """The record of a run on CIFAR-10, without CIFAR-10."""
-    from bench.data import cifar10
-    from bench.data.download import DataUnavailable
+    from exitbench.data import cifar10
+    from exitbench.data.download import DataUnavailable
 
     def unreachable(*_arguments, **_options):
         raise DataUnavailable("no network here")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import UserError
-from bench.harness.store import cell_path
-from bench.proof.export_file import from_bytes, to_bytes
-from bench.proof.results import find_results, reported
+from exitbench.errors import UserError
+from exitbench.harness.store import cell_path
+from exitbench.proof.export_file import from_bytes, to_bytes
+from exitbench.proof.results import find_results, reported
 from tests.bench.evaluated import evaluate
 from tests.bench.proof.toy_claims import texts, toy_claims, toy_store
 
@@ -242,8 +242,8 @@ def test_runs_are_found_by_folder_file_and_id(tmp_path):
 
 
 def test_the_leaderboard_s_figures_are_read_back(tmp_path):
-    from bench.evaluations import evaluations
-    from bench.report.write import write_reports
+    from exitbench.evaluations import evaluations
+    from exitbench.report.write import write_reports
 
     store = toy_store(tmp_path)
     (evaluation,) = evaluations(store)

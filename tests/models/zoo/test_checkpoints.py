@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.tensor_file import WeightsError
-from models.zoo.checkpoints import RECORD, guarded_loads, recorded
+from exitbench.models.tensor_file import WeightsError
+from exitbench.models.zoo.checkpoints import RECORD, guarded_loads, recorded
 
 
 class Harmful:

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from models.cost import count_mmacs, measure_costs
-from models.foreign import ForeignModelError, ForeignNet
-from models.registry import UnknownName
-from models.safe_name import safe_name
-from models.tensor_file import WeightsError
-from models.zoo.find import find_published
-from models.zoo.published import is_published, published_name, published_reference
-from models.zoo.robustbench_entry import entry_names, find_entry
-from models.zoo.sketch import sketch
+from exitbench.models.cost import count_mmacs, measure_costs
+from exitbench.models.foreign import ForeignModelError, ForeignNet
+from exitbench.models.registry import UnknownName
+from exitbench.models.safe_name import safe_name
+from exitbench.models.tensor_file import WeightsError
+from exitbench.models.zoo.find import find_published
+from exitbench.models.zoo.published import is_published, published_name, published_reference
+from exitbench.models.zoo.robustbench_entry import entry_names, find_entry
+from exitbench.models.zoo.sketch import sketch
 from tests.models.zoo.tiny_zoo import TINY, TinyNet, checkpoint_path, put_into_zoo, weights
 
 REFERENCES = {

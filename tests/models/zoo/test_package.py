@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.foreign import ForeignModelError
-from models.zoo import package as adapter
-from models.zoo.package import robustbench_package
-from models.zoo.stand_ins import STAND_INS, StandInFinder
+from exitbench.models.foreign import ForeignModelError
+from exitbench.models.zoo import package as adapter
+from exitbench.models.zoo.package import robustbench_package
+from exitbench.models.zoo.stand_ins import STAND_INS, StandInFinder
 from tests.toys import ROOT
 
 
@@ -68,7 +68,7 @@ def _fresh(code: str, *paths) -> str:
 
 
 USE = """
-from models.zoo.package import robustbench_package
+from exitbench.models.zoo.package import robustbench_package
 with robustbench_package() as package:
     found = package.utils.all_models
 print(*sorted(n for n in sys.modules if n.split(".")[0] in ("robustbench", "autoattack", "pkg_resources")))

@@ -7,10 +7,10 @@ import runpy
 import pytest
 import torch
 
-from bench.data.load import load_split
-from models.tensor_file import WeightsError
-from models.zoo import pyautoattack_example as example
-from models.zoo.find import find_published
+from exitbench.data.load import load_split
+from exitbench.models.tensor_file import WeightsError
+from exitbench.models.zoo import pyautoattack_example as example
+from exitbench.models.zoo.find import find_published
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.zoo.package import robustbench_package
-from models.zoo.robustbench_entry import zoo
+from exitbench.models.zoo.package import robustbench_package
+from exitbench.models.zoo.robustbench_entry import zoo
 
 TINY = "Tiny2024Test"
 
