@@ -14,7 +14,7 @@ from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, plan_evalu
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
-    from exitbench.gate.measured import Measured
+    from exitbench.analysis.regression.measured import Measured
     from exitbench.verdicts import Evaluation
 
 PASSED, FAILED = 0, 1
@@ -63,12 +63,12 @@ def command(
     new weights'. Whatever else is given must agree with it. The first one is made by --update with --preset quick, or with
     attacks of your choice. Exit codes: 0 passed; 1 a regression, or nothing to be believed; 2 no comparison.
     """
+    from exitbench.analysis.regression.identity import differences
+    from exitbench.analysis.regression.measured import measured, planned
+    from exitbench.analysis.regression.request import OWN, PRESETS, baseline_for, merged, settings_of
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
     from exitbench.evaluations import evaluation_of
-    from exitbench.gate.identity import differences
-    from exitbench.gate.measured import measured, planned
-    from exitbench.gate.request import OWN, PRESETS, baseline_for, merged, settings_of
     from exitbench.harness.prepare import Request
     from exitbench.harness.store import Store
     from exitbench.record import record_of
@@ -109,10 +109,10 @@ def command(
 
 def _update(path: Path | None, before: Measured | None, now: Measured, evaluation: Evaluation, found: Sequence[str]) -> int:
     """Write the baseline and say what changed; one that could not be believed is not written."""
-    from exitbench.gate.baseline import default_path, to_text
-    from exitbench.gate.changes import changes
-    from exitbench.gate.measured import failures_of, unfinished_of
-    from exitbench.gate.request import BASELINES
+    from exitbench.analysis.regression.baseline import default_path, to_text
+    from exitbench.analysis.regression.changes import changes
+    from exitbench.analysis.regression.measured import failures_of, unfinished_of
+    from exitbench.analysis.regression.request import BASELINES
     from exitbench.models.whole_file import write_whole
 
     if troubles := [*unfinished_of(evaluation), *failures_of(evaluation)]:
@@ -135,11 +135,11 @@ def _judge(
     junit: Path | None,
 ) -> int:
     """Judge, tell it everywhere that it is wanted, and give the exit code."""
+    from exitbench.analysis.regression.judge import judge
+    from exitbench.analysis.regression.measured import failures_of, unfinished_of
     from exitbench.cli.console import terminal
-    from exitbench.gate.judge import judge
     from exitbench.gate.junit import to_junit
     from exitbench.gate.markdown import to_markdown
-    from exitbench.gate.measured import failures_of, unfinished_of
     from exitbench.gate.terminal import summary
     from exitbench.gate.text import Told
     from exitbench.models.whole_file import write_whole

@@ -21,9 +21,9 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     A and B are models (model, or model:training) evaluated in the results folder, or single runs: a record's file, or
     the first digits of its id.
     """
+    from exitbench.analysis.compare.find import find_pair
+    from exitbench.analysis.compare.pairs import compare
     from exitbench.cli.console import terminal
-    from exitbench.compare.find import find_pair
-    from exitbench.compare.pairs import compare
     from exitbench.models.whole_file import write_whole
     from exitbench.report.compare_plot import draw_comparison
     from exitbench.report.compare_text import comparison_text

@@ -119,7 +119,7 @@ def _robustbench(
     """One evaluation in RobustBench's fields, and what to say of it."""
     import json
 
-    from exitbench.cost_axis.entry_json import given_fields, robustbench_entry
+    from exitbench.analysis.robustbench.entry_json import given_fields, robustbench_entry
 
     given = given_fields(fields)
     evaluation = _one_evaluation(model, training, what, results)
@@ -151,7 +151,7 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     Raises:
         UserError: there is none, or there are several.
     """
-    from exitbench.compare.find import told
+    from exitbench.analysis.compare.find import told
     from exitbench.errors import UserError
     from exitbench.evaluations import evaluation_of
     from exitbench.harness.store import Store

@@ -28,9 +28,9 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     Their architectures are built without weights: nothing is downloaded. Published accuracies come from your file, what
     was measured here from the store; they never share a column.
     """
+    from exitbench.analysis.robustbench.join import count_entries, join
+    from exitbench.analysis.robustbench.published import read_published
     from exitbench.cli.console import terminal
-    from exitbench.cost_axis.join import count_entries, join
-    from exitbench.cost_axis.published import read_published
     from exitbench.errors import UserError
     from exitbench.evaluations import evaluations
     from exitbench.harness.store import Store

@@ -42,6 +42,10 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     no network and no data are needed. No attack is run: only the deployed rules were attacked themselves, under others
     the worst case is an upper bound.
     """
+    from exitbench.analysis.sweep.choose import Wanted, choose
+    from exitbench.analysis.sweep.curve import Curve, one_exit, sweep
+    from exitbench.analysis.sweep.pool import pool_of
+    from exitbench.analysis.sweep.thresholds import held_out
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
     from exitbench.evaluations import evaluations
@@ -51,10 +55,6 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.report.sweep_files import write_sweep
     from exitbench.report.sweep_text import curve_text
     from exitbench.report.write import write_page
-    from exitbench.sweep.choose import Wanted, choose
-    from exitbench.sweep.curve import Curve, one_exit, sweep
-    from exitbench.sweep.pool import pool_of
-    from exitbench.sweep.thresholds import held_out
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

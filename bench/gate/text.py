@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exitbench.gate.judge import Compared, Judgement
-from exitbench.gate.measured import Measured
+from exitbench.analysis.regression.judge import Compared, Judgement
+from exitbench.analysis.regression.measured import Measured
 from exitbench.record import eps_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exitbench.compare.pairs import Comparison
+from exitbench.analysis.compare.pairs import Comparison
 from exitbench.record import eps_text
 from exitbench.report.compare_text import name_of
 from exitbench.report.style import network_style, styled

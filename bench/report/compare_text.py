@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from exitbench.compare.pairs import Comparison, Interval, Pair
+from exitbench.analysis.compare.pairs import Comparison, Interval, Pair
 from exitbench.record import eps_text
 from exitbench.report.trust_text import verdict
 from exitbench.verdicts import Evaluation

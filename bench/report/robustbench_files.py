@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exitbench.cost_axis.join import DATASET, CostAxis
+from exitbench.analysis.robustbench.join import DATASET, CostAxis
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
 from exitbench.report.robustbench_plot import draw

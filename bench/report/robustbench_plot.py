@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from exitbench.cost_axis.join import DATASET, CostAxis, Costed
+from exitbench.analysis.robustbench.join import DATASET, CostAxis, Costed
 from exitbench.data.cards import dataset_card
 from exitbench.record import eps_text
 from exitbench.report.label_places import Name, write_names

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from exitbench.cost_axis.join import CostAxis, Costed
-from exitbench.cost_axis.published import OPTIONAL
+from exitbench.analysis.robustbench.join import CostAxis, Costed
+from exitbench.analysis.robustbench.published import OPTIONAL
 from exitbench.record import eps_text
 from exitbench.report.table import flags_text, worst_status
 from exitbench.verdicts import Evaluation, accuracy

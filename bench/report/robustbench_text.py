@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from exitbench.cost_axis.join import DATASET, CostAxis
+from exitbench.analysis.robustbench.join import DATASET, CostAxis
 from exitbench.report.robustbench_table import autoattack_accuracy
 from exitbench.report.table import partial_status
 from exitbench.verdicts import accuracy

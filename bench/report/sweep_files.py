@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from exitbench.analysis.sweep.curve import Curve
 from exitbench.attacks.regions import Ball
 from exitbench.models.whole_file import write_whole
 from exitbench.record import board_name
@@ -12,7 +13,6 @@ from exitbench.report.csv_file import to_csv
 from exitbench.report.style import to_bytes
 from exitbench.report.sweep_plot import draw
 from exitbench.report.sweep_table import sweep_table
-from exitbench.sweep.curve import Curve
 
 
 def write_sweep(curves: Sequence[Curve], results: Path, only: str = "") -> list[Path]:

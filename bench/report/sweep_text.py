@@ -6,10 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.record import eps_text
 from exitbench.report.sweep_table import status
 from exitbench.report.trust_text import lines
-from exitbench.sweep.curve import Curve, Point
 from exitbench.verdicts import Bools, accuracy
 
 

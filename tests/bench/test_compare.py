@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exitbench.compare.pairs import compare
+from exitbench.analysis.compare.pairs import compare
 from exitbench.errors import UserError
 from exitbench.models.policies import EntropyPolicy, FixedExit
 from exitbench.paired import mcnemar, newcombe

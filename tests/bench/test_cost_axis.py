@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from rich.console import Console
 
+from exitbench.analysis.robustbench.join import join
+from exitbench.analysis.robustbench.published import REQUIRED, PublishedEntry, read_published
 from exitbench.cli.main import main
-from exitbench.cost_axis.join import join
-from exitbench.cost_axis.published import REQUIRED, PublishedEntry, read_published
 from exitbench.errors import UserError
 from exitbench.report.label_places import Name, write_names
 from exitbench.report.robustbench_files import write_cost_axis

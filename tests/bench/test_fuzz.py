@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from exitbench.analysis.regression.baseline import from_text, to_text
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.evaluations import evaluations
-from exitbench.gate.baseline import from_text, to_text
 from exitbench.harness.cell import BadCell, Cell
 from exitbench.harness.held_out import BadHeldOut, HeldOut
 from exitbench.harness.store import Store

@@ -6,8 +6,8 @@ from collections import defaultdict
 
 import pytest
 
-from exitbench.compare.find import find_pair
-from exitbench.compare.pairs import compare
+from exitbench.analysis.compare.find import find_pair
+from exitbench.analysis.compare.pairs import compare
 from exitbench.models.weights import IMPORTED, shipped_weights
 from tests.toys import ROOT
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from exitbench.cost_axis.entry_json import GIVEN, given_fields, robustbench_entry
+from exitbench.analysis.robustbench.entry_json import GIVEN, given_fields, robustbench_entry
 from exitbench.errors import UserError
 from exitbench.models.zoo.package import robustbench_package
 from tests.bench.evaluated import evaluate, only_evaluation

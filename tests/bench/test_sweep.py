@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exitbench.analysis.sweep.choose import Wanted, choose
+from exitbench.analysis.sweep.curve import one_exit, sweep
+from exitbench.analysis.sweep.pool import Images, Pool
+from exitbench.analysis.sweep.thresholds import at_target, held_out, targets
 from exitbench.errors import UserError
 from exitbench.evaluations import evaluations
 from exitbench.harness.held_out import HeldOut
 from exitbench.harness.prepare import Request, prepare
 from exitbench.harness.store import Store
 from exitbench.models.policies import EntropyPolicy, FixedExit
-from exitbench.sweep.choose import Wanted, choose
-from exitbench.sweep.curve import one_exit, sweep
-from exitbench.sweep.pool import Images, Pool
-from exitbench.sweep.thresholds import at_target, held_out, targets
 from tests.bench.evaluated import evaluate
 
 # Two exits, four samples of class 0. Logits of class 1 are 0, so one number says all: right above 0, sure far from 0.

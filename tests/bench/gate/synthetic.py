@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exitbench.gate.measured import Measured, Row
+from exitbench.analysis.regression.measured import Measured, Row
 from exitbench.harness.plan import CLEAN
 from exitbench.report.table import WORST
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exitbench.analysis.regression.baseline import default_path, find_baseline, from_text, read_baseline, to_text
 from exitbench.errors import UserError
-from exitbench.gate.baseline import default_path, find_baseline, from_text, read_baseline, to_text
 from exitbench.models.spec import digest
 from tests.bench.gate.synthetic import bits, made
 

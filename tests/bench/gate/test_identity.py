@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from exitbench.gate.changes import changes
-from exitbench.gate.identity import differences
+from exitbench.analysis.regression.changes import changes
+from exitbench.analysis.regression.identity import differences
 from tests.bench.gate.synthetic import bits, made
 
 ATTACKS = {"average": bits("10"), "policy": bits("10")}

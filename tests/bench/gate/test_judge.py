@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exitbench.gate.judge import judge
+from exitbench.analysis.regression.judge import judge
 from exitbench.intervals import sign_test
 from tests.bench.gate.synthetic import MMACS, bits, made
 

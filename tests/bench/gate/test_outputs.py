@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from exitbench.gate.judge import judge
+from exitbench.analysis.regression.judge import judge
 from exitbench.gate.junit import to_junit
 from exitbench.gate.markdown import escaped, to_markdown
 from exitbench.gate.terminal import summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exitbench.gate.measured import Measured
+from exitbench.analysis.regression.measured import Measured
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
 from exitbench.record import eps_text

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from pathlib import Path
 
-from exitbench.compare.pairs import unpaired
+from exitbench.analysis.compare.pairs import unpaired
 from exitbench.errors import UserError
 from exitbench.evaluations import evaluation_of, evaluations
 from exitbench.harness.store import Store

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exitbench.analysis.regression.baseline import find_baseline, read_baseline, told
+from exitbench.analysis.regression.measured import Measured
 from exitbench.errors import UserError
-from exitbench.gate.baseline import find_baseline, read_baseline, told
-from exitbench.gate.measured import Measured
 from exitbench.harness.prepare import Prepared
 from exitbench.models.factory import is_reference, reported_name
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.gate.measured import TITLES, Measured
+from exitbench.analysis.regression.measured import TITLES, Measured
 from exitbench.intervals import sign_test
 from exitbench.paired import Floats, holm, sign_flip
 
@@ -131,7 +131,7 @@ def judge(
     a family of their own.
 
     Args:
-        baseline, now: of the same samples; see ``exitbench.gate.identity.differences``.
+        baseline, now: of the same samples; see ``exitbench.analysis.regression.identity.differences``.
         failures, unfinished: what makes ``now`` fail whatever it measured.
         level: chance of any false alarm, in (0, 1).
         tolerance: share by which mean mmacs may rise.

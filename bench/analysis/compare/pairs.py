@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from exitbench.analysis.regression.measured import TITLES, Row
 from exitbench.errors import UserError
-from exitbench.gate.measured import TITLES, Row
 from exitbench.harness.plan import CLEAN
 from exitbench.intervals import wilson
 from exitbench.models.spec import canonical_json

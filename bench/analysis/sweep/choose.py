@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exitbench.analysis.sweep.pool import same_samples
 from exitbench.errors import UserError
 from exitbench.record import eps_text
-from exitbench.sweep.pool import same_samples
 from exitbench.verdicts import Evaluation
 
 Group = list[Evaluation]

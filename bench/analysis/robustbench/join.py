@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from exitbench.analysis.robustbench.published import PublishedEntry
 from exitbench.attacks.regions import Norm
-from exitbench.cost_axis.published import PublishedEntry
 from exitbench.data.cards import dataset_card
 from exitbench.errors import UserError
 from exitbench.models.foreign import ForeignModelError

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exitbench.gate.judge import judge
-from exitbench.gate.measured import TITLES, Measured
+from exitbench.analysis.regression.judge import judge
+from exitbench.analysis.regression.measured import TITLES, Measured
 
 
 def changes(before: Measured | None, now: Measured, differences: Sequence[str]) -> list[str]:
-    """Lines on what is new, from ``exitbench.gate.identity.differences`` and the verdicts; the figures where all is new."""
+    """Lines on what is new, from ``exitbench.analysis.regression.identity.differences`` and the verdicts; the figures where all is new."""
     if before is None:
         return [f"{now.title}, new: {', '.join(_figures(now))}"]
     found = [f"changed: {line}" for line in differences]

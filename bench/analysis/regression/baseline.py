@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from exitbench.analysis.regression.measured import SUBJECT, Measured, Row
 from exitbench.attacks.regions import Ball
 from exitbench.errors import UserError
-from exitbench.gate.measured import SUBJECT, Measured, Row
 from exitbench.harness.plan import CLEAN
 from exitbench.models.spec import digest
 from exitbench.record import board_name, eps_text

@@ -1,0 +1,1 @@
+"""Has anything got worse since the baseline?"""

@@ -1,0 +1,1 @@
+"""RobustBench's leaderboard with a cost axis, and results in its fields."""

@@ -1,0 +1,1 @@
+"""Accuracy under every threshold, from stored logits."""
