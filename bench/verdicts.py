@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from exitbench.attacks.presets import matrix_names
 from exitbench.attacks.slowdown import Slowdown
+from exitbench.checks.flag import Flag
 from exitbench.intervals import wilson
 from exitbench.latency import Latency
 from exitbench.slowdown import Slowed, slowed
-from exitbench.trust.flag import Flag
 
 Bools = npt.NDArray[np.bool_]
 

@@ -157,7 +157,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 def _check(console: Console, prepared: Prepared, seed: int, store: Store) -> None:
     """Run the trust checks unless they are stored; what they say is in the summary, what stops them is said at once."""
-    from exitbench.trust.probe import ensure_probe
+    from exitbench.checks.probe import ensure_probe
 
     with console.status("trust checks"):
         error = ensure_probe(prepared, seed, store)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from exitbench.checks.outputs import relative_difference
+from exitbench.checks.twin import DIFFERENCE
 from exitbench.errors import UserError
 from exitbench.harness.engine_cache import Timing, cache_file, key_of, read_cache, write_cache
 from exitbench.harness.prepare import Precision, Prepared
@@ -16,8 +18,6 @@ from exitbench.harness.timing import forward_and_gradient, in_turn, seconds
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
-from exitbench.trust.outputs import relative_difference
-from exitbench.trust.twin import DIFFERENCE
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exitbench.trust.flag import Flag
+from exitbench.checks.flag import Flag
 from exitbench.verdicts import Evaluation
 
 SIGNS = {"failure": "\u2715", "warning": "\u25b2", "not checked": "?", "info": "\u00b7", "ok": ""}

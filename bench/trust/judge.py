@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from exitbench.checks import controls, gradients, outputs, path, radii, twin
+from exitbench.checks.flag import LEVELS, Flag
 from exitbench.data.cards import dataset_card
 from exitbench.models.spec import canonical_json
-from exitbench.trust import controls, gradients, outputs, path, radii, stored, twin
-from exitbench.trust.flag import LEVELS, Flag
+from exitbench.trust import stored
 from exitbench.verdicts import Evaluation
 
 OF_THE_ATTACK = frozenset(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from exitbench.trust.controls import POINTS_DIFFERENCE
-from exitbench.trust.flag import Flag
+from exitbench.checks.controls import POINTS_DIFFERENCE
+from exitbench.checks.flag import Flag
 from exitbench.verdicts import Evaluation
 
 

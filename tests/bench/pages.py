@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 
+from exitbench.checks.flag import Flag
 from exitbench.models.spec import describe
-from exitbench.trust.flag import Flag
 from exitbench.verdicts import Evaluation, Result
 from tests.bench.evaluated import SETTINGS
 

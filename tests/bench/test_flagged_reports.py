@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from exitbench.checks.probe import ensure_probe
 from exitbench.evaluations import evaluations
 from exitbench.report.html import to_html
 from exitbench.report.pareto import draw, pareto_front, points
@@ -17,7 +18,6 @@ from exitbench.report.style import to_bytes
 from exitbench.report.table import leaderboard
 from exitbench.report.terminal import summary
 from exitbench.report.write import boards
-from exitbench.trust.probe import ensure_probe
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate
 from tests.bench.trained import planted, ready

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from exitbench.checks.flag import Flag
 from exitbench.report.html import to_html
 from exitbench.report.page.command import commands
 from exitbench.report.write import boards
-from exitbench.trust.flag import Flag
 from tests.bench.browser import opened, rows
 from tests.bench.pages import evaluation
 from tests.toys import ROOT

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from exitbench.checks.flag import Flag
 from exitbench.report.pareto import NAMED, draw, points
 from exitbench.report.style import COLOURS, MARKERS, RC, SHAPES, columns, network_style, to_bytes
-from exitbench.trust.flag import Flag
 from tests.bench.pages import evaluation
 from tests.toys import ROOT
 

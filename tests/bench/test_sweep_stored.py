@@ -15,6 +15,7 @@ from exitbench.analysis.sweep.choose import Wanted, choose
 from exitbench.analysis.sweep.curve import sweep
 from exitbench.analysis.sweep.pool import pool_of
 from exitbench.analysis.sweep.thresholds import at_target, held_out, targets
+from exitbench.checks.flag import Flag
 from exitbench.cli.main import cli
 from exitbench.errors import UserError
 from exitbench.evaluations import evaluations, result_of
@@ -26,7 +27,6 @@ from exitbench.report.sweep_files import write_sweep
 from exitbench.report.sweep_plot import draw
 from exitbench.report.sweep_table import COLUMNS, NOT_ATTACKED, sweep_table
 from exitbench.report.table import leaderboard
-from exitbench.trust.flag import Flag
 from tests.bench.evaluated import FORMS, NET, evaluate, prepared, toy_policy, toy_split
 from tests.toys import ROOT
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
+from exitbench.checks.probe import ensure_probe
 from exitbench.errors import UserError
 from exitbench.harness.store import Store
 from exitbench.harness.victim import check_model
@@ -14,7 +15,6 @@ from exitbench.record import write_record
 from exitbench.report.table import flags_text, leaderboard, worst_status
 from exitbench.trust.judge import flags_of
 from exitbench.trust.key import probe_key, probed_batch
-from exitbench.trust.probe import ensure_probe
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of
 from tests.bench.trained import planted, ready
@@ -200,7 +200,7 @@ class TestStoredProbes:
         assert store.read_probe(key)["path"] == wanted["path"]
 
     def test_what_stops_the_checks_is_kept_and_shown(self, tmp_path, monkeypatch):
-        from exitbench.trust import radii
+        from exitbench.checks import radii
 
         prepared = ready()
         _, store = evaluate(tmp_path, ["average"], prepared)

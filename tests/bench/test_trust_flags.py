@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import Ball
+from exitbench.checks import controls, path, radii
+from exitbench.checks.outputs import relative_difference
+from exitbench.checks.subject import Subject
+from exitbench.checks.trace import Trace, ascend
 from exitbench.intervals import sign_test
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.models.policies import exits_within_reach as reachable
-from exitbench.trust import controls, path, radii, stored
-from exitbench.trust.outputs import relative_difference
-from exitbench.trust.subject import Subject
-from exitbench.trust.trace import Trace, ascend
+from exitbench.trust import stored
 from tests.bench import trained as toys
 from tests.bench.trained import ready
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from exitbench.attacks.pgd import PGD
+from exitbench.checks import probe
 from exitbench.cli.main import main
 from exitbench.models import registry
 from exitbench.models.policy_text import policy_text
 from exitbench.models.weights import WeightsCard, save_weights
-from exitbench.trust import probe
 from tests.bench.trained import SHAPE, trained
 
 N = 64

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exitbench.checks.flag import Flag
+from exitbench.checks.outputs import relative_difference
+from exitbench.checks.subject import Subject
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
 from exitbench.models.twins import Precision
-from exitbench.trust.flag import Flag
-from exitbench.trust.outputs import relative_difference
-from exitbench.trust.subject import Subject
 
 DIFFERENCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 0.1}
 """Largest difference, relative to the spread of an exit's logits, that a faithful twin shows: folding changes the order of

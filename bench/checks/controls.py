@@ -10,9 +10,9 @@ from torch import Tensor
 
 from exitbench.attacks.objectives import Margin
 from exitbench.attacks.regions import Ball
+from exitbench.checks.flag import Flag
+from exitbench.checks.subject import Subject
 from exitbench.models.policies import deployed_logits
-from exitbench.trust.flag import Flag
-from exitbench.trust.subject import Subject
 
 POINTS = 20
 """Random points per sample: as many as a gradient attack takes steps."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exitbench.trust.flag import Flag, exits_text
-from exitbench.trust.subject import Subject
+from exitbench.checks.flag import Flag, exits_text
+from exitbench.checks.subject import Subject
 
 ROUNDING = 1e-4
 """Largest difference, relative to the spread of an exit's logits, that passes for rounding.

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from exitbench.attacks.regions import Ball
+from exitbench.checks.flag import Flag
+from exitbench.checks.subject import Subject
+from exitbench.checks.trace import ascend
 from exitbench.intervals import sign_test
-from exitbench.trust.flag import Flag
-from exitbench.trust.subject import Subject
-from exitbench.trust.trace import ascend
 
 STEPS, STEP_RATIO = 20, 0.25
 """Of the ascents here, whatever the evaluation's: they judge the model, not the attack."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from exitbench.attacks.objectives import Loss, Margin
+from exitbench.checks.flag import Flag, exits_text
+from exitbench.checks.subject import Subject
 from exitbench.models.policies import Policy, exits_within_reach
-from exitbench.trust.flag import Flag, exits_text
-from exitbench.trust.subject import Subject
 
 ZERO_SHARE = 0.05
 """Largest share of samples without a gradient that is left to chance (one of 32); none is what healthy models show."""

@@ -10,15 +10,15 @@ import torch
 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.settings import Settings
+from exitbench.checks import controls, gradients, outputs, path, radii, twin
+from exitbench.checks.subject import Subject
+from exitbench.checks.trace import SoftRule, ascend
 from exitbench.data.split import Batch
 from exitbench.harness.prepare import Prepared
 from exitbench.harness.store import Store
 from exitbench.harness.victim import Victim
 from exitbench.models.spec import describe
-from exitbench.trust import controls, gradients, outputs, path, radii, twin
 from exitbench.trust.key import VERSION, probe_key, probed_batch
-from exitbench.trust.subject import Subject
-from exitbench.trust.trace import SoftRule, ascend
 
 
 def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from exitbench.attacks.deployed_loss import expected_failure
 from exitbench.attacks.objectives import Objective
 from exitbench.attacks.regions import Ball
+from exitbench.checks.subject import Subject
 from exitbench.models.policies import Policy
-from exitbench.trust.subject import Subject
 
 TEMPERATURE = 0.2
 """Of the soft rule's gates: where the adaptive attack spends the middle of its first ascent."""

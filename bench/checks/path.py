@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from exitbench.attacks.pgd import Keep
-from exitbench.trust.flag import Flag
-from exitbench.trust.subject import Subject
-from exitbench.trust.trace import Trace
+from exitbench.checks.flag import Flag
+from exitbench.checks.subject import Subject
+from exitbench.checks.trace import Trace
 
 LAST = 0.1
 """The part of the steps that counts as the end."""

@@ -1,0 +1,1 @@
+"""Measurements that tell whether a robustness number can be believed."""
