@@ -138,11 +138,11 @@ def _judge(
     from exitbench.analysis.regression.judge import judge
     from exitbench.analysis.regression.measured import failures_of, unfinished_of
     from exitbench.cli.console import terminal
-    from exitbench.gate.junit import to_junit
-    from exitbench.gate.markdown import to_markdown
-    from exitbench.gate.terminal import summary
-    from exitbench.gate.text import Told
     from exitbench.models.whole_file import write_whole
+    from exitbench.report.regression.junit import to_junit
+    from exitbench.report.regression.markdown import to_markdown
+    from exitbench.report.regression.terminal import summary
+    from exitbench.report.regression.text import Told
 
     judgement = judge(
         before, now, failures=failures_of(evaluation), unfinished=unfinished_of(evaluation), level=level, tolerance=tolerance

@@ -25,8 +25,8 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     from exitbench.analysis.compare.pairs import compare
     from exitbench.cli.console import terminal
     from exitbench.models.whole_file import write_whole
-    from exitbench.report.compare_plot import draw_comparison
-    from exitbench.report.compare_text import comparison_text
+    from exitbench.report.compare.plot import draw_comparison
+    from exitbench.report.compare.terminal import comparison_text
     from exitbench.report.style import to_bytes
 
     found = compare(*find_pair(a, b, results))

@@ -40,7 +40,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     from exitbench.harness.prepare import Request, prepare
     from exitbench.harness.store import Store
     from exitbench.latency import BATCH, latencies, measure_latency
-    from exitbench.report.latency import write_latency
+    from exitbench.report.latency.latency import write_latency
     from exitbench.report.write import write_reports
 
     if threads is not None:

@@ -35,8 +35,8 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     from exitbench.evaluations import evaluations
     from exitbench.harness.store import Store
     from exitbench.models.zoo.robustbench_entry import entry_names
-    from exitbench.report.robustbench_files import write_cost_axis
-    from exitbench.report.robustbench_text import cost_axis_text
+    from exitbench.report.robustbench.terminal import cost_axis_text
+    from exitbench.report.robustbench.write import write_cost_axis
 
     entries = read_published(published)
     with terminal(stderr=True).status("counting") as status:

@@ -52,7 +52,7 @@ def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
     from exitbench.cli.console import terminal
     from exitbench.evaluations import evaluations
     from exitbench.record import evaluation_key
-    from exitbench.report.terminal import summary
+    from exitbench.report.leaderboard.terminal import summary
     from exitbench.report.write import write_reports
 
     found = evaluations(store)

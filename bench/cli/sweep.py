@@ -52,8 +52,8 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.harness.store import Store
     from exitbench.models.factory import reported_name
     from exitbench.networks import own_network
-    from exitbench.report.sweep_files import write_sweep
-    from exitbench.report.sweep_text import curve_text
+    from exitbench.report.sweep.terminal import curve_text
+    from exitbench.report.sweep.write import write_sweep
     from exitbench.report.write import write_page
 
     if not (results / "store").is_dir():

@@ -9,11 +9,11 @@ from exitbench.attacks.regions import Ball
 from exitbench.models.whole_file import write_whole
 from exitbench.record import board_name
 from exitbench.report.csv_file import to_csv
-from exitbench.report.html import to_html
+from exitbench.report.leaderboard.plot import draw
+from exitbench.report.leaderboard.table import leaderboard, rank
 from exitbench.report.page.curves import read_curves
-from exitbench.report.pareto import draw
+from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
-from exitbench.report.table import leaderboard, rank
 from exitbench.verdicts import Evaluation
 
 

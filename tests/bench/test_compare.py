@@ -9,8 +9,8 @@ from exitbench.analysis.compare.pairs import compare
 from exitbench.errors import UserError
 from exitbench.models.policies import EntropyPolicy, FixedExit
 from exitbench.paired import mcnemar, newcombe
-from exitbench.report.compare_plot import draw_comparison
-from exitbench.report.compare_text import name_of
+from exitbench.report.compare.plot import draw_comparison
+from exitbench.report.compare.terminal import name_of
 from exitbench.report.style import to_bytes
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 

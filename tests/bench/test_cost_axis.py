@@ -17,10 +17,10 @@ from exitbench.analysis.robustbench.published import REQUIRED, PublishedEntry, r
 from exitbench.cli.main import main
 from exitbench.errors import UserError
 from exitbench.report.label_places import Name, write_names
-from exitbench.report.robustbench_files import write_cost_axis
-from exitbench.report.robustbench_plot import draw, short_name
-from exitbench.report.robustbench_table import COLUMNS, cost_axis_table
-from exitbench.report.robustbench_text import cost_axis_text
+from exitbench.report.robustbench.plot import draw, short_name
+from exitbench.report.robustbench.table import COLUMNS, cost_axis_table
+from exitbench.report.robustbench.terminal import cost_axis_text
+from exitbench.report.robustbench.write import write_cost_axis
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 from tests.toys import ROOT
 

@@ -86,7 +86,7 @@ def test_an_attack_on_the_cost_is_after_the_exit_taken():
 def test_disagreements_are_told_at_the_end(tmp_path, names):
     from rich.console import Console
 
-    from exitbench.report.terminal import summary
+    from exitbench.report.leaderboard.terminal import summary
 
     outcomes, store = evaluate(tmp_path, names, ready())
     assert all(outcome.error is None for outcome in outcomes)

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitbench.report.csv_file import to_csv
-from exitbench.report.html import to_html
 from exitbench.report.page import assets, overlap
 from exitbench.report.page.board import columns, key_of, rows
 from exitbench.report.page.chart import HEIGHT, WIDTH, chart
 from exitbench.report.page.curves import network_of, read_curves
 from exitbench.report.page.detail import detail
+from exitbench.report.page.html import to_html
 from exitbench.report.write import boards, write_page
 from tests.bench.pages import HOSTILE, N, evaluation, few
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exitbench.report.html import to_html
 from exitbench.report.page.board import key_of
+from exitbench.report.page.html import to_html
 from exitbench.report.write import boards
 from tests.bench.browser import opened, ready, rows
 from tests.bench.pages import HOSTILE, evaluation, few

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from exitbench.checks.flag import Flag
-from exitbench.report.html import to_html
 from exitbench.report.page.command import commands
+from exitbench.report.page.html import to_html
 from exitbench.report.write import boards
 from tests.bench.browser import opened, rows
 from tests.bench.pages import evaluation

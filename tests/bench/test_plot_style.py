@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from exitbench.checks.flag import Flag
-from exitbench.report.pareto import NAMED, draw, points
+from exitbench.report.leaderboard.plot import NAMED, draw, points
 from exitbench.report.style import COLOURS, MARKERS, RC, SHAPES, columns, network_style, to_bytes
 from tests.bench.pages import evaluation
 from tests.toys import ROOT

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from exitbench.models.cost import measure_costs
 from exitbench.report.csv_file import to_csv
-from exitbench.report.html import to_html
-from exitbench.report.pareto import points
-from exitbench.report.table import leaderboard
-from exitbench.report.terminal import summary
+from exitbench.report.leaderboard.plot import points
+from exitbench.report.leaderboard.table import leaderboard
+from exitbench.report.leaderboard.terminal import summary
+from exitbench.report.page.html import to_html
 from exitbench.report.write import boards
 from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy
 

@@ -10,11 +10,11 @@ import pytest
 
 from exitbench.evaluations import evaluations
 from exitbench.report.csv_file import to_csv
-from exitbench.report.html import to_html
-from exitbench.report.pareto import Point, draw, pareto_front, points
+from exitbench.report.leaderboard.plot import Point, draw, pareto_front, points
+from exitbench.report.leaderboard.table import COLUMNS, leaderboard
+from exitbench.report.leaderboard.terminal import summary
+from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
-from exitbench.report.table import COLUMNS, leaderboard
-from exitbench.report.terminal import summary
 from exitbench.report.write import boards, write_reports
 from tests.bench.evaluated import FORMS, evaluate, only_evaluation
 from tests.toys import ROOT

@@ -158,7 +158,7 @@ def test_an_attack_that_fails_is_an_error_and_neither_robust_nor_broken(tmp_path
 
 def test_finished_cells_of_an_unfinished_attack_count_in_the_worst_case(tmp_path):
     """A certified counterexample is never thrown away because another slice is missing."""
-    from exitbench.report.table import leaderboard
+    from exitbench.report.leaderboard.table import leaderboard
 
     _, store = evaluate(tmp_path, ["single", "average"])
     whole = only_evaluation(store)

@@ -23,10 +23,10 @@ from exitbench.harness.held_out import BadHeldOut, HeldOut, held_out_key
 from exitbench.harness.store import Store
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy
 from exitbench.models.policy_text import policy_text
-from exitbench.report.sweep_files import write_sweep
-from exitbench.report.sweep_plot import draw
-from exitbench.report.sweep_table import COLUMNS, NOT_ATTACKED, sweep_table
-from exitbench.report.table import leaderboard
+from exitbench.report.leaderboard.table import leaderboard
+from exitbench.report.sweep.plot import draw
+from exitbench.report.sweep.table import COLUMNS, NOT_ATTACKED, sweep_table
+from exitbench.report.sweep.write import write_sweep
 from tests.bench.evaluated import FORMS, NET, evaluate, prepared, toy_policy, toy_split
 from tests.toys import ROOT
 

@@ -12,7 +12,7 @@ from exitbench.errors import UserError
 from exitbench.harness.store import Store
 from exitbench.harness.victim import check_model
 from exitbench.record import write_record
-from exitbench.report.table import flags_text, leaderboard, worst_status
+from exitbench.report.leaderboard.table import flags_text, leaderboard, worst_status
 from exitbench.trust.judge import flags_of
 from exitbench.trust.key import probe_key, probed_batch
 from tests.bench import trained as toys

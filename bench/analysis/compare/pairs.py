@@ -16,7 +16,7 @@ from exitbench.intervals import wilson
 from exitbench.models.spec import canonical_json
 from exitbench.paired import mcnemar, mean_interval, newcombe
 from exitbench.record import eps_text
-from exitbench.report.table import WORST
+from exitbench.report.leaderboard.table import WORST
 from exitbench.verdicts import Evaluation, Result
 
 Interval = tuple[float, float]

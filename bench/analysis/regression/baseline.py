@@ -16,7 +16,7 @@ from exitbench.errors import UserError
 from exitbench.harness.plan import CLEAN
 from exitbench.models.spec import digest
 from exitbench.record import board_name, eps_text
-from exitbench.report.table import WORST
+from exitbench.report.leaderboard.table import WORST
 
 FORMAT, SCHEMA = "exitbench baseline", 1
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exitbench.harness.plan import CLEAN
-from exitbench.report.table import WORST
+from exitbench.report.leaderboard.table import WORST
 from exitbench.verdicts import Bools, Evaluation
 
 SUBJECT = (

@@ -12,7 +12,7 @@ from exitbench.errors import UserError
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.zoo.package import robustbench_version
 from exitbench.models.zoo.robustbench_entry import entry_names, find_entry
-from exitbench.report.table import rank
+from exitbench.report.leaderboard.table import rank
 from exitbench.verdicts import Evaluation
 
 DATASET = "cifar10"

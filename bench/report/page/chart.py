@@ -1,4 +1,4 @@
-"""Charts of cost against accuracy, laid out for SVG: the page's share of the look of ``exitbench.report.pareto``."""
+"""Charts of cost against accuracy, laid out for SVG: the page's share of the look of ``exitbench.report.leaderboard.plot``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from exitbench.report.leaderboard.plot import Point, pareto_front, points
 from exitbench.report.page.board import key_of, percent
 from exitbench.report.page.curves import Curves, Swept, network_of
-from exitbench.report.pareto import Point, pareto_front, points
 from exitbench.report.style import COLOURS, MARKERS, MEANING, SHAPES
 from exitbench.verdicts import Evaluation
 

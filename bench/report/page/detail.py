@@ -8,11 +8,11 @@ from typing import Any
 
 from exitbench.models.policies import FixedExit
 from exitbench.models.policy_text import parse_policy
-from exitbench.report.method import method_text
+from exitbench.report.leaderboard.flags import Line, lines
+from exitbench.report.leaderboard.method import method_text
 from exitbench.report.page.board import costliest
 from exitbench.report.page.command import commands
 from exitbench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
-from exitbench.report.trust_text import Line, lines
 from exitbench.verdicts import Evaluation, Result, accuracy
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from exitbench.analysis.regression.measured import Measured, Row
 from exitbench.harness.plan import CLEAN
-from exitbench.report.table import WORST
+from exitbench.report.leaderboard.table import WORST
 
 MMACS = (1.0, 5.0, 10.0)
 

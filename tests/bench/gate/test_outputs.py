@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from exitbench.analysis.regression.judge import judge
-from exitbench.gate.junit import to_junit
-from exitbench.gate.markdown import escaped, to_markdown
-from exitbench.gate.terminal import summary
-from exitbench.gate.text import Told
+from exitbench.report.regression.junit import to_junit
+from exitbench.report.regression.markdown import escaped, to_markdown
+from exitbench.report.regression.terminal import summary
+from exitbench.report.regression.text import Told
 from tests.bench.gate.synthetic import made
 
 HOSTILE = "<script>alert(1)</script>|[x](http://evil)`@me`\n# [red]\x00\x1b[31m\udc80"

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from exitbench.analysis.sweep.curve import Curve, Point
+from exitbench.report.leaderboard.flags import verdict
+from exitbench.report.leaderboard.table import training_text
 from exitbench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
-from exitbench.report.table import training_text
-from exitbench.report.trust_text import verdict
 from exitbench.verdicts import Bools, accuracy
 
 What = Literal["clean", "worst"]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from exitbench.analysis.compare.pairs import Comparison, Interval, Pair
 from exitbench.record import eps_text
-from exitbench.report.trust_text import verdict
+from exitbench.report.leaderboard.flags import verdict
 from exitbench.verdicts import Evaluation
 
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from exitbench.gate.text import Told, figures, flips_text, row_status
+from exitbench.report.regression.text import Told, figures, flips_text, row_status
 
 _COLOURS = {"fail": "bold red", "improved": "bold yellow", "pass": "bold green"}
 _SHOWN = 12

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from exitbench.analysis.compare.pairs import Comparison
 from exitbench.record import eps_text
-from exitbench.report.compare_text import name_of
+from exitbench.report.compare.terminal import name_of
 from exitbench.report.style import network_style, styled
 
 _APART = 0.16  # of A and B within a row, in rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from exitbench.gate.text import HEADINGS, Told, figures, flips_text, row_status
+from exitbench.report.regression.text import HEADINGS, Told, figures, flips_text, row_status
 
 _SIGNS = {"fail": "\u274c", "improved": "\u26a0\ufe0f", "pass": "\u2705"}
 

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.record import eps_text
-from exitbench.report.sweep_table import status
-from exitbench.report.trust_text import lines
+from exitbench.report.leaderboard.flags import lines
+from exitbench.report.sweep.table import status
 from exitbench.verdicts import Bools, accuracy
 
 

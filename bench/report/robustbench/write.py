@@ -7,8 +7,8 @@ from pathlib import Path
 from exitbench.analysis.robustbench.join import DATASET, CostAxis
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
-from exitbench.report.robustbench_plot import draw
-from exitbench.report.robustbench_table import cost_axis_table
+from exitbench.report.robustbench.plot import draw
+from exitbench.report.robustbench.table import cost_axis_table
 from exitbench.report.style import to_bytes
 
 

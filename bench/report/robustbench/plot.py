@@ -15,9 +15,9 @@ from exitbench.analysis.robustbench.join import DATASET, CostAxis, Costed
 from exitbench.data.cards import dataset_card
 from exitbench.record import eps_text
 from exitbench.report.label_places import Name, write_names
-from exitbench.report.robustbench_table import autoattack_accuracy
+from exitbench.report.leaderboard.flags import verdict
+from exitbench.report.robustbench.table import autoattack_accuracy
 from exitbench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
-from exitbench.report.trust_text import verdict
 from exitbench.verdicts import Evaluation, accuracy
 
 _PUBLISHED = {

@@ -10,7 +10,7 @@ import pandas as pd
 from exitbench.harness.plan import CLEAN
 from exitbench.models.weights import IMPORTED
 from exitbench.record import eps_text
-from exitbench.report.method import method_text
+from exitbench.report.leaderboard.method import method_text
 from exitbench.verdicts import Evaluation, Result, accuracy
 
 WORST = "worst"

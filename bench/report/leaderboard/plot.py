@@ -9,9 +9,9 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from exitbench.report.leaderboard.flags import verdict
+from exitbench.report.leaderboard.table import training_text
 from exitbench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
-from exitbench.report.table import training_text
-from exitbench.report.trust_text import verdict
 from exitbench.verdicts import Evaluation, accuracy
 
 NAMED = 20

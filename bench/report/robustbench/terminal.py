@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.analysis.robustbench.join import DATASET, CostAxis
-from exitbench.report.robustbench_table import autoattack_accuracy
-from exitbench.report.table import partial_status
+from exitbench.report.leaderboard.table import partial_status
+from exitbench.report.robustbench.table import autoattack_accuracy
 from exitbench.verdicts import accuracy
 
 

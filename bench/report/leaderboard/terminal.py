@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.record import eps_text
-from exitbench.report.method import method_text
-from exitbench.report.table import sparsity_text
-from exitbench.report.trust_text import lines, verdict
+from exitbench.report.leaderboard.flags import lines, verdict
+from exitbench.report.leaderboard.method import method_text
+from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.verdicts import Bools, Evaluation, Result, accuracy
 
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}

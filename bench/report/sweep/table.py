@@ -10,7 +10,7 @@ import pandas as pd
 from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.models.policy_text import policy_text
 from exitbench.record import eps_text
-from exitbench.report.table import flags_text, partial_status, worst_status
+from exitbench.report.leaderboard.table import flags_text, partial_status, worst_status
 from exitbench.verdicts import Evaluation, accuracy
 
 NOT_ATTACKED = "not attacked itself"

@@ -10,7 +10,7 @@ import pandas as pd
 from exitbench.analysis.robustbench.join import CostAxis, Costed
 from exitbench.analysis.robustbench.published import OPTIONAL
 from exitbench.record import eps_text
-from exitbench.report.table import flags_text, worst_status
+from exitbench.report.leaderboard.table import flags_text, worst_status
 from exitbench.verdicts import Evaluation, accuracy
 
 AUTOATTACK = "autoattack"

@@ -1,1 +1,0 @@
-"""The regression gate: an evaluation against a committed baseline, sample by sample."""

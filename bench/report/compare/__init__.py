@@ -1,0 +1,1 @@
+"""Two evaluations side by side: plot and terminal."""

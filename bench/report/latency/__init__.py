@@ -1,0 +1,1 @@
+"""Latencies: table and plot."""

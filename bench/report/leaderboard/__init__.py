@@ -1,0 +1,1 @@
+"""The leaderboard: CSV, plots and terminal."""

@@ -1,0 +1,1 @@
+"""The outcome of a regression check: terminal, Markdown and JUnit XML."""

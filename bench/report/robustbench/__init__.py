@@ -1,0 +1,1 @@
+"""RobustBench's leaderboard with a cost axis: table, plot and terminal."""

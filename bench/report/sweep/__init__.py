@@ -1,0 +1,1 @@
+"""Curves of cost against accuracy: table, plot and terminal."""
