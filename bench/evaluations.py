@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from exitbench.harness.cell import Cell
-from exitbench.harness.plan import CLEAN
 from exitbench.harness.store import Store
 from exitbench.latency import latencies, latency_of
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
 from exitbench.record import RECORD_SCHEMA, evaluation_key
+from exitbench.runner.plan import CLEAN
+from exitbench.runner.probe_key import VERSION
 from exitbench.trust.judge import flags_of
-from exitbench.trust.key import VERSION
 from exitbench.verdicts import Evaluation, Result, Search, Unfinished
 
 _log = logging.getLogger(__name__)

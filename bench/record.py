@@ -9,13 +9,13 @@ from exitbench.data.cards import added_datasets, dataset_card
 from exitbench.harness.store import Store
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import canonical_json, describe, digest
-from exitbench.trust.key import probe_key
+from exitbench.runner.probe_key import probe_key
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
     from exitbench.attacks.regions import Ball
-    from exitbench.harness.plan import Plan
-    from exitbench.harness.prepare import Prepared
     from exitbench.models.cost import ExitCosts
+    from exitbench.runner.plan import Plan
+    from exitbench.runner.prepare import Prepared
 
 RECORD_SCHEMA = 1
 

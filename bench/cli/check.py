@@ -69,9 +69,9 @@ def command(
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
     from exitbench.evaluations import evaluation_of
-    from exitbench.harness.prepare import Request
     from exitbench.harness.store import Store
     from exitbench.record import record_of
+    from exitbench.runner.prepare import Request
 
     if options["attacks"]:
         options["attacks"] = [name for text in options["attacks"] for name in separated(text)]

@@ -79,9 +79,9 @@ def _under(network: Network, dataset: str, weights: Path | None, policy: str, da
     """What the network costs when it is deployed with ``policy``, in a line."""
     from exitbench.calibrate import all_logits
     from exitbench.data.load import load_split
-    from exitbench.harness.prepare import deployed_policy
     from exitbench.models.cost import measure_costs
     from exitbench.models.policy_text import policy_text
+    from exitbench.runner.prepare import deployed_policy
 
     shape = network.input_shape(dataset)
     loaded = network.load(dataset, shape, None, weights)

@@ -10,9 +10,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from exitbench.cluster.driver import RayRunner
-    from exitbench.harness.prepare import Prepared, Request
     from exitbench.harness.store import Store
+    from exitbench.runner.prepare import Prepared, Request
+    from exitbench.runner.ray.driver import RayRunner
 
 SHARD = {"cpu": 32, "cuda": 512}
 """Samples of a shard: on a CPU as few as there can be, on a GPU enough to fill it."""
@@ -64,8 +64,8 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
             raise UserError(f"--{odd[0].replace('_', '-')} goes with --engine ray")
         return None
 
-    from exitbench.cluster.connect import Resources, connect, slots
     from exitbench.harness.cell import SLICE
+    from exitbench.runner.ray.connect import Resources, connect, slots
 
     resources = Resources(1.0 if asked["ray_cpus"] is None else asked["ray_cpus"], asked["ray_gpus"] or 0.0)
     samples = asked["shard"] or SHARD[resources.device]
@@ -75,8 +75,8 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
     console.print(f"ray: {at_once} shards of {samples} samples at once, on machines: {machines}", highlight=False)
 
     def engine(prepared: Prepared) -> RayRunner:
-        from exitbench.cluster.driver import RayRunner
-        from exitbench.cluster.job import job_of
+        from exitbench.runner.ray.driver import RayRunner
+        from exitbench.runner.ray.job import job_of
 
         job = job_of(request, prepared, seed, resources.threads, resources.device)
 

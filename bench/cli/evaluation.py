@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from exitbench.cli.engine import Engine
-    from exitbench.harness.plan import Plan, PlannedCell
-    from exitbench.harness.prepare import Prepared, Request
-    from exitbench.harness.run import Outcome
     from exitbench.harness.store import Store
+    from exitbench.runner.plan import Plan, PlannedCell
+    from exitbench.runner.prepare import Prepared, Request
+    from exitbench.runner.runner import Outcome
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -80,9 +80,9 @@ def plan_evaluation(console: Console, request: Request, names: Sequence[str], se
         UserError: for anything that the user can mend.
     """
     from exitbench.errors import UserError
-    from exitbench.harness.plan import make_plan
-    from exitbench.harness.prepare import prepare
     from exitbench.models.registry import UnknownName
+    from exitbench.runner.plan import make_plan
+    from exitbench.runner.prepare import prepare
 
     if not names:
         raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
@@ -122,7 +122,7 @@ def work_off(
 
     record = write_record(prepared, plan, seed, store)
     if plan.missing:
-        from exitbench.harness.engine import equipped
+        from exitbench.runner.search_backend import equipped
 
         # Compiling pays for one long process, not in each of many.
         work = sum(cell.work for cell in plan.missing) if engine is None else 0.0
@@ -170,8 +170,8 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from exitbench.harness.live import Live
-    from exitbench.harness.run import Runner
-    from exitbench.harness.stack import GATHERED, stack_size
+    from exitbench.runner.batching import GATHERED, stack_size
+    from exitbench.runner.runner import Runner
 
     if engine is None:
         victim, split = prepared.victim, prepared.split

@@ -35,11 +35,11 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     import json
 
     from exitbench.cli.console import terminal
-    from exitbench.harness.engine import equipped
-    from exitbench.harness.prepare import Request, prepare
     from exitbench.models.whole_file import write_whole
     from exitbench.perf.measure import measure
     from exitbench.perf.text import perf_text
+    from exitbench.runner.prepare import Request, prepare
+    from exitbench.runner.search_backend import equipped
 
     console = terminal(stderr=True)
     prepared, engine = equipped(prepare(Request(**asked)), work=100.0 * asked["n"])

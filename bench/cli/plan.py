@@ -13,7 +13,7 @@ from exitbench.cli.evaluation import evaluation_options, plan_evaluation
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
-    from exitbench.estimate import Row
+    from exitbench.runner.estimate import Row
     from exitbench.throughput import Throughput
 
 
@@ -39,8 +39,8 @@ def command(
     """
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.harness.prepare import Request
     from exitbench.harness.store import Store
+    from exitbench.runner.prepare import Request
 
     if not estimate and (cores or gpus):
         raise UserError("--cores and --gpus go with --estimate")
@@ -50,8 +50,8 @@ def command(
     if not estimate or not plan.missing:
         return
 
-    from exitbench.estimate import estimate as estimated
-    from exitbench.harness.engine import equipped
+    from exitbench.runner.estimate import estimate as estimated
+    from exitbench.runner.search_backend import equipped
     from exitbench.throughput import measure_throughput
 
     victim = prepared.victim

@@ -28,8 +28,8 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     """
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.harness.prepare import Request
     from exitbench.harness.store import Store
+    from exitbench.runner.prepare import Request
 
     names = [name for text in attacks for name in separated(text)]
     console = terminal(stderr=True)

@@ -18,17 +18,17 @@ from exitbench.attacks.cascade import Cascade
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.attacks.presets import ALL, expand
-from exitbench.harness.engine import Engine
 from exitbench.harness.engine_cache import machine
-from exitbench.harness.judge import judge
-from exitbench.harness.passes import counted
-from exitbench.harness.prepare import Prepared
 from exitbench.harness.timing import forward_and_gradient, in_turn, seconds
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
 from exitbench.models.policy_text import policy_text
 from exitbench.perf.naive import autoattack_images, pgd_images
 from exitbench.perf.profile import profile
+from exitbench.runner.passes import counted
+from exitbench.runner.prepare import Prepared
+from exitbench.runner.rescore import judge
+from exitbench.runner.search_backend import Engine
 
 MATRIX = 1024
 """Rows and columns of the matrices whose product is the ceiling."""

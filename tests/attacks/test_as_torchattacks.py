@@ -20,11 +20,11 @@ from exitbench.attacks.pgd import PGD
 from exitbench.attacks.presets import FORMS, expand
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
-from exitbench.harness.passes import counted
 from exitbench.models.calibration import equal_share
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import EntropyPolicy, FixedExit
 from exitbench.models.views import DeployedView
+from exitbench.runner.passes import counted
 from tests.toys import batch, linear_exits, small_convolutional
 
 EPS = 0.1

@@ -11,8 +11,8 @@ from exitbench.attacks.objectives import CE, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import Ball, Penalty
 from exitbench.attacks.wrm import WRM
-from exitbench.harness.passes import counted
 from exitbench.models.policies import deployed_logits
+from exitbench.runner.passes import counted
 from tests.attacks.test_policy_attack import NET, policy_for, right, sample
 from tests.toys import small_convolutional
 

@@ -20,9 +20,9 @@ from exitbench.attacks.pgd import PGD
 from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.attacks.policy_search import Search
 from exitbench.attacks.regions import NORMS, Ball
-from exitbench.harness.passes import counted
 from exitbench.models.calibration import equal_share
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits, log_entropy
+from exitbench.runner.passes import counted
 from tests.toys import batch, linear_exits, small_convolutional
 
 NET = small_convolutional(3)

@@ -12,10 +12,10 @@ from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import NORMS, Ball
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates, uniform_cross_entropy
-from exitbench.harness.passes import counted
 from exitbench.models.calibration import equal_share
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits, exits_within_reach
+from exitbench.runner.passes import counted
 from tests.toys import Passed, batch, small_convolutional
 
 SHAPE = (1, 4, 4)

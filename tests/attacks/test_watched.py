@@ -7,8 +7,8 @@ from exitbench.attacks.objectives import CE, Objective, Only
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.watched import Watched
-from exitbench.harness.passes import counted
 from exitbench.models.policies import FixedExit
+from exitbench.runner.passes import counted
 from tests.attacks.test_policy_attack import NET, policy_for, right, sample
 
 BALL = Ball("Linf", 0.06)

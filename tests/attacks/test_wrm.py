@@ -10,7 +10,7 @@ from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Margin, Max, Mean, Objective, Only
 from exitbench.attacks.regions import Penalty
 from exitbench.attacks.wrm import WRM
-from exitbench.harness.passes import counted
+from exitbench.runner.passes import counted
 from tests.attacks.test_pgd import NET, PRECISE, difference_of_weights, sample
 from tests.toys import batch, linear_exits
 

@@ -12,14 +12,14 @@ from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
 from exitbench.data.split import Split
 from exitbench.evaluations import evaluations
-from exitbench.harness.plan import Plan, make_plan
-from exitbench.harness.prepare import Prepared
-from exitbench.harness.run import Outcome, Runner
 from exitbench.harness.store import Store
 from exitbench.harness.victim import Victim
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import EntropyPolicy, Policy
 from exitbench.record import write_record
+from exitbench.runner.plan import Plan, make_plan
+from exitbench.runner.prepare import Prepared
+from exitbench.runner.runner import Outcome, Runner
 from exitbench.verdicts import Evaluation
 from tests.toys import small_convolutional
 

@@ -21,11 +21,11 @@ from pathlib import Path
 import ray
 import torch
 
-from exitbench.cluster import driver
-from exitbench.cluster.connect import Resources
-from exitbench.cluster.driver import RayRunner
-from exitbench.harness.run import Outcome
 from exitbench.harness.store import Store
+from exitbench.runner.ray import driver
+from exitbench.runner.ray.connect import Resources
+from exitbench.runner.ray.driver import RayRunner
+from exitbench.runner.runner import Outcome
 from tests.bench.clustered import Slow, contents, kill_some, locally, plan_of, ready
 from tests.toys import ROOT
 

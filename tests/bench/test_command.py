@@ -21,14 +21,14 @@ from exitbench.cli.main import cli
 from exitbench.cli.options import number, separated
 from exitbench.cli.run import command as run
 from exitbench.evaluations import evaluations
-from exitbench.harness.plan import CLEAN
-from exitbench.harness.prepare import Request, _settings
 from exitbench.harness.store import Store
 from exitbench.models.policies import EntropyPolicy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import describe
 from exitbench.record import write_record
 from exitbench.report.page.command import commands, number_text
+from exitbench.runner.plan import CLEAN
+from exitbench.runner.prepare import Request, _settings
 from tests.bench.evaluated import plan_of, prepared
 from tests.bench.pages import evaluation
 

@@ -8,9 +8,9 @@ from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.slowdown import Slowdown
-from exitbench.harness.judge import disagreement, judge
-from exitbench.harness.passes import Passes
 from exitbench.models.policies import deployed_logits
+from exitbench.runner.passes import Passes
+from exitbench.runner.rescore import disagreement, judge
 from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy, toy_split
 from tests.toys import small_convolutional
 

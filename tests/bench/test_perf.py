@@ -11,11 +11,11 @@ from rich.console import Console
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
 from exitbench.cli.main import cli
-from exitbench.harness.engine import Engine
-from exitbench.harness.prepare import Prepared
 from exitbench.perf import measure as measuring
 from exitbench.perf.measure import Race, Spent, compared, measure, named_attacks, reached
 from exitbench.perf.text import perf_text
+from exitbench.runner.prepare import Prepared
+from exitbench.runner.search_backend import Engine
 from tests.bench.evaluated import prepared, toy_policy
 
 READY = prepared(toy_policy(), n=8)

@@ -17,9 +17,9 @@ from exitbench.analysis.sweep.thresholds import at_target, held_out, targets
 from exitbench.errors import UserError
 from exitbench.evaluations import evaluations
 from exitbench.harness.held_out import HeldOut
-from exitbench.harness.prepare import Request, prepare
 from exitbench.harness.store import Store
 from exitbench.models.policies import EntropyPolicy, FixedExit
+from exitbench.runner.prepare import Request, prepare
 from tests.bench.evaluated import evaluate
 
 # Two exits, four samples of class 0. Logits of class 1 are 0, so one number says all: right above 0, sure far from 0.

@@ -82,7 +82,7 @@ def test_commas_in_parentheses_are_part_of_a_name(text, names):
 
 
 def test_the_package_is_imported_for_nothing_but_its_own_attacks():
-    code = "import sys, exitbench.harness.plan, exitbench.report.write, exitbench.cli.run; print(*sys.modules)"
+    code = "import sys, exitbench.runner.plan, exitbench.report.write, exitbench.cli.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "torchattacks" not in done.stdout.split()
 

@@ -6,12 +6,12 @@ from torch import nn
 
 from exitbench.attacks.gradient import value_and_gradient
 from exitbench.attacks.objectives import CE, Mean, Objective
-from exitbench.harness.passes import counted
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.foreign import ForeignNet
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import EntropyPolicy
 from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+from exitbench.runner.passes import counted
 
 HALF = Form(precision="bf16")
 

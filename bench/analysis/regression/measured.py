@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.harness.plan import CLEAN
 from exitbench.report.leaderboard.table import WORST
+from exitbench.runner.plan import CLEAN
 from exitbench.verdicts import Bools, Evaluation
 
 SUBJECT = (
@@ -42,7 +42,7 @@ class Measured:
 
     Attributes:
         subject: see ``SUBJECT``.
-        settings: how it was asked for: names of ``exitbench.harness.prepare.Request`` and ``attacks``, resolved.
+        settings: how it was asked for: names of ``exitbench.runner.prepare.Request`` and ``attacks``, resolved.
         attacks: resolved spec of every attack asked for, by name.
         rows: ``none``, every finished attack asked for by its name, ``worst``.
         computed_with: library versions and devices.

@@ -9,8 +9,8 @@ from typing import Any
 from exitbench.analysis.regression.baseline import find_baseline, read_baseline, told
 from exitbench.analysis.regression.measured import Measured
 from exitbench.errors import UserError
-from exitbench.harness.prepare import Prepared
 from exitbench.models.factory import is_reference, reported_name
+from exitbench.runner.prepare import Prepared
 
 BASELINES = Path("baselines")
 """Where baselines are, from the working directory."""
@@ -57,7 +57,7 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
 
 
 def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Measured | None) -> dict[str, Any]:
-    """Fields of ``exitbench.harness.prepare.Request``, ``attacks`` and ``seed``.
+    """Fields of ``exitbench.runner.prepare.Request``, ``attacks`` and ``seed``.
 
     The deployed rule is the baseline's unless another, or ``OWN``, is asked for: new weights under recalibrated thresholds
     are another system, whose accuracy may rise because it costs more.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from exitbench.harness.cell import Cell
-from exitbench.harness.plan import CLEAN
 from exitbench.harness.store import Store
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.record import RECORD_SCHEMA
+from exitbench.runner.plan import CLEAN
 from exitbench.verdicts import Bools, Evaluation
 
 _SAME = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n", "mmacs")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from exitbench.harness.plan import CLEAN
 from exitbench.models.weights import IMPORTED
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.method import method_text
+from exitbench.runner.plan import CLEAN
 from exitbench.verdicts import Evaluation, Result, accuracy
 
 WORST = "worst"

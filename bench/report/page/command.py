@@ -8,8 +8,8 @@ from typing import Any
 
 from exitbench.attacks.policy_attack import BUDGET
 from exitbench.attacks.presets import SLOWDOWNS
-from exitbench.harness.plan import CLEAN
 from exitbench.record import eps_text
+from exitbench.runner.plan import CLEAN
 from exitbench.verdicts import Evaluation
 
 Spec = Mapping[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from exitbench.analysis.regression.measured import Measured, Row
-from exitbench.harness.plan import CLEAN
 from exitbench.report.leaderboard.table import WORST
+from exitbench.runner.plan import CLEAN
 
 MMACS = (1.0, 5.0, 10.0)
 

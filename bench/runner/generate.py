@@ -11,10 +11,10 @@ from torch import Tensor
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
-from exitbench.harness.memory import in_halves
-from exitbench.harness.passes import Passes, counted
-from exitbench.harness.plan import Slice
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.runner.oom import in_halves
+from exitbench.runner.passes import Passes, counted
+from exitbench.runner.plan import Slice
 
 
 @dataclass(frozen=True, eq=False)

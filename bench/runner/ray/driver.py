@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from exitbench.cluster.connect import Resources, slots
-from exitbench.cluster.job import Answer, Begun, Finished, Job, shard_of, shards
-from exitbench.cluster.worker import work
 from exitbench.errors import UserError
-from exitbench.harness.plan import Plan, PlannedCell
-from exitbench.harness.run import Outcome
 from exitbench.harness.store import Store
 from exitbench.models.error_text import first_line
 from exitbench.models.spec import describe
+from exitbench.runner.plan import Plan, PlannedCell
+from exitbench.runner.ray.connect import Resources, slots
+from exitbench.runner.ray.job import Answer, Begun, Finished, Job, shard_of, shards
+from exitbench.runner.ray.worker import work
+from exitbench.runner.runner import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Flight:
 
 
 class RayRunner:
-    """Works off a plan on a Ray cluster, as ``exitbench.harness.run.Runner`` does on this machine.
+    """Works off a plan on a Ray cluster, as ``exitbench.runner.runner.Runner`` does on this machine.
 
     Args:
         ray: connected.

@@ -9,7 +9,7 @@ from exitbench.harness.cell import SLICE
 from exitbench.models.spec import describe, digest
 
 if TYPE_CHECKING:
-    from exitbench.harness.prepare import Prepared
+    from exitbench.runner.prepare import Prepared
 
 VERSION = 1
 """Bumped when a measurement changes; part of every key."""

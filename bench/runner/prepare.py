@@ -21,7 +21,6 @@ from exitbench.data.download import DataUnavailable
 from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.errors import UserError
-from exitbench.harness.plan import slices
 from exitbench.harness.victim import Victim, check_model
 from exitbench.models.calibration import Kind
 from exitbench.models.cost import measure_costs
@@ -30,6 +29,7 @@ from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import UnknownName
 from exitbench.models.weights import WeightsError, find_weights
 from exitbench.networks import Loaded, Network, Shape, named_network
+from exitbench.runner.plan import slices
 
 LOSSES: dict[str, Loss | TargetedDLR] = {"ce": CE(), "margin": Margin(), "dlr": DLR(), "dlr-targeted": TargetedDLR()}
 APGD_STEPS = 100

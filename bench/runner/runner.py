@@ -17,13 +17,13 @@ from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import Ball
 from exitbench.harness.cell import Cell
-from exitbench.harness.judge import Judged, judge
-from exitbench.harness.memory import in_halves, out_of_memory
-from exitbench.harness.plan import Plan, PlannedCell, Slice
-from exitbench.harness.propose import Proposal, Work, noise_of, propose
 from exitbench.harness.store import Cells
 from exitbench.harness.victim import Victim
 from exitbench.models.spec import describe
+from exitbench.runner.generate import Proposal, Work, noise_of, propose
+from exitbench.runner.oom import in_halves, out_of_memory
+from exitbench.runner.plan import Plan, PlannedCell, Slice
+from exitbench.runner.rescore import Judged, judge
 
 _log = logging.getLogger(__name__)
 
