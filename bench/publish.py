@@ -12,7 +12,7 @@ from exitbench.errors import UserError
 from exitbench.models.weights import JOURNAL, WeightsCard
 from exitbench.models.whole_file import write_whole
 from exitbench.record import eps_text
-from exitbench.verdicts import Evaluation, Result
+from exitbench.scoring.evaluation import Evaluation, Result
 
 SUBSET = 32
 """Samples whose single verdicts go onto the card, so that anybody can score these again."""

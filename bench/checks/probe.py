@@ -41,7 +41,7 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
 
 
 def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[str, Any]:
-    """Measure everything; numbers alone, judged by ``exitbench.trust.judge``."""
+    """Measure everything; numbers alone, judged by ``exitbench.scoring.flags``."""
     started = time.perf_counter()
     device = next(victim.model.parameters()).device
     x, y = batch.x.to(device), batch.y.to(device)

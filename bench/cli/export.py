@@ -11,7 +11,7 @@ import click
 from exitbench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
-    from exitbench.verdicts import Evaluation
+    from exitbench.scoring.evaluation import Evaluation
 
 COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustbench"
 
@@ -153,9 +153,9 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     """
     from exitbench.analysis.compare.find import told
     from exitbench.errors import UserError
-    from exitbench.evaluations import evaluation_of
     from exitbench.harness.store import Store
     from exitbench.proof.results import find_results
+    from exitbench.scoring.load import evaluation_of
 
     runs = find_results(what or str(results), results, model)
     found = [evaluation_of(records, Store(runs.store)) for records in runs.records if training in (None, records[0]["training"])]

@@ -47,10 +47,10 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
 def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
     """What merging did; ``files`` are the roots of those stores that are files, unpacked."""
     from exitbench.errors import UserError
-    from exitbench.evaluations import evaluations
     from exitbench.harness.store import Store
     from exitbench.merge import merge, store_root
     from exitbench.report.write import write_reports
+    from exitbench.scoring.load import evaluations
 
     def root_of(place: Path) -> Path:
         return files.get(place.resolve()) or store_root(place)

@@ -50,10 +50,10 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
 def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
     """Write the reports and print the summary of what was asked for."""
     from exitbench.cli.console import terminal
-    from exitbench.evaluations import evaluations
     from exitbench.record import evaluation_key
     from exitbench.report.leaderboard.terminal import summary
     from exitbench.report.write import write_reports
+    from exitbench.scoring.load import evaluations
 
     found = evaluations(store)
     written = write_reports(found, results)

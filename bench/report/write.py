@@ -14,7 +14,7 @@ from exitbench.report.leaderboard.table import leaderboard, rank
 from exitbench.report.page.curves import read_curves
 from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 
 def boards(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from exitbench.evaluations import evaluations
 from exitbench.harness.store import Store
+from exitbench.scoring.load import evaluations
 from tests.bench.evaluated import evaluate
 
 NAMES = ("single", "max_average")

@@ -9,7 +9,7 @@ import numpy as np
 
 from exitbench.checks.flag import Flag
 from exitbench.models.spec import describe
-from exitbench.verdicts import Evaluation, Result
+from exitbench.scoring.evaluation import Evaluation, Result
 from tests.bench.evaluated import SETTINGS
 
 COSTS = (10.0, 40.0, 100.0)

@@ -7,13 +7,13 @@ import tarfile
 import pytest
 
 from exitbench.errors import UserError
-from exitbench.evaluations import evaluations
 from exitbench.figures import figures, unpacked
 from exitbench.harness.store import Store
 from exitbench.merge import merge
 from exitbench.proof.gather import gather
 from exitbench.record import write_record
 from exitbench.report.write import write_reports
+from exitbench.scoring.load import evaluations
 from tests.bench.evaluated import evaluate, plan_of, prepared, toy_split
 
 NAMES = ("single", "average", "max_average")

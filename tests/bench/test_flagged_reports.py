@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from exitbench.checks.probe import ensure_probe
-from exitbench.evaluations import evaluations
 from exitbench.report.leaderboard.plot import draw, pareto_front, points
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
 from exitbench.report.write import boards
+from exitbench.scoring.load import evaluations
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate
 from tests.bench.trained import planted, ready
@@ -63,8 +63,8 @@ def test_what_cannot_be_believed_ranks_behind_whatever_it_claims(found):
 
 
 def test_an_unchecked_whole_matrix_is_not_ok(found, monkeypatch):
-    from exitbench import verdicts
     from exitbench.report.leaderboard.table import rank, worst_status
+    from exitbench.scoring import evaluation as verdicts
 
     monkeypatch.setattr(verdicts.Evaluation, "complete", True)
     assert worst_status(found["healthy"]) == "ok"

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from exitbench.evaluations import evaluations
 from exitbench.report.csv_file import to_csv
 from exitbench.report.leaderboard.plot import Point, draw, pareto_front, points
 from exitbench.report.leaderboard.table import COLUMNS, leaderboard
@@ -16,6 +15,7 @@ from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
 from exitbench.report.write import boards, write_reports
+from exitbench.scoring.load import evaluations
 from tests.bench.evaluated import FORMS, evaluate, only_evaluation
 from tests.toys import ROOT
 

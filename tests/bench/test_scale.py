@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 from exitbench.data.split import Split
-from exitbench.evaluations import evaluations
+from exitbench.scoring.load import evaluations
 from exitbench.harness.victim import Victim
 from exitbench.models.cost import measure_costs
 from exitbench.models.multi_exit import MultiExitNet

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exitbench.slowdown import efficacy, slowed
+from exitbench.scoring.slowdown import efficacy, slowed
 
 COSTS = (1.0, 2.0, 4.0)
 

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from exitbench.attacks.slowdown import MODES
-from exitbench.evaluations import evaluations
 from exitbench.report.csv_file import to_csv
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
 from exitbench.report.write import boards
-from exitbench.slowdown import efficacy
+from exitbench.scoring.load import evaluations
+from exitbench.scoring.slowdown import efficacy
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of, prepared, toy_policy
 
 NAMES = [f"slowdown:{mode}" for mode in MODES]

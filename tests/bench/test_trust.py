@@ -14,7 +14,7 @@ from exitbench.harness.victim import check_model
 from exitbench.record import write_record
 from exitbench.report.leaderboard.table import flags_text, leaderboard, worst_status
 from exitbench.runner.probe_key import probe_key, probed_batch
-from exitbench.trust.judge import flags_of
+from exitbench.scoring.flags import flags_of
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of
 from tests.bench.trained import planted, ready

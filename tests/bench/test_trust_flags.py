@@ -18,7 +18,7 @@ from exitbench.checks.trace import Trace, ascend
 from exitbench.intervals import sign_test
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.models.policies import exits_within_reach as reachable
-from exitbench.trust import stored
+from exitbench.scoring import black_box as stored
 from tests.bench import trained as toys
 from tests.bench.trained import ready
 

@@ -17,7 +17,7 @@ from exitbench.paired import mcnemar, mean_interval, newcombe
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.table import WORST
 from exitbench.runner.plan import CLEAN
-from exitbench.verdicts import Evaluation, Result
+from exitbench.scoring.evaluation import Evaluation, Result
 
 Interval = tuple[float, float]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from exitbench.report.leaderboard.table import WORST
 from exitbench.runner.plan import CLEAN
-from exitbench.verdicts import Bools, Evaluation
+from exitbench.scoring.evaluation import Bools, Evaluation
 
 SUBJECT = (
     *("model", "training", "weights", "dataset", "data", "norm", "eps", "n"),

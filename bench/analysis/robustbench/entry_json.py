@@ -8,7 +8,7 @@ from typing import Any
 from exitbench.errors import UserError
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.table import flags_text, worst_status
-from exitbench.verdicts import Evaluation, Result, accuracy
+from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 
 AUTOATTACK = "autoattack"
 

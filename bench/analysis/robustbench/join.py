@@ -13,7 +13,7 @@ from exitbench.models.foreign import ForeignModelError
 from exitbench.models.zoo.package import robustbench_version
 from exitbench.models.zoo.robustbench_entry import entry_names, find_entry
 from exitbench.report.leaderboard.table import rank
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 DATASET = "cifar10"
 

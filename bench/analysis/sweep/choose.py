@@ -9,7 +9,7 @@ from typing import Any
 from exitbench.analysis.sweep.pool import same_samples
 from exitbench.errors import UserError
 from exitbench.record import eps_text
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 Group = list[Evaluation]
 

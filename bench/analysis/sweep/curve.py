@@ -13,7 +13,7 @@ from exitbench.harness.held_out import HeldOut
 from exitbench.models.calibration import Kind
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy, policy_text
-from exitbench.verdicts import Bools, Evaluation
+from exitbench.scoring.evaluation import Bools, Evaluation
 
 Where = Literal["first exit", "target", "last exit", "deployed"]
 

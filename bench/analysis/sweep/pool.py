@@ -16,7 +16,7 @@ from exitbench.harness.store import Store
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.record import RECORD_SCHEMA
 from exitbench.runner.plan import CLEAN
-from exitbench.verdicts import Bools, Evaluation
+from exitbench.scoring.evaluation import Bools, Evaluation
 
 _SAME = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n", "mmacs")
 

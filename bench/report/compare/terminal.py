@@ -10,7 +10,7 @@ from rich.text import Text
 from exitbench.analysis.compare.pairs import Comparison, Interval, Pair
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.flags import verdict
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 
 def name_of(evaluation: Evaluation, other: Evaluation) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exitbench.checks.flag import Flag
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 SIGNS = {"failure": "\u2715", "warning": "\u25b2", "not checked": "?", "info": "\u00b7", "ok": ""}
 """A sign for each weight of finding, and for none."""

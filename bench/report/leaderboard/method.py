@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exitbench.record import eps_text
-from exitbench.verdicts import Result
+from exitbench.scoring.evaluation import Result
 
 Spec = Mapping[str, Any]
 

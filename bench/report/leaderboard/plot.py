@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.report.leaderboard.table import training_text
 from exitbench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
-from exitbench.verdicts import Evaluation, accuracy
+from exitbench.scoring.evaluation import Evaluation, accuracy
 
 NAMED = 20
 """On a board of more networks than this only those on a front are named, the others are grey."""

@@ -11,7 +11,7 @@ from exitbench.models.weights import IMPORTED
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.method import method_text
 from exitbench.runner.plan import CLEAN
-from exitbench.verdicts import Evaluation, Result, accuracy
+from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 
 WORST = "worst"
 

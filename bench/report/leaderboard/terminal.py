@@ -14,7 +14,7 @@ from exitbench.record import eps_text
 from exitbench.report.leaderboard.flags import lines, verdict
 from exitbench.report.leaderboard.method import method_text
 from exitbench.report.leaderboard.table import sparsity_text
-from exitbench.verdicts import Bools, Evaluation, Result, accuracy
+from exitbench.scoring.evaluation import Bools, Evaluation, Result, accuracy
 
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
 

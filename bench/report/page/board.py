@@ -10,7 +10,7 @@ from exitbench.models.spec import digest
 from exitbench.record import eps_text, evaluation_key
 from exitbench.report.leaderboard.flags import SIGNS, verdict
 from exitbench.report.leaderboard.table import COLUMNS, WORST, rows_of, training_text
-from exitbench.verdicts import Evaluation, Result
+from exitbench.scoring.evaluation import Evaluation, Result
 
 _LEFT_OUT = {
     "attack",

@@ -11,7 +11,7 @@ from exitbench.report.leaderboard.plot import Point, pareto_front, points
 from exitbench.report.page.board import key_of, percent
 from exitbench.report.page.curves import Curves, Swept, network_of
 from exitbench.report.style import COLOURS, MARKERS, MEANING, SHAPES
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 What = Literal["clean", "worst"]
 TITLES: Mapping[What, str] = {"clean": "clean accuracy", "worst": "worst-case robust accuracy"}

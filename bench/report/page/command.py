@@ -10,7 +10,7 @@ from exitbench.attacks.policy_attack import BUDGET
 from exitbench.attacks.presets import SLOWDOWNS
 from exitbench.record import eps_text
 from exitbench.runner.plan import CLEAN
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 Spec = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ from exitbench.report.leaderboard.method import method_text
 from exitbench.report.page.board import costliest
 from exitbench.report.page.command import commands
 from exitbench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
-from exitbench.verdicts import Evaluation, Result, accuracy
+from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 
 
 @dataclass(frozen=True)

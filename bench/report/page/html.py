@@ -15,7 +15,7 @@ from exitbench.report.page.board import Row, columns, percent, rows
 from exitbench.report.page.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marker
 from exitbench.report.page.curves import Curves, network_of
 from exitbench.report.page.detail import detail
-from exitbench.verdicts import Evaluation, accuracy
+from exitbench.scoring.evaluation import Evaluation, accuracy
 
 FILTERS = (("dataset", "dataset"), ("threat", "threat model"), ("network", "network"))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exitbench.verdicts import Bools, Evaluation, Result
+from exitbench.scoring.evaluation import Bools, Evaluation, Result
 
 SEGMENTS = 8
 """Attacks that have a part of the bar of their own."""

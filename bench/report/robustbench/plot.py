@@ -18,7 +18,7 @@ from exitbench.report.label_places import Name, write_names
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.report.robustbench.table import autoattack_accuracy
 from exitbench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
-from exitbench.verdicts import Evaluation, accuracy
+from exitbench.scoring.evaluation import Evaluation, accuracy
 
 _PUBLISHED = {
     "plain": ("o", "#7F8C9A", "published (RobustBench)"),

@@ -11,7 +11,7 @@ from exitbench.analysis.robustbench.join import CostAxis, Costed
 from exitbench.analysis.robustbench.published import OPTIONAL
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.table import flags_text, worst_status
-from exitbench.verdicts import Evaluation, accuracy
+from exitbench.scoring.evaluation import Evaluation, accuracy
 
 AUTOATTACK = "autoattack"
 

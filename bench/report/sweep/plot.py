@@ -13,7 +13,7 @@ from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.report.leaderboard.table import training_text
 from exitbench.report.style import MEANING, legend_below, network_style, share_axes, sign, styled, two_panels
-from exitbench.verdicts import Bools, accuracy
+from exitbench.scoring.evaluation import Bools, accuracy
 
 What = Literal["clean", "worst"]
 

@@ -10,7 +10,7 @@ from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.sweep.table import status
-from exitbench.verdicts import Bools, accuracy
+from exitbench.scoring.evaluation import Bools, accuracy
 
 
 def curve_text(curve: Curve) -> RenderableType:

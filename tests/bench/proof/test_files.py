@@ -242,8 +242,8 @@ def test_runs_are_found_by_folder_file_and_id(tmp_path):
 
 
 def test_the_leaderboard_s_figures_are_read_back(tmp_path):
-    from exitbench.evaluations import evaluations
     from exitbench.report.write import write_reports
+    from exitbench.scoring.load import evaluations
 
     store = toy_store(tmp_path)
     (evaluation,) = evaluations(store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exitbench.checks.controls import POINTS_DIFFERENCE
 from exitbench.checks.flag import Flag
-from exitbench.verdicts import Evaluation
+from exitbench.scoring.evaluation import Evaluation
 
 
 def flags(evaluation: Evaluation) -> list[Flag]:

@@ -19,8 +19,8 @@ from exitbench.models.spec import canonical_json
 from exitbench.record import RECORD_SCHEMA, evaluation_key
 from exitbench.runner.plan import CLEAN
 from exitbench.runner.probe_key import VERSION
-from exitbench.trust.judge import flags_of
-from exitbench.verdicts import Evaluation, Result, Search, Unfinished
+from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
+from exitbench.scoring.flags import flags_of
 
 _log = logging.getLogger(__name__)
 

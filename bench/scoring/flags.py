@@ -11,8 +11,8 @@ from exitbench.checks import controls, gradients, outputs, path, radii, twin
 from exitbench.checks.flag import LEVELS, Flag
 from exitbench.data.cards import dataset_card
 from exitbench.models.spec import canonical_json
-from exitbench.trust import stored
-from exitbench.verdicts import Evaluation
+from exitbench.scoring import black_box as stored
+from exitbench.scoring.evaluation import Evaluation
 
 OF_THE_ATTACK = frozenset(
     {

@@ -14,7 +14,7 @@ from exitbench.attacks.slowdown import Slowdown
 from exitbench.checks.flag import Flag
 from exitbench.intervals import wilson
 from exitbench.latency import Latency
-from exitbench.slowdown import Slowed, slowed
+from exitbench.scoring.slowdown import Slowed, slowed
 
 Bools = npt.NDArray[np.bool_]
 

@@ -1,1 +1,0 @@
-"""Trust checks: whether an evaluation's numbers can be believed, measured on its first slice and shown as flags."""
