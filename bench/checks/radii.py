@@ -11,7 +11,7 @@ from exitbench.attacks.regions import Ball
 from exitbench.checks.flag import Flag
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import ascend
-from exitbench.intervals import sign_test
+from exitbench.stats.proportions import sign_test
 
 STEPS, STEP_RATIO = 20, 0.25
 """Of the ascents here, whatever the evaluation's: they judge the model, not the attack."""

@@ -8,10 +8,10 @@ import pytest
 from exitbench.analysis.compare.pairs import compare
 from exitbench.errors import UserError
 from exitbench.models.policies import EntropyPolicy, FixedExit
-from exitbench.paired import mcnemar, newcombe
 from exitbench.report.compare.plot import draw_comparison
 from exitbench.report.compare.terminal import name_of
 from exitbench.report.style import to_bytes
+from exitbench.stats.paired import mcnemar, newcombe
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 
 

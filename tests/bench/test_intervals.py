@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exitbench.intervals import wilson
+from exitbench.stats.proportions import wilson
 
 
 @given(st.integers(1, 2000), st.data())

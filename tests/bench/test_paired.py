@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exitbench.intervals import sign_test, wilson
-from exitbench.paired import holm, mcnemar, mean_interval, newcombe, sign_flip
+from exitbench.stats.paired import holm, mcnemar, mean_interval, newcombe, sign_flip
+from exitbench.stats.proportions import sign_test, wilson
 
 counts = st.integers(0, 400)
 

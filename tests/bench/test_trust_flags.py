@@ -15,10 +15,10 @@ from exitbench.checks import controls, path, radii
 from exitbench.checks.outputs import relative_difference
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace, ascend
-from exitbench.intervals import sign_test
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.models.policies import exits_within_reach as reachable
 from exitbench.scoring import black_box as stored
+from exitbench.stats.proportions import sign_test
 from tests.bench import trained as toys
 from tests.bench.trained import ready
 

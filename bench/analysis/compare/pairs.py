@@ -11,13 +11,13 @@ import numpy as np
 
 from exitbench.analysis.regression.measured import TITLES, Row
 from exitbench.errors import UserError
-from exitbench.intervals import wilson
 from exitbench.models.spec import canonical_json
-from exitbench.paired import mcnemar, mean_interval, newcombe
 from exitbench.record import eps_text
 from exitbench.report.leaderboard.table import WORST
 from exitbench.runner.plan import CLEAN
 from exitbench.scoring.evaluation import Evaluation, Result
+from exitbench.stats.paired import mcnemar, mean_interval, newcombe
+from exitbench.stats.proportions import wilson
 
 Interval = tuple[float, float]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exitbench.analysis.regression.measured import TITLES, Measured
-from exitbench.intervals import sign_test
-from exitbench.paired import Floats, holm, sign_flip
+from exitbench.stats.paired import Floats, holm, sign_flip
+from exitbench.stats.proportions import sign_test
 
 LEVEL, TOLERANCE = 0.05, 0.05
 """Default chance of any false alarm, and share by which mean mmacs may rise."""

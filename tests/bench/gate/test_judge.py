@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exitbench.analysis.regression.judge import judge
-from exitbench.intervals import sign_test
+from exitbench.stats.proportions import sign_test
 from tests.bench.gate.synthetic import MMACS, bits, made
 
 

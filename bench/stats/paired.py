@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.intervals import sign_test, wilson
+from exitbench.stats.proportions import sign_test, wilson
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
