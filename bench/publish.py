@@ -11,8 +11,8 @@ from typing import Any
 from exitbench.errors import UserError
 from exitbench.models.weights import JOURNAL, WeightsCard
 from exitbench.models.whole_file import write_whole
-from exitbench.record import eps_text
 from exitbench.scoring.evaluation import Evaluation, Result
+from exitbench.store.run_record import eps_text
 
 SUBSET = 32
 """Samples whose single verdicts go onto the card, so that anybody can score these again."""

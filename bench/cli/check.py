@@ -68,10 +68,10 @@ def command(
     from exitbench.analysis.regression.request import OWN, PRESETS, baseline_for, merged, settings_of
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
-    from exitbench.record import record_of
     from exitbench.runner.prepare import Request
     from exitbench.scoring.load import evaluation_of
+    from exitbench.store.run_record import record_of
+    from exitbench.store.store import Store
 
     if options["attacks"]:
         options["attacks"] = [name for text in options["attacks"] for name in separated(text)]

@@ -10,9 +10,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from exitbench.harness.store import Store
     from exitbench.runner.prepare import Prepared, Request
     from exitbench.runner.ray.driver import RayRunner
+    from exitbench.store.store import Store
 
 SHARD = {"cpu": 32, "cuda": 512}
 """Samples of a shard: on a CPU as few as there can be, on a GPU enough to fill it."""
@@ -64,8 +64,8 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
             raise UserError(f"--{odd[0].replace('_', '-')} goes with --engine ray")
         return None
 
-    from exitbench.harness.cell import SLICE
     from exitbench.runner.ray.connect import Resources, connect, slots
+    from exitbench.store.cell import SLICE
 
     resources = Resources(1.0 if asked["ray_cpus"] is None else asked["ray_cpus"], asked["ray_gpus"] or 0.0)
     samples = asked["shard"] or SHARD[resources.device]

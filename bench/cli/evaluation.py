@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from exitbench.cli.engine import Engine
-    from exitbench.harness.store import Store
     from exitbench.runner.plan import Plan, PlannedCell
     from exitbench.runner.prepare import Prepared, Request
     from exitbench.runner.runner import Outcome
+    from exitbench.store.store import Store
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -118,7 +118,7 @@ def work_off(
         engine: makes what works the cells off; None for this process itself.
     """
     from exitbench.models.spec import digest
-    from exitbench.record import write_record
+    from exitbench.store.run_record import write_record
 
     record = write_record(prepared, plan, seed, store)
     if plan.missing:
@@ -169,9 +169,9 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
     """Run what is missing under a progress display; the exit code says how it went."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from exitbench.harness.live import Live
     from exitbench.runner.batching import GATHERED, stack_size
     from exitbench.runner.runner import Runner
+    from exitbench.store.heartbeat import Live
 
     if engine is None:
         victim, split = prepared.victim, prepared.split

@@ -98,9 +98,9 @@ def _figures(
 ) -> tuple[bytes, str]:
     """All that reports are made from, and what to say of it."""
     from exitbench.errors import UserError
-    from exitbench.figures import figures
-    from exitbench.harness.store import Store
     from exitbench.proof.results import find_results
+    from exitbench.store.archive import figures
+    from exitbench.store.store import Store
 
     runs = find_results(what or str(results), results, model)
     records = [record for group in runs.records for record in group if training in (None, record["training"])]
@@ -153,9 +153,9 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     """
     from exitbench.analysis.compare.find import told
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
     from exitbench.proof.results import find_results
     from exitbench.scoring.load import evaluation_of
+    from exitbench.store.store import Store
 
     runs = find_results(what or str(results), results, model)
     found = [evaluation_of(records, Store(runs.store)) for records in runs.records if training in (None, records[0]["training"])]

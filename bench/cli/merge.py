@@ -11,7 +11,7 @@ import click
 from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
-    from exitbench.merge import Merged
+    from exitbench.store.merge import Merged
 
 JOINED, CONFLICTS = 0, 1
 _SHOWN = 12
@@ -34,7 +34,7 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
     """
     from contextlib import ExitStack
 
-    from exitbench.figures import unpacked
+    from exitbench.store.archive import unpacked
 
     with ExitStack() as opened:
         roots = {place.resolve(): opened.enter_context(unpacked(place)) for place in stores if place.is_file()}
@@ -47,10 +47,10 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
 def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
     """What merging did; ``files`` are the roots of those stores that are files, unpacked."""
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
-    from exitbench.merge import merge, store_root
     from exitbench.report.write import write_reports
     from exitbench.scoring.load import evaluations
+    from exitbench.store.merge import merge, store_root
+    from exitbench.store.store import Store
 
     def root_of(place: Path) -> Path:
         return files.get(place.resolve()) or store_root(place)

@@ -39,8 +39,8 @@ def command(
     """
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
     from exitbench.runner.prepare import Request
+    from exitbench.store.store import Store
 
     if not estimate and (cores or gpus):
         raise UserError("--cores and --gpus go with --estimate")

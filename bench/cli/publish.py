@@ -21,10 +21,10 @@ def command(model: str, dataset: str, training: str, to: Path | None, results: P
     The whole matrix of attacks must be in the results, and no trust check failed.
     """
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
     from exitbench.models.weights import SHIPPED, WeightsError, find_weights
     from exitbench.publish import publish
     from exitbench.scoring.load import evaluations
+    from exitbench.store.store import Store
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

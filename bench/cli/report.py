@@ -14,9 +14,9 @@ from exitbench.cli.options import results_option
 def command(results: Path) -> None:
     """Write leaderboards, plots and the HTML page from the store, with no model and no data at hand."""
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
     from exitbench.report.write import write_reports
     from exitbench.scoring.load import evaluations
+    from exitbench.store.store import Store
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

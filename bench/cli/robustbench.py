@@ -32,11 +32,11 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     from exitbench.analysis.robustbench.published import read_published
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
     from exitbench.models.zoo.robustbench_entry import entry_names
     from exitbench.report.robustbench.terminal import cost_axis_text
     from exitbench.report.robustbench.write import write_cost_axis
     from exitbench.scoring.load import evaluations
+    from exitbench.store.store import Store
 
     entries = read_published(published)
     with terminal(stderr=True).status("counting") as status:

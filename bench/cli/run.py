@@ -13,7 +13,7 @@ from exitbench.cli.evaluation import evaluation_options, plan_evaluation, unwrit
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
-    from exitbench.harness.store import Store
+    from exitbench.store.store import Store
 
 
 @click.command("run")
@@ -28,8 +28,8 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     """
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.harness.store import Store
     from exitbench.runner.prepare import Request
+    from exitbench.store.store import Store
 
     names = [name for text in attacks for name in separated(text)]
     console = terminal(stderr=True)
@@ -50,10 +50,10 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
 def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
     """Write the reports and print the summary of what was asked for."""
     from exitbench.cli.console import terminal
-    from exitbench.record import evaluation_key
     from exitbench.report.leaderboard.terminal import summary
     from exitbench.report.write import write_reports
     from exitbench.scoring.load import evaluations
+    from exitbench.store.run_record import evaluation_key
 
     found = evaluations(store)
     written = write_reports(found, results)

@@ -10,7 +10,7 @@ import click
 from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
-    from exitbench.status import RunStatus
+    from exitbench.store.status import RunStatus
 
 _LOG_LINES = 5
 
@@ -29,7 +29,7 @@ def command(run: str | None, results: Path) -> None:
 
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.status import statuses
+    from exitbench.store.status import statuses
 
     store = results / "store"
     if not store.is_dir():

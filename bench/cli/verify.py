@@ -81,7 +81,7 @@ def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator
 
 def _show(verified: Verified) -> None:
     """One evaluation: what was checked, what holds, and every claim that does not."""
-    from exitbench.record import eps_text
+    from exitbench.store.run_record import eps_text
 
     claims, subject = verified.claims, verified.claims.subject
     n = len(claims.indices)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.harness.cell import BadCell, Cell
-from exitbench.harness.store import cell_path
 from exitbench.proof.claims import SUBJECT
-from exitbench.record import RECORD_SCHEMA, eps_text
+from exitbench.store.cell import BadCell, Cell
+from exitbench.store.run_record import RECORD_SCHEMA, eps_text
+from exitbench.store.store import cell_path
 
 AGAIN = "run the evaluation again to mend it"
 
@@ -138,7 +138,7 @@ def _read_record(path: Path) -> Mapping[str, Any]:
 
 
 def _grouped(records: Sequence[Mapping[str, Any]]) -> tuple[tuple[Mapping[str, Any], ...], ...]:
-    from exitbench.record import evaluation_key
+    from exitbench.store.run_record import evaluation_key
 
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:

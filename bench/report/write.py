@@ -7,7 +7,6 @@ from pathlib import Path
 
 from exitbench.attacks.regions import Ball
 from exitbench.models.whole_file import write_whole
-from exitbench.record import board_name
 from exitbench.report.csv_file import to_csv
 from exitbench.report.leaderboard.plot import draw
 from exitbench.report.leaderboard.table import leaderboard, rank
@@ -15,6 +14,7 @@ from exitbench.report.page.curves import read_curves
 from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
 from exitbench.scoring.evaluation import Evaluation
+from exitbench.store.run_record import board_name
 
 
 def boards(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:

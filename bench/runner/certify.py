@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from exitbench.attacks.regions import Ball
-from exitbench.harness.cell import TOLERANCE
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.store.cell import TOLERANCE
 
 
 class NotCertified(ValueError):

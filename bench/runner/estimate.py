@@ -12,9 +12,9 @@ from typing import Any
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
-from exitbench.harness.store import Store
 from exitbench.models.spec import canonical_json, describe
 from exitbench.runner.plan import Plan, PlannedCell
+from exitbench.store.store import Store
 from exitbench.throughput import Throughput
 
 _RULES = {"EntropyPolicy", "ConfidencePolicy", "FixedExit"}

@@ -12,9 +12,9 @@ from exitbench.attacks.clean import Clean
 from exitbench.attacks.presets import Skipped, expand
 from exitbench.attacks.settings import Settings
 from exitbench.data.split import Batch, Split
-from exitbench.harness.cell import SLICE, cell_key
-from exitbench.harness.store import Store
 from exitbench.models.policies import Policy
+from exitbench.store.cell import SLICE, cell_key
+from exitbench.store.store import Store
 
 CLEAN = "none"
 """Name of the clean cells' attack."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exitbench.data.split import Batch
-from exitbench.harness.cell import SLICE
 from exitbench.models.spec import describe, digest
+from exitbench.store.cell import SLICE
 
 if TYPE_CHECKING:
     from exitbench.runner.prepare import Prepared

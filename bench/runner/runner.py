@@ -16,14 +16,14 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import Ball
-from exitbench.harness.cell import Cell
-from exitbench.harness.store import Cells
 from exitbench.harness.victim import Victim
 from exitbench.models.spec import describe
 from exitbench.runner.generate import Proposal, Work, noise_of, propose
 from exitbench.runner.oom import in_halves, out_of_memory
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.rescore import Judged, judge
+from exitbench.store.cell import Cell
+from exitbench.store.store import Cells
 
 _log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.presets import expand
-from exitbench.harness.cell import cell_key
-from exitbench.harness.store import Store
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.runner.plan import Plan, PlannedCell, Slice, slices, with_components
 from exitbench.runner.prepare import Prepared, Request, prepare
 from exitbench.runner.ray.job import Job, job_of
 from exitbench.runner.runner import Outcome, Runner
+from exitbench.store.cell import cell_key
+from exitbench.store.store import Store
 
 N = 70
 NAMES = ("single", "average", "max_average", "average_max")

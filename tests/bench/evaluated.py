@@ -11,16 +11,16 @@ import torch
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
 from exitbench.data.split import Split
-from exitbench.harness.store import Store
 from exitbench.harness.victim import Victim
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import EntropyPolicy, Policy
-from exitbench.record import write_record
 from exitbench.runner.plan import Plan, make_plan
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.runner import Outcome, Runner
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluations
+from exitbench.store.run_record import write_record
+from exitbench.store.store import Store
 from tests.toys import small_convolutional
 
 FORMS = ("single", "average", "max", "max_average", "average_max")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from exitbench.harness.store import Store
 from exitbench.scoring.load import evaluations
+from exitbench.store.store import Store
 from tests.bench.evaluated import evaluate
 
 NAMES = ("single", "max_average")

@@ -8,8 +8,8 @@ from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import Ball
 from exitbench.errors import UserError
-from exitbench.harness.cell import BadCell, Cell, cell_key
-from exitbench.harness.store import Store
+from exitbench.store.cell import BadCell, Cell, cell_key
+from exitbench.store.store import Store
 
 KEY = "ab" + "0" * 62
 

@@ -20,15 +20,15 @@ from exitbench.cli.engine import WHERE
 from exitbench.cli.main import cli
 from exitbench.cli.options import number, separated
 from exitbench.cli.run import command as run
-from exitbench.harness.store import Store
 from exitbench.models.policies import EntropyPolicy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import describe
-from exitbench.record import write_record
 from exitbench.report.page.command import commands, number_text
 from exitbench.runner.plan import CLEAN
 from exitbench.runner.prepare import Request, _settings
 from exitbench.scoring.load import evaluations
+from exitbench.store.run_record import write_record
+from exitbench.store.store import Store
 from tests.bench.evaluated import plan_of, prepared
 from tests.bench.pages import evaluation
 

@@ -13,9 +13,9 @@ from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
 from exitbench.cli.main import main
-from exitbench.harness.store import Store
 from exitbench.models.policies import EntropyPolicy
 from exitbench.runner.estimate import EXPECTED, estimate
+from exitbench.store.store import Store
 from exitbench.throughput import Throughput, measure_throughput
 from tests.bench.evaluated import NET, SETTINGS, evaluate, plan_of, prepared
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from exitbench.harness.store import Store
 from exitbench.models import whole_file
 from exitbench.models.whole_file import sweep, write_whole
-from exitbench.record import write_record
 from exitbench.runner.runner import Runner
+from exitbench.store.run_record import write_record
+from exitbench.store.store import Store
 from tests.bench.evaluated import NET, evaluate, plan_of, prepared
 from tests.bench.killed import results
 from tests.toys import ROOT

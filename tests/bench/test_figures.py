@@ -7,13 +7,13 @@ import tarfile
 import pytest
 
 from exitbench.errors import UserError
-from exitbench.figures import figures, unpacked
-from exitbench.harness.store import Store
-from exitbench.merge import merge
 from exitbench.proof.gather import gather
-from exitbench.record import write_record
 from exitbench.report.write import write_reports
 from exitbench.scoring.load import evaluations
+from exitbench.store.archive import figures, unpacked
+from exitbench.store.merge import merge
+from exitbench.store.run_record import write_record
+from exitbench.store.store import Store
 from tests.bench.evaluated import evaluate, plan_of, prepared, toy_split
 
 NAMES = ("single", "average", "max_average")
@@ -136,7 +136,7 @@ def test_damaged_files_are_told(packed, tmp_path, monkeypatch, bench):
         path.write_bytes(content)
         code, _, err = bench("merge", path, "--results", tmp_path / "into")
         assert code == 2 and "no whole figures" in err
-    monkeypatch.setattr("exitbench.figures.MOST", 1000)
+    monkeypatch.setattr("exitbench.store.archive.MOST", 1000)
     code, _, err = bench("merge", packed, "--results", tmp_path / "into")
     assert code == 2 and "unpacks to more than" in err
 

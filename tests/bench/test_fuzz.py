@@ -20,17 +20,17 @@ from safetensors.torch import save
 from exitbench.analysis.regression.baseline import from_text, to_text
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
-from exitbench.harness.cell import BadCell, Cell
-from exitbench.harness.held_out import BadHeldOut, HeldOut
-from exitbench.harness.store import Store
-from exitbench.merge import merge
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import describe
 from exitbench.models.tensor_file import WeightsError, read_tensors
 from exitbench.models.weights import SHIPPED, known_weights
 from exitbench.proof.export_file import from_bytes
 from exitbench.scoring.load import evaluations
-from exitbench.status import statuses
+from exitbench.store.calibration_logits import BadHeldOut, HeldOut
+from exitbench.store.cell import BadCell, Cell
+from exitbench.store.merge import merge
+from exitbench.store.status import statuses
+from exitbench.store.store import Store
 from exitbench.training.recipe_file import read_recipe
 from exitbench.training.recipes import named_recipe
 from tests.bench.evaluated import evaluate

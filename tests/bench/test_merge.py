@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exitbench.harness.cell import Cell
-from exitbench.harness.store import Store, cell_path
-from exitbench.merge import merge
 from exitbench.scoring.load import evaluations
+from exitbench.store.cell import Cell
+from exitbench.store.merge import merge
+from exitbench.store.store import Store, cell_path
 from tests.bench.evaluated import evaluate
 
 NAMES = ("single", "average", "max_average")

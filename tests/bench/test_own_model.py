@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from exitbench.harness.store import Store
 from exitbench.models.registry import model_card
 from exitbench.models.weights import find_weights, load_weights
 from exitbench.runner.prepare import Request, prepare
 from exitbench.scoring.load import evaluations
+from exitbench.store.store import Store
 from tests.bench.evaluated import evaluate
 
 TINY = """

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from exitbench.errors import UserError
-from exitbench.harness.store import Store
 from exitbench.models.weights import WeightsCard
 from exitbench.publish import SUBSET, publish
 from exitbench.scoring.load import evaluations
+from exitbench.store.store import Store
 from tests.bench.evaluated import SETTINGS, evaluate, prepared
 
 

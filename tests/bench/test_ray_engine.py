@@ -18,12 +18,12 @@ import torch
 from exitbench.attacks.best_of import BestOf
 from exitbench.cli.main import main
 from exitbench.errors import UserError
-from exitbench.harness.store import Store
 from exitbench.runner.ray import driver
 from exitbench.runner.ray.connect import Resources, connect, slots
 from exitbench.runner.ray.driver import AHEAD, RayRunner
 from exitbench.runner.ray.job import shard_of, shards
 from exitbench.runner.ray.worker import OtherWork, work
+from exitbench.store.store import Store
 from tests.bench.clustered import Kills, Raises, Slow, contents, kill_some, locally, named, plan_of, ready
 from tests.toys import ROOT
 

@@ -11,10 +11,10 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective
-from exitbench.harness.cell import SLICE
-from exitbench.harness.store import Store
 from exitbench.models.spec import canonical_json
 from exitbench.scoring.load import evaluations
+from exitbench.store.cell import SLICE
+from exitbench.store.store import Store
 from tests.bench.evaluated import FORMS, NET, SETTINGS, evaluate, only_evaluation, plan_of, prepared, toy_policy, toy_split
 
 

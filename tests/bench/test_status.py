@@ -13,10 +13,10 @@ import pytest
 
 from exitbench.attacks.pgd import PGD
 from exitbench.cli.main import main
-from exitbench.harness import live
-from exitbench.harness.live import Live, signs
-from exitbench.harness.store import Store
-from exitbench.status import statuses
+from exitbench.store import heartbeat as live
+from exitbench.store.heartbeat import Live, signs
+from exitbench.store.status import statuses
+from exitbench.store.store import Store
 from tests.bench.evaluated import evaluate
 from tests.toys import ROOT
 
@@ -79,7 +79,7 @@ def test_a_living_run_tells_where_it_is(store):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exitbench.harness.live import Live
+from exitbench.store.heartbeat import Live
 with Live(Path(sys.argv[1]), sys.argv[2], cells=4, work=8.0) as shown:
     shown.working_on("average on 0-31")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -15,11 +15,11 @@ from exitbench.analysis.sweep.curve import one_exit, sweep
 from exitbench.analysis.sweep.pool import Images, Pool
 from exitbench.analysis.sweep.thresholds import at_target, held_out, targets
 from exitbench.errors import UserError
-from exitbench.harness.held_out import HeldOut
-from exitbench.harness.store import Store
 from exitbench.models.policies import EntropyPolicy, FixedExit
 from exitbench.runner.prepare import Request, prepare
 from exitbench.scoring.load import evaluations
+from exitbench.store.calibration_logits import HeldOut
+from exitbench.store.store import Store
 from tests.bench.evaluated import evaluate
 
 # Two exits, four samples of class 0. Logits of class 1 are 0, so one number says all: right above 0, sure far from 0.

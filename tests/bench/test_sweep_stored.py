@@ -18,8 +18,6 @@ from exitbench.analysis.sweep.thresholds import at_target, held_out, targets
 from exitbench.checks.flag import Flag
 from exitbench.cli.main import cli
 from exitbench.errors import UserError
-from exitbench.harness.held_out import BadHeldOut, HeldOut, held_out_key
-from exitbench.harness.store import Store
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy
 from exitbench.models.policy_text import policy_text
 from exitbench.report.leaderboard.table import leaderboard
@@ -27,6 +25,8 @@ from exitbench.report.sweep.plot import draw
 from exitbench.report.sweep.table import COLUMNS, NOT_ATTACKED, sweep_table
 from exitbench.report.sweep.write import write_sweep
 from exitbench.scoring.load import evaluations, result_of
+from exitbench.store.calibration_logits import BadHeldOut, HeldOut, held_out_key
+from exitbench.store.store import Store
 from tests.bench.evaluated import FORMS, NET, evaluate, prepared, toy_policy, toy_split
 from tests.toys import ROOT
 

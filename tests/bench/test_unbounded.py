@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exitbench.harness.store import Store
 from exitbench.report.leaderboard.table import leaderboard
+from exitbench.store.store import Store
 from tests.bench.evaluated import SETTINGS, evaluate, only_evaluation, prepared, toy_policy
 from tests.bench.proof.toy_claims import texts, toy_claims, verified
 

@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exitbench.harness.cell import Cell
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import result_of
+from exitbench.store.cell import Cell
 
 K, N, CLASSES, EPS = 3, 12, 4, 0.1
 

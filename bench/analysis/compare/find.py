@@ -8,12 +8,12 @@ from pathlib import Path
 
 from exitbench.analysis.compare.pairs import unpaired
 from exitbench.errors import UserError
-from exitbench.harness.store import Store
 from exitbench.models.zoo.published import is_published, published_name
 from exitbench.proof.results import find_results
-from exitbench.record import eps_text
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluation_of, evaluations
+from exitbench.store.run_record import eps_text
+from exitbench.store.store import Store
 
 
 def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:

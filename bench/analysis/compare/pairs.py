@@ -12,12 +12,12 @@ import numpy as np
 from exitbench.analysis.regression.measured import TITLES, Row
 from exitbench.errors import UserError
 from exitbench.models.spec import canonical_json
-from exitbench.record import eps_text
 from exitbench.report.leaderboard.table import WORST
 from exitbench.runner.plan import CLEAN
 from exitbench.scoring.evaluation import Evaluation, Result
 from exitbench.stats.paired import mcnemar, mean_interval, newcombe
 from exitbench.stats.proportions import wilson
+from exitbench.store.run_record import eps_text
 
 Interval = tuple[float, float]
 

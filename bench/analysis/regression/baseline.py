@@ -14,9 +14,9 @@ from exitbench.analysis.regression.measured import SUBJECT, Measured, Row
 from exitbench.attacks.regions import Ball
 from exitbench.errors import UserError
 from exitbench.models.spec import digest
-from exitbench.record import board_name, eps_text
 from exitbench.report.leaderboard.table import WORST
 from exitbench.runner.plan import CLEAN
+from exitbench.store.run_record import board_name, eps_text
 
 FORMAT, SCHEMA = "exitbench baseline", 1
 

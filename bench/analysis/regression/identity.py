@@ -8,7 +8,7 @@ from typing import Any
 from exitbench.analysis.regression.measured import Measured
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
-from exitbench.record import eps_text
+from exitbench.store.run_record import eps_text
 
 _SAME = ("model", "dataset", "n", "norm", "eps", "data")
 _DEPLOYED = ("policy", "costs", "target")

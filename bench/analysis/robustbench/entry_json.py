@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.record import eps_text
 from exitbench.report.leaderboard.table import flags_text, worst_status
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
+from exitbench.store.run_record import eps_text
 
 AUTOATTACK = "autoattack"
 

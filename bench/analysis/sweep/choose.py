@@ -8,8 +8,8 @@ from typing import Any
 
 from exitbench.analysis.sweep.pool import same_samples
 from exitbench.errors import UserError
-from exitbench.record import eps_text
 from exitbench.scoring.evaluation import Evaluation
+from exitbench.store.run_record import eps_text
 
 Group = list[Evaluation]
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from exitbench.analysis.sweep.pool import Judged, Pool
 from exitbench.analysis.sweep.thresholds import at_target, targets
-from exitbench.harness.held_out import HeldOut
 from exitbench.models.calibration import Kind
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy, policy_text
 from exitbench.scoring.evaluation import Bools, Evaluation
+from exitbench.store.calibration_logits import HeldOut
 
 Where = Literal["first exit", "target", "last exit", "deployed"]
 

@@ -12,8 +12,6 @@ import torch
 from exitbench.calibrate import all_logits, provenance
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
-from exitbench.harness.held_out import HeldOut, held_out_key
-from exitbench.harness.store import Store
 from exitbench.models.calibration import Kind, target_cost
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.policies import Policy
@@ -21,6 +19,8 @@ from exitbench.models.registry import UnknownName, model_card
 from exitbench.models.weights import WeightsError
 from exitbench.networks import Network, RegisteredNetwork
 from exitbench.proof.subject import registered_weights
+from exitbench.store.calibration_logits import HeldOut, held_out_key
+from exitbench.store.store import Store
 
 
 def held_out(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exitbench.record import eps_text
 from exitbench.scoring.evaluation import Result
+from exitbench.store.run_record import eps_text
 
 Spec = Mapping[str, Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from exitbench.models.weights import IMPORTED
-from exitbench.record import eps_text
 from exitbench.report.leaderboard.method import method_text
 from exitbench.runner.plan import CLEAN
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
+from exitbench.store.run_record import eps_text
 
 WORST = "worst"
 

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from exitbench.record import eps_text
 from exitbench.report.leaderboard.flags import lines, verdict
 from exitbench.report.leaderboard.method import method_text
 from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.scoring.evaluation import Bools, Evaluation, Result, accuracy
+from exitbench.store.run_record import eps_text
 
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
 

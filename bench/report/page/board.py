@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exitbench.models.spec import digest
-from exitbench.record import eps_text, evaluation_key
 from exitbench.report.leaderboard.flags import SIGNS, verdict
 from exitbench.report.leaderboard.table import COLUMNS, WORST, rows_of, training_text
 from exitbench.scoring.evaluation import Evaluation, Result
+from exitbench.store.run_record import eps_text, evaluation_key
 
 _LEFT_OUT = {
     "attack",

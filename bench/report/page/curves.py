@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exitbench.record import eps_text
+from exitbench.store.run_record import eps_text
 
 _log = logging.getLogger(__name__)
 

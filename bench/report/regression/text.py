@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from exitbench.analysis.regression.judge import Compared, Judgement
 from exitbench.analysis.regression.measured import Measured
-from exitbench.record import eps_text
+from exitbench.store.run_record import eps_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
 UPDATE = "update the baseline: bench check --update"

@@ -9,9 +9,9 @@ import pandas as pd
 
 from exitbench.analysis.robustbench.join import CostAxis, Costed
 from exitbench.analysis.robustbench.published import OPTIONAL
-from exitbench.record import eps_text
 from exitbench.report.leaderboard.table import flags_text, worst_status
 from exitbench.scoring.evaluation import Evaluation, accuracy
+from exitbench.store.run_record import eps_text
 
 AUTOATTACK = "autoattack"
 

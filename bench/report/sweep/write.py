@@ -8,11 +8,11 @@ from pathlib import Path
 from exitbench.analysis.sweep.curve import Curve
 from exitbench.attacks.regions import Ball
 from exitbench.models.whole_file import write_whole
-from exitbench.record import board_name
 from exitbench.report.csv_file import to_csv
 from exitbench.report.style import to_bytes
 from exitbench.report.sweep.plot import draw
 from exitbench.report.sweep.table import sweep_table
+from exitbench.store.run_record import board_name
 
 
 def write_sweep(curves: Sequence[Curve], results: Path, only: str = "") -> list[Path]:

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.harness.store import Store
 from exitbench.models.error_text import first_line
 from exitbench.models.spec import describe
 from exitbench.runner.plan import Plan, PlannedCell
@@ -19,6 +18,7 @@ from exitbench.runner.ray.connect import Resources, slots
 from exitbench.runner.ray.job import Answer, Begun, Finished, Job, shard_of, shards
 from exitbench.runner.ray.worker import work
 from exitbench.runner.runner import Outcome
+from exitbench.store.store import Store
 
 _log = logging.getLogger(__name__)
 

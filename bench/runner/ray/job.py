@@ -14,8 +14,6 @@ import torch
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.regions import Ball
-from exitbench.harness.cell import SLICE
-from exitbench.harness.store import Store
 from exitbench.models.factory import absolute_reference, is_reference
 from exitbench.models.own_code import own_sources
 from exitbench.models.policies import Policy
@@ -23,6 +21,8 @@ from exitbench.models.policy_text import policy_text
 from exitbench.models.twins import FOLDED, Form
 from exitbench.runner.plan import PlannedCell
 from exitbench.runner.prepare import Prepared, Request
+from exitbench.store.cell import SLICE
+from exitbench.store.store import Store
 
 _HANDED_ON = ("EXITBENCH_WEIGHTS",)
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from exitbench.errors import UserError
-from exitbench.harness.cell import Cell, cell_key
 from exitbench.runner.batching import stack_size
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.prepare import Prepared, prepare
 from exitbench.runner.ray.job import Answer, Begun, Failed, Finished, Job, Part, Shard, code_digest
 from exitbench.runner.runner import Runner, Started
+from exitbench.store.cell import Cell, cell_key
 
 
 class OtherWork(UserError):

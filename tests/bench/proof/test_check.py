@@ -47,7 +47,7 @@ def a_break(claims):
 
 
 def test_what_the_harness_stored_holds_and_proves_the_worst_case(results, claims):
-    from exitbench.harness.store import Store
+    from exitbench.store.store import Store
 
     evaluation = only_evaluation(Store(results / "store"))
     found = verified(claims)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from exitbench.harness.store import Store
 from exitbench.models.policies import Policy
 from exitbench.proof.check import Verified, verify
 from exitbench.proof.claims import Claims
 from exitbench.proof.gather import gather
 from exitbench.proof.results import find_results
 from exitbench.proof.scorer import Scorer
+from exitbench.store.store import Store
 from tests.bench.evaluated import FORMS, NET, evaluate, prepared, toy_policy, toy_split
 
 

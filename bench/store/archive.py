@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.harness.held_out import held_out_key
-from exitbench.harness.store import Store
 from exitbench.models.spec import digest
+from exitbench.store.calibration_logits import held_out_key
+from exitbench.store.store import Store
 
 MEMBER = re.compile(r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz")
 """What such a file holds, by name; anything else in it is not ours."""

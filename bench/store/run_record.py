@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from exitbench.data.cards import added_datasets, dataset_card
-from exitbench.harness.store import Store
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import canonical_json, describe, digest
 from exitbench.runner.probe_key import probe_key
+from exitbench.store.store import Store
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
     from exitbench.attacks.regions import Ball

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from exitbench.errors import UserError
-from exitbench.harness.cell import BadCell, Cell
-from exitbench.harness.held_out import BadHeldOut, HeldOut
-from exitbench.harness.store import cell_path
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import digest
 from exitbench.models.whole_file import write_whole
-from exitbench.record import RECORD_SCHEMA
+from exitbench.store.calibration_logits import BadHeldOut, HeldOut
+from exitbench.store.cell import BadCell, Cell
+from exitbench.store.run_record import RECORD_SCHEMA
+from exitbench.store.store import cell_path
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.harness.cell import Floats
 from exitbench.models.spec import digest
+from exitbench.store.cell import Floats
 
 SCHEMA = 1
 """Bumped when the meaning of a stored field changes; part of every key."""

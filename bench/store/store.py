@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from exitbench.errors import UserError
-from exitbench.harness.cell import BadCell, Cell
-from exitbench.harness.held_out import BadHeldOut, HeldOut
 from exitbench.models.spec import digest
 from exitbench.models.whole_file import sweep, write_whole
+from exitbench.store.calibration_logits import BadHeldOut, HeldOut
+from exitbench.store.cell import BadCell, Cell
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Store:
     ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
     again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
     ``calibration/`` logits on held-out training images, ``latency/`` measured times, ``quarantine/`` damaged files.
-    Stores of several machines are joined by ``exitbench.merge``.
+    Stores of several machines are joined by ``exitbench.store.merge``.
 
     Args:
         root: made where it does not exist.

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exitbench.harness.live import Sign, signs
-from exitbench.harness.store import cell_path
 from exitbench.models.spec import digest
+from exitbench.store.heartbeat import Sign, signs
+from exitbench.store.store import cell_path
 
 
 @dataclass(frozen=True)
