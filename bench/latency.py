@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from exitbench.errors import UserError
-from exitbench.harness.victim import Victim
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
@@ -26,6 +25,7 @@ from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import digest
 from exitbench.models.views import ExitView
 from exitbench.ptflops_check import ptflops_mmacs
+from exitbench.target.target import Victim
 
 BATCH = 128
 """Images of the large batch, as they come: the clean test images, again from the first where there are fewer."""

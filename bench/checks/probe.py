@@ -14,11 +14,11 @@ from exitbench.checks import controls, gradients, outputs, path, radii, twin
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import SoftRule, ascend
 from exitbench.data.split import Batch
-from exitbench.harness.victim import Victim
 from exitbench.models.spec import describe
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.probe_key import VERSION, probe_key, probed_batch
 from exitbench.store.store import Store
+from exitbench.target.target import Victim
 
 
 def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:

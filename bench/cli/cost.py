@@ -10,7 +10,7 @@ import click
 from exitbench.cli.options import data_option
 
 if TYPE_CHECKING:
-    from exitbench.networks import Network
+    from exitbench.target.networks import Network
 
 
 @click.command("cost")
@@ -34,8 +34,8 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
     from exitbench.errors import UserError
     from exitbench.models.cost import measure_costs
     from exitbench.models.registry import UnknownName
-    from exitbench.networks import named_network
     from exitbench.ptflops_check import ptflops_mmacs
+    from exitbench.target.networks import named_network
 
     if weights is not None and policy is None:
         raise UserError("--weights go with --policy: what an exit costs does not depend on them")
@@ -77,11 +77,11 @@ def _own_dataset(network: Network) -> str:
 
 def _under(network: Network, dataset: str, weights: Path | None, policy: str, data: Path) -> str:
     """What the network costs when it is deployed with ``policy``, in a line."""
-    from exitbench.calibrate import all_logits
     from exitbench.data.load import load_split
     from exitbench.models.cost import measure_costs
     from exitbench.models.policy_text import policy_text
     from exitbench.runner.prepare import deployed_policy
+    from exitbench.target.calibrate import all_logits
 
     shape = network.input_shape(dataset)
     loaded = network.load(dataset, shape, None, weights)

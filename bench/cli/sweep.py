@@ -49,12 +49,12 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
     from exitbench.models.factory import reported_name
-    from exitbench.networks import own_network
     from exitbench.report.sweep.terminal import curve_text
     from exitbench.report.sweep.write import write_sweep
     from exitbench.report.write import write_page
     from exitbench.scoring.load import evaluations
     from exitbench.store.store import Store
+    from exitbench.target.networks import own_network
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

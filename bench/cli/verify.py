@@ -40,10 +40,10 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     import time
 
     from exitbench.errors import UserError
-    from exitbench.networks import own_network
     from exitbench.proof.check import verify
     from exitbench.proof.scorer import Scorer
     from exitbench.proof.subject import load_subject
+    from exitbench.target.networks import own_network
 
     started = time.perf_counter()
     network = own_network(model)

@@ -15,21 +15,21 @@ from exitbench.attacks.pgd import Keep
 from exitbench.attacks.policy_attack import BUDGET
 from exitbench.attacks.regions import Ball, Norm
 from exitbench.attacks.settings import Method, Settings
-from exitbench.calibrate import calibrated_policy
 from exitbench.data.cards import dataset_card, dataset_names
 from exitbench.data.download import DataUnavailable
 from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.errors import UserError
-from exitbench.harness.victim import Victim, check_model
 from exitbench.models.calibration import Kind
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import UnknownName
 from exitbench.models.weights import WeightsError, find_weights
-from exitbench.networks import Loaded, Network, Shape, named_network
 from exitbench.runner.plan import slices
+from exitbench.target.calibrate import calibrated_policy
+from exitbench.target.networks import Loaded, Network, Shape, named_network
+from exitbench.target.target import Victim, check_model
 
 LOSSES: dict[str, Loss | TargetedDLR] = {"ce": CE(), "margin": Margin(), "dlr": DLR(), "dlr-targeted": TargetedDLR()}
 APGD_STEPS = 100

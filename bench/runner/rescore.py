@@ -14,10 +14,10 @@ from exitbench.attacks.clean import Clean
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.slowdown import Slowdown
-from exitbench.harness.victim import Victim
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.runner.certify import certify
 from exitbench.runner.passes import Passes, counted
+from exitbench.target.target import Victim
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import Ball
-from exitbench.harness.victim import Victim
 from exitbench.models.spec import describe
 from exitbench.runner.generate import Proposal, Work, noise_of, propose
 from exitbench.runner.oom import in_halves, out_of_memory
@@ -24,6 +23,7 @@ from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.rescore import Judged, judge
 from exitbench.store.cell import Cell
 from exitbench.store.store import Cells
+from exitbench.target.target import Victim
 
 _log = logging.getLogger(__name__)
 

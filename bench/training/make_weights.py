@@ -10,7 +10,6 @@ import torch
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
-from exitbench.calibrate import calibrated_policy
 from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.errors import UserError
@@ -18,6 +17,7 @@ from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import policy_text
 from exitbench.models.weights import WeightsCard, WeightsError, find_weights, load_weights, round_to_half, save_weights
+from exitbench.target.calibrate import calibrated_policy
 from exitbench.training.fits import check_fit
 from exitbench.training.journal import versions, write_journal
 from exitbench.training.loop import EpochRecord, Trainer

@@ -11,7 +11,6 @@ import torch
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
 from exitbench.data.split import Split
-from exitbench.harness.victim import Victim
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import EntropyPolicy, Policy
 from exitbench.runner.plan import Plan, make_plan
@@ -21,6 +20,7 @@ from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluations
 from exitbench.store.run_record import write_record
 from exitbench.store.store import Store
+from exitbench.target.target import Victim
 from tests.toys import small_convolutional
 
 FORMS = ("single", "average", "max", "max_average", "average_max")

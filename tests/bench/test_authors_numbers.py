@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from exitbench.calibrate import all_logits
 from exitbench.data.load import load_split
 from exitbench.models.authors_checkpoint import import_checkpoint
 from exitbench.models.policies import EntropyPolicy, deployed_logits
 from exitbench.models.registry import model_card
+from exitbench.target.calibrate import all_logits
 
 THRESHOLDS = (0.32476, 0.44859, 0.42416, 0.83118, 1.08614, 1.34419)
 CLEAN_PER_EXIT = [72.27, 74.83, 80.24, 81.32, 81.71, 85.25, 84.76]

@@ -3,12 +3,12 @@ import torch
 
 from exitbench.attacks.regions import Ball
 from exitbench.errors import UserError
-from exitbench.harness.victim import check_model
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import FixedExit
 from exitbench.models.views import DeployedView
 from exitbench.runner.certify import NotCertified, certify
 from exitbench.runner.passes import counted
+from exitbench.target.target import check_model
 from tests.toys import Passed, batch, linear_exits, small_convolutional
 
 NET = linear_exits(2)

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from exitbench.data.split import Split
 from exitbench.scoring.load import evaluations
-from exitbench.harness.victim import Victim
+from exitbench.target.target import Victim
 from exitbench.models.cost import measure_costs
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import EntropyPolicy

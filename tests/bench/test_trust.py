@@ -9,12 +9,12 @@ from torch import nn
 
 from exitbench.checks.probe import ensure_probe
 from exitbench.errors import UserError
-from exitbench.harness.victim import check_model
 from exitbench.report.leaderboard.table import flags_text, leaderboard, worst_status
 from exitbench.runner.probe_key import probe_key, probed_batch
 from exitbench.scoring.flags import flags_of
 from exitbench.store.run_record import write_record
 from exitbench.store.store import Store
+from exitbench.target.target import check_model
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of
 from tests.bench.trained import planted, ready

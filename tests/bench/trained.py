@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
 from exitbench.data.split import Split
-from exitbench.harness.victim import Victim
 from exitbench.models.calibration import equal_share
 from exitbench.models.cost import measure_costs
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.runner.prepare import Prepared
+from exitbench.target.target import Victim
 
 EPS = 0.2
 SETTINGS = Settings(Ball("Linf", EPS), steps=20, step_size=EPS / 4)

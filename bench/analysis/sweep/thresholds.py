@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from exitbench.calibrate import all_logits, provenance
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.calibration import Kind, target_cost
@@ -17,10 +16,11 @@ from exitbench.models.foreign import ForeignModelError
 from exitbench.models.policies import Policy
 from exitbench.models.registry import UnknownName, model_card
 from exitbench.models.weights import WeightsError
-from exitbench.networks import Network, RegisteredNetwork
 from exitbench.proof.subject import registered_weights
 from exitbench.store.calibration_logits import HeldOut, held_out_key
 from exitbench.store.store import Store
+from exitbench.target.calibrate import all_logits, provenance
+from exitbench.target.networks import Network, RegisteredNetwork
 
 
 def held_out(
