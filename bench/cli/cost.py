@@ -34,8 +34,8 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
     from exitbench.errors import UserError
     from exitbench.models.cost import measure_costs
     from exitbench.models.registry import UnknownName
-    from exitbench.ptflops_check import ptflops_mmacs
     from exitbench.target.networks import named_network
+    from exitbench.timing.ptflops_check import ptflops_mmacs
 
     if weights is not None and policy is None:
         raise UserError("--weights go with --policy: what an exit costs does not depend on them")

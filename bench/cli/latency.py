@@ -36,12 +36,12 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
 
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
-    from exitbench.latency import BATCH, latencies, measure_latency
     from exitbench.report.latency.latency import write_latency
     from exitbench.report.write import write_reports
     from exitbench.runner.prepare import Request, prepare
     from exitbench.scoring.load import evaluations
     from exitbench.store.store import Store
+    from exitbench.timing.latency import BATCH, latencies, measure_latency
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -14,7 +14,7 @@ from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
     from exitbench.runner.estimate import Row
-    from exitbench.throughput import Throughput
+    from exitbench.timing.throughput import Throughput
 
 
 @click.command("plan")
@@ -52,7 +52,7 @@ def command(
 
     from exitbench.runner.estimate import estimate as estimated
     from exitbench.runner.search_backend import equipped
-    from exitbench.throughput import measure_throughput
+    from exitbench.timing.throughput import measure_throughput
 
     victim = prepared.victim
     device = next(victim.model.parameters()).device.type

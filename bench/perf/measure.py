@@ -18,8 +18,6 @@ from exitbench.attacks.cascade import Cascade
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.attacks.presets import ALL, expand
-from exitbench.harness.engine_cache import machine
-from exitbench.harness.timing import forward_and_gradient, in_turn, seconds
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
 from exitbench.models.policy_text import policy_text
@@ -29,6 +27,8 @@ from exitbench.runner.passes import counted
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.rescore import judge
 from exitbench.runner.search_backend import Engine
+from exitbench.timing.cache import machine
+from exitbench.timing.timing import forward_and_gradient, in_turn, seconds
 
 MATRIX = 1024
 """Rows and columns of the matrices whose product is the ceiling."""

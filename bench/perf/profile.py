@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.policy_attack import PolicyAttack
-from exitbench.harness.timing import seconds
 from exitbench.runner.prepare import Prepared
+from exitbench.timing.timing import seconds
 
 BUDGET = 20
 """Gradients per image of the attack that is profiled."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from exitbench.harness.timing import forward_and_gradient
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.store.cell import SLICE
+from exitbench.timing.timing import forward_and_gradient
 
 MOST = 64
 """Slices: 2,048 images saturate any GPU on networks of this size."""

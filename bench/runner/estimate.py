@@ -15,7 +15,7 @@ from exitbench.attacks.clean import Clean
 from exitbench.models.spec import canonical_json, describe
 from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.store.store import Store
-from exitbench.throughput import Throughput
+from exitbench.timing.throughput import Throughput
 
 _RULES = {"EntropyPolicy", "ConfidencePolicy", "FixedExit"}
 _LOOKED_AT = 32

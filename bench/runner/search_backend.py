@@ -12,12 +12,12 @@ import torch
 from exitbench.checks.outputs import relative_difference
 from exitbench.checks.twin import DIFFERENCE
 from exitbench.errors import UserError
-from exitbench.harness.engine_cache import Timing, cache_file, key_of, read_cache, write_cache
-from exitbench.harness.timing import forward_and_gradient, in_turn, seconds
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
 from exitbench.runner.prepare import Precision, Prepared
+from exitbench.timing.cache import Timing, cache_file, key_of, read_cache, write_cache
+from exitbench.timing.timing import forward_and_gradient, in_turn, seconds
 
 _log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from exitbench.attacks.presets import matrix_names
 from exitbench.attacks.slowdown import Slowdown
 from exitbench.checks.flag import Flag
-from exitbench.latency import Latency
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
+from exitbench.timing.latency import Latency
 
 Bools = npt.NDArray[np.bool_]
 

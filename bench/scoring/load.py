@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from exitbench.latency import latencies, latency_of
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
@@ -21,6 +20,7 @@ from exitbench.scoring.flags import flags_of
 from exitbench.store.cell import Cell
 from exitbench.store.run_record import RECORD_SCHEMA, evaluation_key
 from exitbench.store.store import Store
+from exitbench.timing.latency import latencies, latency_of
 
 _log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from exitbench.errors import UserError
-from exitbench.harness.engine_cache import Timing, cache_file, key_of, read_cache
 from exitbench.models.foreign import ForeignNet
 from exitbench.models.twins import FOLDED, PLAIN, Form
 from exitbench.runner import search_backend as engine
 from exitbench.runner.search_backend import Engine, choose, equipped
+from exitbench.timing.cache import Timing, cache_file, key_of, read_cache
 from tests.bench.evaluated import NET, prepared
 
 SHAPE = (1, 4, 4)

@@ -16,7 +16,7 @@ from exitbench.cli.main import main
 from exitbench.models.policies import EntropyPolicy
 from exitbench.runner.estimate import EXPECTED, estimate
 from exitbench.store.store import Store
-from exitbench.throughput import Throughput, measure_throughput
+from exitbench.timing.throughput import Throughput, measure_throughput
 from tests.bench.evaluated import NET, SETTINGS, evaluate, plan_of, prepared
 
 WEIGHTS = "0" * 64

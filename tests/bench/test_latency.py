@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from exitbench import latency as module
 from exitbench.cli.main import main
-from exitbench.latency import BATCH, Latency, latencies, latency_of, measure_latency, run_to
 from exitbench.models.policies import EntropyPolicy, FixedExit
 from exitbench.report.latency.latency import COLUMNS, draw_latency, latency_table
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
+from exitbench.timing import latency as module
+from exitbench.timing.latency import BATCH, Latency, latencies, latency_of, measure_latency, run_to
 from tests.bench.evaluated import NET, evaluate, prepared, toy_policy, toy_split
 from tests.toys import ROOT
 

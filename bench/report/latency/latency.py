@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exitbench.latency import BATCH, Latency
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
 from exitbench.report.style import legend_below, network_style, styled, to_bytes, two_panels
+from exitbench.timing.latency import BATCH, Latency
 
 COLUMNS = {
     "model": "as on the leaderboard",

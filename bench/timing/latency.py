@@ -24,8 +24,8 @@ from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import digest
 from exitbench.models.views import ExitView
-from exitbench.ptflops_check import ptflops_mmacs
 from exitbench.target.target import Victim
+from exitbench.timing.ptflops_check import ptflops_mmacs
 
 BATCH = 128
 """Images of the large batch, as they come: the clean test images, again from the first where there are fewer."""

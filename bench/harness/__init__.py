@@ -1,1 +1,0 @@
-"""Plan, run, certify, store: from names to cells on disk."""
