@@ -22,9 +22,9 @@ def command(model: str, dataset: str, training: str, to: Path | None, results: P
     """
     from exitbench.errors import UserError
     from exitbench.models.weights import SHIPPED, WeightsError, find_weights
-    from exitbench.publish import publish
     from exitbench.scoring.load import evaluations
     from exitbench.store.store import Store
+    from exitbench.training.publish import publish
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")

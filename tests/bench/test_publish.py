@@ -8,9 +8,9 @@ import pytest
 
 from exitbench.errors import UserError
 from exitbench.models.weights import WeightsCard
-from exitbench.publish import SUBSET, publish
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
+from exitbench.training.publish import SUBSET, publish
 from tests.bench.evaluated import SETTINGS, evaluate, prepared
 
 
