@@ -77,8 +77,8 @@ def _counterexamples(
 ) -> tuple[bytes, str]:
     """The file of counterexamples, and what to say of it."""
     from exitbench.errors import UserError
-    from exitbench.proof.export_file import to_bytes
-    from exitbench.proof.sources import claims_in_results
+    from exitbench.verify.export_file import to_bytes
+    from exitbench.verify.sources import claims_in_results
 
     evaluations = list(claims_in_results(what or str(results), results, data, model))
     if not evaluations:
@@ -98,9 +98,9 @@ def _figures(
 ) -> tuple[bytes, str]:
     """All that reports are made from, and what to say of it."""
     from exitbench.errors import UserError
-    from exitbench.proof.results import find_results
     from exitbench.store.archive import figures
     from exitbench.store.store import Store
+    from exitbench.verify.results import find_results
 
     runs = find_results(what or str(results), results, model)
     records = [record for group in runs.records for record in group if training in (None, record["training"])]
@@ -153,9 +153,9 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     """
     from exitbench.analysis.compare.find import told
     from exitbench.errors import UserError
-    from exitbench.proof.results import find_results
     from exitbench.scoring.load import evaluation_of
     from exitbench.store.store import Store
+    from exitbench.verify.results import find_results
 
     runs = find_results(what or str(results), results, model)
     found = [evaluation_of(records, Store(runs.store)) for records in runs.records if training in (None, records[0]["training"])]

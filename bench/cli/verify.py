@@ -11,8 +11,8 @@ import click
 from exitbench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
-    from exitbench.proof.check import Verified
-    from exitbench.proof.claims import Claims
+    from exitbench.verify.check import Verified
+    from exitbench.verify.claims import Claims
 
 HOLDS, FAILS = 0, 1
 _SHOWN = 20
@@ -40,10 +40,10 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     import time
 
     from exitbench.errors import UserError
-    from exitbench.proof.check import verify
-    from exitbench.proof.scorer import Scorer
-    from exitbench.proof.subject import load_subject
     from exitbench.target.networks import own_network
+    from exitbench.verify.check import verify
+    from exitbench.verify.scorer import Scorer
+    from exitbench.verify.subject import load_subject
 
     started = time.perf_counter()
     network = own_network(model)
@@ -71,7 +71,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
 
 
 def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
-    from exitbench.proof.sources import claims_in_file, claims_in_results
+    from exitbench.verify.sources import claims_in_file, claims_in_results
 
     if Path(what).is_file() and Path(what).suffix != ".json":
         yield from claims_in_file(Path(what), data, model)

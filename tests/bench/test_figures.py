@@ -7,13 +7,13 @@ import tarfile
 import pytest
 
 from exitbench.errors import UserError
-from exitbench.proof.gather import gather
 from exitbench.report.write import write_reports
 from exitbench.scoring.load import evaluations
 from exitbench.store.archive import figures, unpacked
 from exitbench.store.merge import merge
 from exitbench.store.run_record import write_record
 from exitbench.store.store import Store
+from exitbench.verify.gather import gather
 from tests.bench.evaluated import evaluate, plan_of, prepared, toy_split
 
 NAMES = ("single", "average", "max_average")

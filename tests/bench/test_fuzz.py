@@ -24,7 +24,6 @@ from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import describe
 from exitbench.models.tensor_file import WeightsError, read_tensors
 from exitbench.models.weights import SHIPPED, known_weights
-from exitbench.proof.export_file import from_bytes
 from exitbench.scoring.load import evaluations
 from exitbench.store.calibration_logits import BadHeldOut, HeldOut
 from exitbench.store.cell import BadCell, Cell
@@ -33,6 +32,7 @@ from exitbench.store.status import statuses
 from exitbench.store.store import Store
 from exitbench.training.recipe_file import read_recipe
 from exitbench.training.recipes import named_recipe
+from exitbench.verify.export_file import from_bytes
 from tests.bench.evaluated import evaluate
 from tests.bench.gate.synthetic import bits, made
 from tests.bench.test_cell_and_store import KEY, make_cell

@@ -9,11 +9,11 @@ from pathlib import Path
 from exitbench.analysis.compare.pairs import unpaired
 from exitbench.errors import UserError
 from exitbench.models.zoo.published import is_published, published_name
-from exitbench.proof.results import find_results
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluation_of, evaluations
 from exitbench.store.run_record import eps_text
 from exitbench.store.store import Store
+from exitbench.verify.results import find_results
 
 
 def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:

@@ -16,11 +16,11 @@ from exitbench.models.foreign import ForeignModelError
 from exitbench.models.policies import Policy
 from exitbench.models.registry import UnknownName, model_card
 from exitbench.models.weights import WeightsError
-from exitbench.proof.subject import registered_weights
 from exitbench.store.calibration_logits import HeldOut, held_out_key
 from exitbench.store.store import Store
 from exitbench.target.calibrate import all_logits, provenance
 from exitbench.target.networks import Network, RegisteredNetwork
+from exitbench.verify.subject import registered_weights
 
 
 def held_out(

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from exitbench.attacks.regions import Ball
 from exitbench.models.policies import EntropyPolicy, entropy
 from exitbench.models.policy_text import policy_text
-from exitbench.proof.ball import SLACK, distance, outside
-from exitbench.proof.check import TOLERANCE, deployed
-from exitbench.proof.export_file import from_bytes, to_bytes
-from exitbench.proof.scorer import Scorer
 from exitbench.runner.certify import TOLERANCE as CERTIFIED
+from exitbench.verify.ball import SLACK, distance, outside
+from exitbench.verify.check import TOLERANCE, deployed
+from exitbench.verify.export_file import from_bytes, to_bytes
+from exitbench.verify.scorer import Scorer
 from tests.bench.evaluated import NET, only_evaluation
 from tests.bench.proof.toy_claims import texts, toy_claims, toy_store, verified
 

@@ -14,7 +14,7 @@ import pytest
 
 from exitbench.models.spec import digest
 from exitbench.models.weights import find_weights
-from exitbench.proof.export_file import from_bytes, to_bytes
+from exitbench.verify.export_file import from_bytes, to_bytes
 from tests.toys import ROOT
 
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1,single:3", "--n", "40", "--steps", "2"]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitbench.errors import UserError
-from exitbench.proof.export_file import from_bytes, to_bytes
-from exitbench.proof.results import find_results, reported
 from exitbench.store.store import cell_path
+from exitbench.verify.export_file import from_bytes, to_bytes
+from exitbench.verify.results import find_results, reported
 from tests.bench.evaluated import evaluate
 from tests.bench.proof.toy_claims import texts, toy_claims, toy_store
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exitbench.models.policies import Policy
-from exitbench.proof.check import Verified, verify
-from exitbench.proof.claims import Claims
-from exitbench.proof.gather import gather
-from exitbench.proof.results import find_results
-from exitbench.proof.scorer import Scorer
 from exitbench.store.store import Store
+from exitbench.verify.check import Verified, verify
+from exitbench.verify.claims import Claims
+from exitbench.verify.gather import gather
+from exitbench.verify.results import find_results
+from exitbench.verify.scorer import Scorer
 from tests.bench.evaluated import FORMS, NET, evaluate, prepared, toy_policy, toy_split
 
 

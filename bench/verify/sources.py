@@ -12,11 +12,11 @@ from exitbench.data.download import DataUnavailable
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.registry import UnknownName
-from exitbench.proof.claims import Claims
-from exitbench.proof.dataset import dataset_mismatches
-from exitbench.proof.export_file import from_bytes
-from exitbench.proof.gather import gather
-from exitbench.proof.results import find_results, image_shape, reported
+from exitbench.verify.claims import Claims
+from exitbench.verify.dataset import dataset_mismatches
+from exitbench.verify.export_file import from_bytes
+from exitbench.verify.gather import gather
+from exitbench.verify.results import find_results, image_shape, reported
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims
 
 
 def claims_in_results(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
-    """What recorded runs claim, one evaluation after another; see ``exitbench.proof.results.find_results``.
+    """What recorded runs claim, one evaluation after another; see ``exitbench.verify.results.find_results``.
 
     Raises:
         UserError: records, cells or data that are not there or cannot be read.

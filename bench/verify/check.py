@@ -12,9 +12,9 @@ import torch
 
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.spec import digest
-from exitbench.proof.ball import outside
-from exitbench.proof.claims import Bools, Claims, Floats, Ints, Mismatch
-from exitbench.proof.scorer import Scorer
+from exitbench.verify.ball import outside
+from exitbench.verify.claims import Bools, Claims, Floats, Ints, Mismatch
+from exitbench.verify.scorer import Scorer
 
 TOLERANCE = 1e-4
 """How far a logit may be from the claimed one, relative to the image's largest (at least 1): fp32 sums differ between machines.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.proof.claims import Floats
+from exitbench.verify.claims import Floats
 
 SLACK = {"Linf": 2e-6, "L2": 2e-5}
 """How far a distance in double precision may exceed eps: rounding of the attack and of the fp32 distance it was certified by."""

@@ -12,10 +12,10 @@ from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json, digest
-from exitbench.proof.check import deployed
-from exitbench.proof.claims import SUBJECT, Claims, Mismatch, Source
-from exitbench.proof.results import read_cell
 from exitbench.store.cell import SCHEMA, Cell
+from exitbench.verify.check import deployed
+from exitbench.verify.claims import SUBJECT, Claims, Mismatch, Source
+from exitbench.verify.results import read_cell
 
 CLEAN = "none"
 

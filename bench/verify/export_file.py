@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from exitbench.errors import UserError
-from exitbench.proof.claims import SUBJECT, Claims, Source
+from exitbench.verify.claims import SUBJECT, Claims, Source
 
 FORMAT = "exitbench counterexamples"
 EXPORT_SCHEMA = 1

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.proof.claims import Floats
+from exitbench.verify.claims import Floats
 
 _BATCH = 128
 

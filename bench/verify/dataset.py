@@ -10,7 +10,7 @@ from exitbench.data.download import DataUnavailable
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.registry import UnknownName
-from exitbench.proof.claims import Claims, Mismatch
+from exitbench.verify.claims import Claims, Mismatch
 
 
 def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:

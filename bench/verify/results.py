@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.proof.claims import SUBJECT
 from exitbench.store.cell import BadCell, Cell
 from exitbench.store.run_record import RECORD_SCHEMA, eps_text
 from exitbench.store.store import cell_path
+from exitbench.verify.claims import SUBJECT
 
 AGAIN = "run the evaluation again to mend it"
 

@@ -11,8 +11,8 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.registry import UnknownName
 from exitbench.models.weights import WeightsError, known_weights
-from exitbench.proof.claims import Claims
 from exitbench.target.networks import Network, stored_network
+from exitbench.verify.claims import Claims
 
 
 def load_subject(claims: Claims, weights: Path | None, device: str, network: Network | None = None) -> tuple[EarlyExitNet, str]:

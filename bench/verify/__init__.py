@@ -1,0 +1,1 @@
+"""Re-checking claims with no attack's code."""
