@@ -10,6 +10,7 @@ from torch import Tensor
 
 from exitbench.checks.flag import Flag, exits_text
 from exitbench.checks.subject import Subject
+from exitbench.models.twins import relative_difference
 
 ROUNDING = 1e-4
 """Largest difference, relative to the spread of an exit's logits, that passes for rounding.
@@ -41,13 +42,6 @@ def measure(subject: Subject) -> dict[str, Any]:
         "probabilities": [k for k, exit_ in enumerate(logits) if _is_distribution(exit_)],
         "log_probabilities": [k for k, exit_ in enumerate(logits) if bool((exit_.logsumexp(-1).abs() < 1e-3).all())],
     }
-
-
-def relative_difference(logits: Tensor, reference: Tensor) -> float:
-    """Largest difference over exits, samples and classes of ``(K, B, C)``, relative to each exit's spread in ``reference``."""
-    spread = reference.flatten(1).amax(1) - reference.flatten(1).amin(1)
-    difference = (logits - reference).flatten(1).abs().amax(1)
-    return float((difference / spread.clamp_min(torch.finfo(spread.dtype).tiny)).nan_to_num(nan=1e9, posinf=1e9).max())
 
 
 def _is_distribution(logits: Tensor) -> bool:

@@ -9,15 +9,10 @@ import torch
 from torch import Tensor
 
 from exitbench.checks.flag import Flag
-from exitbench.checks.outputs import relative_difference
 from exitbench.checks.subject import Subject
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
-from exitbench.models.twins import Precision
-
-DIFFERENCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 0.1}
-"""Largest difference, relative to the spread of an exit's logits, that a faithful twin shows: folding changes the order of
-rounding (about 1e-6 measured), nothing else; eight bits of mantissa round by 0.4 % at every layer."""
+from exitbench.models.twins import DIFFERENCE, Precision, relative_difference
 
 CHANGED: Mapping[Precision, float] = {"fp32": 0.02, "bf16": 0.1}
 """Largest share of changed decisions that rounding at a threshold explains: one of 64 in fp32."""

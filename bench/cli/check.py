@@ -69,8 +69,8 @@ def command(
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
     from exitbench.runner.prepare import Request
+    from exitbench.runner.record import record_of
     from exitbench.scoring.load import evaluation_of
-    from exitbench.store.run_record import record_of
     from exitbench.store.store import Store
 
     if options["attacks"]:

@@ -118,7 +118,7 @@ def work_off(
         engine: makes what works the cells off; None for this process itself.
     """
     from exitbench.models.spec import digest
-    from exitbench.store.run_record import write_record
+    from exitbench.runner.record import write_record
 
     record = write_record(prepared, plan, seed, store)
     if plan.missing:

@@ -9,11 +9,12 @@ from exitbench.attacks.regions import Ball
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
 from exitbench.report.leaderboard.plot import draw
-from exitbench.report.leaderboard.table import leaderboard, rank
+from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.page.curves import read_curves
 from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
 from exitbench.scoring.evaluation import Evaluation
+from exitbench.scoring.ranking import rank
 from exitbench.store.run_record import board_name
 
 

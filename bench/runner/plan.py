@@ -14,10 +14,8 @@ from exitbench.attacks.settings import Settings
 from exitbench.data.split import Batch, Split
 from exitbench.models.policies import Policy
 from exitbench.store.cell import SLICE, cell_key
+from exitbench.store.run_record import CLEAN
 from exitbench.store.store import Store
-
-CLEAN = "none"
-"""Name of the clean cells' attack."""
 
 
 @dataclass(frozen=True, eq=False)

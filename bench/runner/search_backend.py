@@ -9,12 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from exitbench.checks.outputs import relative_difference
-from exitbench.checks.twin import DIFFERENCE
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
-from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+from exitbench.models.twins import DIFFERENCE, FOLDED, PLAIN, Form, build_twin, forms_of, relative_difference
 from exitbench.runner.prepare import Precision, Prepared
 from exitbench.timing.cache import Timing, cache_file, key_of, read_cache, write_cache
 from exitbench.timing.timing import forward_and_gradient, in_turn, seconds

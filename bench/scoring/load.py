@@ -13,12 +13,11 @@ import torch
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
-from exitbench.runner.plan import CLEAN
 from exitbench.runner.probe_key import VERSION
 from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
 from exitbench.scoring.flags import flags_of
 from exitbench.store.cell import Cell
-from exitbench.store.run_record import RECORD_SCHEMA, evaluation_key
+from exitbench.store.run_record import CLEAN, RECORD_SCHEMA, evaluation_key
 from exitbench.store.store import Store
 from exitbench.timing.latency import latencies, latency_of
 

@@ -5,88 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from exitbench.data.cards import added_datasets, dataset_card
-from exitbench.models.policy_text import policy_text
-from exitbench.models.spec import canonical_json, describe, digest
-from exitbench.runner.probe_key import probe_key
-from exitbench.store.store import Store
+from exitbench.models.spec import canonical_json
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
     from exitbench.attacks.regions import Ball
-    from exitbench.models.cost import ExitCosts
-    from exitbench.runner.plan import Plan
-    from exitbench.runner.prepare import Prepared
+
+
+CLEAN = "none"
+"""Name of the clean cells' attack."""
+
 
 RECORD_SCHEMA = 1
 
 _OWN = ("attacks", "trust", "seed", "note", "asked")  # what records of the same evaluation may differ in
 
 
-def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
-    """Store the record of an evaluation under the digest of its content: the same command, the same file."""
-    record = record_of(prepared, plan, seed)
-    store.write_run(record)
-    return record
-
-
-def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
-    """The record of an evaluation, known before any work."""
-    victim, split = prepared.victim, prepared.split
-    ball = prepared.settings.region
-    return {
-        "schema": RECORD_SCHEMA,
-        "model": victim.name,
-        "training": victim.training,
-        "weights": victim.weights,
-        "source": victim.source,
-        "policy": policy_text(victim.policy),
-        "calibration": getattr(victim.policy, "calibration", None),
-        "mmacs": list(victim.costs.mmacs),
-        "mflops_paper": list(victim.costs.mflops_paper),
-        "dataset": split.dataset,
-        "dataset_summary": dataset_card(split.dataset).summary,
-        "data": data_digest(plan),
-        "n": prepared.n,
-        "norm": ball.norm,
-        "eps": ball.eps,
-        "seed": seed,
-        "note": prepared.note,
-        "trust": probe_key(prepared, seed),
-        "asked": dict(prepared.asked),
-        "attacks": _attacks(plan),
-        **_pruned(victim.costs),
-        **_of_added(split.dataset, ball),
-    }
-
-
-def _pruned(costs: ExitCosts) -> dict[str, Any]:
-    """What is said of a pruned network alone, so that the records of all others stay as they were before there were any."""
-    return {"mmacs_dense": list(costs.mmacs_dense), "sparsity": costs.sparsity} if costs.sparsity else {}
-
-
-def _of_added(dataset: str, ball: Ball) -> dict[str, Any]:
-    """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
-    return {"usual_eps": dataset_card(dataset).eps[ball.norm]} if dataset in added_datasets() else {}
-
-
 def evaluation_key(record: Mapping[str, Any]) -> str:
     """What two records share when they are of the same evaluation: everything but what ``_OWN`` names."""
     return canonical_json({name: value for name, value in record.items() if name not in _OWN})
-
-
-def data_digest(plan: Plan) -> str:
-    """SHA-256 (hex) over the inputs' hashes of all samples, in order."""
-    by_start = {cell.slice.start: cell.slice for cell in plan.cells}
-    return digest([text for start in sorted(by_start) for text in by_start[start].inputs])
-
-
-def _attacks(plan: Plan) -> list[dict[str, Any]]:
-    """Every attack in the order of the plan; ``component``: there for a selection's sake, not asked for by name."""
-    attacks: dict[str, dict[str, Any]] = {}
-    for cell in plan.cells:
-        fresh = {"name": cell.name, "spec": describe(cell.attack), "component": cell.component, "keys": []}
-        attacks.setdefault(cell.name, fresh)["keys"].append(cell.key)
-    return list(attacks.values())
 
 
 def eps_text(eps: float) -> str:

@@ -10,8 +10,9 @@ from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.registry import UnknownName
-from exitbench.models.weights import WeightsError, known_weights
+from exitbench.models.weights import WeightsError
 from exitbench.target.networks import Network, stored_network
+from exitbench.target.registered_weights import registered_weights
 from exitbench.verify.claims import Claims
 
 
@@ -52,20 +53,3 @@ def _hint(model: str) -> str:
     if "." not in model:
         return ""
     return f"; if {model} is a network of your own, name what makes it: --model path/to/file.py:factory (which is executed)"
-
-
-def registered_weights(model: str, sha256: str) -> Path:
-    """The registered weight file of ``model`` with this digest.
-
-    Raises:
-        UserError: there is none; says what there is and what to do.
-    """
-    known = known_weights(model)
-    for card, path in known:
-        if card.sha256 == sha256:
-            return path
-    have = ", ".join(f"{card.dataset} ({card.training}) {card.sha256[:12]}" for card, _ in known) or "none at all"
-    raise UserError(
-        f"no weights of {model} with SHA-256 {sha256[:12]}... are registered here; there are: {have}. "
-        "Name the file with --weights, or its folder with EXITBENCH_WEIGHTS"
-    )

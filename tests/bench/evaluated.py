@@ -15,10 +15,10 @@ from exitbench.models.cost import measure_costs
 from exitbench.models.policies import EntropyPolicy, Policy
 from exitbench.runner.plan import Plan, make_plan
 from exitbench.runner.prepare import Prepared
+from exitbench.runner.record import write_record
 from exitbench.runner.runner import Outcome, Runner
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluations
-from exitbench.store.run_record import write_record
 from exitbench.store.store import Store
 from exitbench.target.target import Victim
 from tests.toys import small_convolutional

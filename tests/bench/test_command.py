@@ -24,10 +24,10 @@ from exitbench.models.policies import EntropyPolicy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import describe
 from exitbench.report.page.command import commands, number_text
-from exitbench.runner.plan import CLEAN
 from exitbench.runner.prepare import Request, _settings
+from exitbench.runner.record import write_record
 from exitbench.scoring.load import evaluations
-from exitbench.store.run_record import write_record
+from exitbench.store.run_record import CLEAN
 from exitbench.store.store import Store
 from tests.bench.evaluated import plan_of, prepared
 from tests.bench.pages import evaluation

@@ -15,8 +15,8 @@ import torch
 
 from exitbench.models import whole_file
 from exitbench.models.whole_file import sweep, write_whole
+from exitbench.runner.record import write_record
 from exitbench.runner.runner import Runner
-from exitbench.store.run_record import write_record
 from exitbench.store.store import Store
 from tests.bench.evaluated import NET, evaluate, plan_of, prepared
 from tests.bench.killed import results

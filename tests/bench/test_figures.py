@@ -8,10 +8,10 @@ import pytest
 
 from exitbench.errors import UserError
 from exitbench.report.write import write_reports
+from exitbench.runner.record import write_record
 from exitbench.scoring.load import evaluations
 from exitbench.store.archive import figures, unpacked
 from exitbench.store.merge import merge
-from exitbench.store.run_record import write_record
 from exitbench.store.store import Store
 from exitbench.verify.gather import gather
 from tests.bench.evaluated import evaluate, plan_of, prepared, toy_split

@@ -63,8 +63,8 @@ def test_what_cannot_be_believed_ranks_behind_whatever_it_claims(found):
 
 
 def test_an_unchecked_whole_matrix_is_not_ok(found, monkeypatch):
-    from exitbench.report.leaderboard.table import rank, worst_status
     from exitbench.scoring import evaluation as verdicts
+    from exitbench.scoring.ranking import rank, worst_status
 
     monkeypatch.setattr(verdicts.Evaluation, "complete", True)
     assert worst_status(found["healthy"]) == "ok"

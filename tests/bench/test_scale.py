@@ -13,9 +13,9 @@ from exitbench.attacks.noise import Noise
 from exitbench.runner.batching import MOST, fitting, stack_size
 from exitbench.runner.generate import divided
 from exitbench.runner.plan import Slice
+from exitbench.runner.record import write_record
 from exitbench.runner.runner import Runner, stacks
 from exitbench.store.cell import SLICE
-from exitbench.store.run_record import write_record
 from exitbench.store.store import Store
 from tests.bench.evaluated import FORMS, NET, only_evaluation, plan_of, prepared, toy_split
 from tests.bench.test_run import with_attack

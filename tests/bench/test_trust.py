@@ -9,10 +9,11 @@ from torch import nn
 
 from exitbench.checks.probe import ensure_probe
 from exitbench.errors import UserError
-from exitbench.report.leaderboard.table import flags_text, leaderboard, worst_status
+from exitbench.report.leaderboard.table import leaderboard
 from exitbench.runner.probe_key import probe_key, probed_batch
+from exitbench.runner.record import write_record
 from exitbench.scoring.flags import flags_of
-from exitbench.store.run_record import write_record
+from exitbench.scoring.ranking import flags_text, worst_status
 from exitbench.store.store import Store
 from exitbench.target.target import check_model
 from tests.bench import trained as toys

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import Ball
 from exitbench.checks import controls, path, radii
-from exitbench.checks.outputs import relative_difference
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace, ascend
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.models.policies import exits_within_reach as reachable
+from exitbench.models.twins import relative_difference
 from exitbench.scoring import black_box as stored
 from exitbench.stats.proportions import sign_test
 from tests.bench import trained as toys

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from exitbench.analysis.regression.measured import TITLES, Row
 from exitbench.errors import UserError
 from exitbench.models.spec import canonical_json
-from exitbench.report.leaderboard.table import WORST
-from exitbench.runner.plan import CLEAN
 from exitbench.scoring.evaluation import Evaluation, Result
+from exitbench.scoring.ranking import WORST
+from exitbench.scoring.rows import TITLES, Row
 from exitbench.stats.paired import mcnemar, mean_interval, newcombe
 from exitbench.stats.proportions import wilson
-from exitbench.store.run_record import eps_text
+from exitbench.store.run_record import CLEAN, eps_text
 
 Interval = tuple[float, float]
 

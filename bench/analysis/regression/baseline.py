@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from exitbench.analysis.regression.measured import SUBJECT, Measured, Row
+from exitbench.analysis.regression.measured import SUBJECT, Measured
 from exitbench.attacks.regions import Ball
 from exitbench.errors import UserError
 from exitbench.models.spec import digest
-from exitbench.report.leaderboard.table import WORST
-from exitbench.runner.plan import CLEAN
-from exitbench.store.run_record import board_name, eps_text
+from exitbench.scoring.ranking import WORST
+from exitbench.scoring.rows import Row
+from exitbench.store.run_record import CLEAN, board_name, eps_text
 
 FORMAT, SCHEMA = "exitbench baseline", 1
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exitbench.analysis.regression.judge import judge
-from exitbench.analysis.regression.measured import TITLES, Measured
+from exitbench.analysis.regression.measured import Measured
+from exitbench.scoring.rows import TITLES
 
 
 def changes(before: Measured | None, now: Measured, differences: Sequence[str]) -> list[str]:
-    """Lines on what is new, from ``exitbench.analysis.regression.identity.differences`` and the verdicts; the figures where all is new."""
+    """Return lines on what is new, from ``regression.identity.differences`` and the verdicts; the figures where all is new."""
     if before is None:
         return [f"{now.title}, new: {', '.join(_figures(now))}"]
     found = [f"changed: {line}" for line in differences]

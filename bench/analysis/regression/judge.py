@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.analysis.regression.measured import TITLES, Measured
+from exitbench.analysis.regression.measured import Measured
+from exitbench.scoring.rows import TITLES
 from exitbench.stats.paired import Floats, holm, sign_flip
 from exitbench.stats.proportions import sign_test
 

@@ -9,31 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.report.leaderboard.table import WORST
-from exitbench.runner.plan import CLEAN
-from exitbench.scoring.evaluation import Bools, Evaluation
+from exitbench.scoring.evaluation import Evaluation
+from exitbench.scoring.ranking import WORST
+from exitbench.scoring.rows import Row, rows_of
+from exitbench.store.run_record import CLEAN
 
 SUBJECT = (
     *("model", "training", "weights", "dataset", "data", "norm", "eps", "n"),
     *("policy", "calibration", "mmacs", "seed"),
 )
 """What of a run record says who was measured on what."""
-
-TITLES = {CLEAN: "clean", WORST: "worst case"}
-"""How the two rows that are no attack are called where people read."""
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """Verdicts on the n samples, clean, under one attack, or under all.
-
-    Attributes:
-        right: ``(n,)`` the deployed rule is right on the clean image and on the attack's.
-        exits: ``(n,)`` 0-based exit taken; None for the worst case, which has no image of its own.
-    """
-
-    right: Bools
-    exits: npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +65,6 @@ def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Measured:
     rows = rows_of(evaluation)
     shown = {name: row for name, row in rows.items() if name in (CLEAN, WORST, *plan.attacks)}
     return Measured(plan.subject, settings, plan.attacks, shown, evaluation.computed_with())
-
-
-def rows_of(evaluation: Evaluation) -> dict[str, Row]:
-    """Clean, every finished attack (the first of each name), the worst case."""
-    rows = {CLEAN: Row(evaluation.clean.correct, evaluation.clean.exits)}
-    for attack in evaluation.attacks:
-        rows.setdefault(attack.name, Row(evaluation.robust(attack), attack.exits))
-    return {**rows, WORST: Row(evaluation.worst, None)}
 
 
 def failures_of(evaluation: Evaluation) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.report.leaderboard.table import flags_text, worst_status
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
+from exitbench.scoring.ranking import flags_text, worst_status
 from exitbench.store.run_record import eps_text
 
 AUTOATTACK = "autoattack"

@@ -12,8 +12,8 @@ from exitbench.errors import UserError
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.zoo.package import robustbench_version
 from exitbench.models.zoo.robustbench_entry import entry_names, find_entry
-from exitbench.report.leaderboard.table import rank
 from exitbench.scoring.evaluation import Evaluation
+from exitbench.scoring.ranking import rank
 
 DATASET = "cifar10"
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from exitbench.models.policies import Policy, deployed_logits
-from exitbench.runner.plan import CLEAN
 from exitbench.scoring.evaluation import Bools, Evaluation
 from exitbench.store.cell import Cell
-from exitbench.store.run_record import RECORD_SCHEMA
+from exitbench.store.run_record import CLEAN, RECORD_SCHEMA
 from exitbench.store.store import Store
 
 _SAME = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n", "mmacs")

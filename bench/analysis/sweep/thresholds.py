@@ -20,7 +20,7 @@ from exitbench.store.calibration_logits import HeldOut, held_out_key
 from exitbench.store.store import Store
 from exitbench.target.calibrate import all_logits, provenance
 from exitbench.target.networks import Network, RegisteredNetwork
-from exitbench.verify.subject import registered_weights
+from exitbench.target.registered_weights import registered_weights
 
 
 def held_out(

@@ -9,11 +9,9 @@ import pandas as pd
 
 from exitbench.models.weights import IMPORTED
 from exitbench.report.leaderboard.method import method_text
-from exitbench.runner.plan import CLEAN
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
-from exitbench.store.run_record import eps_text
-
-WORST = "worst"
+from exitbench.scoring.ranking import WORST, flags_text, rank, worst_status
+from exitbench.store.run_record import CLEAN, eps_text
 
 COLUMNS = {
     "model": "registered model name; of a published network, package and name; of another, its file or module and the factory",
@@ -64,24 +62,6 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def rank(evaluation: Evaluation) -> tuple[Any, ...]:
-    """Sort key: no attack at all last, before it what trust checks found unbelievable, before it what is partial or unchecked.
-
-    Within these the highest worst case comes first.
-    """
-    record = evaluation.record
-    return (
-        not evaluation.attacks,
-        bool(evaluation.failures),
-        not (evaluation.complete and evaluation.checked),
-        -evaluation.worst.mean(),
-        record["model"],
-        record["training"],
-        record["policy"],
-        record["n"],
-    )
-
-
 def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The rows of one evaluation: the clean images, every attack, those unfinished, and the worst case where there is one."""
     same = {**_same(evaluation.record), "sparsity": evaluation.sparsity, "flags": flags_text(evaluation)}
@@ -96,23 +76,6 @@ def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def worst_status(evaluation: Evaluation) -> str:
-    """What keeps a worst case from standing beside others; ``ok`` for nothing."""
-    found = [partial_status(evaluation)] if partial_status(evaluation) else []
-    if evaluation.failures:
-        found.append(f"flagged: {', '.join(flag.label for flag in evaluation.failures)}")
-    elif not evaluation.checked and not found:
-        found.append("trust not checked")
-    return "; ".join(found) or "ok"
-
-
-def partial_status(evaluation: Evaluation) -> str:
-    """Which attacks are missing from a worst case; empty for none."""
-    if evaluation.unfinished:
-        return f"attacks unfinished: {len(evaluation.unfinished)}"
-    return "" if evaluation.complete else "not the whole matrix"
-
-
 def training_text(record: Mapping[str, Any]) -> str:
     """Which weights, and whether they are somebody else's, taken over."""
     return f"{record['training']}, imported" if record["source"].startswith(IMPORTED) else str(record["training"])
@@ -124,12 +87,6 @@ def sparsity_text(evaluation: Evaluation) -> str:
         f"{evaluation.sparsity:.1%} of the weights are zero and count for nothing in mmacs; scattered zeros "
         "speed up no dense hardware, which needs mmacs_dense"
     )
-
-
-def flags_text(evaluation: Evaluation) -> str:
-    """Names of the failures and warnings, separated by ``;``; ``none`` where nothing was found, or ``not checked``."""
-    names = [flag.name for flag in evaluation.flags if flag.level != "info"]
-    return ";".join(names if evaluation.checked else ["not checked", *names]) or "none"
 
 
 def _same(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from exitbench.models.spec import digest
 from exitbench.report.leaderboard.flags import SIGNS, verdict
-from exitbench.report.leaderboard.table import COLUMNS, WORST, rows_of, training_text
+from exitbench.report.leaderboard.table import COLUMNS, rows_of, training_text
 from exitbench.scoring.evaluation import Evaluation, Result
+from exitbench.scoring.ranking import WORST
 from exitbench.store.run_record import eps_text, evaluation_key
 
 _LEFT_OUT = {

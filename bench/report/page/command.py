@@ -8,9 +8,8 @@ from typing import Any
 
 from exitbench.attacks.policy_attack import BUDGET
 from exitbench.attacks.presets import SLOWDOWNS
-from exitbench.runner.plan import CLEAN
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.run_record import eps_text
+from exitbench.store.run_record import CLEAN, eps_text
 
 Spec = Mapping[str, Any]
 

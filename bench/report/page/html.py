@@ -9,13 +9,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from exitbench.report.leaderboard.table import partial_status, sparsity_text
+from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.report.page import assets
 from exitbench.report.page.board import Row, columns, percent, rows
 from exitbench.report.page.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marker
 from exitbench.report.page.curves import Curves, network_of
 from exitbench.report.page.detail import detail
 from exitbench.scoring.evaluation import Evaluation, accuracy
+from exitbench.scoring.ranking import partial_status
 
 FILTERS = (("dataset", "dataset"), ("threat", "threat model"), ("network", "network"))
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from exitbench.analysis.robustbench.join import CostAxis, Costed
 from exitbench.analysis.robustbench.published import OPTIONAL
-from exitbench.report.leaderboard.table import flags_text, worst_status
 from exitbench.scoring.evaluation import Evaluation, accuracy
+from exitbench.scoring.ranking import flags_text, worst_status
 from exitbench.store.run_record import eps_text
 
 AUTOATTACK = "autoattack"

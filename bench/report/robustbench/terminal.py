@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.analysis.robustbench.join import DATASET, CostAxis
-from exitbench.report.leaderboard.table import partial_status
 from exitbench.report.robustbench.table import autoattack_accuracy
 from exitbench.scoring.evaluation import accuracy
+from exitbench.scoring.ranking import partial_status
 
 
 def cost_axis_text(axis: CostAxis) -> Group:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.models.policy_text import policy_text
-from exitbench.report.leaderboard.table import flags_text, partial_status, worst_status
 from exitbench.scoring.evaluation import Evaluation, accuracy
+from exitbench.scoring.ranking import flags_text, partial_status, worst_status
 from exitbench.store.run_record import eps_text
 
 NOT_ATTACKED = "not attacked itself"

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exitbench.analysis.regression.measured import Measured, Row
-from exitbench.report.leaderboard.table import WORST
-from exitbench.runner.plan import CLEAN
+from exitbench.analysis.regression.measured import Measured
+from exitbench.scoring.ranking import WORST
+from exitbench.scoring.rows import Row
+from exitbench.store.run_record import CLEAN
 
 MMACS = (1.0, 5.0, 10.0)
 
