@@ -56,7 +56,7 @@ class APGD(Attack):
     def expected_gradients(self) -> float:
         return self.steps * self.restarts
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         for restart in range(self.restarts):
             rows = best.unfooled()
@@ -101,7 +101,7 @@ class APGDTargeted(Attack):
     def expected_gradients(self) -> float:
         return self.steps * self.n_targets / 2
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         with torch.no_grad():
             classes = self._ranked(model(x, upto=self.over.upto), y)

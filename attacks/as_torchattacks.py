@@ -14,11 +14,11 @@ import numpy as np
 import torchattacks
 from torch import Tensor, nn
 
+from exitbench.attacks.adaptive import BUDGET
 from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Loss, TargetedDLR
 from exitbench.attacks.pgd import Keep
-from exitbench.attacks.policy_attack import BUDGET
 from exitbench.attacks.presets import expand
 from exitbench.attacks.regions import Ball, Norm
 from exitbench.attacks.settings import CROSS_ENTROPY, Method, Settings

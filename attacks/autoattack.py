@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from exitbench.attacks.base import Attack
-from exitbench.attacks.lockstep import in_lockstep
+from exitbench.attacks.lockstep import run_batched
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import Ball
 from exitbench.models.early_exit import EarlyExitNet
@@ -52,14 +52,14 @@ class AutoAttack(Attack):
     def implementation(self) -> str:
         return implementation()
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
         batches = noise.batches()
         runs = [partial(self._run, x=x[rows], y=y[rows], noise=noise.of(rows)) for rows in batches]
         # On a GPU autograd has one thread for all, in which no run can wait for another.
         together = len(runs) > 1 and x.device.type == "cpu"
         with _contained():  # around all of them: each run puts back what another may have left
-            found = in_lockstep(view, runs) if together else [run(view) for run in runs]
+            found = run_batched(view, runs) if together else [run(view) for run in runs]
         x_adv = x.clone()
         for rows, images in zip(batches, found, strict=True):
             x_adv[rows] = images

@@ -17,7 +17,7 @@ from exitbench.models.early_exit import EarlyExitNet
 class Attack(ABC):
     """An attack on a multi-exit network, as a value: equality, ``repr``, JSON and cache key are one object.
 
-    Subclasses implement ``propose``. An attack that builds on others names them in ``children``;
+    Subclasses implement ``generate``. An attack that builds on others names them in ``children``;
     whoever runs it may hand in their candidates instead of computing them again.
     """
 
@@ -47,7 +47,7 @@ class Attack(ABC):
         return None
 
     @abstractmethod
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         """One candidate per sample, given the children's candidates in the order of ``children``."""
 
     def __call__(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise) -> Tensor:
@@ -63,4 +63,4 @@ class Attack(ABC):
             Candidates of the shape of ``x``, judged by nobody.
         """
         candidates = [child(model, x, y, noise=noise) for child in self.children]
-        return self.propose(model, x, y, noise=noise, candidates=candidates)
+        return self.generate(model, x, y, noise=noise, candidates=candidates)

@@ -42,6 +42,6 @@ class BestOf(Attack):
         """Index ``(B,)`` of the child chosen per sample, from each child's logits ``(K, B, C)``."""
         return torch.stack([self.by(child, y) for child in logits]).argmax(0)
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         values = torch.stack([value(model, self.by, candidate, y) for candidate in candidates])
         return torch.stack(list(candidates))[values.argmax(0), torch.arange(len(x), device=x.device)]

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from exitbench.attacks.apgd import APGD, APGDTargeted
 from exitbench.attacks.base import Attack
+from exitbench.attacks.early_stop import EarlyStopModel
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import column
-from exitbench.attacks.watched import Watched
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
 
@@ -56,7 +56,7 @@ class Cascade(Attack):
     def implementation(self) -> str | None:
         return next((attack.implementation for attack in self.attacks if attack.implementation), None)
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         found = x.clone()
         right, near = self._judge(model, x, y)
         rows = right.nonzero().flatten()
@@ -86,9 +86,9 @@ class Cascade(Attack):
             children = [self._once(child, model, x, y, noise, rows, done) for child in attack.children]
             searched = model
             if isinstance(attack, PGD | APGD | APGDTargeted):  # whose batches are these samples, row by row
-                searched = Watched(model, x[rows], y[rows], self.policy, attack.region)
-            x_adv = attack.propose(searched, x[rows], y[rows], noise=noise.of(rows), candidates=children)
-            if isinstance(searched, Watched):
+                searched = EarlyStopModel(model, x[rows], y[rows], self.policy, attack.region)
+            x_adv = attack.generate(searched, x[rows], y[rows], noise=noise.of(rows), candidates=children)
+            if isinstance(searched, EarlyStopModel):
                 x_adv = torch.where(column(searched.broken, x_adv), searched.found, x_adv)
             done[attack] = x.clone()
             done[attack][rows] = x_adv

@@ -16,5 +16,5 @@ from exitbench.models.early_exit import EarlyExitNet
 class Clean(Attack):
     """Proposes each image as it is; called ``none`` in results."""
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         return x

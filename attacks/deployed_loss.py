@@ -1,7 +1,7 @@
 """What an attack on the deployed rule ascends, and how far it still is, in one unit: logits.
 
 Breaking a sample at exit k needs a wrong class on top there, its gate open, and the gates before it shut. Each of these
-is a number that must be positive (``needs``): the margin between logits, and a gate's slack in log units, the log of
+is a number that must be positive (``exit_constraints``): the margin between logits, and a gate's slack in log units, the log of
 the threshold over the entropy. Log units matter where softmax is saturated: the gradient of an entropy vanishes there,
 that of its logarithm does not, so that needs on a confident exit pull as hard as any (there it does what the
 cross-entropy to the uniform distribution does, but towards the classes nearest to the top one).
@@ -18,14 +18,14 @@ from torch.nn import functional as F
 from exitbench.attacks.objectives import Margin
 from exitbench.models.policies import Policy
 
-NEVER = 1e4
+ALWAYS_SATISFIED = 1e4
 """Stands for a need that nothing can violate; finite, so that sums and gradients stay finite."""
 
-ENOUGH, ENOUGH_MARGIN = 0.3, 0.9
+SLACK_CAP, MARGIN_CAP = 0.3, 0.9
 """Log units by which a gate's need is met, and logits by which the class's is, when it stops pulling."""
 
 
-def needs(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, target: Tensor | None = None) -> Tensor:
+def exit_constraints(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, target: Tensor | None = None) -> Tensor:
     """What breaking each sample at each exit needs to be positive.
 
     Args:
@@ -38,12 +38,12 @@ def needs(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, target: Tenso
     Returns:
         ``(K' + 1, K', B)``: row j < K' is the need on gate j, the last row the one on the class, for each exit.
     """
-    always = torch.full_like(logits[0, :, 0], NEVER)
+    always = torch.full_like(logits[0, :, 0], ALWAYS_SATISFIED)
     slacks = torch.stack([policy.log_slack(z, k) if k < n_exits - 1 else always for k, z in enumerate(logits)])
     gate = torch.arange(len(logits), device=y.device)[:, None, None]
     exit_ = gate.movedim(0, 1)
     wanted = torch.where(gate == exit_, slacks[:, None], -slacks[:, None])
-    gates = torch.where(gate <= exit_, wanted, torch.full_like(wanted, NEVER))
+    gates = torch.where(gate <= exit_, wanted, torch.full_like(wanted, ALWAYS_SATISFIED))
     return torch.cat([gates, margins(logits, y, target)[None]])
 
 
@@ -57,7 +57,7 @@ def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
     """For each exit ``(K, B)``, the worst violation of what breaking the sample there needs; negative where it is broken."""
-    return -needs(logits, y, policy, len(logits)).amin(0)
+    return -exit_constraints(logits, y, policy, len(logits)).amin(0)
 
 
 def exit_probabilities(logits: Tensor, policy: Policy, temperature: float) -> Tensor:
@@ -91,8 +91,8 @@ def expected_margin(logits: Tensor, y: Tensor, policy: Policy, temperature: floa
 
 def joint(needed: Tensor, weights: Tensor) -> Tensor:
     """The weighted sum ``(B,)`` of needs ``(J, B)``, the last one that on the class; a need met with some slack stops pulling."""
-    enough = torch.full_like(needed, ENOUGH)
-    enough[-1] = ENOUGH_MARGIN
+    enough = torch.full_like(needed, SLACK_CAP)
+    enough[-1] = MARGIN_CAP
     return (weights * torch.minimum(needed, enough)).sum(0)
 
 

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 Result = TypeVar("Result")
 
 
-def in_lockstep(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) -> list[Result]:
+def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) -> list[Result]:
     """What each of ``runs`` returns when it is given a stand-in for ``view``, in order.
 
     Every run has a thread, of which one at a time is awake, from its question to its next: a run need not be safe beside others.
@@ -34,19 +34,19 @@ def in_lockstep(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) 
         Exception: what a run or the network raises; the others are broken off.
     """
     waking = threading.Semaphore(0)
-    seats = [_Seat(run, waking) for run in runs]
+    workers = [_Worker(run, waking) for run in runs]
     random_state = torch.get_rng_state()
     try:
-        waiting = seats
+        waiting = workers
         while waiting:
-            for seat in waiting:
-                seat.go_on()
-            waiting = [seat for seat in waiting if not seat.ended]
+            for worker in waiting:
+                worker.go_on()
+            waiting = [worker for worker in waiting if not worker.ended]
             _answer(view, waiting)
-        return [seat.result for seat in seats]
+        return [worker.result for worker in workers]
     finally:
-        for seat in seats:
-            seat.break_off()
+        for worker in workers:
+            worker.break_off()
         torch.set_rng_state(random_state)
 
 
@@ -87,7 +87,7 @@ class _BrokenOff(BaseException):
     """Ends a run whose answers nobody waits for; no ``except Exception`` of its code holds it up."""
 
 
-class _Seat(Generic[Result]):
+class _Worker(Generic[Result]):
     """A run in its thread: awake between ``go_on`` and its next question."""
 
     def __init__(self, run: Callable[[nn.Module], Result], waking: threading.Semaphore) -> None:
@@ -141,16 +141,16 @@ class _Seat(Generic[Result]):
 class _StandIn(nn.Module):
     """The network as a run sees it."""
 
-    def __init__(self, seat: _Seat[Any]) -> None:
+    def __init__(self, worker: _Worker[Any]) -> None:
         super().__init__()
-        self.seat = seat
+        self.worker = worker
         self.training = False
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            logits: Tensor = _WithGraph.apply(x, self.seat)
+            logits: Tensor = _WithGraph.apply(x, self.worker)
             return logits
-        answer: Tensor = self.seat.ask(_Forward(x, with_graph=False))
+        answer: Tensor = self.worker.ask(_Forward(x, with_graph=False))
         return answer
 
 
@@ -158,59 +158,59 @@ class _WithGraph(torch.autograd.Function):
     """Logits whose gradient with respect to the images is a question of its own."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, seat: _Seat[Any]) -> Tensor:
-        ctx.seat = seat
-        ctx.batch, ctx.rows = seat.ask(_Forward(x.detach(), with_graph=True))
+    def forward(ctx: Any, x: Tensor, worker: _Worker[Any]) -> Tensor:
+        ctx.worker = worker
+        ctx.batch, ctx.rows = worker.ask(_Forward(x.detach(), with_graph=True))
         logits: Tensor = ctx.batch.logits[ctx.rows].detach().clone()
         return logits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.seat.ask(_Backward(ctx.batch, ctx.rows, gradient)), None
+        return ctx.worker.ask(_Backward(ctx.batch, ctx.rows, gradient)), None
 
 
-def _answer(view: nn.Module, seats: Sequence[_Seat[Any]]) -> None:
-    """Answer what all of ``seats`` ask, in as few passes through ``view`` as there are kinds of questions."""
-    plain = [seat for seat in seats if isinstance(seat.question, _Forward) and not seat.question.with_graph]
-    graphs = [seat for seat in seats if isinstance(seat.question, _Forward) and seat.question.with_graph]
+def _answer(view: nn.Module, workers: Sequence[_Worker[Any]]) -> None:
+    """Answer what all of ``workers`` ask, in as few passes through ``view`` as there are kinds of questions."""
+    plain = [worker for worker in workers if isinstance(worker.question, _Forward) and not worker.question.with_graph]
+    graphs = [worker for worker in workers if isinstance(worker.question, _Forward) and worker.question.with_graph]
     if plain:
         with torch.no_grad():
-            logits = view(torch.cat([seat.question.x for seat in plain]))
-        for seat, rows in zip(plain, _rows(plain), strict=True):
-            seat.answer = logits[rows].clone()
+            logits = view(torch.cat([worker.question.x for worker in plain]))
+        for worker, rows in zip(plain, _rows(plain), strict=True):
+            worker.answer = logits[rows].clone()
     if graphs:
-        batch = _Batch.of(view, torch.cat([seat.question.x for seat in graphs]))
-        for seat, rows in zip(graphs, _rows(graphs), strict=True):
-            seat.answer = batch, rows
-    back: dict[_Batch, list[_Seat[Any]]] = {}
-    for seat in seats:
-        if isinstance(seat.question, _Backward):
-            back.setdefault(seat.question.batch, []).append(seat)
+        batch = _Batch.of(view, torch.cat([worker.question.x for worker in graphs]))
+        for worker, rows in zip(graphs, _rows(graphs), strict=True):
+            worker.answer = batch, rows
+    back: dict[_Batch, list[_Worker[Any]]] = {}
+    for worker in workers:
+        if isinstance(worker.question, _Backward):
+            back.setdefault(worker.question.batch, []).append(worker)
     for batch, asking in back.items():
         _answer_backward(view, batch, asking)
 
 
-def _answer_backward(view: nn.Module, batch: _Batch, seats: Sequence[_Seat[Any]]) -> None:
+def _answer_backward(view: nn.Module, batch: _Batch, workers: Sequence[_Worker[Any]]) -> None:
     """Gradients for all who ask; who asks later than the others of its batch, or again, has its images sent through anew."""
     if batch.spent:
-        for seat in seats:
-            own = _Batch.of(view, batch.x[seat.question.rows])
-            (seat.answer,) = torch.autograd.grad(own.logits, own.x, seat.question.gradient)
+        for worker in workers:
+            own = _Batch.of(view, batch.x[worker.question.rows])
+            (worker.answer,) = torch.autograd.grad(own.logits, own.x, worker.question.gradient)
         return
     gradient = torch.zeros_like(batch.logits)
-    for seat in seats:
-        gradient[seat.question.rows] = seat.question.gradient
+    for worker in workers:
+        gradient[worker.question.rows] = worker.question.gradient
     # Not retained: compiled networks give their buffers away.
     (of_images,) = torch.autograd.grad(batch.logits, batch.x, gradient)
     batch.spent = True
-    for seat in seats:
-        seat.answer = of_images[seat.question.rows].clone()
+    for worker in workers:
+        worker.answer = of_images[worker.question.rows].clone()
 
 
-def _rows(seats: Sequence[_Seat[Any]]) -> list[slice]:
+def _rows(workers: Sequence[_Worker[Any]]) -> list[slice]:
     """Where each one's images stand among those of all."""
     rows, start = [], 0
-    for seat in seats:
-        rows.append(slice(start, start := start + len(seat.question.x)))
+    for worker in workers:
+        rows.append(slice(start, start := start + len(worker.question.x)))
     return rows

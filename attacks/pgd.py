@@ -56,7 +56,7 @@ class PGD(Attack):
     def expected_gradients(self) -> float:
         return self.steps * self.restarts
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         best = _Best(x)
         for restart in range(self.restarts):
             x_adv = begin(self.start, self.region, x, noise, restart, candidates)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from exitbench.attacks import plugins
+from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.cascade import Cascade
 from exitbench.attacks.objectives import Max, Mean, Only
 from exitbench.attacks.pgd import Start
-from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.attacks.settings import Settings
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.attacks.torchattack import torch_attack

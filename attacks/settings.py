@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from exitbench.attacks.adaptive import BUDGET
 from exitbench.attacks.apgd import APGD, APGDTargeted
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.objectives import CE, DLR, Loss, Objective, Reduction, TargetedDLR
 from exitbench.attacks.pgd import PGD, Keep, Start, fgsm
-from exitbench.attacks.policy_attack import BUDGET
 from exitbench.attacks.regions import Ball, Penalty
 from exitbench.attacks.wrm import WRM
 

@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from exitbench.attacks.adaptive_search import COMPACT_EVERY
 from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.policy_search import COMPACT_EVERY
 from exitbench.attacks.regions import Ball, column
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from exitbench.models.early_exit import EarlyExitNet
@@ -70,7 +70,7 @@ class Slowdown(Attack):
     def expected_gradients(self) -> float:
         return 25.0
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         within_reach = exits_within_reach(self.policy, len(self.costs))
         if len(within_reach) == 1:
             return x

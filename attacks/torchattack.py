@@ -62,7 +62,7 @@ class TorchAttack(Attack):
     def implementation(self) -> str:
         return f"torchattacks {package_version('torchattacks')}"
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         view = DeployedView(model, self.policy).eval()
         batches = noise.batches()
         if len(batches) == 1:

@@ -53,7 +53,7 @@ class WRM(Attack):
     def expected_gradients(self) -> float:
         return self.steps
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         here = candidates[0] if candidates else x
         moved = here
         size = torch.full_like(x[:, :1].flatten(1)[:, 0], 1 / (2 * self.region.gamma))

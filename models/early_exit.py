@@ -62,7 +62,7 @@ class EarlyExitNet(nn.Module, ABC):
         """Logits ``(B, classes)`` at the exit that ``policy`` takes; gradients flow through that exit alone."""
         return deployed_logits(self(x), policy)[0]
 
-    def twin(self) -> EarlyExitNet:
+    def search_model(self) -> EarlyExitNet:
         """What attacks may search on: the same function up to rounding, faster where that can be had."""
         return self
 

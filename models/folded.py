@@ -1,4 +1,4 @@
-"""A faster twin of a network to search on: batch normalisation folded into the convolutions before it."""
+"""A faster search model of a network to search on: batch normalisation folded into the convolutions before it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def folded(model: Net) -> Net:
     Args:
         model: in evaluation mode; it is left as it is.
     """
-    twin = copy.deepcopy(model).eval()
-    for sequence in [module for module in twin.modules() if isinstance(module, nn.Sequential)]:
+    search_model = copy.deepcopy(model).eval()
+    for sequence in [module for module in search_model.modules() if isinstance(module, nn.Sequential)]:
         names = list(sequence._modules)
         for name, following in pairwise(names):
             conv, norm = sequence._modules[name], sequence._modules[following]
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
                 sequence._modules[name] = fuse_conv_bn_eval(conv, norm).requires_grad_(False)
                 sequence._modules[following] = nn.Identity()
-    return twin.to(memory_format=torch.channels_last)
+    return search_model.to(memory_format=torch.channels_last)

@@ -65,7 +65,7 @@ class MultiExitNet(EarlyExitNet):
         order = torch.argsort(torch.cat(rows))
         return torch.cat(left)[order]
 
-    def twin(self) -> MultiExitNet:
+    def search_model(self) -> MultiExitNet:
         """With batch normalisation folded into the convolutions."""
         return folded(self)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from exitbench.checks.flag import Flag, exits_text
 from exitbench.checks.subject import Subject
-from exitbench.models.twins import relative_difference
+from exitbench.models.search_model import relative_difference
 
 ROUNDING = 1e-4
 """Largest difference, relative to the spread of an exit's logits, that passes for rounding.

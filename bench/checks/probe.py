@@ -10,7 +10,7 @@ import torch
 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.settings import Settings
-from exitbench.checks import controls, gradients, outputs, path, radii, twin
+from exitbench.checks import controls, gradients, outputs, path, radii, search_model
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import SoftRule, ascend
 from exitbench.data.split import Batch
@@ -18,7 +18,7 @@ from exitbench.models.spec import describe
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.probe_key import VERSION, probe_key, probed_batch
 from exitbench.store.store import Store
-from exitbench.target.target import Victim
+from exitbench.target.target import Target
 
 
 def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
@@ -31,7 +31,7 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
     if store.read_probe(key) is not None:
         return None
     try:
-        numbers = probe(prepared.victim, prepared.settings, probed_batch(prepared), seed)
+        numbers = probe(prepared.target, prepared.settings, probed_batch(prepared), seed)
     except Exception as error:  # noqa: BLE001 - the model is somebody's code: whatever it raises is a result
         message = f"{type(error).__name__}: {error}"
         store.write_error(key, {"attack": "trust checks", "error": message})
@@ -40,12 +40,12 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
     return None
 
 
-def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[str, Any]:
+def probe(target: Target, settings: Settings, batch: Batch, seed: int) -> dict[str, Any]:
     """Measure everything; numbers alone, judged by ``exitbench.scoring.flags``."""
     started = time.perf_counter()
-    device = next(victim.model.parameters()).device
+    device = next(target.model.parameters()).device
     x, y = batch.x.to(device), batch.y.to(device)
-    subject = Subject(victim.model, victim.policy, x, y, Noise(seed, batch.indices), settings)
+    subject = Subject(target.model, target.policy, x, y, Noise(seed, batch.indices), settings)
     is_right = ~subject.fails(x)
     right = subject.rows(is_right)
     found: dict[str, Any] = {"outputs": outputs.measure(subject), "gradients": gradients.measure(subject)}
@@ -59,7 +59,7 @@ def probe(victim: Victim, settings: Settings, batch: Batch, seed: int) -> dict[s
             found["soft_rule"] = _broken_by_soft_rule(right.rows(~trace.broken[is_right]))
             usual = (settings.steps, settings.step_size) == (radii.STEPS, radii.STEP_RATIO * settings.region.eps)
             found["radii"] = radii.measure(right, found["path"]["on_path"] if usual else None)
-    found["twin"] = twin.measure(subject, victim.twin, x_adv, victim.searched_form.precision)
+    found["twin"] = search_model.measure(subject, target.search_model, x_adv, target.used_config.precision)
     return {
         "version": VERSION,
         "seed": seed,

@@ -1,4 +1,4 @@
-"""What is probed: a victim and the samples, with what the evaluation attacks them with."""
+"""What is probed: a target and the samples, with what the evaluation attacks them with."""
 
 from __future__ import annotations
 

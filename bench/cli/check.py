@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, plan_evaluation, unwritable, work_off
+from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, execute_plan, plan_evaluation, unwritable
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
-    from exitbench.analysis.regression.measured import Measured
+    from exitbench.analysis.regression.snapshot import Snapshot
     from exitbench.scoring.evaluation import Evaluation
 
 PASSED, FAILED = 0, 1
@@ -64,8 +64,8 @@ def command(
     attacks of your choice. Exit codes: 0 passed; 1 a regression, or nothing to be believed; 2 no comparison.
     """
     from exitbench.analysis.regression.identity import differences
-    from exitbench.analysis.regression.measured import measured, planned
     from exitbench.analysis.regression.request import OWN, PRESETS, baseline_for, merged, settings_of
+    from exitbench.analysis.regression.snapshot import measured, planned
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
     from exitbench.runner.prepare import Request
@@ -93,7 +93,7 @@ def command(
             "another baseline with --baseline, or write this one again with --update"
         )
     try:
-        record, code = work_off(console, prepared, plan, seed, store)
+        record, code = execute_plan(console, prepared, plan, seed, store)
     except OSError as error:
         raise UserError(unwritable(results, error)) from error
     if code == INTERRUPTED:
@@ -107,12 +107,12 @@ def command(
     raise SystemExit(_judge(path, before, now, evaluation, level, tolerance, markdown, junit))
 
 
-def _update(path: Path | None, before: Measured | None, now: Measured, evaluation: Evaluation, found: Sequence[str]) -> int:
+def _update(path: Path | None, before: Snapshot | None, now: Snapshot, evaluation: Evaluation, found: Sequence[str]) -> int:
     """Write the baseline and say what changed; one that could not be believed is not written."""
     from exitbench.analysis.regression.baseline import default_path, to_text
     from exitbench.analysis.regression.changes import changes
-    from exitbench.analysis.regression.measured import failures_of, unfinished_of
     from exitbench.analysis.regression.request import BASELINES
+    from exitbench.analysis.regression.snapshot import failures_of, unfinished_of
     from exitbench.models.whole_file import write_whole
 
     if troubles := [*unfinished_of(evaluation), *failures_of(evaluation)]:
@@ -126,8 +126,8 @@ def _update(path: Path | None, before: Measured | None, now: Measured, evaluatio
 
 def _judge(
     path: Path | None,
-    before: Measured,
-    now: Measured,
+    before: Snapshot,
+    now: Snapshot,
     evaluation: Evaluation,
     level: float,
     tolerance: float,
@@ -136,24 +136,24 @@ def _judge(
 ) -> int:
     """Judge, tell it everywhere that it is wanted, and give the exit code."""
     from exitbench.analysis.regression.judge import judge
-    from exitbench.analysis.regression.measured import failures_of, unfinished_of
+    from exitbench.analysis.regression.snapshot import failures_of, unfinished_of
     from exitbench.cli.console import terminal
     from exitbench.models.whole_file import write_whole
     from exitbench.report.regression.junit import to_junit
     from exitbench.report.regression.markdown import to_markdown
     from exitbench.report.regression.terminal import summary
-    from exitbench.report.regression.text import Told
+    from exitbench.report.regression.text import GateReport
 
     judgement = judge(
         before, now, failures=failures_of(evaluation), unfinished=unfinished_of(evaluation), level=level, tolerance=tolerance
     )
-    told = Told(judgement, before, now, str(path))
-    terminal().print(summary(told))
+    report = GateReport(judgement, before, now, str(path))
+    terminal().print(summary(report))
     if markdown is not None:
-        write_whole(markdown, to_markdown(told).encode())
+        write_whole(markdown, to_markdown(report).encode())
     if junit is not None:
-        write_whole(junit, to_junit(told))
+        write_whole(junit, to_junit(report))
     if job := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(job).open("a", encoding="utf-8") as file:
-            file.write(to_markdown(told))
+            file.write(to_markdown(report))
     return FAILED if judgement.outcome == "fail" else PASSED

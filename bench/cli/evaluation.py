@@ -59,7 +59,7 @@ _OPTIONS = (
         type=click.Choice(["auto", "fp32", "bf16"]),
         default="auto",
         show_default=True,
-        help="Of the search: auto: the twin that is quickest here, measured; fp32: the plain model. That one decides, always.",
+        help="Of the search: auto: the model that is quickest here, measured; fp32: the plain model. That one decides, always.",
     ),
     data_option,
     results_option,
@@ -89,17 +89,17 @@ def plan_evaluation(console: Console, request: Request, names: Sequence[str], se
     prepared = prepare(request)
     if prepared.note:
         console.print(prepared.note, style="yellow", markup=False, highlight=False)
-    victim = prepared.victim
+    target = prepared.target
     try:
         plan = make_plan(
             names,
             prepared.split,
             prepared.n,
-            victim.model.n_exits,
+            target.model.n_exits,
             prepared.settings,
-            victim.policy,
-            victim.costs.mmacs,
-            victim.weights,
+            target.policy,
+            target.costs.mmacs,
+            target.weights,
             seed,
             store,
         )
@@ -109,7 +109,7 @@ def plan_evaluation(console: Console, request: Request, names: Sequence[str], se
     return prepared, plan
 
 
-def work_off(
+def execute_plan(
     console: Console, prepared: Prepared, plan: Plan, seed: int, store: Store, engine: Engine | None = None
 ) -> tuple[Mapping[str, Any], int]:
     """Record the evaluation, run its trust checks and its missing cells; the record, and how it went as an exit code.
@@ -122,11 +122,11 @@ def work_off(
 
     record = write_record(prepared, plan, seed, store)
     if plan.missing:
-        from exitbench.runner.search_backend import equipped
+        from exitbench.runner.search_backend import with_search_model
 
         # Compiling pays for one long process, not in each of many.
         work = sum(cell.work for cell in plan.missing) if engine is None else 0.0
-        prepared, searched_on = equipped(prepared, work)
+        prepared, searched_on = with_search_model(prepared, work)
         console.print(searched_on.text(), markup=False, highlight=False, soft_wrap=True)
     _check(console, prepared, seed, store)
     return record, _work(console, prepared, plan, seed, store, digest(record), engine) if plan.missing else FINISHED
@@ -171,12 +171,12 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
 
     from exitbench.runner.batching import GATHERED, stack_size
     from exitbench.runner.runner import Runner
-    from exitbench.store.heartbeat import Live
+    from exitbench.store.heartbeat import RunMonitor
 
     if engine is None:
-        victim, split = prepared.victim, prepared.split
-        stack = stack_size(victim.twin, split.shape, next(victim.model.parameters()).device)
-        run_plan = Runner(victim, prepared.settings.region, seed, split.dataset, store, stack, GATHERED).run
+        target, split = prepared.target, prepared.split
+        stack = stack_size(target.search_model, split.shape, next(target.model.parameters()).device)
+        run_plan = Runner(target, prepared.settings.region, seed, split.dataset, store, stack, GATHERED).run
     else:
         run_plan = engine(prepared).run
     failed: list[Outcome] = []
@@ -189,7 +189,7 @@ def _work(console: Console, prepared: Prepared, plan: Plan, seed: int, store: St
         TimeRemainingColumn(),
     )
     work = sum(cell.work for cell in plan.missing)
-    with Live(store.root, run, len(plan.missing), work) as live, Progress(*columns, console=console) as progress:
+    with RunMonitor(store.root, run, len(plan.missing), work) as live, Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=work)
 
         def on_start(cell: PlannedCell) -> None:

@@ -151,7 +151,7 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     Raises:
         UserError: there is none, or there are several.
     """
-    from exitbench.analysis.compare.find import told
+    from exitbench.analysis.compare.find import describe
     from exitbench.errors import UserError
     from exitbench.scoring.load import evaluation_of
     from exitbench.store.store import Store
@@ -163,7 +163,7 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     if not evaluations:
         raise UserError(f"{results} holds no finished clean pass of what is asked for; finish an evaluation first")
     if len(evaluations) > 1:
-        which = "; ".join(map(told, evaluations))
+        which = "; ".join(map(describe, evaluations))
         raise UserError(
             f"an entry is of one evaluation, these are {len(evaluations)}: {which}. Choose by --model, --training or --run"
         )

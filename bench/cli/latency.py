@@ -50,9 +50,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     errors = terminal(stderr=True)
     if prepared.note:
         errors.print(prepared.note, style="yellow", markup=False, highlight=False)
-    with errors.status(f"timing {prepared.victim.name}"):
+    with errors.status(f"timing {prepared.target.name}"):
         images = prepared.split.batch(0, prepared.n).x
-        latency = measure_latency(prepared.victim, prepared.split.dataset, images, rounds)
+        latency = measure_latency(prepared.target, prepared.split.dataset, images, rounds)
     try:
         store.write_latency(latency.key, latency.to_json())
         written = [*write_latency(latencies(store.root), results), *write_reports(evaluations(store), results)]

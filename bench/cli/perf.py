@@ -39,13 +39,13 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     from exitbench.perf.measure import measure
     from exitbench.perf.text import perf_text
     from exitbench.runner.prepare import Request, prepare
-    from exitbench.runner.search_backend import equipped
+    from exitbench.runner.search_backend import with_search_model
 
     console = terminal(stderr=True)
-    prepared, engine = equipped(prepare(Request(**asked)), work=100.0 * asked["n"])
-    console.print(engine.text(), markup=False, highlight=False, soft_wrap=True)
+    prepared, backend = with_search_model(prepare(Request(**asked)), work=100.0 * asked["n"])
+    console.print(backend.text(), markup=False, highlight=False, soft_wrap=True)
     with console.status("starting") as status:
-        found = measure(prepared, engine, status.update, autoattack=autoattack, batch=batch)
+        found = measure(prepared, backend, status.update, autoattack=autoattack, batch=batch)
     if output is not None:
         write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
     terminal().print(perf_text(found))

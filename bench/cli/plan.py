@@ -51,18 +51,18 @@ def command(
         return
 
     from exitbench.runner.estimate import estimate as estimated
-    from exitbench.runner.search_backend import equipped
+    from exitbench.runner.search_backend import with_search_model
     from exitbench.timing.throughput import measure_throughput
 
-    victim = prepared.victim
-    device = next(victim.model.parameters()).device.type
+    target = prepared.target
+    device = next(target.model.parameters()).device.type
     if gpus and device != "cuda":
         raise UserError("--gpus: how long a pass takes is measured on this machine, which has no GPU; ask on one that has")
     if cores and device != "cpu":
         raise UserError("--cores: this would run on the GPU; say --device cpu, or --gpus")
     unit, parts = ("GPU", gpus or 1.0) if device == "cuda" else ("core", cores or os.cpu_count() or 1)
-    victim = equipped(prepared, 0.0)[0].victim  # nothing compiled, which takes minutes
-    rows, throughput = estimated(plan, victim.weights, store), measure_throughput(victim.twin, prepared.split.shape)
+    target = with_search_model(prepared, 0.0)[0].target  # nothing compiled, which takes minutes
+    rows, throughput = estimated(plan, target.weights, store), measure_throughput(target.search_model, prepared.split.shape)
     _show(rows, throughput, unit, parts)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exitbench.cli.engine import WHERE, chosen_engine, engine_options
-from exitbench.cli.evaluation import evaluation_options, plan_evaluation, unwritable, work_off
+from exitbench.cli.evaluation import evaluation_options, execute_plan, plan_evaluation, unwritable
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
         return
     engine = chosen_engine(where, request, seed, store, console) if plan.missing else None
     try:
-        record, code = work_off(console, prepared, plan, seed, store, engine)
+        record, code = execute_plan(console, prepared, plan, seed, store, engine)
         _report(results, store, record)
     except OSError as error:
         raise UserError(unwritable(results, error)) from error

@@ -69,20 +69,23 @@ def command(run: str | None, results: Path) -> None:
 
 
 def _left(status: RunStatus) -> str:
-    if status.state != "running" or status.sign is None or status.sign.left_s is None:
+    if status.state != "running" or status.heartbeat is None or status.heartbeat.left_s is None:
         return "-"
-    minutes, seconds = divmod(round(status.sign.left_s), 60)
+    minutes, seconds = divmod(round(status.heartbeat.left_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def _tell(status: RunStatus, store: Path) -> None:
-    record, sign = status.record, status.sign
+    record, heartbeat = status.record, status.heartbeat
     click.echo(f"{status.run}: {status.state}, {status.done} of {status.cells} cells stored")
     click.echo(f"{record['model']} ({record['training']}) on {record['dataset']}, n = {record['n']}, policy {record['policy']}")
-    if sign is not None and status.state != "finished":
-        click.echo(f"process {sign.pid}, since {sign.started}, last sign {sign.updated}, on {sign.cell or 'nothing yet'}")
-        click.echo(f"{sign.finished} finished and {sign.failed} failed of {sign.cells}, left: {_left(status)}")
+    if heartbeat is not None and status.state != "finished":
+        click.echo(
+            f"process {heartbeat.pid}, since {heartbeat.started}, last heartbeat {heartbeat.updated}, "
+            f"on {heartbeat.cell or 'nothing yet'}"
+        )
+        click.echo(f"{heartbeat.finished} finished and {heartbeat.failed} failed of {heartbeat.cells}, left: {_left(status)}")
     for attack in status.attacks:
         error = f"  {attack.error}" if attack.error else ""
         click.echo(f"  {attack.name}: {attack.done}/{attack.cells}{error}")

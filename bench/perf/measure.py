@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.base import Attack
 from exitbench.attacks.cascade import Cascade
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.attacks.presets import ALL, expand
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
@@ -25,8 +25,8 @@ from exitbench.perf.naive import autoattack_images, pgd_images
 from exitbench.perf.profile import profile
 from exitbench.runner.passes import counted
 from exitbench.runner.prepare import Prepared
-from exitbench.runner.rescore import judge
-from exitbench.runner.search_backend import Engine
+from exitbench.runner.rescore import rescore
+from exitbench.runner.search_backend import SearchBackend
 from exitbench.timing.cache import machine
 from exitbench.timing.timing import forward_and_gradient, in_turn, seconds
 
@@ -58,21 +58,21 @@ class Spent:
 
 
 def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
-    """Images per second of a forward and input gradient, twin and plain model in turn, and the ceiling of matrix products."""
-    model, twin = prepared.victim.model, prepared.victim.twin
+    """Measure images per second of a forward and input gradient, both models in turn, and the ceiling of matrix products."""
+    model, search_model = prepared.target.model, prepared.target.search_model
     device = next(model.parameters()).device
     x = torch.rand(batch, *prepared.split.shape, generator=torch.Generator().manual_seed(0)).to(device)
     a = torch.rand(MATRIX, MATRIX, device=device)
     steps: dict[str, Callable[[], float]] = {
         "plain": lambda: seconds(lambda: forward_and_gradient(model, x), device)[0],
-        "twin": lambda: seconds(lambda: forward_and_gradient(twin, x), device)[0],
+        "twin": lambda: seconds(lambda: forward_and_gradient(search_model, x), device)[0],
         "matrix": lambda: seconds(lambda: torch.mm(a, a), device)[0],
     }
     for step in steps.values():
         step()
     took = {name: statistics.median(each) for name, each in in_turn(steps, rounds=7).items()}
     ceiling = 2 * MATRIX**3 / took["matrix"]
-    flops = 4e6 * prepared.victim.costs.mmacs[-1]  # a multiply-accumulate is two operations, forward and input gradient one each
+    flops = 4e6 * prepared.target.costs.mmacs[-1]  # a multiply-accumulate is two operations, forward and input gradient one each
     return {
         "batch": batch,
         "plain": batch / took["plain"],
@@ -88,31 +88,31 @@ class Race:
     """The samples of one measurement, and what the methods make of them."""
 
     def __init__(self, prepared: Prepared, seed: int = 0) -> None:
-        victim, batch = prepared.victim, prepared.split.batch(0, prepared.n)
-        self.prepared, self.victim, self.seed = prepared, victim, seed
-        self.device = next(victim.model.parameters()).device
+        target, batch = prepared.target, prepared.split.batch(0, prepared.n)
+        self.prepared, self.target, self.seed = prepared, target, seed
+        self.device = next(target.model.parameters()).device
         self.x, self.y = batch.x.to(self.device), batch.y.to(self.device)
         self.noise = Noise(seed, batch.indices)
         self.right = self._right(self.x)
 
     @torch.no_grad()
     def _right(self, x_adv: Tensor) -> Tensor:
-        return deployed_logits(self.victim.model(x_adv), self.victim.policy)[0].argmax(-1) == self.y
+        return deployed_logits(self.target.model(x_adv), self.target.policy)[0].argmax(-1) == self.y
 
     def plain_pgd(self) -> list[Spent]:
         """(a) PGD of torchattacks on every exit of the plain model."""
-        return self._followed(pgd_images(self.victim.model, self.x, self.y, self.prepared.settings))
+        return self._followed(pgd_images(self.target.model, self.x, self.y, self.prepared.settings))
 
     def plain_autoattack(self) -> list[Spent]:
         """(b) AutoAttack on every exit of the plain model and on its deployed rule."""
-        settings, victim = self.prepared.settings, self.victim
-        return self._followed(autoattack_images(victim.model, self.x, self.y, settings.region, victim.policy))
+        settings, target = self.prepared.settings, self.target
+        return self._followed(autoattack_images(target.model, self.x, self.y, settings.region, target.policy))
 
     def _followed(self, images: Iterable[tuple[str, Tensor]]) -> list[Spent]:
         found: list[Spent] = []
         robust, spent = self.right.clone(), 0.0
         pairs: Iterator[tuple[str, Tensor]] = iter(images)
-        with counted(self.victim.model) as passes:
+        with counted(self.target.model) as passes:
             while True:
                 took, pair = seconds(lambda: next(pairs, None), self.device)
                 if pair is None:
@@ -125,8 +125,8 @@ class Race:
                 found.append(Spent(pair[0], int(robust.sum()), spent, forwards, backwards))
 
     def suite(self, goal: int) -> list[Spent]:
-        """The attacks of ``worst`` in turn on the survivors, searched on the twin, until no more than ``goal`` are robust."""
-        victim, settings = self.victim, self.prepared.settings
+        """Run the attacks of ``worst`` in turn on the survivors, on the search model, until no more than ``goal`` are robust."""
+        target, settings = self.target, self.prepared.settings
         found, spent, forwards, backwards = [], 0.0, 0, 0
         rows = self.right.nonzero().flatten()
         for name, attack in named_attacks(self.prepared).items():
@@ -135,15 +135,15 @@ class Race:
             x, y, noise = self.x[rows], self.y[rows], self.noise.of(rows)
 
             def stage(attack: Attack = attack, x: Tensor = x, y: Tensor = y, noise: Noise = noise) -> Any:
-                with counted(victim.twin) as passes:
-                    x_adv = attack(victim.twin, x, y, noise=noise)
-                return judge(victim, attack, x, y, x_adv, noise, settings.region), passes
+                with counted(target.search_model) as passes:
+                    x_adv = attack(target.search_model, x, y, noise=noise)
+                return rescore(target, attack, x, y, x_adv, noise, settings.region), passes
 
-            took, (judged, passes) = seconds(stage, self.device)
+            took, (rescored, passes) = seconds(stage, self.device)
             spent += took
-            forwards += passes.forwards + judged.passes.forwards
-            backwards += passes.backwards + judged.passes.backwards
-            broken = deployed_logits(judged.logits, victim.policy)[0].argmax(-1) != y
+            forwards += passes.forwards + rescored.passes.forwards
+            backwards += passes.backwards + rescored.passes.backwards
+            broken = deployed_logits(rescored.logits, target.policy)[0].argmax(-1) != y
             rows = rows[~broken]
             found.append(Spent(name, len(rows), spent, forwards, backwards))
             if len(rows) <= goal:
@@ -152,7 +152,7 @@ class Race:
 
     def autoattack(self, net: EarlyExitNet) -> Spent:
         """AutoAttack on the deployed rule alone, all samples, searched on ``net``."""
-        attack = AutoAttack(self.prepared.settings.region, self.victim.policy)
+        attack = AutoAttack(self.prepared.settings.region, self.target.policy)
         with counted(net) as passes:
             took, x_adv = seconds(lambda: attack(net, self.x, self.y, noise=self.noise), self.device)
         judging, right = seconds(lambda: self._right(x_adv), self.device)
@@ -165,13 +165,13 @@ def named_attacks(prepared: Prepared) -> dict[str, Attack]:
     The adaptive attack comes with small budgets first, each from the beginning again and paid for, so that the time at which an
     accuracy is reached can be told.
     """
-    victim, settings = prepared.victim, prepared.settings
-    built, _ = expand(["worst", *ALL], victim.model.n_exits, settings, victim.policy, victim.costs.mmacs)
+    target, settings = prepared.target, prepared.settings
+    built, _ = expand(["worst", *ALL], target.model.n_exits, settings, target.policy, target.costs.mmacs)
     cascade = built.pop("cascade")
     names = {attack: name for name, attack in built.items()}
     attacks = cascade.attacks if isinstance(cascade, Cascade) else (cascade,)
     found = {names.get(attack, f"{type(attack).__name__} {i}"): attack for i, attack in enumerate(attacks, start=1)}
-    short = {f"policy, {budget} gradients": PolicyAttack(settings.region, victim.policy, budget) for budget in SHORT_BUDGETS}
+    short = {f"policy, {budget} gradients": PolicyAttack(settings.region, target.policy, budget) for budget in SHORT_BUDGETS}
     return {**short, **found}
 
 
@@ -180,7 +180,9 @@ def reached(course: Iterable[Spent], goal: int) -> Spent | None:
     return next((spent for spent in course if spent.robust <= goal), None)
 
 
-def measure(prepared: Prepared, engine: Engine, tell: Tell, *, autoattack: bool = True, batch: int = 32) -> dict[str, Any]:
+def measure(
+    prepared: Prepared, backend: SearchBackend, tell: Tell, *, autoattack: bool = True, batch: int = 32
+) -> dict[str, Any]:
     """Everything, in an order that lets the quick figures be seen first; plain data, for JSON.
 
     Args:
@@ -190,7 +192,7 @@ def measure(prepared: Prepared, engine: Engine, tell: Tell, *, autoattack: bool 
     """
     began = time.process_time()
     tell("throughput")
-    found: dict[str, Any] = {**told(prepared), "searched_on": str(engine.form), "throughput": throughput(prepared, batch)}
+    found: dict[str, Any] = {**describe(prepared), "searched_on": str(backend.config), "throughput": throughput(prepared, batch)}
     race = Race(prepared)
     found["clean"] = int(race.right.sum())
     courses: dict[str, list[Spent]] = {}
@@ -200,9 +202,9 @@ def measure(prepared: Prepared, engine: Engine, tell: Tell, *, autoattack: bool 
     if autoattack:
         tell("AutoAttack on every exit and on the deployed rule")
         courses["autoattack"] = race.plain_autoattack()
-        tell("AutoAttack on the deployed rule, on the plain model and on the twin")
-        plain, twin = race.autoattack(race.victim.model), race.autoattack(race.victim.twin)
-        found["autoattack_deployed"] = {"plain": vars(plain), "twin": vars(twin)}
+        tell("AutoAttack on the deployed rule, on the plain model and on the search model")
+        plain, search_model = race.autoattack(race.target.model), race.autoattack(race.target.search_model)
+        found["autoattack_deployed"] = {"plain": vars(plain), "twin": vars(search_model)}
         courses["autoattack_deployed"] = [plain]
     tell("the suite")
     goal = min((course[-1].robust for course in courses.values()), default=0)
@@ -215,20 +217,20 @@ def measure(prepared: Prepared, engine: Engine, tell: Tell, *, autoattack: bool 
     return found
 
 
-def told(prepared: Prepared) -> dict[str, Any]:
+def describe(prepared: Prepared) -> dict[str, Any]:
     """What was measured, on what machine and with which versions."""
-    victim, split, ball = prepared.victim, prepared.split, prepared.settings.region
+    target, split, ball = prepared.target, prepared.split, prepared.settings.region
     return {
-        "model": victim.name,
-        "training": victim.training,
-        "weights": victim.weights,
-        "policy": policy_text(victim.policy),
+        "model": target.name,
+        "training": target.training,
+        "weights": target.weights,
+        "policy": policy_text(target.policy),
         "dataset": split.dataset,
         "n": prepared.n,
         "norm": ball.norm,
         "eps": ball.eps,
         "steps": prepared.settings.steps,
-        "machine": machine(next(victim.model.parameters()).device),
+        "machine": machine(next(target.model.parameters()).device),
         "versions": {"torch": torch.__version__, **{name: version(name) for name in ("torchattacks", "pyautoattack")}},
     }
 

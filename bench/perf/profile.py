@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.runner.prepare import Prepared
 from exitbench.timing.timing import seconds
 
@@ -30,13 +30,13 @@ REST, BETWEEN = "arithmetic of losses, rule and steps", "between operations"
 
 
 def profile(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict[str, float]:
-    """Shares of the adaptive attack's time on the twin, by part; ``between operations`` is Python's and torch's own."""
-    victim = prepared.victim
-    attack = PolicyAttack(prepared.settings.region, victim.policy, BUDGET)
+    """Shares of the adaptive attack's time on the search model, by part; ``between operations`` is Python's and torch's own."""
+    target = prepared.target
+    attack = PolicyAttack(prepared.settings.region, target.policy, BUDGET)
     with _Timed(x.device) as timed:
-        attack(victim.twin, x, y, noise=noise)
+        attack(target.search_model, x, y, noise=noise)
     # Watching slows what is between operations: how long it all takes is timed without.
-    total, _ = seconds(lambda: attack(victim.twin, x, y, noise=noise), x.device)
+    total, _ = seconds(lambda: attack(target.search_model, x, y, noise=noise), x.device)
     total = max(total, sum(timed.spent.values()))
     shares = {part: took / total for part, took in sorted(timed.spent.items(), key=lambda item: -item[1])}
     return {**shares, BETWEEN: 1 - sum(shares.values())}

@@ -20,9 +20,10 @@ def perf_text(found: Mapping[str, Any]) -> RenderableType:
     """Ratios first, then what each is made of."""
     rates = found["throughput"]
     lines = [
-        f"forward and gradient, images/s at batch {rates['batch']}: plain {rates['plain']:.0f}, twin ({found['searched_on']}) "
-        f"{rates['twin']:.0f}: {rates['ratio']:.2f} times; of the {rates['matrix_gflops']:.0f} GFLOP/s that an fp32 matrix "
-        f"product reaches, plain {rates['plain_of_ceiling']:.0%}, twin {rates['twin_of_ceiling']:.0%}"
+        f"forward and gradient, images/s at batch {rates['batch']}: plain {rates['plain']:.0f}, "
+        f"search model ({found['searched_on']}) {rates['twin']:.0f}: {rates['ratio']:.2f} times; "
+        f"of the {rates['matrix_gflops']:.0f} GFLOP/s that an fp32 matrix "
+        f"product reaches, plain {rates['plain_of_ceiling']:.0%}, search model {rates['twin_of_ceiling']:.0%}"
     ]
     for name, each in found["against"].items():
         if each["ratios_first"]:
@@ -33,10 +34,11 @@ def perf_text(found: Mapping[str, Any]) -> RenderableType:
             )
     ways = found.get("autoattack_deployed")
     if ways:
-        plain, twin = ways["plain"], ways["twin"]
+        plain, quick = ways["plain"], ways["twin"]
         lines.append(
             f"AutoAttack on the deployed rule: {plain['seconds']:.0f} s on the plain model ({plain['robust']} robust), "
-            f"{twin['seconds']:.0f} s on the twin ({twin['robust']} robust): {plain['seconds'] / twin['seconds']:.2f} times"
+            f"{quick['seconds']:.0f} s on the search model ({quick['robust']} robust): "
+            f"{plain['seconds'] / quick['seconds']:.2f} times"
         )
     shares = ", ".join(f"{part} {share:.0%}" for part, share in found["profile"].items() if share >= 0.01)
     lines.append(f"where the adaptive attack's time goes: {shares}")

@@ -18,7 +18,7 @@ from exitbench.runner.plan import Slice
 
 
 @dataclass(frozen=True, eq=False)
-class Proposal:
+class Generated:
     """What an attack proposed for a slice, with the passes and seconds that it takes on its own.
 
     Attributes:
@@ -33,7 +33,7 @@ class Proposal:
 
 @dataclass(eq=False)
 class Work:
-    """A slice in work, on the victim's device.
+    """A slice in work, on the target's device.
 
     Attributes:
         slice: which.
@@ -44,7 +44,7 @@ class Work:
     slice: Slice
     x: Tensor
     y: Tensor
-    proposals: dict[Attack, Proposal] = field(default_factory=dict)
+    generated: dict[Attack, Generated] = field(default_factory=dict)
 
     @staticmethod
     def on(part: Slice, device: torch.device) -> Work:
@@ -60,7 +60,7 @@ def noise_of(works: Sequence[Work], seed: int) -> Noise:
     return Noise(seed, samples, parts)
 
 
-def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: int) -> None:
+def generate(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: int) -> None:
     """Add the attack's proposal to those of ``works`` that have none, reusing and extending what is there of its children.
 
     Passes and seconds are those of the attack on its own: a child computed earlier counts again, so that they do
@@ -70,13 +70,13 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
     Raises:
         Exception: what the attack raises; for want of memory, where several slices or a single sample do not fit.
     """
-    todo = [work for work in works if attack not in work.proposals]
+    todo = [work for work in works if attack not in work.generated]
     if not todo:
         return
     for child in attack.children:
-        propose(child, model, todo, seed)
+        generate(child, model, todo, seed)
     x, y = torch.cat([work.x for work in todo]), torch.cat([work.y for work in todo])
-    candidates = [torch.cat([work.proposals[child].x_adv for work in todo]) for child in attack.children]
+    candidates = [torch.cat([work.generated[child].x_adv for work in todo]) for child in attack.children]
     model.eval()
     started = time.perf_counter()
     noise = noise_of(todo, seed)
@@ -86,7 +86,7 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
         some = [found[rows].clone() for found in candidates]
         own_noise = noise.of(torch.arange(rows.start, rows.stop))
         with counted(model) as own:
-            return attack.propose(model, x[rows].clone(), y[rows].clone(), noise=own_noise, candidates=some), own
+            return attack.generate(model, x[rows].clone(), y[rows].clone(), noise=own_noise, candidates=some), own
 
     whole = slice(0, len(y))
     parts = in_halves(attacked, whole) if len(todo) == 1 else [attacked(whole)]
@@ -96,11 +96,11 @@ def propose(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: in
     sizes = [len(work.y) for work in todo]
     shares = zip(divided(own.forwards, sizes), divided(own.backwards, sizes), strict=True)
     for work, rows, (forwards, backwards) in zip(todo, parted(x_adv, sizes), shares, strict=True):
-        children = [work.proposals[child] for child in attack.children]
+        children = [work.generated[child] for child in attack.children]
         passes = sum((child.passes for child in children), Passes(forwards, backwards))
         spent = seconds * len(work.y) / len(y) + sum(child.seconds for child in children)
         batches = max(len(parts), *(child.batches for child in children), 1)
-        work.proposals[attack] = Proposal(rows, passes, spent, batches)
+        work.generated[attack] = Generated(rows, passes, spent, batches)
 
 
 def parted(x_adv: Tensor, sizes: Sequence[int]) -> list[Tensor]:

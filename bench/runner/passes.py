@@ -1,4 +1,4 @@
-"""Counts forward and backward passes at the victim's boundary, in samples."""
+"""Counts forward and backward passes at the target's boundary, in samples."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 
+from exitbench.attacks.adaptive import BUDGET
 from exitbench.attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
 from exitbench.attacks.pgd import Keep
-from exitbench.attacks.policy_attack import BUDGET
 from exitbench.attacks.regions import Ball, Norm
 from exitbench.attacks.settings import Method, Settings
 from exitbench.data.cards import dataset_card, dataset_names
@@ -29,7 +29,7 @@ from exitbench.models.weights import WeightsError, find_weights
 from exitbench.runner.plan import slices
 from exitbench.target.calibrate import calibrated_policy
 from exitbench.target.networks import Loaded, Network, Shape, named_network
-from exitbench.target.target import Victim, check_model
+from exitbench.target.target import Target, check_model
 
 LOSSES: dict[str, Loss | TargetedDLR] = {"ce": CE(), "margin": Margin(), "dlr": DLR(), "dlr-targeted": TargetedDLR()}
 APGD_STEPS = 100
@@ -87,7 +87,7 @@ class Prepared:
     """A request made good.
 
     Attributes:
-        victim: what is attacked.
+        target: what is attacked.
         split: test data.
         n: how many of its first samples.
         settings: of the gradient attacks, threat model included.
@@ -96,7 +96,7 @@ class Prepared:
         precision: of the search, as asked for.
     """
 
-    victim: Victim
+    target: Target
     split: Split
     n: int
     settings: Settings
@@ -125,9 +125,9 @@ def prepare(request: Request) -> Prepared:
         costs = measure_costs(model, split.shape)
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
-    victim = Victim(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
+    target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
     note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm)))) or None
-    return Prepared(victim, split, n, settings, note, _asked(request, loaded, policy), request.precision)
+    return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)
 
 
 def _other_norm(network: Network, norm: Norm) -> str | None:
@@ -137,7 +137,7 @@ def _other_norm(network: Network, norm: Norm) -> str | None:
 
 
 def _asked(request: Request, loaded: Loaded, policy: Policy) -> dict[str, str | None]:
-    """What names the victim; no exit rule where the one given is the weights' own."""
+    """What names the target; no exit rule where the one given is the weights' own."""
     own = loaded.policy
     is_own = own is not None and policy == parse_policy(own[0], loaded.model.n_exits, own[1])
     weights = str(request.weights) if request.weights is not None else None

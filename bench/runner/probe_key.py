@@ -22,13 +22,13 @@ def probed_batch(prepared: Prepared) -> Batch:
 
 def probe_key(prepared: Prepared, seed: int) -> str:
     """Content address of a probe: SHA-256 over what decides its content."""
-    victim = prepared.victim
+    target = prepared.target
     what = {
         "version": VERSION,
-        "weights": victim.weights,
+        "weights": target.weights,
         "inputs": probed_batch(prepared).input_hashes(),
         "settings": describe(prepared.settings),
-        "policy": describe(victim.policy),
+        "policy": describe(target.policy),
         "seed": seed,
     }
     return digest(what)

@@ -28,18 +28,18 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
 
 def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
     """The record of an evaluation, known before any work."""
-    victim, split = prepared.victim, prepared.split
+    target, split = prepared.target, prepared.split
     ball = prepared.settings.region
     return {
         "schema": RECORD_SCHEMA,
-        "model": victim.name,
-        "training": victim.training,
-        "weights": victim.weights,
-        "source": victim.source,
-        "policy": policy_text(victim.policy),
-        "calibration": getattr(victim.policy, "calibration", None),
-        "mmacs": list(victim.costs.mmacs),
-        "mflops_paper": list(victim.costs.mflops_paper),
+        "model": target.name,
+        "training": target.training,
+        "weights": target.weights,
+        "source": target.source,
+        "policy": policy_text(target.policy),
+        "calibration": getattr(target.policy, "calibration", None),
+        "mmacs": list(target.costs.mmacs),
+        "mflops_paper": list(target.costs.mflops_paper),
         "dataset": split.dataset,
         "dataset_summary": dataset_card(split.dataset).summary,
         "data": data_digest(plan),
@@ -51,7 +51,7 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
         "trust": probe_key(prepared, seed),
         "asked": dict(prepared.asked),
         "attacks": _attacks(plan),
-        **_pruned(victim.costs),
+        **_pruned(target.costs),
         **_of_added(split.dataset, ball),
     }
 

@@ -17,13 +17,13 @@ from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import Ball
 from exitbench.models.spec import describe
-from exitbench.runner.generate import Proposal, Work, noise_of, propose
+from exitbench.runner.generate import Generated, Work, generate, noise_of
 from exitbench.runner.oom import in_halves, out_of_memory
 from exitbench.runner.plan import Plan, PlannedCell, Slice
-from exitbench.runner.rescore import Judged, judge
+from exitbench.runner.rescore import Rescored, rescore
 from exitbench.store.cell import Cell
 from exitbench.store.store import Cells
-from exitbench.target.target import Victim
+from exitbench.target.target import Target
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ class Started:
 
 
 class Runner:
-    """Works off a plan against one victim: attacks search on its twin, the plain model judges.
+    """Works off a plan against one target: attacks search on its search model, the plain model judges.
 
     Args:
-        victim: what is attacked.
+        target: what is attacked.
         ball: the threat model that every candidate is certified against.
         seed: of the evaluation.
         dataset: its name, for the cells' headers.
@@ -60,9 +60,9 @@ class Runner:
     """
 
     def __init__(
-        self, victim: Victim, ball: Ball, seed: int, dataset: str, store: Cells, stack: int = 1, gathered: int = 1
+        self, target: Target, ball: Ball, seed: int, dataset: str, store: Cells, stack: int = 1, gathered: int = 1
     ) -> None:
-        self.victim, self.ball, self.seed, self.dataset, self.store = victim, ball, seed, dataset, store
+        self.target, self.ball, self.seed, self.dataset, self.store = target, ball, seed, dataset, store
         self.stack, self.gathered = stack, max(stack, gathered)
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
@@ -80,7 +80,7 @@ class Runner:
 
     def steps(self, plan: Plan) -> Iterator[Started | Outcome]:
         """``run`` step by step, for those who hand results on."""
-        device = next(self.victim.model.parameters()).device
+        device = next(self.target.model.parameters()).device
         for cells in stacks(plan.cells, lambda: self.gathered):
             works: dict[Slice, Work] = {}
             keys = {(cell.slice, cell.attack): cell.key for cell in cells}
@@ -129,46 +129,46 @@ class Runner:
         return Outcome(cell, message)
 
     def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[Cell]:
-        attack, twin = cells[0].attack, self.victim.twin
-        propose(attack, twin, works, self.seed)
-        proposals = [work.proposals[attack] for work in works]
-        images = [proposal.x_adv for proposal in proposals]
+        attack, search_model = cells[0].attack, self.target.search_model
+        generate(attack, search_model, works, self.seed)
+        generated = [work.generated[attack] for work in works]
+        images = [generated.x_adv for generated in generated]
         x_adv = images[0] if len(images) == 1 else torch.cat(images)
         x, y = torch.cat([work.x for work in works]), torch.cat([work.y for work in works])
         noise = noise_of(works, self.seed)
-        for net in (self.victim.model, twin):  # whatever mode the attack left them in
+        for net in (self.target.model, search_model):  # whatever mode the attack left them in
             net.eval()
 
         whole = slice(0, len(y))
 
-        def judged_rows(rows: slice) -> Judged:
+        def rescored_rows(rows: slice) -> Rescored:
             if rows == whole:  # as it came, for the judge to refuse what is no batch of candidates
-                return judge(self.victim, attack, x, y, x_adv, noise, self.ball)
+                return rescore(self.target, attack, x, y, x_adv, noise, self.ball)
             own_noise = noise.of(torch.arange(rows.start, rows.stop))
-            return judge(self.victim, attack, x[rows], y[rows], x_adv[rows], own_noise, self.ball)
+            return rescore(self.target, attack, x[rows], y[rows], x_adv[rows], own_noise, self.ball)
 
-        judged = Judged.joined(in_halves(judged_rows, whole) if len(works) == 1 else [judged_rows(whole)])
+        rescored = Rescored.joined(in_halves(rescored_rows, whole) if len(works) == 1 else [rescored_rows(whole)])
         sizes = [len(work.y) for work in works]
-        parts = zip(cells, works, proposals, judged.parts(sizes), strict=True)
-        return [self._cell(cell, work, proposal, part) for cell, work, proposal, part in parts]
+        parts = zip(cells, works, generated, rescored.parts(sizes), strict=True)
+        return [self._cell(cell, work, generated, part) for cell, work, generated, part in parts]
 
-    def _cell(self, planned: PlannedCell, work: Work, proposal: Proposal, judged: Judged) -> Cell:
-        logits, labels = judged.logits.cpu(), work.y.cpu()
+    def _cell(self, planned: PlannedCell, work: Work, generated: Generated, rescored: Rescored) -> Cell:
+        logits, labels = rescored.logits.cpu(), work.y.cpu()
         broken = (logits.argmax(-1) != labels).any(0).nonzero().flatten()
         kept = broken[:0] if isinstance(planned.attack, Clean) else broken
-        passes = proposal.passes + judged.passes
+        passes = generated.passes + rescored.passes
         hashes = b"".join(bytes.fromhex(text) for text in planned.slice.inputs)
         return Cell(
             key=planned.key,
-            header=self._header(planned, proposal.seconds + judged.seconds, judged, proposal.batches),
+            header=self._header(planned, generated.seconds + rescored.seconds, rescored, generated.batches),
             indices=np.array(planned.slice.indices, dtype=np.int64),
             labels=labels.numpy(),
             inputs=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32),
             logits=logits.numpy(),
-            distances=judged.distances.cpu().numpy(),
+            distances=rescored.distances.cpu().numpy(),
             passes=np.array([passes.forwards, passes.backwards], dtype=np.int64),
             broken_rows=kept.numpy(),
-            counterexamples=judged.x_adv.cpu()[kept].numpy(),
+            counterexamples=rescored.x_adv.cpu()[kept].numpy(),
         )
 
     def _select(self, planned: PlannedCell, selection: BestOf, children: Sequence[str]) -> Cell:
@@ -183,10 +183,10 @@ class Runner:
         seconds = sum(cell.header["provenance"]["seconds"] for cell in found)
         return select_cells(planned.key, self._header(planned, seconds), found, choice.numpy())
 
-    def _header(self, planned: PlannedCell, seconds: float, judged: Judged | None = None, batches: int = 1) -> dict[str, Any]:
+    def _header(self, planned: PlannedCell, seconds: float, rescored: Rescored | None = None, batches: int = 1) -> dict[str, Any]:
         provenance: dict[str, Any] = {
             "seconds": round(seconds, 3),
-            "device": str(next(self.victim.model.parameters()).device),
+            "device": str(next(self.target.model.parameters()).device),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -195,11 +195,11 @@ class Runner:
             provenance["implementation"] = planned.attack.implementation
         if batches > 1:
             provenance["batches"] = batches
-        if judged is not None and not isinstance(planned.attack, Clean):
-            provenance["search"] = {"on": str(self.victim.searched_form), **judged.told()}
+        if rescored is not None and not isinstance(planned.attack, Clean):
+            provenance["search"] = {"on": str(self.target.used_config), **rescored.describe()}
         return {
-            "model": self.victim.name,
-            "weights": self.victim.weights,
+            "model": self.target.name,
+            "weights": self.target.weights,
             "dataset": self.dataset,
             "attack": describe(planned.attack),
             "seed": self.seed,

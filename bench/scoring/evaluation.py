@@ -24,9 +24,9 @@ class Search:
     """What attacks searched on, and how far that was from what judged.
 
     Attributes:
-        on: forms of the twin (``exitbench.models.twins.Form``), as texts.
-        disagreements: images on which twin and judge differ in what the attack is after.
-        again: of these, successes that the twin alone saw: their samples were attacked again on the plain model.
+        on: forms of the search model (``exitbench.models.search_model.SearchConfig``), as texts.
+        disagreements: images on which search model and judge differ in what the attack is after.
+        again: of these, successes that the search model alone saw: their samples were attacked again on the plain model.
     """
 
     on: frozenset[str] = frozenset()

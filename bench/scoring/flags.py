@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from exitbench.checks import controls, gradients, outputs, path, radii, twin
+from exitbench.checks import controls, gradients, outputs, path, radii, search_model
 from exitbench.checks.flag import LEVELS, Flag
 from exitbench.data.cards import dataset_card
 from exitbench.models.spec import canonical_json
@@ -71,7 +71,7 @@ def _of_probe(probe: Mapping[str, Any], evaluation: Evaluation) -> list[Flag]:
     record = evaluation.record
     robust = set(np.flatnonzero(evaluation.worst).tolist()) if evaluation.attacks else None
     samples = len(probe["right"])
-    found = [*outputs.flags(probe["outputs"]), *gradients.flags(probe["gradients"]), *twin.flags(probe["twin"])]
+    found = [*outputs.flags(probe["outputs"]), *gradients.flags(probe["gradients"]), *search_model.flags(probe["twin"])]
     if probe["path"] is not None:
         found += path.flags(probe["path"], probe["right"], robust)
         usual = record["usual_eps"] if "usual_eps" in record else dataset_card(record["dataset"]).eps[record["norm"]]

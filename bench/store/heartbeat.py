@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sign:
+class Heartbeat:
     """The last sign of life of a run.
 
     Attributes:
@@ -53,7 +53,7 @@ class Sign:
     left_s: float | None
 
 
-class Live:
+class RunMonitor:
     """Shows that a run goes on, as long as the context lasts.
 
     Nothing here may stop a run: what cannot be written is not written.
@@ -68,17 +68,17 @@ class Live:
     def __init__(self, store: Path, run: str, cells: int, work: float) -> None:
         self._began, self._work, self._worked = time.monotonic(), work, 0.0
         now = _now()
-        self._sign = Sign(run, os.getpid(), socket.gethostname(), now, now, "", 0, 0, cells, 0.0, None)
+        self._heartbeat = Heartbeat(run, os.getpid(), socket.gethostname(), now, now, "", 0, 0, cells, 0.0, None)
         self._path = store / "live" / f"{run}-{os.getpid()}.json"
         self._log_path = store / "logs" / f"{run}.log"
         self._file: IO[str] | None = None
         self._handler: logging.Handler | None = None
-        self._level, self._said = logging.NOTSET, _SaidBefore(logging.NOTSET)
+        self._level, self._said = logging.NOTSET, _ConsoleFilter(logging.NOTSET)
 
     def __enter__(self) -> Self:
         with suppress(OSError):
             self._path.parent.mkdir(exist_ok=True)
-            _bury(self._path.parent, self._sign.run)
+            _remove_stale(self._path.parent, self._heartbeat.run)
             self._file = self._path.open("w", encoding="utf-8")
             if fcntl is not None:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,27 +88,27 @@ class Live:
             formatter.converter = time.gmtime
             self._handler.setFormatter(formatter)
             logger = logging.getLogger(_LOGGED)
-            self._level, self._said = logger.level, _SaidBefore(logger.getEffectiveLevel())
+            self._level, self._said = logger.level, _ConsoleFilter(logger.getEffectiveLevel())
             for handler in logging.getLogger().handlers:
                 handler.addFilter(self._said)
             logger.addHandler(self._handler)
             logger.setLevel(logging.INFO)
-        _log.info("%d cells to run", self._sign.cells)
+        _log.info("%d cells to run", self._heartbeat.cells)
         self._write()
         return self
 
     def working_on(self, cell: str) -> None:
         """A cell was begun."""
-        self._sign = replace(self._sign, cell=cell)
+        self._heartbeat = replace(self._heartbeat, cell=cell)
         self._write()
 
     def done(self, cell: str, work: float, error: str | None) -> None:
         """A cell is finished, or ended in an error."""
-        sign, self._worked = self._sign, self._worked + work
+        heartbeat, self._worked = self._heartbeat, self._worked + work
         elapsed = time.monotonic() - self._began
         left = elapsed * max(self._work - self._worked, 0) / self._worked if self._worked else None
-        self._sign = replace(
-            sign, finished=sign.finished + (error is None), failed=sign.failed + (error is not None), left_s=left
+        self._heartbeat = replace(
+            heartbeat, finished=heartbeat.finished + (error is None), failed=heartbeat.failed + (error is not None), left_s=left
         )
         _log.info("%s: %s", cell, error or "finished")
         self._write()
@@ -131,15 +131,15 @@ class Live:
     def _write(self) -> None:
         if self._file is None:
             return
-        self._sign = replace(self._sign, updated=_now(), elapsed_s=round(time.monotonic() - self._began, 1))
+        self._heartbeat = replace(self._heartbeat, updated=_now(), elapsed_s=round(time.monotonic() - self._began, 1))
         with suppress(OSError):
             self._file.seek(0)
-            self._file.write(json.dumps(asdict(self._sign)) + "\n")  # one write: who reads in between sees a whole line
+            self._file.write(json.dumps(asdict(self._heartbeat)) + "\n")  # one write: who reads in between sees a whole line
             self._file.truncate()
             self._file.flush()
 
 
-def signs(store: Path) -> Iterator[tuple[Sign, bool | None]]:
+def heartbeats(store: Path) -> Iterator[tuple[Heartbeat, bool | None]]:
     """Every run's last sign of life, and whether its process lives: it holds its file locked.
 
     None where that cannot be told: on another machine, or where files cannot be locked.
@@ -148,10 +148,10 @@ def signs(store: Path) -> Iterator[tuple[Sign, bool | None]]:
         try:
             with path.open("r+", encoding="utf-8") as file:
                 lives = _locked(file)
-                sign = Sign(**json.loads(file.readline()))
+                heartbeat = Heartbeat(**json.loads(file.readline()))
         except (OSError, ValueError, TypeError):
             continue  # it ended, or was killed as it wrote its first sign
-        yield sign, lives if sign.host == socket.gethostname() else None
+        yield heartbeat, lives if heartbeat.host == socket.gethostname() else None
 
 
 def _locked(file: IO[str]) -> bool | None:
@@ -166,7 +166,7 @@ def _locked(file: IO[str]) -> bool | None:
     return False
 
 
-def _bury(folder: Path, run: str) -> None:
+def _remove_stale(folder: Path, run: str) -> None:
     """Remove what killed processes left of this run."""
     for path in folder.glob(f"{run}-*.json"):
         with suppress(OSError), path.open("r+", encoding="utf-8") as file:
@@ -178,7 +178,7 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class _SaidBefore(logging.Filter):
+class _ConsoleFilter(logging.Filter):
     """What the log's level adds goes to the file alone, not to the terminal."""
 
     def __init__(self, level: int) -> None:

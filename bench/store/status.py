@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exitbench.models.spec import digest
-from exitbench.store.heartbeat import Sign, signs
+from exitbench.store.heartbeat import Heartbeat, heartbeats
 from exitbench.store.store import cell_path
 
 
@@ -47,7 +47,7 @@ class RunStatus:
     record: Mapping[str, Any]
     attacks: tuple[AttackStatus, ...]
     last: str | None
-    sign: Sign | None
+    heartbeat: Heartbeat | None
     lives: bool | None
 
     @property
@@ -68,23 +68,23 @@ class RunStatus:
     @property
     def state(self) -> str:
         """In a few words."""
-        if self.sign is not None and self.lives:
+        if self.heartbeat is not None and self.lives:
             return "running"
         if self.done == self.cells:
             return "finished"
-        if self.sign is not None and self.lives is None:
-            return f"on {self.sign.host}, last sign {self.sign.updated}"
-        if self.sign is not None:
-            return f"killed while on {self.sign.cell}" if self.sign.cell else "killed"
+        if self.heartbeat is not None and self.lives is None:
+            return f"on {self.heartbeat.host}, last heartbeat {self.heartbeat.updated}"
+        if self.heartbeat is not None:
+            return f"killed while on {self.heartbeat.cell}" if self.heartbeat.cell else "killed"
         return f"ended, errors in {self.errors} attacks" if self.errors else "stopped"
 
 
 def statuses(store: Path) -> tuple[list[RunStatus], list[Path]]:
     """Every run of a store, the one worked on last first, and the records that cannot be read."""
-    living: dict[str, tuple[Sign, bool | None]] = {}
-    for sign, lives in signs(store):
-        if sign.run not in living or lives:
-            living[sign.run] = (sign, lives)
+    living: dict[str, tuple[Heartbeat, bool | None]] = {}
+    for heartbeat, lives in heartbeats(store):
+        if heartbeat.run not in living or lives:
+            living[heartbeat.run] = (heartbeat, lives)
     found, damaged = [], []
     for path in sorted((store / "runs").glob("*.json")):
         try:
@@ -97,7 +97,7 @@ def statuses(store: Path) -> tuple[list[RunStatus], list[Path]]:
     return sorted(found, key=lambda status: (status.state == "running", status.last or ""), reverse=True), damaged
 
 
-def _status(store: Path, path: Path, record: Mapping[str, Any], sign: Sign | None, lives: bool | None) -> RunStatus:
+def _status(store: Path, path: Path, record: Mapping[str, Any], heartbeat: Heartbeat | None, lives: bool | None) -> RunStatus:
     attacks, newest = [], 0.0
     for attack in record["attacks"]:
         written = [_written(cell_path(store, key)) for key in attack["keys"]]
@@ -106,7 +106,7 @@ def _status(store: Path, path: Path, record: Mapping[str, Any], sign: Sign | Non
         error = next((text for key in missing if (text := _error(store, key))), None)
         attacks.append(AttackStatus(attack["name"], len(written) - len(missing), len(written), error))
     last = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else None
-    return RunStatus(path.stem, record, tuple(attacks), last, sign, lives)
+    return RunStatus(path.stem, record, tuple(attacks), last, heartbeat, lives)
 
 
 def _written(path: Path) -> float:

@@ -221,11 +221,11 @@ class FactoryNetwork(Network):
 
 @torch.no_grad()
 def _tried(model: EarlyExitNet, shape: Shape) -> EarlyExitNet:
-    """A network of our kind, once it and its twin have run."""
+    """A network of our kind, once it and its search model have run."""
     x = torch.zeros(2, *shape)
     try:
         model(x)
-        model.twin()(x)
+        model.search_model()(x)
     except Exception as error:
         raise ForeignModelError(
             f"a forward of 2 images of {'x'.join(map(str, shape))} failed ({first_line(error)}); where `view` is the reason, use "

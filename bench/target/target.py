@@ -1,4 +1,4 @@
-"""The victim: a network with its weights, its exit policy and its measured costs, checked before any work."""
+"""The target: a network with its weights, its exit policy and its measured costs, checked before any work."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from exitbench.models.cost import ExitCosts
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.policies import Policy
-from exitbench.models.twins import FOLDED, PLAIN, Form, build_twin, forms_of
+from exitbench.models.search_model import FOLDED, PLAIN, SearchConfig, build_search_model, search_configs
 
 
 @dataclass(frozen=True)
-class Victim:
+class Target:
     """What is evaluated.
 
     Attributes:
@@ -28,7 +28,7 @@ class Victim:
         source: where they come from.
         policy: the deployed exit rule.
         costs: per exit.
-        form: of the twin that attacks search on; where the network has no such twin, they search on the network itself.
+        search_config: how the search model is to be built; a network that has none in this configuration is searched on itself.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Victim:
     source: str
     policy: Policy
     costs: ExitCosts
-    form: Form = FOLDED
+    search_config: SearchConfig = FOLDED
 
     @cached_property
-    def twin(self) -> EarlyExitNet:
+    def search_model(self) -> EarlyExitNet:
         """What attacks search on: the same function, faster. The verdict is always ``model``'s."""
-        return build_twin(self.model, self.searched_form)
+        return build_search_model(self.model, self.used_config)
 
     @property
-    def searched_form(self) -> Form:
-        """How the twin is built."""
-        return self.form if self.form in forms_of(self.model) else PLAIN
+    def used_config(self) -> SearchConfig:
+        """How the search model is built."""
+        return self.search_config if self.search_config in search_configs(self.model) else PLAIN
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import digest
 from exitbench.models.views import ExitView
-from exitbench.target.target import Victim
+from exitbench.target.target import Target
 from exitbench.timing.ptflops_check import ptflops_mmacs
 
 BATCH = 128
@@ -105,18 +105,18 @@ class Latency:
 
 
 def measure_latency(
-    victim: Victim, dataset: str, images: Tensor, rounds: int, clock: Callable[[], float] = time.perf_counter
+    target: Target, dataset: str, images: Tensor, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> Latency:
     """Time the plain fp32 network, everything in turn so that a busy moment of the machine hits all alike.
 
     Args:
-        victim: on its device.
+        target: on its device.
         dataset: that the images are of.
         images: ``(N, C, H, W)``, clean.
         rounds: how often; the first one more, to warm up, is not counted.
         clock: in seconds.
     """
-    model, policy, n_exits = victim.model, victim.policy, victim.model.n_exits
+    model, policy, n_exits = target.model, target.policy, target.model.n_exits
     device = next(model.parameters()).device
     images = images.to(device)
     many = images[torch.arange(BATCH, device=device) % len(images)]
@@ -139,9 +139,9 @@ def measure_latency(
     quartiles = [_quartiles(ms[:, j] / (BATCH if j % 2 else 1)) for j in range(len(work))]
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     return Latency(
-        model=victim.name,
-        training=victim.training,
-        weights=victim.weights,
+        model=target.name,
+        training=target.training,
+        weights=target.weights,
         dataset=dataset,
         policy=policy_text(policy),
         machine=processor(device),
@@ -151,7 +151,7 @@ def measure_latency(
         measured=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         rounds=rounds,
         stops=isinstance(model, MultiExitNet) or n_exits == 1,
-        mmacs=tuple(victim.costs.mmacs),
+        mmacs=tuple(target.costs.mmacs),
         ptflops=tuple(_second_opinion(model, k, shape) for k in range(n_exits)),
         one=tuple(quartiles[0 : 2 * n_exits : 2]),
         many=tuple(quartiles[1 : 2 * n_exits : 2]),

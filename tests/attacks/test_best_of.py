@@ -30,7 +30,7 @@ def test_choosing_by_stored_logits_is_choosing_by_images(seed):
     selection = BestOf(SINGLES, Objective(CE(), Mean()))
     candidates = [child(NET, x, y, noise=noise) for child in SINGLES]
     choice = selection.choose([NET(candidate) for candidate in candidates], y)
-    wanted = selection.propose(NET, x, y, noise=noise, candidates=candidates)
+    wanted = selection.generate(NET, x, y, noise=noise, candidates=candidates)
     assert torch.equal(torch.stack(candidates)[choice, torch.arange(5)], wanted)
 
 

@@ -13,7 +13,7 @@ from exitbench.attacks.regions import Ball, Penalty
 from exitbench.attacks.wrm import WRM
 from exitbench.models.policies import deployed_logits
 from exitbench.runner.passes import counted
-from tests.attacks.test_policy_attack import NET, policy_for, right, sample
+from tests.attacks.test_adaptive import NET, policy_for, right, sample
 from tests.toys import small_convolutional
 
 BALL = Ball("Linf", 0.06)

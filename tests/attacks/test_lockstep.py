@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from exitbench.attacks.autoattack import AutoAttack
-from exitbench.attacks.lockstep import in_lockstep
+from exitbench.attacks.lockstep import run_batched
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import Ball
 from exitbench.models.policies import FixedExit
@@ -47,7 +47,7 @@ def test_each_run_is_told_what_it_is_told_alone():
     runs = [random_walk(steps, size) for steps, size in ((3, 2), (1, 5), (4, 1))]
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    together = in_lockstep(Cubes(), runs)
+    together = run_batched(Cubes(), runs)
     assert torch.equal(torch.get_rng_state(), before)
     for run, found in zip(runs, together, strict=True):
         torch.testing.assert_close(found, run(Cubes()))
@@ -56,7 +56,7 @@ def test_each_run_is_told_what_it_is_told_alone():
 
 def test_questions_go_through_the_network_together_in_the_callers_thread():
     view = Cubes()
-    in_lockstep(view, [random_walk(3, 2), random_walk(3, 5)])
+    run_batched(view, [random_walk(3, 2), random_walk(3, 5)])
     assert view.seen == [(threading.current_thread(), 7, with_graph) for _ in range(3) for with_graph in (False, True)]
 
 
@@ -71,7 +71,7 @@ def test_gradients_can_be_asked_for_twice_or_not_at_all():
         return view(torch.ones(2, 2).requires_grad_()).detach()
 
     view = Cubes()
-    asked, unasked = in_lockstep(view, [twice, never])
+    asked, unasked = run_batched(view, [twice, never])
     assert asked.tolist() == [[3.0, 3.0]] and unasked.tolist() == [[1.0, 1.0]] * 2
     assert [size for _, size, _ in view.seen] == [3, 1], "who asks again has its images sent through again"
 
@@ -101,7 +101,7 @@ def test_a_network_that_lets_its_graph_go_is_asked_for_it_once():
 
         return run
 
-    found = in_lockstep(Once.apply, [early_and_late(wait) for wait in (0, 0, 2)])
+    found = run_batched(Once.apply, [early_and_late(wait) for wait in (0, 0, 2)])
     assert all(gradient.tolist() == [[12.0, 12.0]] for gradient in found)
 
 
@@ -110,8 +110,8 @@ def test_gradient_mode_is_the_callers():
         return torch.is_grad_enabled()
 
     with torch.no_grad():
-        assert in_lockstep(Cubes(), [mode, mode]) == [False, False]
-    assert in_lockstep(Cubes(), [mode, mode]) == [True, True]
+        assert run_batched(Cubes(), [mode, mode]) == [False, False]
+    assert run_batched(Cubes(), [mode, mode]) == [True, True]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
@@ -143,9 +143,9 @@ def test_what_one_raises_ends_all(error, where, steps):
     before = threading.active_count()
     with pytest.raises(error, match="told so"):
         if where == "run":
-            in_lockstep(Cubes(), [endless, failing, endless])
+            run_batched(Cubes(), [endless, failing, endless])
         else:
-            in_lockstep(Failing(), [endless, endless])
+            run_batched(Failing(), [endless, endless])
     assert begun == ended != [] and threading.active_count() == before
 
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exitbench.attacks import policy_search, slowdown, watched
+from exitbench.attacks import policy_search, slowdown, stopping
+from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.apgd import APGD
+from exitbench.attacks.early_stop import EarlyStopModel
 from exitbench.attacks.gradient import value_and_gradient
 from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.slowdown import MODES, Slowdown
-from exitbench.attacks.watched import Watched
 from exitbench.attacks.wrm import WRM, Penalty
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, entropy
 from tests.toys import batch, small_convolutional
@@ -91,12 +91,12 @@ def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy
 
 
 def test_a_watched_step_asks_only_who_survived(monkeypatch):
-    monkeypatch.setattr(watched, "COMPACT_EVERY", {"cpu": 1000})
+    monkeypatch.setattr(stopping, "COMPACT_EVERY", {"cpu": 1000})
     ball = Ball("Linf", 0.1)
 
     def attacked(steps):
         return lambda net, x, y, noise: PGD(Objective(CE(), Only(1)), ball, steps, 0.05)(
-            Watched(net, x, y, POLICY, ball), x, y, noise=noise
+            EarlyStopModel(net, x, y, POLICY, ball), x, y, noise=noise
         )
 
     assert more_per_step(attacked) == 0

@@ -1,10 +1,10 @@
 import pytest
 
+from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.objectives import CE, Max, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.policy_attack import PolicyAttack
 from exitbench.attacks.presets import FORMS, expand, matrix_names
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings

@@ -9,7 +9,7 @@ PATIENCE = 60_000  # milliseconds: the machine may be busy
 
 
 @dataclass
-class Watched:
+class EarlyStopModel:
     """What a page did that it should not."""
 
     messages: list[str] = field(default_factory=list)
@@ -21,14 +21,14 @@ def opened(browser, path: Path, hash_: str = "", **options):
     """A page of the browser showing the file, ready, and what it does from then on."""
     page = browser.new_page(**{"viewport": {"width": 1400, "height": 900}, "accept_downloads": True, **options})
     page.set_default_timeout(PATIENCE)
-    watched = Watched()
-    page.on("console", lambda message: watched.messages.append(message.text))
-    page.on("pageerror", lambda error: watched.messages.append(str(error)))
-    page.on("request", lambda request: watched.requests.append(request.url))
-    page.on("dialog", lambda dialog: (watched.dialogs.append(dialog.message), dialog.dismiss()))
+    stopping = EarlyStopModel()
+    page.on("console", lambda message: stopping.messages.append(message.text))
+    page.on("pageerror", lambda error: stopping.messages.append(str(error)))
+    page.on("request", lambda request: stopping.requests.append(request.url))
+    page.on("dialog", lambda dialog: (stopping.dialogs.append(dialog.message), dialog.dismiss()))
     page.goto(f"file://{path}{hash_}")
     ready(page)
-    return page, watched
+    return page, stopping
 
 
 def ready(page) -> None:

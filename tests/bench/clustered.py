@@ -36,9 +36,9 @@ def ready(data: Path, n: int = N) -> tuple[Prepared, Job]:
 
 def named(prepared: Prepared, names: Sequence[str] = NAMES) -> dict[str, Attack]:
     """Attacks by name, with the components of selections."""
-    victim = prepared.victim
-    attacks, _ = expand(names, victim.model.n_exits, prepared.settings, victim.policy)
-    return with_components(attacks, victim.model.n_exits, prepared.settings, victim.policy)
+    target = prepared.target
+    attacks, _ = expand(names, target.model.n_exits, prepared.settings, target.policy)
+    return with_components(attacks, target.model.n_exits, prepared.settings, target.policy)
 
 
 def plan_of(prepared: Prepared, store: Store, attacks: Mapping[str, Attack]) -> Plan:
@@ -47,7 +47,7 @@ def plan_of(prepared: Prepared, store: Store, attacks: Mapping[str, Attack]) -> 
     for batch in slices(prepared.split, prepared.n):
         samples = Slice(prepared.split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
         for name, attack in attacks.items():
-            key = cell_key(prepared.victim.weights, samples.inputs, attack, 0)
+            key = cell_key(prepared.target.weights, samples.inputs, attack, 0)
             cells.append(PlannedCell(name, attack, key, samples, store.has(key), False))
     return Plan(tuple(cells), ())
 
@@ -55,7 +55,7 @@ def plan_of(prepared: Prepared, store: Store, attacks: Mapping[str, Attack]) -> 
 def locally(prepared: Prepared, store: Store, attacks: Mapping[str, Attack]) -> list[Outcome]:
     """What this process makes of it."""
     outcomes: list[Outcome] = []
-    runner = Runner(prepared.victim, prepared.settings.region, 0, prepared.split.dataset, store)
+    runner = Runner(prepared.target, prepared.settings.region, 0, prepared.split.dataset, store)
     runner.run(plan_of(prepared, store, attacks), lambda _: None, outcomes.append)
     return outcomes
 
@@ -86,7 +86,7 @@ class Kills(Attack):
     sample: int
     always: bool = False
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         marker = Path(self.marker)
         if self.sample in noise.samples and (self.always or not marker.exists()):
             marker.touch()
@@ -100,7 +100,7 @@ class Raises(Attack):
 
     sample: int
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         if self.sample in noise.samples:
             raise RuntimeError("it raised")
         return x
@@ -114,7 +114,7 @@ class Slow(Attack):
     number: int
     run: int = 0
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         (Path(self.folder) / str(os.getpid())).touch()
         time.sleep(0.05)
         return x * (1 - 0.01 * self.number)

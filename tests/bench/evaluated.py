@@ -20,7 +20,7 @@ from exitbench.runner.runner import Outcome, Runner
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
-from exitbench.target.target import Victim
+from exitbench.target.target import Target
 from tests.toys import small_convolutional
 
 FORMS = ("single", "average", "max", "max_average", "average_max")
@@ -48,21 +48,21 @@ def toy_split(n: int = 70) -> Split:
 def prepared(policy: Policy | None = None, n: int = 70, name: str = "toy") -> Prepared:
     policy = policy or EntropyPolicy((1.45, 1.45))
     costs = measure_costs(NET, (1, 4, 4))
-    victim = Victim(name, NET, "none", "0" * 64, "a test", policy, costs)
-    return Prepared(victim, toy_split(), n, SETTINGS, None)
+    target = Target(name, NET, "none", "0" * 64, "a test", policy, costs)
+    return Prepared(target, toy_split(), n, SETTINGS, None)
 
 
 def plan_of(ready: Prepared, store: Store, names: Sequence[str] = FORMS, seed: int = 0) -> Plan:
-    victim = ready.victim
+    target = ready.target
     return make_plan(
         names,
         ready.split,
         ready.n,
-        victim.model.n_exits,
+        target.model.n_exits,
         ready.settings,
-        victim.policy,
-        victim.costs.mmacs,
-        victim.weights,
+        target.policy,
+        target.costs.mmacs,
+        target.weights,
         seed,
         store,
     )
@@ -77,7 +77,7 @@ def evaluate(
     plan = plan_of(ready, store, names, seed)
     write_record(ready, plan, seed, store)
     outcomes: list[Outcome] = []
-    runner = Runner(ready.victim, ready.settings.region, seed, ready.split.dataset, store)
+    runner = Runner(ready.target, ready.settings.region, seed, ready.split.dataset, store)
     runner.run(plan, lambda _: None, outcomes.append)
     return outcomes, store
 

@@ -68,7 +68,7 @@ def test_other_settings_and_other_networks_do_for_want_of_better(tmp_path):
     stricter = prepared(EntropyPolicy((0.5, 0.5)))
     assert "other settings" in rows_of(store, stricter, ["policy"])["policy"].source
     ready = prepared()
-    other = replace(ready, victim=replace(ready.victim, weights="1" * 64))
+    other = replace(ready, target=replace(ready.target, weights="1" * 64))
     assert rows_of(store, other, ["policy"], "1" * 64)["policy"].source == "measured on toy, n = 70"
     longer = replace(prepared(), settings=Settings(SETTINGS.region, steps=5, step_size=0.06))
     assert rows_of(store, longer, ["single:1"])["single:1"].source == EXPECTED, "more steps are another attack"

@@ -132,7 +132,7 @@ def test_a_model_that_raises_on_one_batch_loses_that_batch_alone(tmp_path, raise
     outcomes = []
     handle = NET.register_forward_hook(strike)
     try:
-        Runner(ready.victim, ready.settings.region, 0, "digits", store).run(plan, lambda _cell: None, outcomes.append)
+        Runner(ready.target, ready.settings.region, 0, "digits", store).run(plan, lambda _cell: None, outcomes.append)
     finally:
         handle.remove()
     struck = [outcome for outcome in outcomes if outcome.error]

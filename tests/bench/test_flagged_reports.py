@@ -35,7 +35,7 @@ def found(tmp_path_factory):
     }
     for i, (name, net) in enumerate(nets.items()):
         prepared = ready(net, weights=str(i))
-        prepared = replace(prepared, victim=replace(prepared.victim, name=name))
+        prepared = replace(prepared, target=replace(prepared.target, name=name))
         _, store = evaluate(folder, ["average"], prepared)
         if name != "unchecked":
             assert ensure_probe(prepared, 0, store) is None

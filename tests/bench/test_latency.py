@@ -47,14 +47,14 @@ def clock():
 
 
 def measured(clock, policy, rounds=3):
-    return measure_latency(prepared(policy).victim, "digits", IMAGES, rounds, clock)
+    return measure_latency(prepared(policy).target, "digits", IMAGES, rounds, clock)
 
 
 def test_what_follows_an_exit_is_not_computed(clock):
     found = measured(clock, EntropyPolicy((1.45, 1.45)))
     for times in (found.one, found.many):
         assert [median for _, median, _ in times] == [1000.0, 2000.0, 3000.0]
-    assert found.stops and found.rounds == 3 and found.mmacs == prepared().victim.costs.mmacs
+    assert found.stops and found.rounds == 3 and found.mmacs == prepared().target.costs.mmacs
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

@@ -32,14 +32,14 @@ def show(chromium, page_file):
     found = []
 
     def open_(hash_: str = "", path: Path = page_file, **options):
-        page, watched = opened(chromium, path, hash_, **options)
-        found.append((page, watched, path))
+        page, stopping = opened(chromium, path, hash_, **options)
+        found.append((page, stopping, path))
         return page
 
     yield open_
-    for page, watched, path in found:
-        assert watched.messages == [] and watched.dialogs == []
-        assert {url.partition("#")[0] for url in watched.requests} == {f"file://{path}"}, "a request left the page"
+    for page, stopping, path in found:
+        assert stopping.messages == [] and stopping.dialogs == []
+        assert {url.partition("#")[0] for url in stopping.requests} == {f"file://{path}"}, "a request left the page"
         page.close()
 
 
@@ -188,9 +188,9 @@ def test_what_slipped_through_unescaped_could_do_nothing(chromium, page_file, tm
     path = tmp_path / "tampered.html"
     slipped = '<script>window.ran = 1</script><img src="http://127.0.0.1:9/x.png" onerror="window.ran = 2">'
     path.write_text(page_file.read_text(encoding="utf-8").replace("</header>", slipped + "</header>", 1), encoding="utf-8")
-    page, watched = opened(chromium, path)
+    page, stopping = opened(chromium, path)
     assert page.locator("img").count() == 1 and page.evaluate("window.ran") is None
-    assert sum("Content Security Policy" in message for message in watched.messages) >= 2
+    assert sum("Content Security Policy" in message for message in stopping.messages) >= 2
     page.close()
 
 

@@ -40,7 +40,7 @@ def controls(how: str) -> list[str]:
 def test_from_the_readme_alone(chromium, tmp_path, said):
     path = tmp_path / "index.html"
     path.write_text(to_html(boards(BOARD)), encoding="utf-8")
-    page, watched = opened(chromium, path, permissions=["clipboard-read", "clipboard-write"])
+    page, stopping = opened(chromium, path, permissions=["clipboard-read", "clipboard-write"])
 
     dataset, at_most = controls(said["The best model under 60 mmacs"])
     page.get_by_label(dataset, exact=True).select_option("cifar10")
@@ -63,5 +63,5 @@ def test_from_the_readme_alone(chromium, tmp_path, said):
     page.get_by_role("button", name=copy, exact=True).click()
     page.get_by_role("button", name="Copied").wait_for()
     assert [page.evaluate("navigator.clipboard.readText()")] == commands(best)
-    assert watched.messages == [] and {url.partition("#")[0] for url in watched.requests} == {f"file://{path}"}
+    assert stopping.messages == [] and {url.partition("#")[0] for url in stopping.requests} == {f"file://{path}"}
     page.close()

@@ -15,7 +15,7 @@ from exitbench.perf import measure as measuring
 from exitbench.perf.measure import Race, Spent, compared, measure, named_attacks, reached
 from exitbench.perf.text import perf_text
 from exitbench.runner.prepare import Prepared
-from exitbench.runner.search_backend import Engine
+from exitbench.runner.search_backend import SearchBackend
 from tests.bench.evaluated import prepared, toy_policy
 
 READY = prepared(toy_policy(), n=8)
@@ -53,7 +53,7 @@ def test_the_suite_attacks_survivors_until_the_goal_is_reached():
 def test_a_measurement_is_json_and_a_table(monkeypatch):
     monkeypatch.setattr(measuring, "MATRIX", 32)
     told = []
-    found = json.loads(json.dumps(measure(READY, Engine(), told.append, autoattack=False, batch=4)))
+    found = json.loads(json.dumps(measure(READY, SearchBackend(), told.append, autoattack=False, batch=4)))
     assert told == ["throughput", "torchattacks PGD on every exit", "the suite", "a profile"]
     assert found["n"] == 8 and found["machine"]["cpu"] and found["versions"]["torch"] == torch.__version__
     assert found["suite"][-1]["robust"] <= found["against"]["pgd"]["course"][-1]["robust"]
@@ -69,8 +69,8 @@ def test_a_measurement_is_json_and_a_table(monkeypatch):
 def test_pgd_by_hand_is_for_linf_alone(monkeypatch):
     monkeypatch.setattr(measuring, "MATRIX", 32)
     monkeypatch.setattr(Race, "suite", lambda self, goal: [Spent("all", goal, 1.0, 1, 1)])
-    in_l2 = Prepared(READY.victim, READY.split, 2, Settings(Ball("L2", 0.5), 2, 0.2), None)
-    found = measure(in_l2, Engine(), lambda _: None, autoattack=False, batch=2)
+    in_l2 = Prepared(READY.target, READY.split, 2, Settings(Ball("L2", 0.5), 2, 0.2), None)
+    found = measure(in_l2, SearchBackend(), lambda _: None, autoattack=False, batch=2)
     assert found["against"] == {} and found["suite"] == [vars(Spent("all", 0, 1.0, 1, 1))]
 
 

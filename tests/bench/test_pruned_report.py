@@ -28,8 +28,8 @@ def half_pruned():
     for weight in net.parameters():
         if weight.ndim > 1:
             weight.flatten()[torch.arange(0, weight.numel(), 2)] = 0
-    victim = replace(ready.victim, model=net, weights="1" * 64, costs=measure_costs(net, (1, 4, 4)))
-    return replace(ready, victim=victim)
+    target = replace(ready.target, model=net, weights="1" * 64, costs=measure_costs(net, (1, 4, 4)))
+    return replace(ready, target=target)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from exitbench.runner.ray import driver
 from exitbench.runner.ray.connect import Resources, connect, slots
 from exitbench.runner.ray.driver import AHEAD, RayRunner
 from exitbench.runner.ray.job import shard_of, shards
-from exitbench.runner.ray.worker import OtherWork, work
+from exitbench.runner.ray.worker import WorkerMismatchError, work
 from exitbench.store.store import Store
 from tests.bench.clustered import Kills, Raises, Slow, contents, kill_some, locally, named, plan_of, ready
 from tests.toys import ROOT
@@ -210,7 +210,7 @@ def test_a_machine_that_would_compute_something_else_says_so(message, digits, tm
     store = Store(tmp_path)
     (cells,) = shards(plan_of(replace(prepared, n=32), store, named(prepared, ["single:1"])).cells, 1)
     shard = shard_of(cells, {cell.key: cell for cell in cells}, store)
-    with pytest.raises(OtherWork, match=message):
+    with pytest.raises(WorkerMismatchError, match=message):
         list(work(CHANGED[message](job), shard))
 
 

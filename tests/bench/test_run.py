@@ -112,7 +112,7 @@ def test_passes_are_those_of_the_attack_on_its_own(tmp_path):
 
 @dataclass(frozen=True)
 class Crashes(Attack):
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         raise RuntimeError("boom")
 
 
@@ -120,7 +120,7 @@ class Crashes(Attack):
 class Leaves(Attack):
     by: float = 1e-3
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         return (x + SETTINGS.region.eps + self.by).clamp(0, 1)
 
 
@@ -130,7 +130,7 @@ class Boasts(Attack):
 
     claims_success: bool = True
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         return x
 
 
@@ -178,7 +178,7 @@ class Scribbles(Attack):
 
     loud: bool = True
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         x += 0.8
         x.clamp_(0, 1)
         y.zero_()

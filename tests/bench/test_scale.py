@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from exitbench.data.split import Split
 from exitbench.scoring.load import evaluations
-from exitbench.target.target import Victim
+from exitbench.target.target import Target
 from exitbench.models.cost import measure_costs
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import EntropyPolicy
@@ -41,10 +41,10 @@ heads = [nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(12, 5)) for _ i
 net = MultiExitNet([Passed(), Passed()], heads).eval().requires_grad_(False)
 pixel = np.full((1, 1, 1, 1), 0.5, dtype=np.float32)
 split = Split("digits", "test", np.broadcast_to(pixel, (10000, 3, 32, 32)), np.zeros(10000, dtype=np.int64), 5, "toy")
-victim = Victim("toy", net, "none", "0" * 64, "a test", EntropyPolicy((1.5,)), measure_costs(net, (3, 32, 32)))
+target = Target("toy", net, "none", "0" * 64, "a test", EntropyPolicy((1.5,)), measure_costs(net, (3, 32, 32)))
 peaks = []
 for n in (1000, 10000):
-    ready = evaluated.Prepared(victim, split, n, evaluated.SETTINGS, None)
+    ready = evaluated.Prepared(target, split, n, evaluated.SETTINGS, None)
     with tempfile.TemporaryDirectory() as folder:
         outcomes, store = evaluated.evaluate(Path(folder), ["single:1"], ready)
         (evaluation,) = evaluations(store)
@@ -72,11 +72,11 @@ def test_reports_read_no_counterexample(tmp_path, monkeypatch):
     run(tmp_path, 1)
     read = Store.read
 
-    def watched(self, key, *, images=True):
+    def stopping(self, key, *, images=True):
         assert not images
         return read(self, key, images=images)
 
-    monkeypatch.setattr(Store, "read", watched)
+    monkeypatch.setattr(Store, "read", stopping)
     evaluation = only_evaluation(Store(tmp_path))
     monkeypatch.undo()
     key = evaluation.record["attacks"][1]["keys"][0]
@@ -90,7 +90,7 @@ def run(folder, stack, names=FORMS, ready=None):
     plan = plan_of(ready, store, names)
     write_record(ready, plan, 0, store)
     outcomes = []
-    runner = Runner(ready.victim, ready.settings.region, 0, "digits", store, stack)
+    runner = Runner(ready.target, ready.settings.region, 0, "digits", store, stack)
     runner.run(plan, lambda _: None, outcomes.append)
     return outcomes, store, runner
 
@@ -127,7 +127,7 @@ class Hungry(Attack):
 
     most: int = 2 * SLICE
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         if len(x) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return x
@@ -159,7 +159,7 @@ def test_a_slice_that_does_not_fit_is_halved_until_it_does(tmp_path, monkeypatch
 class Spoils(Attack):
     """Writes into its inputs before it runs out of memory."""
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         found = x.clone()
         x.zero_()
         y.zero_()
@@ -204,7 +204,7 @@ class Counts(Attack):
 
     handed: ClassVar[list[int]] = []
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         self.handed.append(len(x))
         return x
 
@@ -223,7 +223,7 @@ def test_some_attacks_get_several_slices_where_others_get_one(tmp_path, monkeypa
     with_attack(monkeypatch, attack)
     ready, store = prepared(), Store(tmp_path)
     outcomes = []
-    runner = Runner(ready.victim, ready.settings.region, 0, "digits", store, gathered=2)
+    runner = Runner(ready.target, ready.settings.region, 0, "digits", store, gathered=2)
     runner.run(plan_of(ready, store, ["planted"]), lambda _: None, outcomes.append)
     assert attack.handed == handed and not any(outcome.error for outcome in outcomes)
 
@@ -234,7 +234,7 @@ class Picky(Attack):
 
     sample: int = 40
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         if self.sample in noise.samples:
             raise RuntimeError("not this one")
         return x
@@ -253,7 +253,7 @@ class Draws(Attack):
 
     eps: float = 0.1
 
-    def propose(self, model, x, y, *, noise, candidates):
+    def generate(self, model, x, y, *, noise, candidates):
         out = x.clone()
         for rows in noise.batches():
             generator = torch.Generator().manual_seed(noise.of(rows).integer("draws"))

@@ -13,8 +13,8 @@ import pytest
 
 from exitbench.attacks.pgd import PGD
 from exitbench.cli.main import main
-from exitbench.store import heartbeat as live
-from exitbench.store.heartbeat import Live, signs
+from exitbench.store import heartbeat as heartbeat_module
+from exitbench.store.heartbeat import RunMonitor, heartbeats
 from exitbench.store.status import statuses
 from exitbench.store.store import Store
 from tests.bench.evaluated import evaluate
@@ -65,22 +65,22 @@ def test_a_run_with_missing_cells_is_stopped(store):
 def test_a_living_run_tells_where_it_is(store):
     next((store / "cells").glob("*/*.npz")).unlink()
     run = only(store).run
-    with Live(store, run, cells=4, work=8.0) as shown:
+    with RunMonitor(store, run, cells=4, work=8.0) as shown:
         shown.working_on("average on 0-31")
-        assert only(store).state == "running" and only(store).sign.left_s is None
+        assert only(store).state == "running" and only(store).heartbeat.left_s is None
         shown.done("average on 0-31", 2.0, None)
         shown.done("single:1 on 0-31", 2.0, "it raised")
-        sign = only(store).sign
-        assert (sign.finished, sign.failed, sign.cells, sign.pid) == (1, 1, 4, os.getpid())
-        assert sign.left_s == pytest.approx(sign.elapsed_s, abs=0.2), "half of the work is done"
-    assert only(store).sign is None and only(store).state == "stopped"
+        heartbeat = only(store).heartbeat
+        assert (heartbeat.finished, heartbeat.failed, heartbeat.cells, heartbeat.pid) == (1, 1, 4, os.getpid())
+        assert heartbeat.left_s == pytest.approx(heartbeat.elapsed_s, abs=0.2), "half of the work is done"
+    assert only(store).heartbeat is None and only(store).state == "stopped"
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exitbench.store.heartbeat import Live
-with Live(Path(sys.argv[1]), sys.argv[2], cells=4, work=8.0) as shown:
+from exitbench.store.heartbeat import RunMonitor
+with RunMonitor(Path(sys.argv[1]), sys.argv[2], cells=4, work=8.0) as shown:
     shown.working_on("average on 0-31")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -97,23 +97,23 @@ def test_a_killed_run_is_told_from_a_living_one_and_forgotten_by_the_next(store)
     run = only(store).run
     killed(store, run)
     assert only(store).state == "killed while on average on 0-31"
-    with Live(store, run, cells=1, work=1.0):
-        assert [(sign.pid, lives) for sign, lives in signs(store)] == [(os.getpid(), True)]
-    assert list(signs(store)) == []
+    with RunMonitor(store, run, cells=1, work=1.0):
+        assert [(heartbeat.pid, lives) for heartbeat, lives in heartbeats(store)] == [(os.getpid(), True)]
+    assert list(heartbeats(store)) == []
 
 
 def test_a_run_of_another_machine_is_not_pronounced_dead(store, monkeypatch):
     next((store / "cells").glob("*/*.npz")).unlink()
     killed(store, only(store).run)
-    monkeypatch.setattr(live.socket, "gethostname", lambda: "elsewhere")
-    assert only(store).lives is None and only(store).state.startswith("on ") and "last sign" in only(store).state
+    monkeypatch.setattr(heartbeat_module.socket, "gethostname", lambda: "elsewhere")
+    assert only(store).lives is None and only(store).state.startswith("on ") and "last heartbeat" in only(store).state
 
 
 def test_errors_are_told(tmp_path, monkeypatch):
     def broken(*_arguments, **_keywords):
         raise RuntimeError("it raised")
 
-    monkeypatch.setattr(PGD, "propose", broken)
+    monkeypatch.setattr(PGD, "generate", broken)
     evaluate(tmp_path / "store", ("average",))
     status = only(tmp_path / "store")
     assert status.state == "ended, errors in 1 attacks"
@@ -121,9 +121,9 @@ def test_errors_are_told(tmp_path, monkeypatch):
 
 
 def test_the_log_rotates_and_says_what_was_done(store, monkeypatch):
-    monkeypatch.setattr(live, "_LOG_BYTES", 2000)
+    monkeypatch.setattr(heartbeat_module, "_LOG_BYTES", 2000)
     before = logging.getLogger("exitbench").handlers[:]
-    with Live(store, "r" * 64, cells=200, work=200.0) as shown:
+    with RunMonitor(store, "r" * 64, cells=200, work=200.0) as shown:
         for i in range(200):
             shown.done(f"average on {i}", 1.0, None)
     files = sorted((store / "logs").iterdir())
@@ -133,7 +133,7 @@ def test_the_log_rotates_and_says_what_was_done(store, monkeypatch):
 
 
 def test_what_the_log_adds_is_not_said(store, caplog):
-    with Live(store, "r" * 64, cells=1, work=1.0) as shown:
+    with RunMonitor(store, "r" * 64, cells=1, work=1.0) as shown:
         shown.done("average", 1.0, None)
         logging.getLogger("exitbench.anything").warning("to be said")
         logging.getLogger("another").warning("to be said as well")
@@ -144,7 +144,7 @@ def test_what_the_log_adds_is_not_said(store, caplog):
 def test_nothing_that_cannot_be_written_stops_a_run(store):
     for name in ("live", "logs"):
         (store / name).write_text("in the way")
-    with Live(store, "r" * 64, cells=1, work=1.0) as shown:
+    with RunMonitor(store, "r" * 64, cells=1, work=1.0) as shown:
         shown.working_on("average")
         shown.done("average", 1.0, None)
 
@@ -154,7 +154,7 @@ def test_the_command(store, bench):
     assert code == 0 and "15/15" in out and "finished" in out and "toy" in out
     run = only(store).run
     next((store / "cells").glob("*/*.npz")).unlink()
-    with Live(store, run, cells=1, work=2.0) as shown:
+    with RunMonitor(store, run, cells=1, work=2.0) as shown:
         shown.working_on("average on 0-31")
         code, out, _ = bench("status", run[:6])
     assert code == 0 and "running, 14 of 15" in out and "on average on 0-31" in out and "single:1: " in out

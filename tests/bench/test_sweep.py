@@ -138,12 +138,12 @@ def test_targets_lie_between_the_ends_and_can_be_typed():
 def test_a_swept_rule_is_what_the_policy_option_calibrates(tmp_path):
     """Thresholds and provenance, so that a rule of the curve can be attacked by name."""
     ready = prepare(Request("rdi_smallcnn", tmp_path, "digits", policy="entropy@mmacs=2.5", n=1, device="cpu"))
-    record = {"model": "rdi_smallcnn", "training": "average", "weights": ready.victim.weights, "dataset": "digits"}
-    record["mmacs"] = list(ready.victim.costs.mmacs)
+    record = {"model": "rdi_smallcnn", "training": "average", "weights": ready.target.weights, "dataset": "digits"}
+    record["mmacs"] = list(ready.target.costs.mmacs)
     found = held_out(record, Store(tmp_path / "store"), tmp_path, None)
-    swept = at_target(found, ready.victim.costs.mmacs, 2.5, "entropy")
-    assert swept.calibration == ready.victim.policy.calibration
-    assert swept.thresholds == pytest.approx(ready.victim.policy.thresholds, rel=1e-4)
+    swept = at_target(found, ready.target.costs.mmacs, 2.5, "entropy")
+    assert swept.calibration == ready.target.policy.calibration
+    assert swept.thresholds == pytest.approx(ready.target.policy.thresholds, rel=1e-4)
 
 
 def test_one_exit_nets_are_points_for_comparison(tmp_path):

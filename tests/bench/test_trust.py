@@ -98,14 +98,14 @@ def test_zero_gradients_at_an_exit_that_nobody_takes_are_nobodys_loss(tmp_path):
     from exitbench.models.policies import FixedExit
 
     prepared = ready(planted(head=toys.Scaled(1000), heads=[1]))
-    prepared = replace(prepared, victim=replace(prepared.victim, policy=FixedExit(3)))
+    prepared = replace(prepared, target=replace(prepared.target, policy=FixedExit(3)))
     assert "zero gradients" not in names(checked(tmp_path, prepared, ["average"]), "failure")
 
 
 def test_a_twin_that_is_another_net_is_caught(tmp_path):
     prepared = ready()
-    prepared.victim.__dict__["twin"] = planted(head=toys.Scaled(1.1), heads=[2])
-    assert "twin mismatch" in names(checked(tmp_path, prepared, ["average"]), "failure")
+    prepared.target.__dict__["search_model"] = planted(head=toys.Scaled(1.1), heads=[2])
+    assert "search-model mismatch" in names(checked(tmp_path, prepared, ["average"]), "failure")
 
 
 def test_what_noise_breaks_and_no_attack_does_is_a_warning(tmp_path):

@@ -16,7 +16,7 @@ from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace, ascend
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.models.policies import exits_within_reach as reachable
-from exitbench.models.twins import relative_difference
+from exitbench.models.search_model import relative_difference
 from exitbench.scoring import black_box as stored
 from exitbench.stats.proportions import sign_test
 from tests.bench import trained as toys
@@ -28,7 +28,7 @@ ALL = list(range(32))
 def subject(n=32, settings=toys.SETTINGS):
     prepared = ready(settings=settings)
     batch = prepared.split.batch(0, n)
-    return Subject(prepared.victim.model, prepared.victim.policy, batch.x, batch.y, Noise(0, batch.indices), settings)
+    return Subject(prepared.target.model, prepared.target.policy, batch.x, batch.y, Noise(0, batch.indices), settings)
 
 
 def trace(values, wrong=None, exits=None):
@@ -139,11 +139,11 @@ class TestControls:
         probed = subject(settings=toys.Settings(ball, 20, ball.eps / 4))
         fails = Subject.fails
 
-        def watched(self, x_adv):
+        def stopping(self, x_adv):
             seen.append(x_adv)
             return fails(self, x_adv)
 
-        monkeypatch.setattr(Subject, "fails", watched)
+        monkeypatch.setattr(Subject, "fails", stopping)
         right = probed.rows(~fails(probed, probed.x))
         searched, random = controls.random_search(right), controls.random_points(right)
         assert searched.sum() > random.sum()
@@ -188,7 +188,7 @@ def test_the_trace_takes_the_steps_of_pgd():
     probed, settings = subject(8), toys.SETTINGS
     found = ascend(probed, settings.region, 5, 0.05)
     pgd = PGD(probed.objective, settings.region, 5, 0.05, keep="last")
-    x_adv = pgd.propose(probed.model, probed.x, probed.y, noise=probed.noise, candidates=())
+    x_adv = pgd.generate(probed.model, probed.x, probed.y, noise=probed.noise, candidates=())
     assert torch.equal(found.last, x_adv)
     assert found.values.shape == found.wrong.shape == found.exits.shape == (6, 8)
 

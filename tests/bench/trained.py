@@ -19,7 +19,7 @@ from exitbench.models.cost import measure_costs
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.runner.prepare import Prepared
-from exitbench.target.target import Victim
+from exitbench.target.target import Target
 
 EPS = 0.2
 SETTINGS = Settings(Ball("Linf", EPS), steps=20, step_size=EPS / 4)
@@ -67,8 +67,8 @@ def ready(net: MultiExitNet | None = None, settings: Settings = SETTINGS, weight
     split = digits()
     test = Split(split.dataset, "test", split.images[TRAINED_ON:], split.labels[TRAINED_ON:], 10, split.source)
     costs = measure_costs(healthy, SHAPE)
-    victim = Victim("toy", net or healthy, "none", weights * 64, "a test", policy, costs)
-    return Prepared(victim, test, n, settings, None)
+    target = Target("toy", net or healthy, "none", weights * 64, "a test", policy, costs)
+    return Prepared(target, test, n, settings, None)
 
 
 def planted(stage: nn.Module | None = None, head: nn.Module | None = None, heads: Sequence[int] = (0, 1, 2)) -> MultiExitNet:

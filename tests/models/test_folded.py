@@ -1,4 +1,4 @@
-"""The twin that attacks search on computes what the plain model computes."""
+"""The search model that attacks search on computes what the plain model computes."""
 
 import pytest
 import torch
@@ -25,11 +25,11 @@ def test_the_twin_has_the_logits_and_gradients_of_the_model(name: str) -> None:
     torch.manual_seed(0)
     card = model_card(name)
     net = _settled(card.build()).double()
-    twin = folded(net)
+    search_model = folded(net)
     x = torch.rand(3, *card.input_shape, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(twin(x), net(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(search_model(x), net(x), rtol=1e-9, atol=1e-9)
     (expected,) = torch.autograd.grad(net(x).square().sum(), x)
-    (found,) = torch.autograd.grad(twin(x).square().sum(), x)
+    (found,) = torch.autograd.grad(search_model(x).square().sum(), x)
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 

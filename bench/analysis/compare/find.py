@@ -33,7 +33,7 @@ def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:
         return pairs[0]
     if not pairs:
         raise UserError(f"no evaluation of {a} is paired with one of {b}: {_why(found_a, found_b)}")
-    which = "; ".join(f"{told(x)} with {told(y)}" for x, y in pairs)
+    which = "; ".join(f"{describe(x)} with {describe(y)}" for x, y in pairs)
     raise UserError(f"{a} and {b} may mean several pairs: {which}. Name the runs by their ids (the names in store/runs)")
 
 
@@ -63,10 +63,10 @@ def _why(found_a: Sequence[Evaluation], found_b: Sequence[Evaluation]) -> str:
 
 
 def _all(found: Iterable[Evaluation]) -> str:
-    return " and ".join(told(each) for each in found)
+    return " and ".join(describe(each) for each in found)
 
 
-def told(evaluation: Evaluation) -> str:
+def describe(evaluation: Evaluation) -> str:
     """What tells an evaluation from others, in a line."""
     record = evaluation.record
     threat = f"{record['norm']} {eps_text(record['eps'])}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exitbench.analysis.regression.measured import SUBJECT, Measured
+from exitbench.analysis.regression.snapshot import SNAPSHOT_FIELDS, Snapshot
 from exitbench.attacks.regions import Ball
 from exitbench.errors import UserError
 from exitbench.models.spec import digest
@@ -23,7 +23,7 @@ FORMAT, SCHEMA = "exitbench baseline", 1
 _AGAIN = "restore it from version control, or write it again with `bench check --update`"
 
 
-def to_text(measured: Measured) -> str:
+def to_text(measured: Snapshot) -> str:
     """The file: verdicts as one digit per sample (1: right), exits as numbers from 1, and a digest over it all."""
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -37,7 +37,7 @@ def to_text(measured: Measured) -> str:
     return json.dumps({**content, "digest": digest(content)}, indent=1) + "\n"
 
 
-def from_text(text: str, source: str) -> Measured:
+def from_text(text: str, source: str) -> Snapshot:
     """Read a baseline back.
 
     Args:
@@ -73,12 +73,12 @@ def _written(row: Row) -> dict[str, str]:
     return written
 
 
-def _read(content: Mapping[str, Any]) -> Measured:
-    subject = {name: content["subject"][name] for name in SUBJECT}
+def _read(content: Mapping[str, Any]) -> Snapshot:
+    subject = {name: content["subject"][name] for name in SNAPSHOT_FIELDS}
     rows = {name: _row(row, subject["n"], len(subject["mmacs"])) for name, row in content["verdicts"].items()}
     if list(rows) != [CLEAN, *content["attacks"], WORST]:
         raise ValueError(f"verdicts of {', '.join(rows)} for the attacks {', '.join(content['attacks'])}")
-    return Measured(subject, content["settings"], content["attacks"], rows, content["computed_with"])
+    return Snapshot(subject, content["settings"], content["attacks"], rows, content["computed_with"])
 
 
 def _row(written: Mapping[str, str], n: int, n_exits: int) -> Row:
@@ -99,7 +99,7 @@ def default_path(folder: Path, subject: Mapping[str, Any]) -> Path:
     return folder / f"{_safe(subject['model'])}-{_safe(subject['training'])}-{board}.json"
 
 
-def read_baseline(path: Path) -> Measured:
+def read_baseline(path: Path) -> Snapshot:
     """The baseline in a file.
 
     Raises:
@@ -111,7 +111,7 @@ def read_baseline(path: Path) -> Measured:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Measured] | None:
+def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapshot] | None:
     """The one baseline in ``folder`` whose subject is as ``wanted``, or None for none.
 
     Args:
@@ -128,11 +128,11 @@ def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Measur
             found.append((path, baseline))
     if len(found) > 1:
         names = ", ".join(str(path) for path, _ in found)
-        raise UserError(f"several baselines are of {told(wanted)}: {names}; name one with --baseline")
+        raise UserError(f"several baselines are of {describe(wanted)}: {names}; name one with --baseline")
     return found[0] if found else None
 
 
-def told(wanted: Mapping[str, Any]) -> str:
+def describe(wanted: Mapping[str, Any]) -> str:
     """What is wanted, in words."""
     words = {**wanted, "eps": eps_text(wanted["eps"])} if "eps" in wanted else dict(wanted)
     return ", ".join(str(value) for value in words.values())

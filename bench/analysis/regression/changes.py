@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exitbench.analysis.regression.judge import judge
-from exitbench.analysis.regression.measured import Measured
+from exitbench.analysis.regression.snapshot import Snapshot
 from exitbench.scoring.rows import TITLES
 
 
-def changes(before: Measured | None, now: Measured, differences: Sequence[str]) -> list[str]:
+def changes(before: Snapshot | None, now: Snapshot, differences: Sequence[str]) -> list[str]:
     """Return lines on what is new, from ``regression.identity.differences`` and the verdicts; the figures where all is new."""
     if before is None:
         return [f"{now.title}, new: {', '.join(_figures(now))}"]
@@ -28,5 +28,5 @@ def changes(before: Measured | None, now: Measured, differences: Sequence[str]) 
     return [f"{now.title}: {len(found)} changes" if found else f"{now.title}: nothing changed", *found]
 
 
-def _figures(measured: Measured) -> list[str]:
+def _figures(measured: Snapshot) -> list[str]:
     return [f"{TITLES.get(name, name)} {100 * row.right.mean():.2f} %" for name, row in measured.rows.items()]

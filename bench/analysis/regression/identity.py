@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exitbench.analysis.regression.measured import Measured
+from exitbench.analysis.regression.snapshot import Snapshot
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
 from exitbench.store.run_record import eps_text
 
 _SAME = ("model", "dataset", "n", "norm", "eps", "data")
 _DEPLOYED = ("policy", "costs", "target")
-"""Fields of an attack's spec that tell of the victim: its rule, its exits' costs; which exit is meant stands in the name."""
+"""Fields of an attack's spec that tell of the target: its rule, its exits' costs; which exit is meant stands in the name."""
 
 
-def differences(baseline: Measured, now: Measured, *, own_policy: bool = False) -> list[str]:
+def differences(baseline: Snapshot, now: Snapshot, *, own_policy: bool = False) -> list[str]:
     """Why ``now`` is no re-run of what ``baseline`` measured, one line for each reason; empty where it is one.
 
     Seed, weights and their costs may differ: these are what a gate is about. So may the digest of what calibrated the
@@ -42,7 +42,7 @@ def differences(baseline: Measured, now: Measured, *, own_policy: bool = False) 
 
 
 def comparable(spec: Any) -> Any:
-    """A spec without what it tells of the victim: the deployed policy and the costs of its exits."""
+    """A spec without what it tells of the target: the deployed policy and the costs of its exits."""
     if isinstance(spec, Mapping):
         return {name: comparable(value) for name, value in spec.items() if name not in _DEPLOYED}
     return [comparable(value) for value in spec] if isinstance(spec, (list, tuple)) else spec
@@ -70,7 +70,7 @@ def _changes(then: Any, now: Any, where: str = "") -> Iterator[str]:
         yield f"{where} {now}, the baseline has {then}"
 
 
-def _same_policy(one: Measured, other: Measured) -> bool:
+def _same_policy(one: Snapshot, other: Snapshot) -> bool:
     n_exits = len(one.subject["mmacs"]), len(other.subject["mmacs"])
     if n_exits[0] != n_exits[1]:
         return False

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.analysis.regression.measured import Measured
+from exitbench.analysis.regression.snapshot import Snapshot
 from exitbench.scoring.rows import TITLES
 from exitbench.stats.paired import Floats, holm, sign_flip
 from exitbench.stats.proportions import sign_test
@@ -115,8 +115,8 @@ class Judgement:
 
 
 def judge(
-    baseline: Measured,
-    now: Measured,
+    baseline: Snapshot,
+    now: Snapshot,
     *,
     failures: Sequence[str] = (),
     unfinished: Sequence[str] = (),
@@ -180,7 +180,7 @@ class _Pair:
         return None if self.costs is None else (float(self.costs[0].mean()), float(self.costs[1].mean()))
 
 
-def _pair(baseline: Measured, now: Measured, name: str) -> _Pair:
+def _pair(baseline: Snapshot, now: Snapshot, name: str) -> _Pair:
     before, after = baseline.rows[name].right, now.rows[name].right
     costs = baseline.costs(name), now.costs(name)
     return _Pair(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exitbench.analysis.regression.baseline import find_baseline, read_baseline, told
-from exitbench.analysis.regression.measured import Measured
+from exitbench.analysis.regression.baseline import describe, find_baseline, read_baseline
+from exitbench.analysis.regression.snapshot import Snapshot
 from exitbench.errors import UserError
 from exitbench.models.factory import is_reference, reported_name
 from exitbench.runner.prepare import Prepared
@@ -28,7 +28,7 @@ SETTINGS = (
 """Options that a baseline remembers, as given: what is left to a default is left to it again."""
 
 
-def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -> tuple[Path | None, Measured | None]:
+def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -> tuple[Path | None, Snapshot | None]:
     """The baseline and its file: of that path, or the one in ``BASELINES`` of the model asked for.
 
     Training, dataset and threat model narrow the search where they are given.
@@ -50,13 +50,13 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
     found = find_baseline(BASELINES, wanted)
     if found is None and needed:
         raise UserError(
-            f"there is no baseline of {told(wanted)} in {BASELINES}/; name one with --baseline, or make one with "
+            f"there is no baseline of {describe(wanted)} in {BASELINES}/; name one with --baseline, or make one with "
             f"`bench check --model {asked['model']} --update --preset quick`"
         )
     return found or (None, None)
 
 
-def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Measured | None) -> dict[str, Any]:
+def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Snapshot | None) -> dict[str, Any]:
     """Fields of ``exitbench.runner.prepare.Request``, ``attacks`` and ``seed``.
 
     The deployed rule is the baseline's unless another, or ``OWN``, is asked for: new weights under recalibrated thresholds

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from exitbench.attacks.policy_attack import BUDGET
+from exitbench.attacks.adaptive import BUDGET
 from exitbench.attacks.presets import SLOWDOWNS
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.store.run_record import CLEAN, eps_text
@@ -26,7 +26,7 @@ def commands(evaluation: Evaluation) -> list[str]:
     found: dict[tuple[str, ...], list[str]] = {}
     for record in _worth_telling(evaluation.records or (evaluation.record,)):
         attacks = [attack for attack in record["attacks"] if not attack["component"] and attack["name"] != CLEAN]
-        names = found.setdefault((*_victim(record), *_settings([each["spec"] for each in attacks], record)), [])
+        names = found.setdefault((*_target(record), *_settings([each["spec"] for each in attacks], record)), [])
         names += [attack["name"] for attack in attacks if attack["name"] not in names]
     n_exits = len(evaluation.record["mmacs"])
     return [
@@ -46,7 +46,7 @@ def _cells(record: Mapping[str, Any]) -> set[str]:
     return {key for attack in record["attacks"] for key in attack["keys"]}
 
 
-def _victim(record: Mapping[str, Any]) -> Iterator[str]:
+def _target(record: Mapping[str, Any]) -> Iterator[str]:
     asked: Mapping[str, Any] = record.get("asked") or _before(record)
     yield from ("--model", asked["model"], "--dataset", record["dataset"])
     if asked["weights"] is not None:

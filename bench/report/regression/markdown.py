@@ -5,23 +5,23 @@ from __future__ import annotations
 import html
 import re
 
-from exitbench.report.regression.text import HEADINGS, Told, figures, flips_text, row_status
+from exitbench.report.regression.text import HEADINGS, GateReport, figures, flips_text, row_status
 
 _SIGNS = {"fail": "\u274c", "improved": "\u26a0\ufe0f", "pass": "\u2705"}
 
 
-def to_markdown(told: Told) -> str:
+def to_markdown(report: GateReport) -> str:
     """Headline, table, and the flips folded away; what comes from models and files is escaped."""
-    lines = [f"### {_SIGNS[told.judgement.outcome]} {told.verdict}: {escaped(told.subject)}", ""]
-    lines += [f"* {escaped(line)}" for line in told.why]
+    lines = [f"### {_SIGNS[report.judgement.outcome]} {report.verdict}: {escaped(report.subject)}", ""]
+    lines += [f"* {escaped(line)}" for line in report.why]
     lines += ["", f"| row | {' | '.join(HEADINGS)} | |", f"|---|{'---:|' * len(HEADINGS)}---|"]
-    for row in told.judgement.rows:
+    for row in report.judgement.rows:
         lines.append(f"| {' | '.join(map(escaped, (row.title, *figures(row), row_status(row))))} |")
-    if flips := [line for row in told.judgement.rows for line in flips_text(row)]:
+    if flips := [line for row in report.judgement.rows for line in flips_text(row)]:
         lines += ["", "<details><summary>samples that flipped, by index in the test split</summary>", ""]
         lines += [f"* {escaped(line)}" for line in flips]
         lines += ["", "</details>"]
-    return "\n".join([*lines, "", *(f"{escaped(note)}  " for note in told.notes), ""])
+    return "\n".join([*lines, "", *(f"{escaped(note)}  " for note in report.notes), ""])
 
 
 def escaped(text: str) -> str:

@@ -7,27 +7,27 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from exitbench.report.regression.text import Told, figures, flips_text, row_status
+from exitbench.report.regression.text import GateReport, figures, flips_text, row_status
 
 _COLOURS = {"fail": "bold red", "improved": "bold yellow", "pass": "bold green"}
 _SHOWN = 12
 
 
-def summary(told: Told) -> RenderableType:
+def summary(report: GateReport) -> RenderableType:
     """Table, flips and verdict."""
     table = Table(box=None, pad_edge=False)
     table.add_column("row", overflow="fold", min_width=len("worst case"))
     for heading in ("baseline %", "now %", "points", "lost", "won", "p", "mmacs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", min_width=len("REGRESSION,"))
-    for row in told.judgement.rows:
+    for row in report.judgement.rows:
         status = row_status(row)
         bad = row.status == "regression" or row.cost == "over"
         colour = "red" if bad else "" if status == "ok" else "yellow"
         dearer = "-" if row.mmacs is None else f"{100 * row.dearer:+.1f} %"
         table.add_row(escape(row.title), *figures(row)[:-1], dearer, Text(status, style=colour))
-    flips = [line for row in told.judgement.rows for line in flips_text(row, _SHOWN)]
-    verdict = Text(told.verdict, style=_COLOURS[told.judgement.outcome])
-    lines = [Text(f"  {line}") for line in told.why]
-    notes = [Text(note, style="dim") for note in told.notes]
-    return Group(Text(told.subject, style="bold"), table, *(Text(line) for line in flips), *notes, verdict, *lines)
+    flips = [line for row in report.judgement.rows for line in flips_text(row, _SHOWN)]
+    verdict = Text(report.verdict, style=_COLOURS[report.judgement.outcome])
+    lines = [Text(f"  {line}") for line in report.why]
+    notes = [Text(note, style="dim") for note in report.notes]
+    return Group(Text(report.subject, style="bold"), table, *(Text(line) for line in flips), *notes, verdict, *lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exitbench.analysis.regression.judge import Compared, Judgement
-from exitbench.analysis.regression.measured import Measured
+from exitbench.analysis.regression.snapshot import Snapshot
 from exitbench.store.run_record import eps_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
@@ -13,7 +13,7 @@ UPDATE = "update the baseline: bench check --update"
 
 
 @dataclass(frozen=True)
-class Told:
+class GateReport:
     """A judgement with what it is about.
 
     Attributes:
@@ -23,8 +23,8 @@ class Told:
     """
 
     judgement: Judgement
-    baseline: Measured
-    now: Measured
+    baseline: Snapshot
+    now: Snapshot
     source: str
 
     @property

@@ -47,9 +47,9 @@ class Resources:
 
     def fitting(self, machine: dict[str, float]) -> int:
         """Shards that a machine with these resources can work on at once."""
-        needs = {"CPU": self.cpus, "GPU": self.gpus}
+        exit_constraints = {"CPU": self.cpus, "GPU": self.gpus}
         # Thirds of a GPU are not quite thirds in binary.
-        return min(int(machine.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need)
+        return min(int(machine.get(name, 0.0) / need + 1e-9) for name, need in exit_constraints.items() if need)
 
 
 def connect(address: str | None, *, verbose: bool = False) -> ModuleType:

@@ -15,7 +15,7 @@ from exitbench.models.error_text import first_line
 from exitbench.models.spec import describe
 from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.runner.ray.connect import Resources, slots
-from exitbench.runner.ray.job import Answer, Begun, Finished, Job, shard_of, shards
+from exitbench.runner.ray.job import Answer, CellStarted, Finished, Job, shard_of, shards
 from exitbench.runner.ray.worker import work
 from exitbench.runner.runner import Outcome
 from exitbench.store.store import Store
@@ -138,7 +138,7 @@ class RayRunner:
         cell = flight.left.get(answer.key)
         if cell is None:
             return
-        if isinstance(answer, Begun):
+        if isinstance(answer, CellStarted):
             flight.at = answer.key
             self._on_start(cell)
             return

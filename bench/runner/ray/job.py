@@ -18,7 +18,7 @@ from exitbench.models.factory import absolute_reference, is_reference
 from exitbench.models.own_code import own_sources
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
-from exitbench.models.twins import FOLDED, Form
+from exitbench.models.search_model import FOLDED, SearchConfig
 from exitbench.runner.plan import PlannedCell
 from exitbench.runner.prepare import Prepared, Request
 from exitbench.store.cell import SLICE
@@ -32,11 +32,11 @@ class Job:
     """What is the same for every shard of an evaluation.
 
     Attributes:
-        request: what names the victim, with nothing left to the machine that reads it but the files.
-        model: the victim's name.
+        request: what names the target, with nothing left to the machine that reads it but the files.
+        model: the target's name.
         weights: its digest.
         policy: the deployed rule, digit by digit.
-        form: of the twin that attacks search on, the same on every machine.
+        form: of the search model that attacks search on, the same on every machine.
         ball: the threat model.
         dataset: its name.
         seed: of the evaluation.
@@ -49,7 +49,7 @@ class Job:
     model: str
     weights: str
     policy: Policy
-    form: Form
+    config: SearchConfig
     ball: Ball
     dataset: str
     seed: int
@@ -95,7 +95,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Begun:
+class CellStarted:
     """The cell of this key is worked on."""
 
     key: str
@@ -117,7 +117,7 @@ class Failed:
     what: Mapping[str, Any]
 
 
-Answer = Begun | Finished | Failed
+Answer = CellStarted | Finished | Failed
 
 
 def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device: str) -> Job:
@@ -127,25 +127,25 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
         threads: of torch, in each worker.
         device: ``cpu`` or ``cuda``, of the workers.
     """
-    victim = prepared.victim
+    target = prepared.target
     own = request.weights is not None or is_reference(request.model)
     asked = replace(
         request,
         model=absolute_reference(request.model),
         data=request.data.absolute(),
         dataset=prepared.split.dataset,
-        training=request.training if own else victim.training,
+        training=request.training if own else target.training,
         weights=None if request.weights is None else request.weights.absolute(),
-        policy=policy_text(victim.policy),
+        policy=policy_text(target.policy),
         n=min(SLICE, prepared.n),
         device=device,
     )
     return Job(
         request=asked,
-        model=victim.name,
-        weights=victim.weights,
-        policy=victim.policy,
-        form=_form(prepared, device),
+        model=target.name,
+        weights=target.weights,
+        policy=target.policy,
+        config=_search_config(prepared, device),
         ball=prepared.settings.region,
         dataset=prepared.split.dataset,
         seed=seed,
@@ -156,13 +156,13 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
     )
 
 
-def _form(prepared: Prepared, device: str) -> Form:
+def _search_config(prepared: Prepared, device: str) -> SearchConfig:
     """What was quickest on this machine, where workers are of its kind; nothing compiled, which takes every worker minutes."""
-    form = prepared.victim.searched_form
-    here = next(prepared.victim.model.parameters()).device.type
+    config = prepared.target.used_config
+    here = next(prepared.target.model.parameters()).device.type
     if prepared.precision == "auto" and here != device:
         return FOLDED
-    return replace(form, compiled=False)
+    return replace(config, compiled=False)
 
 
 def code_digest() -> str:

@@ -1,4 +1,4 @@
-"""The worker's side: loads the victim once per process, makes sure that it is the one meant, and runs shards."""
+"""The worker's side: loads the target once per process, makes sure that it is the one meant, and runs shards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from exitbench.errors import UserError
 from exitbench.runner.batching import stack_size
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.prepare import Prepared, prepare
-from exitbench.runner.ray.job import Answer, Begun, Failed, Finished, Job, Part, Shard, code_digest
+from exitbench.runner.ray.job import Answer, CellStarted, Failed, Finished, Job, Part, Shard, code_digest
 from exitbench.runner.runner import Runner, Started
 from exitbench.store.cell import Cell, cell_key
 
 
-class OtherWork(UserError):
+class WorkerMismatchError(UserError):
     """A machine would not compute what the driver asked for; the message says which and why."""
 
 
@@ -36,10 +36,10 @@ def work(job: Job, shard: Shard) -> Iterator[Answer]:
     ready = _ready(job)
     cells = [cell for part in shard.parts for cell in _planned(job, ready, part)]
     held = Held(shard.stored)
-    fitting = stack_size(ready.victim.twin, ready.split.shape, next(ready.victim.model.parameters()).device)
-    runner = Runner(ready.victim, job.ball, job.seed, job.dataset, held, min(fitting, shard.stack))
+    fitting = stack_size(ready.target.search_model, ready.split.shape, next(ready.target.model.parameters()).device)
+    runner = Runner(ready.target, job.ball, job.seed, job.dataset, held, min(fitting, shard.stack))
     for step in runner.steps(Plan(tuple(cells), ())):
-        yield Begun(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
+        yield CellStarted(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
 
 
 class Held:
@@ -72,23 +72,27 @@ class Held:
 
 @lru_cache(maxsize=1)
 def _ready(job: Job) -> Prepared:
-    """The victim and its data, loaded once per process."""
+    """The target and its data, loaded once per process."""
     here = socket.gethostname()
     if job.code != code_digest():
-        raise OtherWork(f"{here} runs other code than the driver; install the same version of exitbench on every machine")
+        raise WorkerMismatchError(
+            f"{here} runs other code than the driver; install the same version of exitbench on every machine"
+        )
     if job.torch != torch.__version__:
-        raise OtherWork(f"{here} has torch {torch.__version__}, the driver {job.torch}; install the same on every machine")
+        raise WorkerMismatchError(
+            f"{here} has torch {torch.__version__}, the driver {job.torch}; install the same on every machine"
+        )
     try:
         prepared = prepare(job.request)
     except UserError as error:
-        raise OtherWork(f"{here} cannot load what is evaluated: {error}") from error
-    victim = prepared.victim
-    if (victim.name, victim.weights) != (job.model, job.weights):
-        raise OtherWork(
-            f"{here} has other weights of {job.model}: digest {victim.weights[:12]}, the driver's {job.weights[:12]}; "
+        raise WorkerMismatchError(f"{here} cannot load what is evaluated: {error}") from error
+    target = prepared.target
+    if (target.name, target.weights) != (job.model, job.weights):
+        raise WorkerMismatchError(
+            f"{here} has other weights of {job.model}: digest {target.weights[:12]}, the driver's {job.weights[:12]}; "
             "copy the driver's to the same path on every machine"
         )
-    return replace(prepared, victim=replace(victim, policy=job.policy, form=job.form))
+    return replace(prepared, target=replace(target, policy=job.policy, search_config=job.config))
 
 
 def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
@@ -101,7 +105,7 @@ def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
     samples = Slice(ready.split, part.start, part.stop, tuple(batch.input_hashes()))
     for task in part.tasks:
         if cell_key(job.weights, samples.inputs, task.attack, job.seed) != task.key:
-            raise OtherWork(
+            raise WorkerMismatchError(
                 f"{socket.gethostname()} has other images: {job.dataset} {part.start}-{part.stop - 1} ({ready.split.source}) "
                 "differ from the driver's; copy the driver's data to the same path on every machine"
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exitbench.analysis.regression.measured import Measured
+from exitbench.analysis.regression.snapshot import Snapshot
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row
 from exitbench.store.run_record import CLEAN
@@ -20,7 +20,7 @@ def bits(text: str) -> np.ndarray:
 
 def made(
     clean: Sequence[bool], attacks: Mapping[str, Sequence[bool]], exits: Mapping[str, Sequence[int]] | None = None, **subject
-) -> Measured:
+) -> Snapshot:
     """An evaluation whose worst case is over its attacks; samples take the first exit unless told otherwise."""
     n = len(clean)
     rows = {CLEAN: np.asarray(clean), **{name: np.asarray(clean) & np.asarray(right) for name, right in attacks.items()}}
@@ -41,4 +41,4 @@ def made(
         for name in attacks
     }
     found = {**{name: Row(right, taken[name]) for name, right in rows.items()}, WORST: Row(worst, None)}
-    return Measured(about, {"attacks": list(attacks), "n": n}, specs, found, "torch 1")
+    return Snapshot(about, {"attacks": list(attacks), "n": n}, specs, found, "torch 1")

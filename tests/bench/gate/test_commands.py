@@ -188,7 +188,7 @@ def test_an_evaluation_that_does_not_finish_fails(bench, monkeypatch):
     def crash(*_, **__):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(PGD, "propose", crash)
+    monkeypatch.setattr(PGD, "generate", crash)
     code, out, err = bench(*CHECK, "--seed", 7)
     assert code == 1 and "not finished: average: error: MemoryError: no room" in out, err
 

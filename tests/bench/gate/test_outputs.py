@@ -14,7 +14,7 @@ from exitbench.analysis.regression.judge import judge
 from exitbench.report.regression.junit import to_junit
 from exitbench.report.regression.markdown import escaped, to_markdown
 from exitbench.report.regression.terminal import summary
-from exitbench.report.regression.text import Told
+from exitbench.report.regression.text import GateReport
 from tests.bench.gate.synthetic import made
 
 HOSTILE = "<script>alert(1)</script>|[x](http://evil)`@me`\n# [red]\x00\x1b[31m\udc80"
@@ -26,7 +26,7 @@ def told(now=20, name="toy", **how):
     ones = np.ones(N, bool)
     before = made(ones, {"average": np.arange(N) < 30}, model=name)
     after = made(ones, {"average": np.arange(N) < now}, model=name, seed=1, training=name)
-    return Told(judge(before, after, **how), before, after, f"baselines/{name}.json")
+    return GateReport(judge(before, after, **how), before, after, f"baselines/{name}.json")
 
 
 def parsed(xml):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from exitbench.attacks.deployed_loss import NEVER, distance_to_failure
+from exitbench.attacks.deployed_loss import ALWAYS_SATISFIED, distance_to_failure
 from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.regions import Ball, column
 from exitbench.models.early_exit import EarlyExitNet
@@ -128,7 +128,7 @@ class Search:
         self.nearest[rows] = torch.where(column(closer, x_adv), x_adv, self.nearest[rows])
         self.distances[:, rows] = torch.where(closer, distances, self.distances[:, rows])
         self.logits[:, rows] = torch.where(closer[:, None], logits, self.logits[:, rows])
-        rank = torch.where(wrong, nearest, nearest + 2 * NEVER)
+        rank = torch.where(wrong, nearest, nearest + 2 * ALWAYS_SATISFIED)
         better = broken | ((rank < self._rank[rows]) & ~done)
         self.candidates[rows] = torch.where(column(better, x_adv), x_adv, self.candidates[rows])
         self._rank[rows] = torch.where(better, rank, self._rank[rows])

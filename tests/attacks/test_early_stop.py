@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from exitbench.attacks.early_stop import EarlyStopModel
 from exitbench.attacks.objectives import CE, Objective, Only
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import Ball
-from exitbench.attacks.watched import Watched
 from exitbench.models.policies import FixedExit
 from exitbench.runner.passes import counted
-from tests.attacks.test_policy_attack import NET, policy_for, right, sample
+from tests.attacks.test_adaptive import NET, policy_for, right, sample
 
 BALL = Ball("Linf", 0.06)
 POLICY = policy_for()
@@ -17,7 +17,7 @@ POLICY = policy_for()
 
 def test_a_hit_is_in_the_ball_and_breaks_the_rule_and_others_are_clean():
     x, y, noise = sample(POLICY)
-    net = Watched(NET, x, y, POLICY, BALL)
+    net = EarlyStopModel(NET, x, y, POLICY, BALL)
     PGD(Objective(CE(), Only(1)), BALL, 5, 0.02)(net, x, y, noise=noise)
     assert 0 < net.broken.sum() < len(y), "the toy must have something to tell"
     assert torch.equal(right(NET, net.found, y, POLICY), ~net.broken)
@@ -27,11 +27,11 @@ def test_a_hit_is_in_the_ball_and_breaks_the_rule_and_others_are_clean():
 
 def test_who_is_broken_costs_nothing_more_and_the_others_are_not_disturbed():
     x, y, _ = sample(POLICY)
-    net = Watched(NET, x, y, FixedExit(3), BALL)
+    net = EarlyStopModel(NET, x, y, FixedExit(3), BALL)
     torch.testing.assert_close(net(x), NET(x))
     wrong = net.y.clone()
     wrong[:2] = (wrong[:2] + 1) % 5
-    net = Watched(NET, x, wrong, POLICY, BALL)
+    net = EarlyStopModel(NET, x, wrong, POLICY, BALL)
     net(x)
     assert torch.equal(net.broken, ~right(NET, x, wrong, POLICY)) and net.broken.sum() >= 2
     left = int((~net.broken).sum())
@@ -45,7 +45,7 @@ def test_who_is_broken_costs_nothing_more_and_the_others_are_not_disturbed():
 
 def test_when_all_are_broken_nothing_is_computed():
     x, y, _ = sample(POLICY)
-    net = Watched(NET, x, (y + 1) % 5, POLICY, BALL)
+    net = EarlyStopModel(NET, x, (y + 1) % 5, POLICY, BALL)
     first = net(x)
     assert net.broken.all()
     with counted(net) as passes:
@@ -57,13 +57,13 @@ def test_when_all_are_broken_nothing_is_computed():
 @pytest.mark.parametrize("moved", [0.07, -0.07])
 def test_what_leaves_the_ball_is_no_hit(moved):
     x, y, _ = sample(POLICY)
-    net = Watched(NET, x, (y + 1) % 5, POLICY, BALL)
+    net = EarlyStopModel(NET, x, (y + 1) % 5, POLICY, BALL)
     net(x + moved)
     assert not net.broken.any()
 
 
 def test_a_batch_of_other_images_is_let_through():
     x, y, _ = sample(POLICY)
-    net = Watched(NET, x, (y + 1) % 5, POLICY, BALL)
+    net = EarlyStopModel(NET, x, (y + 1) % 5, POLICY, BALL)
     torch.testing.assert_close(net(x[:3]), NET(x[:3]))
     assert not net.broken.any()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from exitbench.attacks.policy_search import COMPACT_EVERY
+from exitbench.attacks.adaptive_search import COMPACT_EVERY
 from exitbench.attacks.regions import Ball
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
@@ -16,7 +16,7 @@ ROUNDING = 1e-6
 """How far an iterate may lie over the edge of the ball."""
 
 
-class Watched(EarlyExitNet):
+class EarlyStopModel(EarlyExitNet):
     """``net`` for an attack on the samples ``x``, whatever exits that attack looks at.
 
     A batch of as many images is taken for iterates of these samples, row by row. That is sound whoever made it: an image in the

@@ -5,20 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.deployed_loss import (
     distance_to_failure,
+    exit_constraints,
     exit_probabilities,
     expected_margin,
     joint,
     margins,
-    needs,
     reweighted,
 )
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Margin, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.policy_attack import PolicyAttack
-from exitbench.attacks.policy_search import Search
 from exitbench.attacks.regions import NORMS, Ball
 from exitbench.models.calibration import equal_share
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits, log_entropy
@@ -68,7 +68,7 @@ def test_failing_is_a_negative_distance_to_failure(logits, values):
 def test_needs_up_to_an_exit_are_those_of_the_whole_network(logits, values):
     y = torch.arange(9) % 6
     for policy in policies(values):
-        whole, part = needs(logits, y, policy, 4), needs(logits[:2], y, policy, 4)
+        whole, part = exit_constraints(logits, y, policy, 4), exit_constraints(logits[:2], y, policy, 4)
         assert torch.equal(whole[[0, 1, 4]][:, :2], part)
         assert torch.equal(whole[-1], Margin()(logits, y))
 

@@ -1,4 +1,4 @@
-"""Check of the twin that attacks search on against the plain model that decides."""
+"""Check of the search model that attacks search on against the plain model that decides."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from exitbench.checks.flag import Flag
 from exitbench.checks.subject import Subject
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
-from exitbench.models.twins import DIFFERENCE, Precision, relative_difference
+from exitbench.models.search_model import DIFFERENCE, Precision, relative_difference
 
 CHANGED: Mapping[Precision, float] = {"fp32": 0.02, "bf16": 0.1}
 """Largest share of changed decisions that rounding at a threshold explains: one of 64 in fp32."""
 
 
 @torch.no_grad()
-def measure(subject: Subject, twin: EarlyExitNet, x_adv: Tensor, precision: Precision) -> dict[str, Any]:
+def measure(subject: Subject, search_model: EarlyExitNet, x_adv: Tensor, precision: Precision) -> dict[str, Any]:
     """Twin against plain model on the clean images and on ``x_adv``.
 
     Returns:
         ``difference`` of logits relative to their spread, and the numbers of deployed decisions changed,
-        ``changed_clean`` and ``changed_adversarial``, of ``samples`` each; and the twin's ``precision``.
+        ``changed_clean`` and ``changed_adversarial``, of ``samples`` each; and the search model's ``precision``.
     """
     differences, changed = [], []
     for images in (subject.x, x_adv):
-        plain, quick = subject.model(images), twin(images)
+        plain, quick = subject.model(images), search_model(images)
         differences.append(relative_difference(quick, plain))
         classes = [deployed_logits(logits, subject.policy)[0].argmax(-1) for logits in (plain, quick)]
         changed.append(int((classes[0] != classes[1]).sum()))
@@ -42,7 +42,7 @@ def measure(subject: Subject, twin: EarlyExitNet, x_adv: Tensor, precision: Prec
 
 
 def flags(numbers: Mapping[str, Any]) -> list[Flag]:
-    """``twin mismatch`` is a failure: what attacks find on the twin does not carry over."""
+    """``search-model mismatch`` is a failure: what attacks find on the search model does not carry over."""
     changed = (numbers["changed_clean"] + numbers["changed_adversarial"]) / (2 * numbers["samples"])
     precision = numbers.get("precision", "fp32")  # probes of before there was a choice do not say
     if numbers["difference"] <= DIFFERENCE[precision] and changed <= CHANGED[precision]:
@@ -52,4 +52,4 @@ def flags(numbers: Mapping[str, Any]) -> list[Flag]:
         f"spread and judges {numbers['changed_clean']} clean and {numbers['changed_adversarial']} attacked of "
         f"{numbers['samples']} images otherwise; attacks miss their target, look for layers that folding changes"
     )
-    return [Flag("twin mismatch", "failure", {"difference": numbers["difference"], "changed": changed}, message)]
+    return [Flag("search-model mismatch", "failure", {"difference": numbers["difference"], "changed": changed}, message)]

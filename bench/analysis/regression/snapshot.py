@@ -14,7 +14,7 @@ from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row, rows_of
 from exitbench.store.run_record import CLEAN
 
-SUBJECT = (
+SNAPSHOT_FIELDS = (
     *("model", "training", "weights", "dataset", "data", "norm", "eps", "n"),
     *("policy", "calibration", "mmacs", "seed"),
 )
@@ -22,11 +22,11 @@ SUBJECT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Snapshot:
     """One evaluation.
 
     Attributes:
-        subject: see ``SUBJECT``.
+        subject: see ``SNAPSHOT_FIELDS``.
         settings: how it was asked for: names of ``exitbench.runner.prepare.Request`` and ``attacks``, resolved.
         attacks: resolved spec of every attack asked for, by name.
         rows: ``none``, every finished attack asked for by its name, ``worst``.
@@ -50,13 +50,13 @@ class Measured:
         return None if exits is None else np.asarray(self.subject["mmacs"], dtype=np.float64)[exits]
 
 
-def planned(record: Mapping[str, Any], settings: Mapping[str, Any]) -> Measured:
+def planned(record: Mapping[str, Any], settings: Mapping[str, Any]) -> Snapshot:
     """What a run record will measure: everything but the verdicts."""
     attacks = {each["name"]: each["spec"] for each in record["attacks"] if each["name"] != CLEAN and not each["component"]}
-    return Measured({name: record[name] for name in SUBJECT}, settings, attacks, {}, "")
+    return Snapshot({name: record[name] for name in SNAPSHOT_FIELDS}, settings, attacks, {}, "")
 
 
-def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Measured:
+def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Snapshot:
     """What an evaluation of one run record measured; unfinished attacks have no row.
 
     The worst case is over everything that the record names, components of selections included.
@@ -64,7 +64,7 @@ def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Measured:
     plan = planned(evaluation.record, settings)
     rows = rows_of(evaluation)
     shown = {name: row for name, row in rows.items() if name in (CLEAN, WORST, *plan.attacks)}
-    return Measured(plan.subject, settings, plan.attacks, shown, evaluation.computed_with())
+    return Snapshot(plan.subject, settings, plan.attacks, shown, evaluation.computed_with())
 
 
 def failures_of(evaluation: Evaluation) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a twin is built: a copy of a network that computes the same function up to rounding, faster, for attacks to search on."""
+"""Builds the search model: a copy of a network that computes the same function up to rounding, faster, for attacks to use."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.multi_exit import MultiExitNet
 
 DIFFERENCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 0.1}
-"""Largest difference, relative to the spread of an exit's logits, that a faithful twin shows: folding changes the order of
-rounding (about 1e-6 measured), nothing else; eight bits of mantissa round by 0.4 % at every layer."""
+"""Largest difference, relative to the spread of an exit's logits, that a faithful search model shows: folding changes the order
+of rounding (about 1e-6 measured), nothing else; eight bits of mantissa round by 0.4 % at every layer."""
 
 
 Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
-class Form:
-    """One way to build a twin.
+class SearchConfig:
+    """One way to build a search model.
 
     Attributes:
         folded: batch normalisation folded into the convolutions, which are laid out channels last.
@@ -41,21 +41,21 @@ class Form:
         return " ".join(filter(None, parts))
 
 
-PLAIN = Form(folded=False)
+PLAIN = SearchConfig(folded=False)
 """The network itself: what is searched on is what decides."""
 
-FOLDED = Form()
+FOLDED = SearchConfig()
 
 
-def forms_of(model: EarlyExitNet) -> list[Form]:
-    """The forms that ``model`` has: all of them where it is cut into stages, elsewhere its own twin if it has one."""
+def search_configs(model: EarlyExitNet) -> list[SearchConfig]:
+    """The forms that ``model`` has: all of them where it is cut into stages, elsewhere its own search model if it has one."""
     if not _is_ours(model):
-        return [PLAIN] if type(model).twin is EarlyExitNet.twin else [PLAIN, FOLDED]
-    return [PLAIN, *(Form(True, precision, compiled) for compiled in (False, True) for precision in ("fp32", "bf16"))]
+        return [PLAIN] if type(model).search_model is EarlyExitNet.search_model else [PLAIN, FOLDED]
+    return [PLAIN, *(SearchConfig(True, precision, compiled) for compiled in (False, True) for precision in ("fp32", "bf16"))]
 
 
-def build_twin(model: EarlyExitNet, form: Form) -> EarlyExitNet:
-    """The twin of ``model`` in this form, its parameters frozen; ``model`` itself is left as it is.
+def build_search_model(model: EarlyExitNet, config: SearchConfig) -> EarlyExitNet:
+    """The search model of ``model`` in this form, its parameters frozen; ``model`` itself is left as it is.
 
     Args:
         model: in evaluation mode.
@@ -63,18 +63,21 @@ def build_twin(model: EarlyExitNet, form: Form) -> EarlyExitNet:
     Raises:
         ValueError: a form that ``model`` does not have.
     """
-    if form == PLAIN:
+    if config == PLAIN:
         return model
-    if form not in forms_of(model):
-        raise ValueError(f"{type(model).__name__} has no twin in the form {form}; it has {', '.join(map(str, forms_of(model)))}")
-    twin = model.twin()
-    if form == FOLDED or not isinstance(twin, MultiExitNet):
-        return twin
-    if twin is model:
-        twin = copy.deepcopy(model)
-    dtype = torch.bfloat16 if form.precision == "bf16" else torch.float32
-    stages, heads = [stage.to(dtype) for stage in twin.stages], [head.to(dtype) for head in twin.heads]
-    if form.compiled:
+    if config not in search_configs(model):
+        raise ValueError(
+            f"{type(model).__name__} has no search model in the configuration {config}; "
+            f"it has {', '.join(map(str, search_configs(model)))}"
+        )
+    search_model = model.search_model()
+    if config == FOLDED or not isinstance(search_model, MultiExitNet):
+        return search_model
+    if search_model is model:
+        search_model = copy.deepcopy(model)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    stages, heads = [stage.to(dtype) for stage in search_model.stages], [head.to(dtype) for head in search_model.heads]
+    if config.compiled:
         compile_pieces([*stages, *heads])
     # Casts stand outside of what is compiled: passes are counted by a hook on the first stage.
     first = nn.Sequential(_Cast(dtype), stages[0])

@@ -1,4 +1,4 @@
-"""The plain model judges: what the twin alone believes broken is attacked again, and nobody else is."""
+"""The plain model judges: what the search model alone believes broken is attacked again, and nobody else is."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from exitbench.attacks.regions import Ball
 from exitbench.attacks.slowdown import Slowdown
 from exitbench.models.policies import deployed_logits
 from exitbench.runner.passes import Passes
-from exitbench.runner.rescore import disagreement, judge
+from exitbench.runner.rescore import disagreement, rescore
 from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy, toy_split
 from tests.toys import small_convolutional
 
@@ -19,16 +19,16 @@ PGD_ = PGD(Objective(CE(), Mean()), BALL, 3, 0.06)
 
 
 def biased(shift: float = 0.6):
-    """A twin that sees some images otherwise."""
-    twin = small_convolutional(3)
-    for head in twin.heads:
+    """A search model that sees some images otherwise."""
+    search_model = small_convolutional(3)
+    for head in search_model.heads:
         head[1].bias += shift * torch.tensor([1.0, -1, 1, -1, 1])
-    return twin
+    return search_model
 
 
 def ready(policy=None, n=70):
     found = prepared(policy or toy_policy(), n)
-    found.victim.__dict__["twin"] = biased()
+    found.target.__dict__["search_model"] = biased()
     return found
 
 
@@ -42,43 +42,43 @@ def right(net, x, y, policy):
 
 
 def test_what_the_twin_alone_believes_broken_ends_as_without_a_twin():
-    victim, (x, y, noise) = ready().victim, samples()
-    x_adv = PGD_(victim.twin, x, y, noise=noise)
-    on_twin, on_plain = right(victim.twin, x_adv, y, victim.policy), right(NET, x_adv, y, victim.policy)
-    judged = judge(victim, PGD_, x, y, x_adv, noise, BALL)
+    target, (x, y, noise) = ready().target, samples()
+    x_adv = PGD_(target.search_model, x, y, noise=noise)
+    on_twin, on_plain = right(target.search_model, x_adv, y, target.policy), right(NET, x_adv, y, target.policy)
+    judged = rescore(target, PGD_, x, y, x_adv, noise, BALL)
     assert torch.equal(judged.differs, on_twin != on_plain)
-    assert torch.equal(judged.again, ~on_twin & on_plain)
-    assert 0 < judged.again.sum() < judged.differs.sum(), "the toy must have both kinds"
+    assert torch.equal(judged.rerun, ~on_twin & on_plain)
+    assert 0 < judged.rerun.sum() < judged.differs.sum(), "the toy must have both kinds"
     plain = PGD_(NET, x, y, noise=noise)
-    torch.testing.assert_close(judged.x_adv[judged.again], plain[judged.again], atol=1e-6, rtol=0)
-    assert torch.equal(judged.x_adv[~judged.again], x_adv[~judged.again])
+    torch.testing.assert_close(judged.x_adv[judged.rerun], plain[judged.rerun], atol=1e-6, rtol=0)
+    assert torch.equal(judged.x_adv[~judged.rerun], x_adv[~judged.rerun])
     torch.testing.assert_close(judged.logits, NET(judged.x_adv), atol=1e-5, rtol=1e-5)
-    assert judged.passes.backwards == 3 * int(judged.again.sum())
-    assert judged.told() == {"disagreements": int(judged.differs.sum()), "again": int(judged.again.sum())}
+    assert judged.passes.backwards == 3 * int(judged.rerun.sum())
+    assert judged.describe() == {"disagreements": int(judged.differs.sum()), "again": int(judged.rerun.sum())}
 
 
 def test_a_batch_is_cut_into_parts_that_add_up():
-    victim, (x, y, noise) = ready().victim, samples()
-    judged = judge(victim, PGD_, x, y, PGD_(victim.twin, x, y, noise=noise), noise, BALL)
+    target, (x, y, noise) = ready().target, samples()
+    judged = rescore(target, PGD_, x, y, PGD_(target.search_model, x, y, noise=noise), noise, BALL)
     parts = judged.parts([17, 3, 20])
     assert sum((part.passes for part in parts), Passes()) == judged.passes
     assert torch.equal(torch.cat([part.x_adv for part in parts]), judged.x_adv)
     assert torch.equal(torch.cat([part.logits for part in parts], 1), judged.logits)
-    assert sum(part.told()["again"] for part in parts) == judged.told()["again"]
+    assert sum(part.describe()["again"] for part in parts) == judged.describe()["again"]
 
 
 def test_the_plain_model_has_nobody_to_disagree_with():
-    victim, (x, y, noise) = prepared(toy_policy()).victim, samples()
-    victim.__dict__["twin"] = NET
-    judged = judge(victim, PGD_, x, y, PGD_(NET, x, y, noise=noise), noise, BALL)
-    assert judged.told() == {"disagreements": 0, "again": 0} and judged.passes == Passes()
+    target, (x, y, noise) = prepared(toy_policy()).target, samples()
+    target.__dict__["search_model"] = NET
+    judged = rescore(target, PGD_, x, y, PGD_(NET, x, y, noise=noise), noise, BALL)
+    assert judged.describe() == {"disagreements": 0, "again": 0} and judged.passes == Passes()
 
 
 def test_an_attack_on_the_cost_is_after_the_exit_taken():
     policy, (x, y, _) = toy_policy(), samples()
-    twin, plain = biased()(x), NET(x)
-    (a, exits), (b, judged) = deployed_logits(twin, policy), deployed_logits(plain, policy)
-    differs, claimed = disagreement(Slowdown(BALL, policy, (1.0, 2.0, 3.0)), twin, plain, y, policy)
+    search_model, plain = biased()(x), NET(x)
+    (a, exits), (b, judged) = deployed_logits(search_model, policy), deployed_logits(plain, policy)
+    differs, claimed = disagreement(Slowdown(BALL, policy, (1.0, 2.0, 3.0)), search_model, plain, y, policy)
     assert torch.equal(differs, (exits != judged) | (a.argmax(-1) != b.argmax(-1))) and torch.equal(differs, claimed)
 
 

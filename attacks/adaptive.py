@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.base import Attack
-from exitbench.attacks.deployed_loss import expected_failure, expected_margin, joint, needs, reweighted
+from exitbench.attacks.deployed_loss import exit_constraints, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.policy_search import Search
 from exitbench.attacks.regions import Ball
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
@@ -59,7 +59,7 @@ class PolicyAttack(Attack):
     def expected_gradients(self) -> float:
         return self.budget / 3  # most samples break early
 
-    def propose(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
+    def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         self.policy.check(model.n_exits)
         search = Search(model, self.region, self.policy, x, y, self.budget)
         again = torch.zeros_like(search.distances)
@@ -98,7 +98,7 @@ class PolicyAttack(Attack):
 
         def ascended(logits: Tensor, y: Tensor, _progress: float, rows: Tensor) -> Tensor:
             goal = None if target is None else target[rows]
-            here = needs(logits, y, self.policy, search.model.n_exits, goal)[:, -1]
+            here = exit_constraints(logits, y, self.policy, search.model.n_exits, goal)[:, -1]
             now = reweighted(weights[: len(here), rows], here.detach())
             weights[: len(here), rows] = now
             return joint(here, now)
