@@ -17,7 +17,7 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-SNAPSHOT_FIELDS = ("model", "training", "weights", "source", "policy", "calibration", "dataset", "data", "norm", "eps", "n")
+CLAIM_FIELDS = ("model", "training", "weights", "source", "policy", "calibration", "dataset", "data", "norm", "eps", "n")
 """What identifies an evaluation; all of it stands in its run record."""
 
 
@@ -54,7 +54,7 @@ class Claims:
     """All that is claimed of one model under one policy on the same n samples and threat model.
 
     Attributes:
-        subject: the fields ``SNAPSHOT_FIELDS`` of the run record.
+        subject: the fields ``CLAIM_FIELDS`` of the run record.
         sources: the cells that the counterexamples come from.
         indices: ``(n,)`` sample indices in the test split.
         labels: ``(n,)``.

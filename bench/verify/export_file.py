@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from exitbench.errors import UserError
-from exitbench.verify.claims import SNAPSHOT_FIELDS, Claims, Source
+from exitbench.verify.claims import CLAIM_FIELDS, Claims, Source
 
 FORMAT = "exitbench counterexamples"
 EXPORT_SCHEMA = 1
@@ -90,7 +90,7 @@ def _claims(i: int, described: dict[str, Any], arrays: dict[str, Any]) -> Claims
             raise ValueError(f"{name} is outside 0..{stop - 1}")
     if not 0 <= own["labels"].min() <= own["labels"].max() < sizes["classes"]:
         raise ValueError(f"labels are outside 0..{sizes['classes'] - 1}")
-    subject = {name: described[name] for name in SNAPSHOT_FIELDS}
+    subject = {name: described[name] for name in CLAIM_FIELDS}
     claims = Claims(subject, cells, reported={name: int(count) for name, count in described["reported"].items()}, **own)
     if subject["norm"] not in ("Linf", "L2") or not subject["eps"] >= 0:
         raise ValueError(f"no such threat model: {subject['norm']} {subject['eps']}")

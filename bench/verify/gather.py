@@ -14,7 +14,7 @@ from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json, digest
 from exitbench.store.cell import SCHEMA, Cell
 from exitbench.verify.check import deployed
-from exitbench.verify.claims import SNAPSHOT_FIELDS, Claims, Mismatch, Source
+from exitbench.verify.claims import CLAIM_FIELDS, Claims, Mismatch, Source
 from exitbench.verify.results import read_cell
 
 CLEAN = "none"
@@ -29,7 +29,7 @@ def gather(store: Path, records: Sequence[Mapping[str, Any]], split: Split, repo
         UserError: a cell that cannot be read, or fewer samples in the dataset than were evaluated.
         ValueError: if the policy's text is none.
     """
-    subject = {name: records[0][name] for name in SNAPSHOT_FIELDS}
+    subject = {name: records[0][name] for name in CLAIM_FIELDS}
     n = subject["n"]
     if n > len(split):
         raise UserError(f"{split.dataset} ({split.source}) has {len(split)} test samples, the evaluation has {n}")

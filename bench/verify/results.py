@@ -13,7 +13,7 @@ from exitbench.errors import UserError
 from exitbench.store.cell import BadCell, Cell
 from exitbench.store.run_record import RECORD_SCHEMA, eps_text
 from exitbench.store.store import cell_path
-from exitbench.verify.claims import SNAPSHOT_FIELDS
+from exitbench.verify.claims import CLAIM_FIELDS
 
 AGAIN = "run the evaluation again to mend it"
 
@@ -123,7 +123,7 @@ def _read_record(path: Path) -> Mapping[str, Any]:
         if not isinstance(record, dict) or "attacks" not in record:
             raise ValueError("it is no run record")
         if record.get("schema") == RECORD_SCHEMA:
-            missing = [name for name in (*SNAPSHOT_FIELDS, "seed", "mmacs") if name not in record]
+            missing = [name for name in (*CLAIM_FIELDS, "seed", "mmacs") if name not in record]
             missing += [name for attack in record["attacks"] for name in ("name", "spec", "keys") if name not in attack]
             if missing:
                 raise ValueError(f"it lacks {', '.join(dict.fromkeys(missing))}")

@@ -9,7 +9,7 @@ PATIENCE = 60_000  # milliseconds: the machine may be busy
 
 
 @dataclass
-class EarlyStopModel:
+class WatchedPage:
     """What a page did that it should not."""
 
     messages: list[str] = field(default_factory=list)
@@ -21,7 +21,7 @@ def opened(browser, path: Path, hash_: str = "", **options):
     """A page of the browser showing the file, ready, and what it does from then on."""
     page = browser.new_page(**{"viewport": {"width": 1400, "height": 900}, "accept_downloads": True, **options})
     page.set_default_timeout(PATIENCE)
-    stopping = EarlyStopModel()
+    stopping = WatchedPage()
     page.on("console", lambda message: stopping.messages.append(message.text))
     page.on("pageerror", lambda error: stopping.messages.append(str(error)))
     page.on("request", lambda request: stopping.requests.append(request.url))

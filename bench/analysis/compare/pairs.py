@@ -20,7 +20,7 @@ from exitbench.store.run_record import CLEAN, eps_text
 
 Interval = tuple[float, float]
 
-SearchConfig = tuple[str, str, int | None]
+AttackVariant = tuple[str, str, int | None]
 """An attack's name, how it was run, and the number of exits where the name counts them."""
 
 _OF_THE_NETWORK = ("policy", "costs", "exit", "target")
@@ -121,8 +121,8 @@ def unpaired(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
         yield f"other images or labels (data {a['data'][:12]} and {b['data'][:12]}), as when networks take other image sizes"
 
 
-def _by_form(evaluation: Evaluation) -> dict[SearchConfig, Result]:
-    found: dict[SearchConfig, Result] = {}
+def _by_form(evaluation: Evaluation) -> dict[AttackVariant, Result]:
+    found: dict[AttackVariant, Result] = {}
     for attack in evaluation.attacks:
         # Exit 1 of three is not exit 1 of seven.
         exits = len(evaluation.record["mmacs"]) if re.search(r"[:\[]\d", attack.name) else None
@@ -147,7 +147,7 @@ def _leaves(spec: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, spec
 
 
-def _names(attacks: Mapping[SearchConfig, Result]) -> str:
+def _names(attacks: Mapping[AttackVariant, Result]) -> str:
     return ", ".join(dict.fromkeys(name for name, _, _ in attacks)) or "none"
 
 
