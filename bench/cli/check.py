@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, execute_plan, plan_evaluation, unwritable
+from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, unwritable
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def command(
     from exitbench.analysis.regression.identity import differences
     from exitbench.analysis.regression.request import OWN, PRESETS, baseline_for, merged, settings_of
     from exitbench.analysis.regression.snapshot import measured, planned
+    from exitbench.api.execution import execute_plan, plan_evaluation
     from exitbench.cli.console import terminal
+    from exitbench.cli.display import TerminalDisplay
     from exitbench.errors import UserError
     from exitbench.runner.prepare import Request
     from exitbench.runner.record import record_of
@@ -80,8 +82,8 @@ def command(
     path, before = baseline_for(asked, baseline, needed=not update)
     values = merged(options, asked, before)
     names, seed = values.pop("attacks"), values.pop("seed")
-    console, store = terminal(stderr=True), Store(results / "store")
-    prepared, plan = plan_evaluation(console, Request(**values), names, seed, store)
+    display, store = TerminalDisplay(terminal(stderr=True)), Store(results / "store")
+    prepared, plan = plan_evaluation(Request(**values), names, seed, store, display)
     settings = settings_of(values, names, prepared)
     own = asked.get("policy") == OWN and not update
     found: list[str] = []
@@ -93,12 +95,12 @@ def command(
             "another baseline with --baseline, or write this one again with --update"
         )
     try:
-        record, code = execute_plan(console, prepared, plan, seed, store)
+        execution = execute_plan(prepared, plan, seed, store, display)
     except OSError as error:
         raise UserError(unwritable(results, error)) from error
-    if code == INTERRUPTED:
+    if execution.interrupted:
         raise SystemExit(INTERRUPTED)
-    evaluation = evaluation_of([record], store)
+    evaluation = evaluation_of([execution.record], store)
     if evaluation is None:
         raise UserError("the clean pass did not finish (see the errors above): there is nothing to judge")
     now = measured(evaluation, settings)

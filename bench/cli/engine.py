@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from exitbench.api.execution import Engine
     from exitbench.runner.prepare import Prepared, Request
     from exitbench.runner.ray.driver import RayRunner
     from exitbench.store.store import Store
@@ -37,8 +38,6 @@ _OPTIONS = (
         help="With ray: samples that a worker takes at a time, in whole slices of 32 [32; on GPUs 512].",
     ),
 )
-
-Engine = Callable[["Prepared"], "RayRunner"]
 
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:

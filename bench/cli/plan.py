@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exitbench.cli.evaluation import evaluation_options, plan_evaluation
+from exitbench.cli.evaluation import evaluation_options
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def command(
     where there are none, what the attack is expected to take: the last column says which. How long a pass takes is
     measured on this machine.
     """
+    from exitbench.api.execution import plan_evaluation
     from exitbench.cli.console import terminal
+    from exitbench.cli.display import TerminalDisplay
     from exitbench.errors import UserError
     from exitbench.runner.prepare import Request
     from exitbench.store.store import Store
@@ -46,7 +48,7 @@ def command(
         raise UserError("--cores and --gpus go with --estimate")
     store = Store(results / "store")
     names = [name for text in attacks for name in separated(text)]
-    prepared, plan = plan_evaluation(terminal(), Request(**asked), names, seed, store)
+    prepared, plan = plan_evaluation(Request(**asked), names, seed, store, TerminalDisplay(terminal()))
     if not estimate or not plan.missing:
         return
 

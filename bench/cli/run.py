@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exitbench.cli.engine import WHERE, chosen_engine, engine_options
-from exitbench.cli.evaluation import evaluation_options, execute_plan, plan_evaluation, unwritable
+from exitbench.cli.evaluation import evaluation_options, exit_code, unwritable
 from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
@@ -26,25 +26,28 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     Finished work is kept in the results folder: the same command again goes on where it was stopped, and
     does nothing when all is done.
     """
+    from exitbench.api.execution import execute_plan, plan_evaluation
     from exitbench.cli.console import terminal
+    from exitbench.cli.display import TerminalDisplay
     from exitbench.errors import UserError
     from exitbench.runner.prepare import Request
     from exitbench.store.store import Store
 
     names = [name for text in attacks for name in separated(text)]
     console = terminal(stderr=True)
+    display = TerminalDisplay(console)
     where = {name: asked.pop(name) for name in WHERE}
     request, store = Request(**asked), Store(results / "store")
-    prepared, plan = plan_evaluation(console, request, names, seed, store)
+    prepared, plan = plan_evaluation(request, names, seed, store, display)
     if dry_run:
         return
     engine = chosen_engine(where, request, seed, store, console) if plan.missing else None
     try:
-        record, code = execute_plan(console, prepared, plan, seed, store, engine)
-        _report(results, store, record)
+        execution = execute_plan(prepared, plan, seed, store, display, engine)
+        _report(results, store, execution.record)
     except OSError as error:
         raise UserError(unwritable(results, error)) from error
-    raise SystemExit(code)
+    raise SystemExit(exit_code(execution))
 
 
 def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:

@@ -69,6 +69,11 @@ class PlannedCell:
     component: bool
 
     @property
+    def text(self) -> str:
+        """The cell in words, for displays and logs."""
+        return f"{self.name} on {self.slice.start}-{self.slice.stop - 1}"
+
+    @property
     def work(self) -> float:
         """Expected gradients, for the progress display."""
         return len(self.slice) * self.attack.expected_gradients

@@ -105,14 +105,18 @@ class Prepared:
     precision: Precision = "auto"
 
 
-def prepare(request: Request) -> Prepared:
+def prepare(request: Request, network: Network | None = None) -> Prepared:
     """Load and check everything that a request needs.
+
+    Args:
+        request: names the network, the data, and how it is attacked.
+        network: the network itself, where ``request.model`` does not name one.
 
     Raises:
         UserError: for anything that the user can mend.
     """
     try:
-        network = named_network(request.model)
+        network = network or named_network(request.model)
         device = _device(request.device)
         dataset, split, note = _dataset(request, network)
         settings = _settings(request, dataset)

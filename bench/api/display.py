@@ -1,0 +1,122 @@
+"""What is shown of an evaluation while it goes on, and the two displays that need no terminal: none, and one for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from exitbench.runner.plan import Plan, PlannedCell
+    from exitbench.runner.prepare import Prepared
+    from exitbench.runner.runner import Outcome
+
+
+class Display(Protocol):
+    """Shows the steps of an evaluation, called in this order by ``exitbench.api.execution``."""
+
+    def prepared(self, prepared: Prepared) -> None:
+        """Show a choice that was made for the user, if there was one."""
+
+    def planned(self, plan: Plan) -> None:
+        """Show what is done and what is left to do."""
+
+    def searching_on(self, text: str) -> None:
+        """Show which search model was chosen."""
+
+    def checking(self) -> AbstractContextManager[Any]:
+        """Show, for as long as the context lasts, that the trust checks are run."""
+
+    def check_failed(self, error: str) -> None:
+        """Show why the trust checks could not be run."""
+
+    def running(self, work: float) -> AbstractContextManager[Any]:
+        """Show progress for as long as the context lasts, out of ``work`` expected gradients."""
+
+    def started(self, cell: PlannedCell) -> None:
+        """Show which cell is worked on."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Show that a cell is finished, or why it is not."""
+
+    def interrupted(self, finished: int, missing: int) -> None:
+        """Show what an interrupt left finished."""
+
+
+class NoDisplay:
+    """A display that shows nothing."""
+
+    def prepared(self, prepared: Prepared) -> None:
+        """Show nothing."""
+
+    def planned(self, plan: Plan) -> None:
+        """Show nothing."""
+
+    def searching_on(self, text: str) -> None:
+        """Show nothing."""
+
+    def checking(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def check_failed(self, error: str) -> None:
+        """Show nothing: the evaluation's flags say that it was not checked."""
+
+    def running(self, work: float) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def started(self, cell: PlannedCell) -> None:
+        """Show nothing."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Show nothing: the evaluation names its unfinished attacks."""
+
+    def interrupted(self, finished: int, missing: int) -> None:
+        """Show nothing: the interrupt goes on to the caller."""
+
+
+class ProgressBar(NoDisplay):
+    """A progress bar on standard error, or as a widget where a notebook has them."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def prepared(self, prepared: Prepared) -> None:
+        if prepared.note:
+            self._write(prepared.note)
+
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        with self._shown(None, "trust checks"):
+            yield
+
+    def check_failed(self, error: str) -> None:
+        self._write(f"trust checks failed: {error}")
+
+    @contextmanager
+    def running(self, work: float) -> Iterator[None]:
+        with self._shown(work, "starting"):
+            yield
+
+    def started(self, cell: PlannedCell) -> None:
+        self._bar.set_description(cell.text)
+
+    def finished(self, outcome: Outcome) -> None:
+        self._bar.update(outcome.cell.work)
+        if outcome.error:
+            self._write(f"{outcome.cell.name} failed: {outcome.error}")
+
+    @contextmanager
+    def _shown(self, total: float | None, text: str) -> Iterator[None]:
+        from tqdm.auto import tqdm
+
+        form = None if total is None else "{desc}: {percentage:3.0f} %|{bar}| {elapsed}<{remaining}"
+        with tqdm(total=total, desc=text, bar_format=form or "{desc}: {elapsed}", leave=False) as self._bar:
+            yield
+
+    @staticmethod
+    def _write(text: str) -> None:
+        import sys
+
+        from tqdm.auto import tqdm
+
+        tqdm.write(text, file=sys.stderr)

@@ -1,0 +1,145 @@
+"""Carries an evaluation out, from a request to its record in the store, for ``bench run`` and ``exitbench.evaluate`` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from exitbench.api.display import Display
+from exitbench.checks.probe import ensure_probe
+from exitbench.errors import UserError
+from exitbench.models.registry import UnknownName
+from exitbench.models.spec import digest
+from exitbench.runner.batching import GATHERED, stack_size
+from exitbench.runner.plan import Plan, PlannedCell, make_plan
+from exitbench.runner.prepare import Prepared, Request, prepare
+from exitbench.runner.record import write_record
+from exitbench.runner.runner import Outcome, Runner
+from exitbench.runner.search_backend import with_search_model
+from exitbench.store.heartbeat import RunMonitor
+from exitbench.store.store import Store
+from exitbench.target.networks import Network
+
+
+class PlanRunner(Protocol):
+    """Runs the missing cells of a plan, on this machine (``exitbench.runner.runner``) or on a cluster (``runner.ray``)."""
+
+    def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
+        """Run every missing cell, calling back when one starts and when it ends."""
+
+
+Engine = Callable[[Prepared], PlanRunner]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the execution of a plan ended.
+
+    Attributes:
+        record: the run record, which is in the store.
+        failed: whether some cell ended in an error.
+        interrupted: whether it was interrupted; finished cells are in the store.
+    """
+
+    record: Mapping[str, Any]
+    failed: bool = False
+    interrupted: bool = False
+
+
+def plan_evaluation(
+    request: Request, attacks: Sequence[str], seed: int, store: Store, display: Display, network: Network | None = None
+) -> tuple[Prepared, Plan]:
+    """Load and check what is requested, resolve the attacks, and find out which cells are missing.
+
+    Args:
+        request: the evaluation, attacks and seed excepted.
+        attacks: names of attacks.
+        seed: of the attacks' noise.
+        store: where finished cells are looked for.
+        display: what shows the plan.
+        network: the network itself, where ``request.model`` does not name one.
+
+    Raises:
+        UserError: for anything that the user can mend.
+    """
+    if not attacks:
+        raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
+    prepared = prepare(request, network)
+    display.prepared(prepared)
+    target = prepared.target
+    try:
+        plan = make_plan(
+            attacks,
+            prepared.split,
+            prepared.n,
+            target.model.n_exits,
+            prepared.settings,
+            target.policy,
+            target.costs.mmacs,
+            target.weights,
+            seed,
+            store,
+        )
+    except (UnknownName, ValueError) as error:
+        raise UserError(str(error)) from error
+    display.planned(plan)
+    return prepared, plan
+
+
+def execute_plan(
+    prepared: Prepared, plan: Plan, seed: int, store: Store, display: Display, engine: Engine | None = None
+) -> Execution:
+    """Record the evaluation, run its trust checks, and run its missing cells.
+
+    An interrupt ends the work, not this function: finished cells are kept, and the result says so.
+
+    Args:
+        engine: makes what runs the cells; None to run them in this process.
+
+    Raises:
+        OSError: the store cannot be written; finished cells are kept.
+    """
+    record = write_record(prepared, plan, seed, store)
+    if plan.missing:
+        # Compiling pays for one long process, not in each of many.
+        work = sum(cell.work for cell in plan.missing) if engine is None else 0.0
+        prepared, searched_on = with_search_model(prepared, work)
+        display.searching_on(searched_on.text())
+    with display.checking():
+        error = ensure_probe(prepared, seed, store)
+    if error:
+        display.check_failed(error)
+    if not plan.missing:
+        return Execution(record)
+    runner = local_runner(prepared, seed, store) if engine is None else engine(prepared)
+    return _run(runner, plan, record, store, display)
+
+
+def local_runner(prepared: Prepared, seed: int, store: Store) -> Runner:
+    """Return what runs cells in this process, as many slices at once as fit on the device."""
+    target, split = prepared.target, prepared.split
+    stack = stack_size(target.search_model, split.shape, next(target.model.parameters()).device)
+    return Runner(target, prepared.settings.region, seed, split.dataset, store, stack, GATHERED)
+
+
+def _run(runner: PlanRunner, plan: Plan, record: Mapping[str, Any], store: Store, display: Display) -> Execution:
+    outcomes: list[Outcome] = []
+    missing, work = len(plan.missing), sum(cell.work for cell in plan.missing)
+    with RunMonitor(store.root, digest(record), missing, work) as monitor, display.running(work):
+
+        def on_start(cell: PlannedCell) -> None:
+            monitor.working_on(cell.text)
+            display.started(cell)
+
+        def on_outcome(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            monitor.done(outcome.cell.text, outcome.cell.work, outcome.error)
+            display.finished(outcome)
+
+        try:
+            runner.run(plan, on_start, on_outcome)
+        except KeyboardInterrupt:
+            display.interrupted(len(outcomes), missing)
+            return Execution(record, interrupted=True)
+    return Execution(record, failed=any(outcome.error for outcome in outcomes))

@@ -1,0 +1,76 @@
+"""What commands show of an evaluation in the terminal while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from exitbench.runner.plan import Plan, PlannedCell
+    from exitbench.runner.prepare import Prepared
+    from exitbench.runner.runner import Outcome
+
+
+class TerminalDisplay:
+    """Shows plan, search model, trust checks and progress on a console (see ``exitbench.api.display.Display``)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def prepared(self, prepared: Prepared) -> None:
+        if prepared.note:
+            self.console.print(prepared.note, style="yellow", markup=False, highlight=False)
+
+    def planned(self, plan: Plan) -> None:
+        done = len(plan.cells) - len(plan.missing)
+        left = f"{len(plan.missing)} to run" if plan.missing else "nothing left to do"
+        self.console.print(f"plan: {len(plan.cells)} cells, {done} done before, {left}", highlight=False)
+        if plan.missing:
+            states = ", ".join(f"{name} {done}/{total}" for name, (done, total) in plan.states().items())
+            self.console.print(f"  done/all: {states}", markup=False, highlight=False)
+        for skipped in plan.skipped:
+            self.console.print(f"  skipped {skipped.name}: {skipped.reason}", markup=False, highlight=False)
+
+    def searching_on(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def checking(self) -> AbstractContextManager[Any]:
+        return self.console.status("trust checks")
+
+    def check_failed(self, error: str) -> None:
+        self.console.print(f"trust checks failed: {error}", style="red", markup=False)
+
+    @contextmanager
+    def running(self, work: float) -> Iterator[None]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as self._progress:
+            self._task = self._progress.add_task("starting", total=work)
+            yield
+
+    def started(self, cell: PlannedCell) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, description=cell.text)
+
+    def finished(self, outcome: Outcome) -> None:
+        if self._progress is None:
+            return
+        self._progress.advance(self._task, outcome.cell.work)
+        if outcome.error:
+            self._progress.console.print(f"{outcome.cell.name} failed: {outcome.error}", style="red", markup=False)
+
+    def interrupted(self, finished: int, missing: int) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self.console.print(f"interrupted: {finished} of {missing} cells finished and kept; the same command goes on from there")
