@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exitbench.attacks import policy_search, slowdown, stopping
+from exitbench.attacks import adaptive_search, slowdown, stopping
 from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.apgd import APGD
 from exitbench.attacks.early_stop import EarlyStopModel
@@ -80,13 +80,13 @@ def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy
     """As on a GPU: who broke leaves the batch every few steps, and comes out the same."""
     easy = (Y + 1) % 5
     at_once = PolicyAttack(Ball("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
-    monkeypatch.setattr(policy_search, "COMPACT_EVERY", {"cpu": 5})
+    monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 5})
     later = PolicyAttack(Ball("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
     assert torch.allclose(at_once, later, atol=1e-6)
-    monkeypatch.setattr(policy_search, "COMPACT_EVERY", {"cpu": 1000})
+    monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 1000})
     hard = PolicyAttack(Ball("Linf", 1e-4), policy, 20)
     seldom = len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE)))
-    monkeypatch.setattr(policy_search, "COMPACT_EVERY", {"cpu": 1})
+    monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 1})
     assert len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE))) - seldom >= 15
 
 

@@ -43,7 +43,7 @@ def test_what_is_cut_into_stages_has_every_form_and_what_is_run_whole_one():
     ]
     whole = ForeignNet(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), (1, 4, 4))
     assert search_configs(whole) == [PLAIN]
-    with pytest.raises(ValueError, match="has no search model in the form folded bf16; it has plain fp32"):
+    with pytest.raises(ValueError, match="has no search model in the configuration folded bf16; it has plain fp32"):
         build_search_model(whole, HALF)
     assert build_search_model(NET, PLAIN) is NET
 
