@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exitbench.attacks import adaptive_search, slowdown, stopping
+from exitbench.attacks import adaptive_search, early_stop, slowdown
 from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.apgd import APGD
 from exitbench.attacks.early_stop import EarlyStopModel
@@ -91,7 +91,7 @@ def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy
 
 
 def test_a_watched_step_asks_only_who_survived(monkeypatch):
-    monkeypatch.setattr(stopping, "COMPACT_EVERY", {"cpu": 1000})
+    monkeypatch.setattr(early_stop, "COMPACT_EVERY", {"cpu": 1000})
     ball = Ball("Linf", 0.1)
 
     def attacked(steps):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from exitbench.analysis.sweep.pool import Pool, Rescored
+from exitbench.analysis.sweep.pool import Pool, RuleVerdicts
 from exitbench.analysis.sweep.thresholds import at_target, targets
 from exitbench.models.calibration import Kind
 from exitbench.models.policies import FixedExit, Policy
@@ -33,7 +33,7 @@ class Point:
 
     where: Where
     policy: Policy
-    judged: Rescored
+    judged: RuleVerdicts
     mmacs: float
     mflops_paper: float
     target: float | None = None

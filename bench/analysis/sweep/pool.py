@@ -42,7 +42,7 @@ class Images:
 
 
 @dataclass(frozen=True, eq=False)
-class Rescored:
+class RuleVerdicts:
     """What is left of the samples under one exit rule.
 
     Attributes:
@@ -77,7 +77,7 @@ class Pool:
         """Cost of each exit."""
         return tuple(self.record["mmacs"])
 
-    def judge(self, policy: Policy) -> Rescored:
+    def judge(self, policy: Policy) -> RuleVerdicts:
         """Apply any exit rule: an image in the ball counts whatever rule it was made against.
 
         So the worst case is an upper bound under every rule, and a looser one under rules that no attack was aimed at.
@@ -89,7 +89,7 @@ class Pool:
             predicted, _ = deployed_logits(images.logits, policy)
             wrong = (predicted.argmax(-1) != images.labels).numpy() & images.within
             worst[images.rows[wrong]] = False
-        return Rescored(exits.numpy(), correct, worst if self.attacked else None)
+        return RuleVerdicts(exits.numpy(), correct, worst if self.attacked else None)
 
     def any_exit_robust(self) -> Bools:
         """``(n,)``: no stored image, the clean one included, makes any exit wrong: no rule's worst case lies below this."""
