@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from exitbench.api.names import separated
 from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, unwritable
-from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
     from exitbench.analysis.regression.snapshot import Snapshot

@@ -9,18 +9,6 @@ from pathlib import Path
 import click
 
 
-def separated(text: str) -> list[str]:
-    """The names in ``text`` separated by commas; a comma in parentheses is part of a name."""
-    names, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth <= 0:
-            names.append("")
-        else:
-            names[-1] += character
-    return [name.strip() for name in names if name.strip()]
-
-
 def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     """A finite number >= 0, also as a fraction: ``0.3`` or ``8/255``."""
     if value is None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exitbench.api.names import separated
 from exitbench.cli.evaluation import evaluation_options
-from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
     from exitbench.runner.estimate import Row

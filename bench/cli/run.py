@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exitbench.api.names import separated
 from exitbench.cli.engine import WHERE, chosen_engine, engine_options
 from exitbench.cli.evaluation import evaluation_options, exit_code, unwritable
-from exitbench.cli.options import separated
 
 if TYPE_CHECKING:
     from exitbench.store.store import Store

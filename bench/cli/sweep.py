@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from exitbench.cli.options import data_option, number, results_option, separated
+from exitbench.cli.options import data_option, number, results_option
 
 
 @click.command("sweep")
@@ -42,10 +42,9 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     no network and no data are needed. No attack is run: only the deployed rules were attacked themselves, under others
     the worst case is an upper bound.
     """
-    from exitbench.analysis.sweep.choose import Wanted, choose
-    from exitbench.analysis.sweep.curve import Curve, one_exit, sweep
-    from exitbench.analysis.sweep.pool import pool_of
-    from exitbench.analysis.sweep.thresholds import held_out
+    from exitbench.analysis.sweep.choose import Wanted
+    from exitbench.api.names import separated
+    from exitbench.api.results import curves_of, stored_in
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
     from exitbench.models.factory import reported_name
@@ -53,26 +52,13 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.report.sweep.write import write_sweep
     from exitbench.report.write import write_page
     from exitbench.scoring.load import evaluations
-    from exitbench.store.store import Store
-    from exitbench.target.networks import own_network
 
-    if not (results / "store").is_dir():
-        raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
-    store = Store(results / "store")
+    store = stored_in(results)
     asked_for = dict.fromkeys(name for text in models for name in separated(text))
-    networks = {network.name: network for name in asked_for if (network := own_network(name))}
     names = tuple(map(reported_name, asked_for))
+    wanted = Wanted(models=names, **asked)  # type: ignore[arg-type]
     found = evaluations(store)
-    groups = choose(found, Wanted(models=names, **asked))  # type: ignore[arg-type]
-    curves: list[Curve] = []
-    errors = terminal(stderr=True)
-    for group in groups:
-        pool = pool_of(group, store)
-        if len(pool.mmacs) == 1:
-            curves.append(one_exit(pool))
-            continue
-        with errors.status(f"setting thresholds of {pool.record['model']}"):
-            curves += sweep(pool, held_out(pool.record, store, data, weights, networks.get(pool.record["model"])), points)
+    curves = curves_of(found, store, wanted, asked_for, points, weights, data, terminal(stderr=True).status)
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
         written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))

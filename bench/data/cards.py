@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from exitbench.models.plugins import Plugin, by_name, plugins
+from exitbench.models.plugins import NameTaken, Plugin, by_name, plugins
 from exitbench.models.registry import UnknownName
 from exitbench.models.safe_name import safe_name
 
@@ -91,6 +91,31 @@ _CARDS = {
 }
 
 
+_registered: dict[str, Dataset] = {}
+
+
+def register_dataset(dataset: Dataset, *, replace: bool = False) -> Dataset:
+    """Register a dataset under its card's name, for as long as the process lives.
+
+    Args:
+        dataset: its card and loader.
+        replace: whether one registered before under this name gives way.
+
+    Raises:
+        NameTaken: the name is.
+    """
+    name = dataset.card.name
+    if name in _CARDS or (name in _registered and not replace):
+        raise NameTaken(f"dataset {name!r} is registered already")
+    _registered[name] = dataset
+    return dataset
+
+
+def registered(name: str) -> Dataset | None:
+    """Return the dataset that was registered in this process under ``name``; None without one."""
+    return _registered.get(name)
+
+
 def dataset_names() -> list[str]:
     """All known datasets, those of installed packages last."""
     return [*_CARDS, *added_datasets()]
@@ -106,6 +131,8 @@ def dataset_card(name: str) -> DatasetCard:
     added = added_datasets()
     if name in _CARDS:
         return _CARDS[name]
+    if name in _registered:
+        return _registered[name].card
     if name not in added:
         raise UnknownName("dataset", name, [*_CARDS, *added])
     card: DatasetCard = added[name].value.card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exitbench.data.cards import added_datasets, dataset_card
+from exitbench.data.cards import added_datasets, dataset_card, registered
 from exitbench.data.cifar10 import load_cifar10
 from exitbench.data.digits import load_digits
 from exitbench.data.download import DataUnavailable
@@ -33,6 +33,8 @@ def load_split(dataset: str, split: str, input_shape: tuple[int, int, int], root
     card, added = dataset_card(dataset), added_datasets()
     if not card.fits(input_shape):
         raise UserError(f"{dataset} has images of {_by(card.input_shape)}, the model takes {_by(input_shape)}")
+    if (here := registered(dataset)) is not None:
+        return here.load(split, input_shape, root, download=download)
     if dataset in added:
         return _added_split(added[dataset], split, input_shape, root, download)
     if dataset == "cifar10":

@@ -78,6 +78,13 @@ class Split:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) over the hashes of all inputs and labels."""
+        summed = hashlib.sha256()
+        for start in range(0, len(self), 256):
+            summed.update("".join(self.batch(start, start + 256).input_hashes()).encode())
+        return summed.hexdigest()
+
     def batch(self, start: int, stop: int) -> Batch:
         """The samples ``start..stop - 1``."""
         pixels = torch.tensor(self.images[start:stop])  # a copy: memory-mapped or zipped files are read-only

@@ -17,12 +17,13 @@ from exitbench.attacks.regions import Ball, Norm
 from exitbench.attacks.settings import Method, Settings
 from exitbench.data.cards import dataset_card, dataset_names
 from exitbench.data.download import DataUnavailable
+from exitbench.data.in_memory import has_calibration, is_in_memory
 from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.calibration import Kind
 from exitbench.models.cost import measure_costs
-from exitbench.models.policies import Policy
+from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import UnknownName
 from exitbench.models.weights import WeightsError, find_weights
@@ -121,7 +122,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         dataset, split, note = _dataset(request, network)
         settings = _settings(request, dataset)
         n = _n(request, split, device)
-        loaded = network.load(dataset, split.shape, request.training, request.weights)
+        loaded = network.load(_weights_for(network, dataset), split.shape, request.training, request.weights)
         model = loaded.model
         for batch in slices(split, n):
             check_model(model, batch.x, batch.y, split.n_classes)
@@ -130,8 +131,29 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     except (UnknownName, WeightsError, ValueError) as error:
         raise UserError(str(error)) from error
     target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
-    note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm)))) or None
+    assumed = _assumed(request, dataset, loaded, settings.region.eps)
+    note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm), assumed))) or None
     return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)
+
+
+def _weights_for(network: Network, dataset: str) -> str:
+    """Return the dataset whose weights are meant: images in memory are attacked with those for the network's own dataset."""
+    return network.dataset if is_in_memory(dataset) and network.dataset is not None else dataset
+
+
+def _assumed(request: Request, dataset: str, loaded: Loaded, eps: float) -> str | None:
+    """Return what was assumed about images in memory, of which nothing is known."""
+    if not is_in_memory(dataset):
+        return None
+    found = [f"no eps was given: {eps:.4g} is assumed"] if request.eps is None else []
+    if _last_exit_alone(request.policy, loaded, dataset) and loaded.model.n_exits > 1:
+        found.append("no exit rule and no calibration images were given: the last exit alone is evaluated")
+    return "; ".join(found) or None
+
+
+def _last_exit_alone(text: str | None, loaded: Loaded, dataset: str) -> bool:
+    """Return whether nothing says which exits are to be taken."""
+    return text is None and loaded.policy is None and is_in_memory(dataset) and not has_calibration(dataset)
 
 
 def _other_norm(network: Network, norm: Norm) -> str | None:
@@ -224,6 +246,8 @@ def deployed_policy(
         return parse_policy(loaded.policy[0], model.n_exits, loaded.policy[1])
     if text is not None and "@" not in text:
         return parse_policy(text, model.n_exits, known_as)
+    if _last_exit_alone(text, loaded, dataset):
+        return FixedExit(model.n_exits)
     kind, _, method = (text or "entropy@equal").partition("@")
     kinds: dict[str, Kind] = {"entropy": "entropy", "confidence": "confidence"}
     if kind not in kinds:

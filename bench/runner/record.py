@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from exitbench.data.cards import added_datasets, dataset_card
+from exitbench.data.in_memory import is_in_memory
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import describe, digest
 from exitbench.runner.probe_key import probe_key
@@ -63,7 +64,7 @@ def _pruned(costs: ExitCosts) -> dict[str, Any]:
 
 def _of_added(dataset: str, ball: Ball) -> dict[str, Any]:
     """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
-    return {"usual_eps": dataset_card(dataset).eps[ball.norm]} if dataset in added_datasets() else {}
+    return {"usual_eps": dataset_card(dataset).eps[ball.norm]} if dataset in added_datasets() or is_in_memory(dataset) else {}
 
 
 def data_digest(plan: Plan) -> str:

@@ -117,6 +117,24 @@ def stored_network(name: str) -> Network:
     return RegisteredNetwork(model_card(name)) if reference is None else PublishedNetwork(find_published(reference))
 
 
+def declared_shape(net: nn.Module, where: str) -> Shape | None:
+    """Return the shape ``(C, H, W)`` that a network declares as ``input_shape``; None where it declares none.
+
+    Raises:
+        ForeignModelError: it is no such shape; ``where`` names the network.
+    """
+    declared = getattr(net, "input_shape", None)
+    if declared is None:
+        return None
+    try:
+        channels, height, width = (int(side) for side in declared)
+    except (TypeError, ValueError):
+        channels = height = width = 0
+    if min(channels, height, width) < 1:
+        raise ForeignModelError(f"{where}: input_shape is {declared!r}; it must be (channels, height, width)")
+    return channels, height, width
+
+
 class RegisteredNetwork(Network):
     """An architecture of the registry."""
 
@@ -189,21 +207,12 @@ class FactoryNetwork(Network):
         return self.factory.build()
 
     def input_shape(self, dataset: str) -> Shape:
-        declared = getattr(self._net, "input_shape", None)
-        if declared is None:
-            return dataset_card(dataset).input_shape
-        try:
-            channels, height, width = (int(side) for side in declared)
-        except (TypeError, ValueError):
-            channels = height = width = 0
-        if min(channels, height, width) < 1:
-            raise ForeignModelError(f"{self.factory.where}: input_shape is {declared!r}; it must be (channels, height, width)")
-        return channels, height, width
+        return declared_shape(self._net, self.factory.where) or dataset_card(dataset).input_shape
 
     def build(self, shape: Shape) -> EarlyExitNet:
         net = self._net.eval()
         try:
-            return _tried(net, shape) if isinstance(net, EarlyExitNet) else ForeignNet(net, shape)
+            return tried(net, shape) if isinstance(net, EarlyExitNet) else ForeignNet(net, shape)
         except ForeignModelError as error:
             raise ForeignModelError(f"{self.factory.where}: {error}") from error
 
@@ -220,7 +229,7 @@ class FactoryNetwork(Network):
 
 
 @torch.no_grad()
-def _tried(model: EarlyExitNet, shape: Shape) -> EarlyExitNet:
+def tried(model: EarlyExitNet, shape: Shape) -> EarlyExitNet:
     """A network of our kind, once it and its search model have run."""
     x = torch.zeros(2, *shape)
     try:

@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exitbench.api.names import separated
 from exitbench.attacks.objectives import DLR, TargetedDLR
 from exitbench.attacks.presets import expand
 from exitbench.attacks.regions import Ball
 from exitbench.attacks.settings import Settings
 from exitbench.cli.engine import WHERE
 from exitbench.cli.main import cli
-from exitbench.cli.options import number, separated
+from exitbench.cli.options import number
 from exitbench.cli.run import command as run
 from exitbench.models.policies import EntropyPolicy
 from exitbench.models.policy_text import parse_policy

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from exitbench.cli.options import separated
+from exitbench.api.names import separated
 from exitbench.report.leaderboard.table import leaderboard
 from tests.bench.evaluated import SETTINGS, evaluate, only_evaluation, prepared, toy_policy
 from tests.toys import ROOT

@@ -1,0 +1,137 @@
+"""``exitbench.evaluate``: one call from a network and images to its robustness under the deployed exit rule."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from exitbench.api.display import Display, NoDisplay, ProgressBar
+from exitbench.api.evaluation import Evaluation
+from exitbench.api.execution import execute_plan, plan_evaluation
+from exitbench.api.inputs import attack_names, data_folder, dataset_named, network_given
+from exitbench.attacks.regions import Norm
+from exitbench.errors import UserError
+from exitbench.runner.prepare import Precision, Request
+from exitbench.scoring.load import evaluation_of
+from exitbench.store.run_record import evaluation_key
+from exitbench.store.store import Store
+
+
+def evaluate(
+    model: str | nn.Module,
+    *,
+    dataset: Any = "auto",
+    attacks: str | Iterable[str] = "all",
+    policy: str | None = None,
+    n: int | None = None,
+    norm: Norm = "Linf",
+    eps: float | None = None,
+    seed: int = 0,
+    training: str | None = None,
+    weights: str | Path | None = None,
+    calibration: Any = None,
+    results: str | Path | None = None,
+    data: str | Path | None = None,
+    name: str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    progress: bool | Display = True,
+    **settings: Any,
+) -> Evaluation:
+    """Attack a network and return what is left of its accuracy under its deployed exit rule.
+
+    The verdicts are those of ``exitbench run`` with the same arguments, to the last bit.
+
+    Args:
+        model: a registered name (``rdi_resnet38``), what a package publishes (``robustbench:NAME``), a reference
+            (``file.py:make``, ``package.module:make``), or a ``torch.nn.Module`` that maps images ``(B, C, H, W)`` in [0, 1] to
+            the logits of its exits: a list of ``(B, classes)``, one tensor ``(K, B, classes)``, or ``(B, classes)`` for one exit.
+            A module must be in evaluation mode; it is copied.
+        dataset: a registered name (its test split), a pair ``(images, labels)`` of tensors or arrays, or a
+            ``torch.utils.data.Dataset`` of such pairs. Images are floats in [0, 1] or uint8; normalisation belongs to the
+            network. ``"auto"`` is a registered model's own dataset if it can be had, else ``digits``.
+        attacks: names, or several in one text separated by commas; ``"all"`` is the whole matrix (``exitbench list attacks``).
+        policy: the exit rule, such as ``"entropy:0.3,0.5"``, ``"entropy@equal"``, or ``"exit:2"``; None for the one that comes
+            with registered weights, else entropy thresholds that send equal shares of held-out images to all exits. Where there
+            are no held-out images, as for images in memory without ``calibration``, it is the last exit, and a note says so.
+        n: number of samples, the first of the dataset; None for all that are in memory, else 64 on a CPU and 1,000 on a GPU.
+        norm: of the threat model, ``"Linf"`` or ``"L2"``.
+        eps: its radius, for pixels in [0, 1]; None for the dataset's usual one, for images in memory 8/255 (L2: 0.5).
+        seed: of the attacks' noise.
+        training: which registered weights; None for the first known.
+        weights: a file of tensors (safetensors, or a torch state dict) in place of registered weights.
+        calibration: held-out training images in the form of ``dataset``, where thresholds are to be set for images in memory.
+        results: folder that keeps finished work: the same call again goes on where it was stopped, and computes nothing twice.
+            None to keep nothing.
+        data: folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
+        name: what reports call a module in memory; None for the name of its class.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``; a module in memory must be there, and is followed by ``"auto"``.
+        precision: of the search: ``"auto"``, ``"fp32"`` or ``"bf16"``; verdicts are the plain fp32 model's in any case.
+        progress: whether to show a progress bar, or a display of one's own.
+        **settings: of the gradient attacks: ``method``, ``loss``, ``steps``, ``step_size``, ``restarts``, ``keep``, ``gamma``,
+            ``budget``; see ``exitbench run --help``.
+
+    Raises:
+        UserError: an argument that cannot be used; the message says what to do.
+        KeyboardInterrupt: it was interrupted; with ``results``, finished work is kept.
+    """
+    display: Display = progress if not isinstance(progress, bool) else ProgressBar() if progress else NoDisplay()
+    network, device = network_given(model, name, device)
+    samples = dataset_named(dataset, calibration, network, n)
+    request = Request(
+        model=model if isinstance(model, str) else network.name,
+        data=data_folder(data),
+        dataset=samples.name,
+        training=training,
+        weights=None if weights is None else Path(weights),
+        policy=policy,
+        n=samples.n,
+        norm=norm,
+        eps=eps,
+        device=device,
+        precision=precision,
+        **_known(settings),
+    )
+    with _store(results) as store:
+        prepared, plan = plan_evaluation(request, attack_names(attacks), seed, store, display, network)
+        execution = execute_plan(prepared, plan, seed, store, display)
+        if execution.interrupted:
+            raise KeyboardInterrupt
+        key = evaluation_key(execution.record)
+        found = evaluation_of([record for record in store.runs() if evaluation_key(record) == key], store)
+        if found is None:
+            raise UserError(f"the clean images could not be evaluated: {_error(execution.record, store)}")
+        return Evaluation(found, None if results is None else Path(results))
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` if all of them are known."""
+    import difflib
+
+    known = ("method", "loss", "steps", "step_size", "restarts", "keep", "gamma", "budget")
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"evaluate() got an unexpected keyword argument {name!r}{hint} (settings: {', '.join(known)})")
+    return settings
+
+
+@contextmanager
+def _store(results: str | Path | None) -> Iterator[Store]:
+    """The store in ``results``; without one, a temporary folder's."""
+    if results is not None:
+        yield Store(Path(results) / "store")
+        return
+    with tempfile.TemporaryDirectory(prefix="exitbench-") as folder:
+        yield Store(Path(folder))
+
+
+def _error(record: Any, store: Store) -> str:
+    errors = [error["error"] for key in record["attacks"][0]["keys"] if (error := store.read_error(key))]
+    return str(errors[0]) if errors else "unknown error"

@@ -1,0 +1,172 @@
+"""The public view of an evaluation: its figures, tables and plots."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from exitbench.checks.flag import Flag
+from exitbench.report.evaluation.tables import attack_table, markdown, summary_table
+from exitbench.report.leaderboard.flags import lines
+from exitbench.report.leaderboard.table import rows_of
+from exitbench.scoring import evaluation as scoring
+from exitbench.scoring.evaluation import Bools, accuracy
+from exitbench.store.run_record import eps_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Accuracy(NamedTuple):
+    """A share of samples in [0, 1], with its Wilson 95 % interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % ({100 * low:.1f} - {100 * high:.1f})"
+
+
+class Evaluation:
+    """What attacks leave of a network's accuracy under its deployed exit rule.
+
+    Made by ``exitbench.evaluate`` and ``exitbench.load_results``. All accuracies are shares in [0, 1] of the same n samples.
+
+    Attributes:
+        scored: the evaluation sample by sample, as the reports see it (``exitbench.scoring.evaluation``).
+        results: folder that it is stored in; None where nothing was kept.
+    """
+
+    def __init__(self, scored: scoring.Evaluation, results: Path | None = None) -> None:
+        self.scored, self.results = scored, results
+
+    @property
+    def model(self) -> str:
+        """Name of the network."""
+        return str(self.scored.record["model"])
+
+    @property
+    def threat_model(self) -> str:
+        """Dataset, norm and radius, as ``cifar10 Linf 8/255``."""
+        record = self.scored.record
+        return f"{record['dataset']} {record['norm']} {eps_text(record['eps'])}"
+
+    @property
+    def policy(self) -> str:
+        """The deployed exit rule, as ``--policy`` takes it."""
+        return str(self.scored.record["policy"])
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return self.scored.n
+
+    @property
+    def clean(self) -> Accuracy:
+        """Accuracy on the clean images."""
+        return _accuracy(self.scored.clean.correct)
+
+    @property
+    def worst_case(self) -> Accuracy:
+        """Share of samples that no stored attack breaks: the robust accuracy to report. It is an upper bound."""
+        return _accuracy(self.scored.worst)
+
+    @property
+    def attacks(self) -> pd.DataFrame:
+        """One row per attack, indexed by its name: accuracy and interval, mean cost in mmacs, passes per sample, and more.
+
+        The columns are those of the leaderboard's CSV (docs/leaderboard.md); unfinished attacks have their reason as ``status``.
+        """
+        return attack_table(self.scored)
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """One row per sample: ``clean``, ``worst``, and one column per attack, true where the deployed rule stays right."""
+        columns = {"clean": self.scored.clean.correct, "worst": self.scored.worst}
+        for attack in self.scored.attacks:
+            columns.setdefault(attack.name, self.scored.robust(attack))
+        return pd.DataFrame(columns, index=pd.RangeIndex(self.n, name="sample"))
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What the trust checks found, failures first. An empty tuple says that nothing was found if ``checked`` is true."""
+        return self.scored.flags
+
+    @property
+    def checked(self) -> bool:
+        """Whether the trust checks were run."""
+        return self.scored.checked
+
+    @property
+    def mean_mmacs(self) -> float:
+        """Mean cost on the clean images, in 10^6 multiply-accumulates, every head on the way included."""
+        return self.scored.mean_cost(self.scored.clean)
+
+    @property
+    def exit_counts(self) -> list[int]:
+        """How many clean samples leave at each exit, exit 1 first."""
+        return self.scored.exit_counts(self.scored.clean)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows of the leaderboard's CSV: clean, every attack, and the worst case."""
+        return pd.DataFrame(rows_of(self.scored))
+
+    def to_markdown(self) -> str:
+        """Return the summary as a Markdown table: accuracy, interval and mean cost of every attack."""
+        return markdown(summary_table(self.scored))
+
+    def to_latex(self) -> str:
+        """Return the summary as a LaTeX table (packages: booktabs)."""
+        table = summary_table(self.scored)
+        aligned = "l" + "r" * (table.shape[1] - 1)
+        text: str = (
+            table.style.hide(axis="index")
+            .format(escape="latex")
+            .format_index(escape="latex", axis=1)
+            .to_latex(column_format=aligned, hrules=True)
+        )
+        return text
+
+    def plot(self) -> Figure:
+        """Return a figure of the accuracies, clean, under each attack, and in the worst case, with 95 % intervals."""
+        from exitbench.report.evaluation.plot import draw_evaluation
+
+        return draw_evaluation(self.scored)
+
+    def __repr__(self) -> str:
+        found = [
+            f"{self.model} on {self.threat_model}, n = {self.n}, policy {_short(self.policy)}",
+            f"  clean       {self.clean}",
+            f"  worst case  {self.worst_case}   over {len(self.scored.attacks)} attacks",
+            f"  mean cost   {self.mean_mmacs:.2f} mmacs",
+        ]
+        found += [f"  note        {self.scored.record['note']}"] if self.scored.record["note"] else []
+        found += [f"  {line.kind}: {line.label}: {line.message}" for line in lines(self.scored)]
+        found += [f"  unfinished: {each.name}: {each.reason}" for each in self.scored.unfinished]
+        return "\n".join(found)
+
+    def _repr_html_(self) -> str:
+        title = escape(f"{self.model} on {self.threat_model}, n = {self.n}, policy {_short(self.policy)}")
+        table = summary_table(self.scored).to_html(index=False, escape=True, border=0)
+        flags = "".join(
+            f"<li><strong>{escape(line.kind)}</strong>: {escape(line.label)}: {escape(line.message)}</li>"
+            for line in lines(self.scored)
+        )
+        note = escape(self.scored.record["note"] or "")
+        parts = [f"<strong>{title}</strong>", note]
+        above = "".join(f"<p>{part}</p>" for part in parts if part)
+        return f"<div>{above}{table}{f'<ul>{flags}</ul>' if flags else ''}</div>"
+
+
+def _accuracy(correct: Bools) -> Accuracy:
+    value, low, high = accuracy(np.asarray(correct))
+    return Accuracy(value, (low, high))
+
+
+def _short(policy: str) -> str:
+    return policy if len(policy) <= 60 else f"{policy[:57]}..."

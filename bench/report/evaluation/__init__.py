@@ -1,0 +1,1 @@
+"""One evaluation as a table and as a plot, for notebooks and papers."""
