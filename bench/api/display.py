@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -107,16 +109,19 @@ class ProgressBar(NoDisplay):
 
     @contextmanager
     def _shown(self, total: float | None, text: str) -> Iterator[None]:
-        from tqdm.auto import tqdm
-
+        tqdm = _tqdm()
         form = None if total is None else "{desc}: {percentage:3.0f} %|{bar}| {elapsed}<{remaining}"
         with tqdm(total=total, desc=text, bar_format=form or "{desc}: {elapsed}", leave=False) as self._bar:
             yield
 
     @staticmethod
     def _write(text: str) -> None:
-        import sys
+        _tqdm().write(text, file=sys.stderr)
 
+
+def _tqdm() -> Any:
+    """Return tqdm's bar: a widget in a notebook that has widgets, text elsewhere, without a word about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
-
-        tqdm.write(text, file=sys.stderr)
+    return tqdm

@@ -134,9 +134,10 @@ class Evaluation:
 
     def plot(self) -> Figure:
         """Return a figure of the accuracies, clean, under each attack, and in the worst case, with 95 % intervals."""
+        from exitbench.api.figures import shown
         from exitbench.report.evaluation.plot import draw_evaluation
 
-        return draw_evaluation(self.scored)
+        return shown(draw_evaluation(self.scored))
 
     def __repr__(self) -> str:
         found = [

@@ -90,9 +90,10 @@ class Comparison:
 
     def plot(self) -> Figure:
         """Return a figure of the differences with their intervals."""
+        from exitbench.api.figures import shown
         from exitbench.report.compare.plot import draw_comparison
 
-        return draw_comparison(self.found)
+        return shown(draw_comparison(self.found))
 
     def __repr__(self) -> str:
         return f"{comparison_title(self.found)}\n{self.table.to_string(index=False)}"
@@ -135,9 +136,10 @@ class Sweep:
 
     def plot(self) -> Figure:
         """Return a figure of clean and worst-case accuracy against mean cost."""
+        from exitbench.api.figures import shown
         from exitbench.report.sweep.plot import draw
 
-        return draw(self.curves, "exit rules under stored attacks")
+        return shown(draw(self.curves, "exit rules under stored attacks"))
 
     def __repr__(self) -> str:
         columns = ["model", "training", "rule", "point", "mmacs", "clean", "worst", "status"]
