@@ -1,0 +1,13 @@
+"""Figures that a notebook shows."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from exitbench.report.style import to_bytes
+
+
+def shown(figure: Figure) -> Figure:
+    """Return the figure, made to be shown in a notebook whether or not pyplot's inline backend is active there."""
+    figure._repr_png_ = lambda: to_bytes(figure, "png")  # type: ignore[attr-defined]
+    return figure
