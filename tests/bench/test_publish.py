@@ -1,4 +1,4 @@
-"""Publishing weights: what goes onto the card, and what is refused."""
+"""Publishing weights: the figures on the card, and the evaluations that are refused."""
 
 import json
 from dataclasses import replace
