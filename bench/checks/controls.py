@@ -69,11 +69,11 @@ def random_search(subject: Subject) -> Tensor:
         signs, top, left = draws[:, query, :channels].sub(0.5).sign(), draws[:, query, -2], draws[:, query, -1]
         first_row, first_column = (top * (height - side + 1)).long(), (left * (width - side + 1)).long()
         inside = _between(row, first_row, side)[:, None, :, None] & _between(column, first_column, side)[:, None, None, :]
-        proposed = torch.where(inside, x + _size(ball, side, channels) * signs[:, :, None, None], best)
-        proposed = ball.project(proposed, x)
-        found = _deployed_margin(subject, proposed)
+        candidate = torch.where(inside, x + _size(ball, side, channels) * signs[:, :, None, None], best)
+        candidate = ball.project(candidate, x)
+        found = _deployed_margin(subject, candidate)
         better = found > margin
-        best = torch.where(better[:, None, None, None], proposed, best)
+        best = torch.where(better[:, None, None, None], candidate, best)
         margin = torch.where(better, found, margin)
     return subject.fails(best)
 
