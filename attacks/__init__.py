@@ -1,5 +1,5 @@
-"""How it is attacked: objectives, regions, methods, compositions, and adapters to other libraries.
+"""The attacks: objectives, regions, methods, compositions, and adapters to other libraries.
 
-Attacks propose candidates and judge nobody; the harness in ``bench`` re-scores every candidate.
-May import ``models``, never ``bench``.
+Attacks generate candidates; the runner re-scores every candidate on the plain model.
+This package imports ``exitbench.models`` and nothing else of ``exitbench``.
 """

@@ -1,4 +1,4 @@
-"""The adaptive attack on the deployed rule: it breaks the sample at whichever exit it can make it take."""
+"""The adaptive attack on the deployed rule: it makes a sample take whichever exit it can be broken at."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 
 BUDGET = 250
-"""Gradients that a sample may cost unless told otherwise."""
+"""Default limit on the gradients per sample."""
 
 SOFT_STEPS, JOINT_STEPS = 20, 25
 
@@ -28,21 +28,21 @@ Soft = Callable[[Tensor, Tensor, Policy, float], Tensor]
 
 @dataclass(frozen=True)
 class PolicyAttack(Attack):
-    """Sign ascent with momentum on the deployed rule; every iterate is tested on all exits and under the policy.
+    """A sign ascent with momentum on the deployed rule; every iterate is tested on all exits and under the policy.
 
-    First the expected failure under soft gates from a random start, then the expected margin from the iterate closest
-    to failing, the temperature annealed. Then what failing at one exit needs, exit by exit, nearest first, from the
-    closest iterate, in turn with the expected margin from there: two cycles of it, the second aiming at the next nearest
-    wrong class. Then all over again from another random start, until the budget is spent.
+    The attack first ascends the expected failure under soft gates from a random start, then the expected margin from the
+    iterate closest to failing; the temperature is annealed. It then goes exit by exit, nearest first: from the closest iterate
+    it ascends the constraints of failing at that exit, then the expected margin again. A second cycle aims at the next nearest
+    wrong class. The whole search is repeated from other random starts until the budget is spent.
 
     Attributes:
         region: Linf or L2 ball.
-        policy: the deployed rule.
-        budget: gradients that a sample may cost at most. A sample that breaks leaves at once, so that the mean over all
-            samples is far lower; the harness records it. What a sample gets does not depend on the others.
+        policy: The deployed rule.
+        budget: Largest number of gradients per sample. A sample that breaks leaves at once, so that the mean over all samples
+            is far lower; the runner records it. The result of a sample does not depend on the others.
 
     Raises:
-        ValueError: for a budget below 1.
+        ValueError: If the budget is below 1.
     """
 
     version: ClassVar[int] = 3
@@ -80,7 +80,7 @@ class PolicyAttack(Attack):
         return search.candidates
 
     def softly(self, search: Search, objective: Soft, start: Tensor, *, warm: float, last: float) -> None:
-        """Ascend an objective of the soft deployed rule, its temperature annealed from ``warm``."""
+        """Ascend an objective of the soft deployed rule; the temperature is annealed from ``warm`` to 0.05."""
 
         def ascended(logits: Tensor, y: Tensor, progress: float, _rows: Tensor) -> Tensor:
             return objective(logits, y, self.policy, warm * (0.05 / warm) ** progress)
@@ -88,10 +88,13 @@ class PolicyAttack(Attack):
         search.ascend(ascended, start, SOFT_STEPS, last=last)
 
     def at_exit(self, search: Search, start: Tensor, k: Tensor, *, wrong_class: int = 0) -> None:
-        """Ascend what failing at exit ``k`` ``(B,)`` needs, a need weighing more the longer it is violated.
+        """Ascend the constraints of failing at exit ``k`` ``(B,)``; a constraint weighs more the longer it is violated.
 
         Args:
-            wrong_class: 0 for whichever wrong class is nearest at the time, else the j-th nearest of the closest iterate.
+            search: The state of the search.
+            start: Images ``(B, C, H, W)`` to start from.
+            k: The exit of each sample, 0-based.
+            wrong_class: 0 for the nearest wrong class at each step; j for the j-th after the nearest at the closest iterate.
         """
         weights = start.new_ones(search.model.n_exits + 1, len(k))
         target = _wrong_class(search, k, wrong_class) if wrong_class else None
@@ -107,7 +110,7 @@ class PolicyAttack(Attack):
 
 
 def _wrong_class(search: Search, k: Tensor, rank: int) -> Tensor:
-    """The wrong class of this rank, from 0 and wrapping around, at exit ``k`` of the closest iterate: ``(B,)``."""
+    """Return the wrong class ``(B,)`` of this rank, from 0 and wrapping around, at exit ``k`` of the closest iterate."""
     logits = search.logits[k, torch.arange(len(k), device=k.device)]
     n_wrong = logits.shape[-1] - 1
     label = F.one_hot(search.y, n_wrong + 1).bool()

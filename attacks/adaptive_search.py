@@ -1,4 +1,4 @@
-"""The state of a search for a failure of the deployed rule, and its one move: to ascend an objective from a start."""
+"""The state of a search for a failure of the deployed rule, and its one step: to ascend an objective from a start."""
 
 from __future__ import annotations
 
@@ -15,30 +15,35 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
 
 Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
-"""Logits ``(K', B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""
+"""Maps logits ``(K', B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""
 
 COMPACT_EVERY = {"cuda": 5}
-"""Steps between which samples that broke leave the batch; to ask a GPU who they are stops it. Elsewhere they leave at once."""
+"""Number of steps after which broken samples leave the batch; asking a GPU for them synchronises it. Elsewhere it is 1."""
 
 
 class Search:
-    """Per sample: the iterates closest to failing so far, and whether one fails under the policy.
+    """The state of a search: for each sample, the iterate closest to failing so far, and whether it fails under the policy.
 
-    Every forward is tested on all exits and on the deployed rule; samples that fail leave the search at once. The
-    others have all spent the same, so that what a sample gets does not depend on the batch it is in.
+    Every forward pass is tested on all exits and on the deployed rule; samples that fail leave the search at once. All others
+    have spent the same number of gradients, so that the result of a sample does not depend on its batch.
 
     Args:
-        budget: gradients that a sample may spend at most.
+        model: The network to search on, in evaluation mode.
+        region: Linf or L2 ball.
+        policy: The deployed rule.
+        x: Clean images ``(B, C, H, W)`` in [0, 1].
+        y: Labels ``(B,)``.
+        budget: Largest number of gradients per sample.
 
     Attributes:
-        left: gradients that each survivor may still spend.
-        nearest: ``(B, C, H, W)`` the failing iterate, else the one closest to failing since the search last started over.
-        distances: ``(K, B)`` how far that is from failing at each exit.
-        logits: ``(K, B, C)`` of ``nearest``.
-        broken: ``(B,)``.
-        any_wrong: ``(B,)`` whether some iterate makes some exit wrong.
-        candidates: ``(B, C, H, W)`` what breaks each sample, else the closest of all iterates that make some exit wrong,
-            else the closest of all.
+        left: Gradients that each survivor may still spend.
+        nearest: ``(B, C, H, W)``, the failing iterate, else the one closest to failing since the search last started over.
+        distances: ``(K, B)``, its distance to failure at each exit.
+        logits: ``(K, B, C)``, the logits of ``nearest``.
+        broken: ``(B,)`` bool, whether an iterate fails under the policy.
+        any_wrong: ``(B,)`` bool, whether an iterate makes some exit wrong.
+        candidates: ``(B, C, H, W)``, the image that breaks each sample, else the closest of all iterates that make some exit
+            wrong, else the closest of all.
     """
 
     def __init__(self, model: EarlyExitNet, region: Ball, policy: Policy, x: Tensor, y: Tensor, budget: int) -> None:
@@ -53,24 +58,25 @@ class Search:
         self._record(torch.arange(len(x), device=x.device), x, self.logits.clone())
 
     def survivors(self) -> Tensor:
-        """Rows of the samples not yet broken."""
+        """Return the rows of the samples not yet broken."""
         return (~self.broken).nonzero().flatten()
 
     def forget(self) -> None:
-        """Start over: what the survivors came closest with no longer guides the search; ``candidates`` keep it."""
+        """Start over: the survivors' closest iterates no longer guide the search; they stay in ``candidates``."""
         self.distances[:, ~self.broken] = torch.inf
 
     def ascend(
         self, objective: Ascended, start: Tensor, steps: int, *, exits: Tensor | None = None, first: float = 0.25, last: float
     ) -> None:
-        """Ascend from ``start`` by signs of the momentum, for the samples not yet broken and no more than the budget allows.
+        """Ascend from ``start`` by the sign of the momentum, for the samples not yet broken and within the budget.
 
         Args:
-            objective: is given the logits of all exits, or up to the one in ``exits``.
-            start: ``(B, C, H, W)``.
-            steps: gradients to spend.
-            exits: ``(B,)`` the exit that each sample is to fail at: stages behind it are not back-propagated through.
-            first, last: step size in radii, falling as a cosine.
+            objective: The function to ascend; it gets the logits of all exits, or of those up to the one in ``exits``.
+            start: Images ``(B, C, H, W)`` to start from.
+            steps: Number of gradients to spend.
+            exits: The exit ``(B,)``, 0-based, that each sample is to fail at; later stages are not back-propagated through.
+            first: First step size, as a share of the radius; it falls to ``last`` as a cosine.
+            last: Last step size, as a share of the radius.
         """
         steps = min(steps, self.left)
         self.left -= steps
@@ -107,7 +113,7 @@ class Search:
                 self._record(rows, x_adv, self.model(x_adv))
 
     def _forward(self, x_adv: Tensor, upto: int) -> tuple[Tensor, Tensor]:
-        """Logits of all exits, and those up to ``upto`` with the graph behind them."""
+        """Return the logits of all exits, detached, and those up to ``upto`` with their graph."""
         exits = self.model.exits(x_adv)
         with torch.enable_grad():
             attached = torch.stack([next(exits) for _ in range(upto + 1)])
@@ -117,7 +123,7 @@ class Search:
     def _record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
         """Test iterates on every exit and under the policy; keep those that fail or are closest to it.
 
-        Samples already broken keep what broke them. Nothing here asks the device for a value.
+        Samples already broken keep the iterate that broke them. Nothing here synchronises the device.
         """
         y, done = self.y[rows], self.broken[rows]
         broken = (deployed_logits(logits, self.policy)[0].argmax(-1) != y) & ~done

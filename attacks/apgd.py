@@ -1,4 +1,4 @@
-"""Auto-PGD: projected ascent with momentum that sets its own step size, on any objective over the exits."""
+"""Auto-PGD: projected gradient ascent with momentum and an adaptive step size, on any objective over the exits."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ RHO = 0.75  # share of steps in a window that must have climbed for the step siz
 
 @dataclass(frozen=True)
 class APGD(Attack):
-    """APGD (Croce & Hein, ICML 2020, algorithm 1) on an objective, from one start or several.
+    """APGD (Croce & Hein, ICML 2020, algorithm 1) on an objective, with restarts.
 
-    The step size starts at ``2 eps`` and halves at checkpoints where progress has stalled, going back to the best
-    iterate. What is returned is, per sample, the iterate of the highest objective among those that fool the exits the
-    objective is about (``Objective.fools``), else among all.
+    The step size starts at ``2 eps``. It is halved at checkpoints where progress has stalled, and the search goes back to the
+    best iterate. The candidate of a sample is the iterate with the highest objective among those that fool the exits of the
+    objective (``Objective.fools``), else among all.
 
     Attributes:
-        objective: what is ascended.
+        objective: The objective to ascend.
         region: Linf or L2 ball.
-        steps: gradient steps per restart, one gradient each and one forward more at the end.
-        restarts: independent runs; samples fooled already are left out of later ones.
-        start: ``random``, ``clean``, or another attack's candidate.
+        steps: Gradient steps per restart; there is one more forward pass at the end.
+        restarts: Number of independent runs; samples that are fooled already are left out of later ones.
+        start: ``random``, ``clean``, or the attack whose candidate is the start.
+
+    Raises:
+        ValueError: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
 
     objective: Objective
@@ -71,17 +74,20 @@ class APGD(Attack):
 
 @dataclass(frozen=True)
 class APGDTargeted(Attack):
-    """Targeted APGD (Croce & Hein, ICML 2020, section 4.1): one run towards each of the likeliest wrong classes.
+    """Targeted APGD (Croce & Hein, ICML 2020, section 4.1), with one run towards each of the most likely wrong classes.
 
-    The loss at every exit is the targeted DLR, reduced over the exits; the target classes are ranked on the clean image
-    by the margin reduced in the same way. Samples fooled by one target are left out of the next.
+    The loss at every exit is the targeted DLR, reduced over the exits. The target classes are ranked on the clean image by the
+    margin, reduced in the same way. Samples fooled with one target are left out of the runs that follow.
 
     Attributes:
-        over: how the exits' losses become one.
+        over: The reduction of the losses over the exits.
         region: Linf or L2 ball.
-        steps: gradient steps per target.
-        n_targets: at most; fewer on a network of fewer classes.
-        start: ``random``, ``clean``, or another attack's candidate.
+        steps: Gradient steps per target.
+        n_targets: Largest number of targets; fewer on a network with fewer classes.
+        start: ``random``, ``clean``, or the attack whose candidate is the start.
+
+    Raises:
+        ValueError: If ``steps`` or ``n_targets`` is below 1.
     """
 
     over: Reduction
@@ -117,22 +123,24 @@ class APGDTargeted(Attack):
         return best.x_adv
 
     def _ranked(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The wrong classes ``(B, C - 1)`` from nearest to farthest, from clean logits ``(K', B, C)``."""
+        """Rank the wrong classes ``(B, C - 1)`` from nearest to farthest, by the clean logits ``(K', B, C)``."""
         true = logits.gather(-1, y.expand(len(logits), -1).unsqueeze(-1))
         margins = self.over((logits - true).flatten(1)).view(logits.shape[1:]).scatter(1, y[:, None], -torch.inf)
         return margins.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
 def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One run of APGD.
+    """Run APGD once.
 
     Args:
-        look: value, gradient and success at a point.
-        x: clean images ``(B, ...)``.
-        start: where to start, inside the region.
+        look: Returns value, gradient and success at a point.
+        region: Linf or L2 ball.
+        x: Clean images ``(B, ...)``.
+        start: Images to start from, inside the region.
+        steps: Gradient steps.
 
     Returns:
-        The best iterates, their values ``(B,)`` and whether they fool ``(B,)`` bool.
+        The best iterates, their values ``(B,)``, and whether they fool the network, ``(B,)`` bool.
     """
     if not len(x):
         return x, x.new_empty(0), torch.empty(0, dtype=torch.bool, device=x.device)
@@ -165,7 +173,7 @@ def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tens
 
 
 class _Schedule:
-    """Per sample: the step size, the highest point so far, and the progress since the last checkpoint."""
+    """The schedule of each sample: step size, highest point so far, and progress since the last checkpoint."""
 
     def __init__(self, x_adv: Tensor, values: Tensor, gradient: Tensor, size: float) -> None:
         self.x_best, self.value_best, self.gradient_best = x_adv.clone(), values.clone(), gradient.clone()
@@ -175,7 +183,7 @@ class _Schedule:
         self._halved_then = torch.ones_like(values, dtype=torch.bool)
 
     def note(self, x_adv: Tensor, values: Tensor, gradient: Tensor, climbs: Tensor) -> None:
-        """One step taken."""
+        """Record one step."""
         self.climbed += climbs
         higher = values > self.value_best
         self.x_best = torch.where(column(higher, x_adv), x_adv, self.x_best)
@@ -183,7 +191,11 @@ class _Schedule:
         self.value_best = torch.where(higher, values, self.value_best)
 
     def checkpoint(self, window: int) -> Tensor:
-        """Halve the step where too few steps climbed, or where neither step nor best changed (conditions 1 and 2)."""
+        """Halve the step size where too few steps climbed, or where neither it nor the best value changed (conditions 1 and 2).
+
+        Returns:
+            Whether the step size of each sample was halved, ``(B,)`` bool.
+        """
         stalled = self.climbed <= RHO * window
         stalled |= ~self._halved_then & (self.value_best <= self._value_then)
         self._halved_then, self._value_then = stalled, self.value_best.clone()
@@ -193,7 +205,7 @@ class _Schedule:
 
 
 class _Best:
-    """Per sample the iterate kept: one that fools before one that does not, then the highest value."""
+    """The best iterate of each sample: one that fools is preferred, then one of a higher value."""
 
     def __init__(self, x: Tensor) -> None:
         self.x_adv = x.clone()
@@ -201,11 +213,11 @@ class _Best:
         self.fools = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def unfooled(self) -> Tensor:
-        """Rows not fooled yet."""
+        """Return the rows of the samples that are not fooled yet."""
         return (~self.fools).nonzero().flatten()
 
     def offer(self, rows: Tensor, x_adv: Tensor, values: Tensor, fools: Tensor) -> None:
-        # A NaN value is taken at once: the harness must see it, not a clean image in its place.
+        # A NaN value is accepted at once: the runner must see it, not a clean image in its place.
         now = self.fools[rows]
         better = (fools & ~now) | ((fools == now) & ~(values <= self.values[rows]))
         self.x_adv[rows] = torch.where(column(better, x_adv), x_adv, self.x_adv[rows])
@@ -214,7 +226,7 @@ class _Best:
 
 
 def _windows(steps: int) -> Iterator[int]:
-    """Lengths of the windows between checkpoints: 0.22 of the steps, each next 0.03 shorter, down to 0.06 (section 3.1)."""
+    """Yield the lengths of the windows between checkpoints: 0.22 of the steps, then 0.03 less each, down to 0.06 (sec. 3.1)."""
     length, shorter, shortest = (max(math.floor(share * steps), 1) for share in (0.22, 0.03, 0.06))
     while True:
         yield length

@@ -1,7 +1,7 @@
-"""Our attacks as attacks of the package ``torchattacks``, for code that is written against its interface.
+"""The attacks of exitbench behind the interface of the package ``torchattacks``.
 
-``atk = PolicyAttack(net, eps=8/255, policy=EntropyPolicy((0.3, 0.4))); adv = atk(images, labels)``. Importing this
-module imports ``torchattacks``; nothing else in the project does so before it must.
+Example: ``atk = PolicyAttack(net, eps=8/255, policy=EntropyPolicy((0.3, 0.4))); adv = atk(images, labels)``. Importing
+this module imports ``torchattacks``.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from exitbench.models.views import DeployedView
 
 
 def content_noise(images: Tensor, seed: int) -> Noise:
-    """The noise of ``images`` ``(B, C, H, W)``, each sample's by a hash of its pixels: order and batches change nothing."""
+    """Return noise for ``images`` ``(B, C, H, W)``, seeded per sample by a hash of its pixels, whatever order and batch."""
     pixels = np.ascontiguousarray(images.detach().cpu().float().numpy(), dtype="<f4")
     return Noise(seed, tuple(int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big") for image in pixels))
 
 
 class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the package has no types
-    """Any of our attacks behind the interface of ``torchattacks.attack.Attack``.
+    """An attack of exitbench behind the interface of ``torchattacks.attack.Attack``.
 
     Call it with images ``(B, C, H, W)`` in [0, 1] (or normalised, after ``set_normalization_used``) and labels ``(B,)``; it
-    returns detached images of the same shape. Only the default mode is supported: the attacks break a label, they aim at none.
+    returns detached images of the same shape. Only the default mode is supported: the attacks are untargeted.
 
     Args:
-        model: a multi-exit network, or a ``DeployedView`` of one. In a ``MultiAttack`` all attacks must be given the same view.
-        attack: ours.
-        policy: the deployed rule; left out where ``model`` is a view, which has one.
-        seed: of the noise, which is drawn for each image by its content.
-        name: how it calls itself.
+        model: A multi-exit network, or a ``DeployedView`` of one. In a ``MultiAttack``, all attacks must get the same view.
+        attack: The attack of exitbench.
+        policy: The deployed rule; leave it out if ``model`` is a view, which has one.
+        seed: Seed of the noise, which is drawn for each image by its content.
+        name: Name of the attack; that of its class by default.
 
     Raises:
-        TypeError: another kind of model.
-        ValueError: no policy, two policies, or one for another number of exits.
+        TypeError: If ``model`` is of another type.
+        ValueError: If no policy is given, two different ones are, or it is for another number of exits.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the p
         self.supported_mode = ["default"]
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Called by ``__call__`` with images in [0, 1]."""
+        """Attack images in [0, 1]; called by ``__call__``."""
         if labels is None:
             raise ValueError(f"{self.attack} breaks labels: call it with images and labels")
         x = images.detach().clone().to(self.device)
@@ -80,7 +80,7 @@ class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the p
         return adversarial
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        """As in the package; the robust accuracy that it prints is the deployed rule's."""
+        """Save adversarial images as ``torchattacks`` does; the robust accuracy that it prints is that of the deployed rule."""
         self._follow_mode()
         return super().save(*args, **kwargs)
 
@@ -90,11 +90,11 @@ class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the p
         )
 
     def _follow_mode(self) -> None:
-        """The mode to come back to is the network's, which may have been switched behind its view."""
+        """Copy the network's training mode to its view, as it is the mode that ``torchattacks`` restores."""
         self.model.training = self.model.model.training
 
     def _searched(self) -> EarlyExitNet:
-        """The network on images in [0, 1]: with the normalisation that its inputs need in front of it."""
+        """Return the network for images in [0, 1]: with the normalisation of its inputs in front, if there is one."""
         net: EarlyExitNet = self.model.model
         if self._normalization_applied is not False:
             return net
@@ -102,7 +102,12 @@ class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the p
 
 
 def deployed_view(model: EarlyExitNet | DeployedView, policy: Policy | None) -> DeployedView:
-    """``model`` as the classifier that is deployed."""
+    """Return ``model`` under the deployed rule ``policy``, as a classifier.
+
+    Raises:
+        TypeError: If ``model`` is neither an ``EarlyExitNet`` nor a ``DeployedView``.
+        ValueError: If no policy is given, or another one than that of the view.
+    """
     if isinstance(model, DeployedView):
         if policy not in (None, model.policy):
             raise ValueError(f"the view deploys {model.policy}, the attack is given {policy}; leave one out")
@@ -115,7 +120,7 @@ def deployed_view(model: EarlyExitNet | DeployedView, policy: Policy | None) -> 
 
 
 class _Normalised(nn.Module):
-    """Subtracts a mean and divides by a deviation, ``(1, C, 1, 1)`` each."""
+    """A module that subtracts a mean and divides by a standard deviation, ``(1, C, 1, 1)`` each."""
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -126,27 +131,28 @@ class _Normalised(nn.Module):
 
 
 class _Form(MultiExitAttack):
-    """A named attack of ``exitbench.attacks.presets``.
+    """An attack of ``exitbench.attacks.presets``, by its name there.
 
     Args:
-        model, policy, seed: see ``MultiExitAttack``.
-        eps: radius, for pixels in [0, 1].
-        alpha: length of a step; a quarter of ``eps`` where left out.
-        steps: gradient steps; 20 where left out, 100 for ``apgd``. Of ``PolicyAttack``: gradients per image at most.
-        k: exit, from 1, of the forms that have one.
+        model, policy, seed: See ``MultiExitAttack``.
+        eps: Radius, for pixels in [0, 1].
+        alpha: Step size; a quarter of ``eps`` by default.
+        steps: Number of gradient steps; 20 by default, 100 for ``apgd``. For ``PolicyAttack``, the largest number of gradients
+            per image.
+        k: Exit, from 1, for the attacks that have one.
         norm: ``Linf`` or ``L2``.
-        method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, which sizes its own steps; ``wrm``, bound
-            to no ball.
-        loss, restarts, keep, gamma: see ``exitbench.attacks.presets.Settings``.
-        costs: of each exit, for the forms that need them (``exitbench.models.cost.measure_costs``).
+        method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, with an adaptive step size; ``wrm``,
+            which has no ball.
+        loss, restarts, keep, gamma: See ``exitbench.attacks.settings.Settings``.
+        costs: Cost of each exit, for the attacks that need them (``exitbench.models.cost.measure_costs``).
 
     Raises:
-        ValueError: an exit that the network has not, a value out of range, or one that the form has no use for.
+        ValueError: If the network has no exit ``k``, a value is out of range, or the attack does not use an argument.
     """
 
     form: ClassVar[str]
     ignored: ClassVar[tuple[str, ...]] = ()
-    """Arguments that the form has no use for: giving one is an error."""
+    """Arguments that the attack does not use; passing one is an error."""
 
     def __init__(
         self,
@@ -192,7 +198,7 @@ class _Form(MultiExitAttack):
 
 
 class SingleExit(_Form):
-    """Ascends the loss of exit ``k``."""
+    """An attack on the loss of exit ``k``."""
 
     form = "single"
 
@@ -201,40 +207,40 @@ class SingleExit(_Form):
 
 
 class Average(_Form):
-    """Ascends the mean loss over the exits."""
+    """An attack on the mean loss over the exits."""
 
     form = "average"
 
 
 class Maximum(_Form):
-    """Ascends the largest loss over the exits."""
+    """An attack on the largest loss over the exits."""
 
     form = "max"
 
 
 class MaxAverage(_Form):
-    """Of ``single:1..K``, the one with the highest mean loss."""
+    """The candidate of ``single:1..K`` with the highest mean loss."""
 
     form = "max_average"
 
 
 class AverageMax(_Form):
-    """The mean loss ascended from 1 + K starts, the one with the highest maximum loss."""
+    """An attack on the mean loss from 1 + K starts; it keeps the candidate with the highest maximum loss."""
 
     form = "average_max"
 
 
 class PolicyAttack(_Form):
-    """The adaptive attack on the deployed rule; ``steps`` bounds the gradients that an image may cost."""
+    """The adaptive attack on the deployed rule; ``steps`` limits the gradients per image."""
 
     form = "policy"
     ignored = ("alpha", "method", "restarts", "loss", "keep")
 
 
 class AutoAttack(_Form):
-    """The real AutoAttack (package pyautoattack, not the one in torchattacks) on the deployed rule, or on exit ``k``.
+    """AutoAttack by the package pyautoattack (not the one in torchattacks), on the deployed rule, or on exit ``k``.
 
-    Its random numbers are one stream for the whole batch: here the batch matters.
+    It draws one stream of random numbers for the whole batch, so that its results depend on the batch.
     """
 
     form = "autoattack"
@@ -242,28 +248,28 @@ class AutoAttack(_Form):
 
 
 class SlowdownFree(_Form):
-    """Raises the cost of the exit taken; the prediction may become anything. Needs ``costs``, and more than one exit."""
+    """An attack that raises the cost of the exit taken, whatever the prediction; it needs ``costs`` and more than one exit."""
 
     form = "slowdown:free"
     ignored = ("alpha", "steps", "method", "restarts", "loss", "keep")
 
 
 class SlowdownKeepLabel(SlowdownFree):
-    """The same, the deployed prediction staying what it is on the clean image."""
+    """A slowdown attack that keeps the deployed prediction on the clean image."""
 
     form = "slowdown:keep_label"
 
 
 class SlowdownDoubleKill(SlowdownFree):
-    """The same, the deployed prediction being wrong as well."""
+    """A slowdown attack that also makes the deployed prediction wrong."""
 
     form = "slowdown:double_kill"
 
 
 class Cascade(_Form):
-    """The worst case: every attack on the error in turn on the survivors of those before, AutoAttack last.
+    """The worst case: every attack on accuracy in turn, each on the survivors of those before, with AutoAttack last.
 
-    AutoAttack's random numbers are one stream for the whole batch: here the batch matters.
+    AutoAttack draws one stream of random numbers for the whole batch, so that results depend on the batch.
     """
 
     form = "cascade"

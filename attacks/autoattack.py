@@ -1,4 +1,4 @@
-"""The real AutoAttack (Croce & Hein, ICML 2020), package ``pyautoattack``, as one of our attacks."""
+"""AutoAttack (Croce & Hein, ICML 2020) by the package ``pyautoattack``, as an attack of exitbench."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class AutoAttack(Attack):
 
     Attributes:
         region: Linf or L2 ball.
-        target: the policy whose deployed view is attacked, or a 1-based exit.
-        variant: ``standard`` (APGD-CE, APGD-T, FAB-T, Square); the leaderboards' AutoAttack.
+        target: The policy whose deployed view is attacked, or a 1-based exit.
+        variant: ``standard`` (APGD-CE, APGD-T, FAB-T, Square), the AutoAttack of leaderboards.
 
     Raises:
-        ValueError: when run on a model of fewer than 4 classes, where the targeted DLR loss is undefined.
+        ValueError: When run, if the model has fewer than 4 classes: the targeted DLR loss is then undefined.
     """
 
     gathers: ClassVar[bool] = True
@@ -56,9 +56,9 @@ class AutoAttack(Attack):
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
         batches = noise.batches()
         runs = [partial(self._run, x=x[rows], y=y[rows], noise=noise.of(rows)) for rows in batches]
-        # On a GPU autograd has one thread for all, in which no run can wait for another.
+        # On a GPU, autograd has a single thread, in which no run can wait for another.
         together = len(runs) > 1 and x.device.type == "cpu"
-        with _contained():  # around all of them: each run puts back what another may have left
+        with _contained():  # around all runs: each restores what another may have changed
             found = run_batched(view, runs) if together else [run(view) for run in runs]
         x_adv = x.clone()
         for rows, images in zip(batches, found, strict=True):
@@ -70,15 +70,26 @@ class AutoAttack(Attack):
 
 
 def implementation() -> str:
-    """Which package and version the numbers come from."""
+    """Return the package and version that the numbers come from."""
     return f"pyautoattack {package_version('pyautoattack')}"
 
 
 def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: Ball, *, seed: int, variant: str) -> Tensor:
-    """Run the package on a classifier ``(B, C, H, W) -> (B, classes)`` and return its images.
+    """Run the package on a classifier ``(B, C, H, W) -> (B, classes)`` and return the adversarial images.
 
-    Images that it does not break come back clean. The package's global effects (torch's random
-    state, the trace function, the counters of its dynamic-defence check) do not outlive the call.
+    Images that it does not break are returned clean. The package's global effects (torch's random state, the trace function, the
+    counters of its check for dynamic defences) are undone.
+
+    Args:
+        view: The classifier, in evaluation mode.
+        x: Clean images ``(B, C, H, W)`` in [0, 1].
+        y: Labels ``(B,)``.
+        region: Linf or L2 ball.
+        seed: Seed of the package's random numbers.
+        variant: The package's ``version``, such as ``standard``.
+
+    Raises:
+        ValueError: If the model has fewer than 4 classes.
     """
     from pyautoattack import AutoAttack as Package
 
@@ -88,10 +99,10 @@ def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: Ball, *, seed:
         raise ValueError(f"AutoAttack needs at least 4 classes for its targeted DLR loss, the model has {n_classes}")
     with _contained():
         package = Package(view, norm=region.norm, eps=region.eps, version=variant, seed=seed, device=x.device)
-        # The package asks for nine targets whatever the number of classes.
+        # The package uses nine targets whatever the number of classes.
         package.apgd_targeted.n_target_classes = min(9, n_classes - 1)
         package.fab.n_target_classes = min(9, n_classes - 1)
-        # Contiguous: the package calls ``view`` on what it makes like the images, and some datasets are stored channels last.
+        # Contiguous: the package calls ``view`` on tensors in the images' layout, and some datasets are stored channels last.
         x_adv, _ = package.run_standard_evaluation(x.contiguous(), y, batch_size=max(1, len(x)))
     _log.debug("%s finished on %d images", implementation(), len(x))
     return torch.as_tensor(x_adv).detach()
@@ -99,7 +110,7 @@ def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: Ball, *, seed:
 
 @contextmanager
 def _contained() -> Iterator[None]:
-    """Put back what the package changes globally."""
+    """Restore the global state that the package changes."""
     from pyautoattack import checks
 
     counters = dict(checks.funcs)

@@ -17,10 +17,17 @@ from exitbench.models.early_exit import EarlyExitNet
 
 @dataclass(frozen=True)
 class BestOf(Attack):
-    """Per sample, the candidate among ``attacks`` with the highest objective ``by``; the first wins ties.
+    """The candidate, for each sample, with the highest objective ``by`` among those of ``attacks``; the first wins ties.
 
-    The choice depends on logits alone, so whoever has stored the candidates' logits can derive the
-    result with ``choose`` and no forward at all.
+    The choice depends on logits alone: where the candidates' logits are stored, ``choose`` gives the result without a forward
+    pass.
+
+    Attributes:
+        attacks: The attacks to choose among, at least one.
+        by: The objective to choose by.
+
+    Raises:
+        ValueError: If there are no attacks.
     """
 
     attacks: tuple[Attack, ...]
@@ -39,7 +46,7 @@ class BestOf(Attack):
         return all(attack.bounded for attack in self.attacks)
 
     def choose(self, logits: Sequence[Tensor], y: Tensor) -> Tensor:
-        """Index ``(B,)`` of the child chosen per sample, from each child's logits ``(K, B, C)``."""
+        """Return the index ``(B,)`` of the child chosen for each sample, from each child's logits ``(K, B, C)``."""
         return torch.stack([self.by(child, y) for child in logits]).argmax(0)
 
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:

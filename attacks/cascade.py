@@ -1,4 +1,4 @@
-"""Attacks in turn, each on what those before it left standing: the worst case at the price of the survivors."""
+"""Attacks in turn, each on the survivors of those before it: the worst case at a low cost."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from exitbench.models.policies import Policy, deployed_logits
 
 @dataclass(frozen=True)
 class Cascade(Attack):
-    """Runs ``attacks`` one after another on the samples that the deployed rule still gets right.
+    """A sequence of attacks, each run on the samples that the deployed rule still gets right.
 
     Every iterate of PGD and APGD is tested under the deployed rule, whichever exit is ascended, and a sample that breaks
-    leaves at once, as it does in the adaptive attack. Proposes the first image that makes the deployed rule fail; where none
-    does, the first that makes some exit wrong, else the clean image. Put the cheap ones first: what AutoAttack costs, it then
-    costs for survivors alone.
+    leaves at once, as in the adaptive attack. The candidate is the first image that makes the deployed rule fail, else the
+    first that makes some exit wrong, else the clean image. Put cheap attacks first, so that AutoAttack runs on survivors alone.
 
     Attributes:
-        attacks: in order.
-        policy: the deployed rule.
+        attacks: The attacks, in order.
+        policy: The deployed rule.
 
     Raises:
-        ValueError: for no attack, or one that is not bound to the ball.
+        ValueError: If there are no attacks, or one is not bound to the ball.
     """
 
     version: ClassVar[int] = 2
@@ -58,14 +57,14 @@ class Cascade(Attack):
 
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         found = x.clone()
-        right, near = self._judge(model, x, y)
+        right, near = self._verdicts(model, x, y)
         rows = right.nonzero().flatten()
         done: dict[Attack, Tensor] = {}
         for attack in self.attacks:
             if not len(rows):
                 break
             x_adv = self._once(attack, model, x, y, noise, rows, done)
-            right, some_wrong = self._judge(model, x_adv, y[rows])
+            right, some_wrong = self._verdicts(model, x_adv, y[rows])
             taken = ~right | (some_wrong & ~near[rows])
             found[rows[taken]] = x_adv[taken]
             near[rows[some_wrong]] = True
@@ -73,15 +72,15 @@ class Cascade(Attack):
         return found
 
     @torch.no_grad()
-    def _judge(self, model: EarlyExitNet, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether the deployed rule is right, and whether some exit is wrong, ``(B,)`` each."""
+    def _verdicts(self, model: EarlyExitNet, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether the deployed rule is right, and whether some exit is wrong, ``(B,)`` bool each."""
         logits = model(x)
         return deployed_logits(logits, self.policy)[0].argmax(-1) == y, (logits.argmax(-1) != y).any(0)
 
     def _once(
         self, attack: Attack, model: EarlyExitNet, x: Tensor, y: Tensor, noise: Noise, rows: Tensor, done: dict[Attack, Tensor]
     ) -> Tensor:
-        """Candidates for ``rows``, or an iterate that broke the rule on the way; what the attack builds on is not run again."""
+        """Return candidates for ``rows``, or iterates that broke the rule on the way; attacks that have run are not run again."""
         if attack not in done:
             children = [self._once(child, model, x, y, noise, rows, done) for child in attack.children]
             searched = model

@@ -1,4 +1,4 @@
-"""No attack: the clean images, so that clean accuracy takes the same path as every other number."""
+"""The attack that changes nothing, so that clean accuracy is computed like every other number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exitbench.models.early_exit import EarlyExitNet
 
 @dataclass(frozen=True)
 class Clean(Attack):
-    """Proposes each image as it is; called ``none`` in results."""
+    """An attack that returns the clean images; it is called ``none`` in results."""
 
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         return x

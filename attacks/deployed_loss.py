@@ -1,12 +1,12 @@
-"""What an attack on the deployed rule ascends, and how far it still is, in one unit: logits.
+"""Losses for attacks on the deployed rule, and the distance to its failure, both in the unit of logits.
 
-Breaking a sample at exit k needs a wrong class on top there, its gate open, and the gates before it shut. Each of these
-is a number that must be positive (``exit_constraints``): the margin between logits, and a gate's slack in log units, the log of
-the threshold over the entropy. Log units matter where softmax is saturated: the gradient of an entropy vanishes there,
-that of its logarithm does not, so that needs on a confident exit pull as hard as any (there it does what the
-cross-entropy to the uniform distribution does, but towards the classes nearest to the top one).
+To break a sample at exit k, a wrong class must be on top there, the gate of k open, and the gates before it shut. Each of
+these is a constraint (``exit_constraints``) that holds where a number is positive: the margin between logits, or a gate's
+slack in log units, the logarithm of the threshold over the entropy. Log units matter where the softmax is saturated: the
+gradient of the entropy vanishes there, that of its logarithm does not. It then acts like the cross-entropy to the uniform
+distribution, but towards the classes nearest to the top one.
 
-Everything is per sample.
+All values are per sample.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from exitbench.attacks.objectives import Margin
 from exitbench.models.policies import Policy
 
 ALWAYS_SATISFIED = 1e4
-"""Stands for a need that nothing can violate; finite, so that sums and gradients stay finite."""
+"""The value of a constraint that always holds; finite, so that sums and gradients stay finite."""
 
 SLACK_CAP, MARGIN_CAP = 0.3, 0.9
-"""Log units by which a gate's need is met, and logits by which the class's is, when it stops pulling."""
+"""Values beyond which a constraint contributes no gradient: of a gate in log units, and of the class in logits."""
 
 
 def exit_constraints(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, target: Tensor | None = None) -> Tensor:
-    """What breaking each sample at each exit needs to be positive.
+    """Return the constraints of breaking each sample at each exit: numbers that must all be positive.
 
     Args:
-        logits: ``(K', B, C)``, of the first K' exits.
-        y: labels ``(B,)``.
-        policy: the deployed rule.
-        n_exits: K, of the whole network; the last exit has no gate.
-        target: the wrong class wanted ``(B,)``; None for whichever is nearest.
+        logits: Logits ``(K', B, C)`` of the first K' exits.
+        y: Labels ``(B,)``.
+        policy: The deployed rule.
+        n_exits: K, the number of exits of the whole network; the last exit has no gate.
+        target: The wrong class ``(B,)`` to reach; None for the nearest.
 
     Returns:
-        ``(K' + 1, K', B)``: row j < K' is the need on gate j, the last row the one on the class, for each exit.
+        Constraints ``(K' + 1, K', B)`` for each exit: row j < K' is that on gate j, the last row that on the class.
     """
     always = torch.full_like(logits[0, :, 0], ALWAYS_SATISFIED)
     slacks = torch.stack([policy.log_slack(z, k) if k < n_exits - 1 else always for k, z in enumerate(logits)])
@@ -48,7 +48,7 @@ def exit_constraints(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, ta
 
 
 def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """By how much the target class, or the best wrong one, exceeds the label: ``(K, B)``."""
+    """Return by how much the logit of the target class, or of the best wrong one, exceeds that of the label, ``(K, B)``."""
     if target is None:
         return Margin()(logits, y)
     wanted, label = (logits.gather(-1, classes.expand(len(logits), -1).unsqueeze(-1))[..., 0] for classes in (target, y))
@@ -56,21 +56,22 @@ def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
-    """For each exit ``(K, B)``, the worst violation of what breaking the sample there needs; negative where it is broken."""
+    """Return the largest violation of a constraint at each exit, ``(K, B)``; it is negative where the sample is broken."""
     return -exit_constraints(logits, y, policy, len(logits)).amin(0)
 
 
 def exit_probabilities(logits: Tensor, policy: Policy, temperature: float) -> Tensor:
-    """Probability ``(K, B)`` of taking each exit when gate k opens with probability ``sigmoid(log_slack_k / temperature)``."""
+    """Return the probability ``(K, B)`` of taking each exit if gate k opens with ``sigmoid(log_slack_k / temperature)``."""
     slacks = [policy.log_slack(logits_k, k) for k, logits_k in enumerate(logits[:-1])]
     return soft_exits(torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1])), temperature)
 
 
 def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
-    """Probability ``(K, B)`` of taking each exit when gate k opens with probability ``sigmoid(slacks[k] / temperature)``.
+    """Return the probability ``(K, B)`` of taking each exit if gate k opens with ``sigmoid(slacks[k] / temperature)``.
 
     Args:
-        slacks: ``(K - 1, B)``; the last exit has no gate.
+        slacks: Slacks ``(K - 1, B)``; the last exit has no gate.
+        temperature: Softness of the gates, in the unit of ``slacks``.
     """
     gates = slacks / temperature
     certain = slacks.new_zeros((1, slacks.shape[1]))
@@ -79,23 +80,23 @@ def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
 
 
 def expected_failure(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
-    """``-log`` of the expected probability ``(B,)`` that the soft deployed rule gives to the label."""
+    """Return ``-log`` of the expected probability ``(B,)`` that the soft deployed rule gives to the label."""
     true = logits.softmax(-1)[:, torch.arange(len(y), device=y.device), y]
     return -torch.log((exit_probabilities(logits, policy, temperature) * true).sum(0) + 1e-12)
 
 
 def expected_margin(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
-    """Expected bounded margin ``(B,)`` of the soft deployed rule: ``tanh`` keeps exits that are wrong already from dominating."""
+    """Return the expected margin ``(B,)`` of the soft deployed rule; ``tanh`` keeps exits already wrong from dominating."""
     return (exit_probabilities(logits, policy, temperature) * torch.tanh(margins(logits, y))).sum(0)
 
 
 def joint(needed: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum ``(B,)`` of needs ``(J, B)``, the last one that on the class; a need met with some slack stops pulling."""
+    """Return the weighted sum ``(B,)`` of constraints ``(J, B)``, the last one that on the class, each capped (``SLACK_CAP``)."""
     enough = torch.full_like(needed, SLACK_CAP)
     enough[-1] = MARGIN_CAP
     return (weights * torch.minimum(needed, enough)).sum(0)
 
 
 def reweighted(weights: Tensor, needed: Tensor) -> Tensor:
-    """Weights ``(J, B)`` after a step: those of violated needs grow, the others fade."""
+    """Return the weights ``(J, B)`` after a step: those of violated constraints grow, the others decay."""
     return torch.where(needed < 0, (1.2 * weights).clamp(max=30), (0.95 * weights).clamp(min=0.3))

@@ -1,4 +1,4 @@
-"""A network that watches its attack: iterates are tested under the deployed rule, and who is broken is computed no further."""
+"""A network that tests the iterates of an attack under the deployed rule and stops computing samples that are broken."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
 
 ROUNDING = 1e-6
-"""How far an iterate may lie over the edge of the ball."""
+"""Distance by which an iterate may exceed the ball, for rounding."""
 
 
 class EarlyStopModel(EarlyExitNet):
-    """``net`` for an attack on the samples ``x``, whatever exits that attack looks at.
+    """A wrapper of ``net`` for an attack on the samples ``x``, whichever exits the attack uses.
 
-    A batch of as many images is taken for iterates of these samples, row by row. That is sound whoever made it: an image in the
-    ball around a sample which the deployed rule gets wrong breaks it. From then on the sample's logits are zeros without a
+    A batch of the shape of ``x`` is taken for iterates of these samples, row by row. That is sound in any case: an image in the
+    ball around a sample that the deployed rule gets wrong breaks it. From then on the sample's logits are zeros without a
     gradient, so that it costs nothing. Stages behind the last exit asked for run without a graph.
 
     Args:
-        x: clean images ``(B, C, H, W)``.
-        y: labels ``(B,)``.
+        net: The network to search on.
+        x: Clean images ``(B, C, H, W)`` in [0, 1].
+        y: Labels ``(B,)``.
+        policy: The deployed rule.
+        region: Linf or L2 ball.
 
     Attributes:
-        broken: ``(B,)``.
-        found: ``(B, C, H, W)`` what broke each sample first; the clean image where nothing did.
+        broken: ``(B,)`` bool, whether an iterate broke the sample.
+        found: ``(B, C, H, W)``, the first image that broke each sample; the clean image where none did.
     """
 
     def __init__(self, net: EarlyExitNet, x: Tensor, y: Tensor, policy: Policy, region: Ball) -> None:
@@ -50,7 +53,7 @@ class EarlyStopModel(EarlyExitNet):
         return self.net.entry
 
     def exits(self, x: Tensor) -> Iterator[Tensor]:
-        return self.net.exits(x)  # whoever goes exit by exit looks for himself
+        return self.net.exits(x)  # attacks that go exit by exit test iterates themselves
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:
         return self.net.deployed(x, policy)

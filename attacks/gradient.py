@@ -13,7 +13,7 @@ from exitbench.models.early_exit import EarlyExitNet
 
 
 class Ascent(NamedTuple):
-    """What one forward and one backward pass tell: values ``(B,)``, gradients like ``x``, and who is fooled ``(B,)`` bool."""
+    """The result of a forward and a backward pass: values ``(B,)``, gradients like ``x``, and which samples are fooled."""
 
     values: Tensor
     gradient: Tensor
@@ -21,12 +21,16 @@ class Ascent(NamedTuple):
 
 
 def ascent(model: EarlyExitNet, objective: Objective, x: Tensor, y: Tensor, target: Tensor | None = None) -> Ascent:
-    """The objective at ``x``, its gradient, and whether it fools; stages the objective does not need are not run.
+    """Compute the objective at ``x``, its gradient, and whether it is fooled; stages that it does not need are not run.
 
-    Samples do not interact in a model in evaluation mode, so the gradient of the sum is each sample's own.
+    Samples do not interact in a model in evaluation mode, so that the gradient of the sum is each sample's own.
 
     Args:
-        target: classes ``(B,)`` to drive towards, for a targeted loss.
+        model: The network, in evaluation mode.
+        objective: The objective to ascend.
+        x: Images ``(B, C, H, W)``.
+        y: Labels ``(B,)``.
+        target: Target classes ``(B,)``, for a targeted loss.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -37,18 +41,18 @@ def ascent(model: EarlyExitNet, objective: Objective, x: Tensor, y: Tensor, targ
 
 
 def value_and_gradient(model: EarlyExitNet, objective: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The objective ``(B,)`` at ``x`` and its gradient."""
+    """Return the objective ``(B,)`` at ``x`` and its gradient."""
     found = ascent(model, objective, x, y)
     return found.values, found.gradient
 
 
 @torch.no_grad()
 def value(model: EarlyExitNet, objective: Objective, x: Tensor, y: Tensor) -> Tensor:
-    """The objective ``(B,)`` at ``x``."""
+    """Return the objective ``(B,)`` at ``x``."""
     return objective(model(x, upto=objective.upto), y)
 
 
 def unit_mean(gradient: Tensor) -> Tensor:
-    """Each sample's gradient scaled to a mean absolute value of 1, so that momentum weighs steps alike."""
+    """Scale each sample's gradient to a mean absolute value of 1, so that momentum weighs all steps alike."""
     mean = gradient.abs().flatten(1).mean(1)
     return gradient / column(torch.where(mean > 0, mean, torch.ones_like(mean)), gradient)

@@ -1,8 +1,8 @@
-"""Several runs of somebody's attack at once, their questions to the network answered as one batch.
+"""Runs another package's attack on several batches at once and answers their queries to the network as one batch.
 
-Packages that draw random numbers for the batch they are given must get their batches as they are. Where samples leave, these
-shrink to a few images, which a network handles at a fraction of its speed. Here every run keeps its batch and its random
-numbers, and whatever all of them ask next goes through the network together.
+A package that draws random numbers per batch must get its batches unchanged. As samples leave, these shrink to a few images,
+which a network computes at a fraction of its speed. Here every run keeps its batch and its random numbers, and the next
+queries of all runs go through the network together.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ Result = TypeVar("Result")
 
 
 def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) -> list[Result]:
-    """What each of ``runs`` returns when it is given a stand-in for ``view``, in order.
+    """Call each of ``runs`` with a stand-in for ``view`` and return their results, in order.
 
-    Every run has a thread, of which one at a time is awake, from its question to its next: a run need not be safe beside others.
-    Its draws from torch's CPU generator are those it would make alone. ``view`` itself is only ever called from
-    the caller's thread.
+    Every run has a thread, and one thread at a time is awake, from one query to the next: runs need not be thread-safe. Each run
+    draws the same numbers from torch's CPU generator as it would alone. ``view`` is only called from the caller's thread.
 
     Args:
-        view: a classifier ``(B, C, H, W) -> (B, classes)``, each row for itself, on a CPU.
-        runs: may ask for logits, with or without gradients with respect to the images.
+        view: A classifier ``(B, C, H, W) -> (B, classes)`` on a CPU, in which rows do not interact.
+        runs: Functions that query logits, with or without gradients with respect to the images.
 
     Raises:
-        Exception: what a run or the network raises; the others are broken off.
+        Exception: What a run or the network raises; the other runs are ended.
     """
     waking = threading.Semaphore(0)
     workers = [_Worker(run, waking) for run in runs]
@@ -46,13 +45,13 @@ def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) 
         return [worker.result for worker in workers]
     finally:
         for worker in workers:
-            worker.break_off()
+            worker.stop()
         torch.set_rng_state(random_state)
 
 
 @dataclass(frozen=True, eq=False)
 class _Forward:
-    """A question for logits: of images ``(B, C, H, W)``, with a graph to go back through or not."""
+    """A query for the logits of images ``(B, C, H, W)``, with or without a graph for the backward pass."""
 
     x: Tensor
     with_graph: bool
@@ -60,7 +59,7 @@ class _Forward:
 
 @dataclass(eq=False)
 class _Batch:
-    """What went through the network together, to go back through once: images and logits of several runs."""
+    """The images and logits of several runs that went through the network together; one backward pass is possible."""
 
     x: Tensor
     logits: Tensor
@@ -68,7 +67,7 @@ class _Batch:
 
     @staticmethod
     def of(view: nn.Module, x: Tensor) -> _Batch:
-        """The images on their way through the network."""
+        """Run the images through the network and keep the graph."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             return _Batch(x, view(x))
@@ -76,24 +75,24 @@ class _Batch:
 
 @dataclass(frozen=True, eq=False)
 class _Backward:
-    """A question for the images' gradient, given that of the logits: of some rows of a batch."""
+    """A query for the gradient of some rows of a batch with respect to the images, given that of the logits."""
 
     batch: _Batch
     rows: slice
     gradient: Tensor
 
 
-class _BrokenOff(BaseException):
-    """Ends a run whose answers nobody waits for; no ``except Exception`` of its code holds it up."""
+class _RunEnded(BaseException):
+    """Ends a run whose result is no longer needed; ``except Exception`` in its code does not catch it."""
 
 
 class _Worker(Generic[Result]):
-    """A run in its thread: awake between ``go_on`` and its next question."""
+    """A run in its own thread; it is awake between ``go_on`` and its next query."""
 
     def __init__(self, run: Callable[[nn.Module], Result], waking: threading.Semaphore) -> None:
         self.run, self.waking = run, waking
         self.turn = threading.Semaphore(0)
-        self.question: Any
+        self.query: Any
         self.answer: Any
         self.error: BaseException | None = None
         self.ended = self.unwanted = False
@@ -103,25 +102,25 @@ class _Worker(Generic[Result]):
         self.thread.start()
 
     def go_on(self) -> None:
-        """Let it run until it asks or ends; raises what it raised."""
+        """Let the run continue until its next query or its end; raise what it raised."""
         torch.set_rng_state(self.random_state)
         self.turn.release()
         self.waking.acquire()
         if self.error is not None:
             raise self.error
 
-    def ask(self, question: _Forward | _Backward) -> Any:
-        """From within the run: sleep until the question is answered."""
-        self.question = question
+    def ask(self, query: _Forward | _Backward) -> Any:
+        """Sleep until the query is answered, and return the answer; called from within the run."""
+        self.query = query
         self.random_state = torch.get_rng_state()
         self.waking.release()
         self.turn.acquire()
         if self.unwanted:
-            raise _BrokenOff
+            raise _RunEnded
         return self.answer
 
-    def break_off(self) -> None:
-        """End the run if it has not; returns when its thread is gone."""
+    def stop(self) -> None:
+        """End the run if it has not ended, and wait for its thread."""
         self.unwanted = True
         self.turn.release()
         self.thread.join()
@@ -132,14 +131,14 @@ class _Worker(Generic[Result]):
             if not self.unwanted:
                 with torch.set_grad_enabled(self.with_gradients):
                     self.result = self.run(_StandIn(self))
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the result
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.error = error
         self.ended = True
         self.waking.release()
 
 
 class _StandIn(nn.Module):
-    """The network as a run sees it."""
+    """The network as a run sees it: every forward pass is a query."""
 
     def __init__(self, worker: _Worker[Any]) -> None:
         super().__init__()
@@ -155,7 +154,7 @@ class _StandIn(nn.Module):
 
 
 class _WithGraph(torch.autograd.Function):
-    """Logits whose gradient with respect to the images is a question of its own."""
+    """Logits whose gradient with respect to the images is a query of its own."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, worker: _Worker[Any]) -> Tensor:
@@ -171,46 +170,46 @@ class _WithGraph(torch.autograd.Function):
 
 
 def _answer(view: nn.Module, workers: Sequence[_Worker[Any]]) -> None:
-    """Answer what all of ``workers`` ask, in as few passes through ``view`` as there are kinds of questions."""
-    plain = [worker for worker in workers if isinstance(worker.question, _Forward) and not worker.question.with_graph]
-    graphs = [worker for worker in workers if isinstance(worker.question, _Forward) and worker.question.with_graph]
+    """Answer the queries of all ``workers`` with one pass through ``view`` for each kind of query."""
+    plain = [worker for worker in workers if isinstance(worker.query, _Forward) and not worker.query.with_graph]
+    graphs = [worker for worker in workers if isinstance(worker.query, _Forward) and worker.query.with_graph]
     if plain:
         with torch.no_grad():
-            logits = view(torch.cat([worker.question.x for worker in plain]))
+            logits = view(torch.cat([worker.query.x for worker in plain]))
         for worker, rows in zip(plain, _rows(plain), strict=True):
             worker.answer = logits[rows].clone()
     if graphs:
-        batch = _Batch.of(view, torch.cat([worker.question.x for worker in graphs]))
+        batch = _Batch.of(view, torch.cat([worker.query.x for worker in graphs]))
         for worker, rows in zip(graphs, _rows(graphs), strict=True):
             worker.answer = batch, rows
     back: dict[_Batch, list[_Worker[Any]]] = {}
     for worker in workers:
-        if isinstance(worker.question, _Backward):
-            back.setdefault(worker.question.batch, []).append(worker)
+        if isinstance(worker.query, _Backward):
+            back.setdefault(worker.query.batch, []).append(worker)
     for batch, asking in back.items():
         _answer_backward(view, batch, asking)
 
 
 def _answer_backward(view: nn.Module, batch: _Batch, workers: Sequence[_Worker[Any]]) -> None:
-    """Gradients for all who ask; who asks later than the others of its batch, or again, has its images sent through anew."""
+    """Answer queries for gradients; images of a batch that has been back-propagated already go through the network again."""
     if batch.spent:
         for worker in workers:
-            own = _Batch.of(view, batch.x[worker.question.rows])
-            (worker.answer,) = torch.autograd.grad(own.logits, own.x, worker.question.gradient)
+            own = _Batch.of(view, batch.x[worker.query.rows])
+            (worker.answer,) = torch.autograd.grad(own.logits, own.x, worker.query.gradient)
         return
     gradient = torch.zeros_like(batch.logits)
     for worker in workers:
-        gradient[worker.question.rows] = worker.question.gradient
-    # Not retained: compiled networks give their buffers away.
+        gradient[worker.query.rows] = worker.query.gradient
+    # The graph is not retained: compiled networks free their buffers.
     (of_images,) = torch.autograd.grad(batch.logits, batch.x, gradient)
     batch.spent = True
     for worker in workers:
-        worker.answer = of_images[worker.question.rows].clone()
+        worker.answer = of_images[worker.query.rows].clone()
 
 
 def _rows(workers: Sequence[_Worker[Any]]) -> list[slice]:
-    """Where each one's images stand among those of all."""
+    """Return the rows of each worker's images among those of all."""
     rows, start = [], 0
     for worker in workers:
-        rows.append(slice(start, start := start + len(worker.question.x)))
+        rows.append(slice(start, start := start + len(worker.query.x)))
     return rows

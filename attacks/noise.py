@@ -1,4 +1,4 @@
-"""Randomness tied to the sample, so that results do not depend on batch size or on how work is split."""
+"""Random numbers tied to the sample, so that results do not depend on the batch size or on how work is split."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Noise:
-    """The random numbers of a batch: a stream of its own for each (seed, sample, restart).
+    """The random numbers of a batch: a separate stream for each (seed, sample, restart).
 
     Attributes:
-        seed: of the evaluation.
-        samples: index of each sample in its dataset, in batch order.
-        parts: where several batches are run as one, which of them each sample is of; empty for one batch.
+        seed: Seed of the evaluation.
+        samples: Index of each sample in its dataset, in batch order.
+        parts: The batch that each sample belongs to, if several batches are run as one; empty for one batch.
     """
 
     seed: int
@@ -25,28 +25,28 @@ class Noise:
     parts: tuple[int, ...] = ()
 
     def uniform(self, like: Tensor, restart: int = 0) -> Tensor:
-        """Numbers in [0, 1) of the shape ``(B, ...)`` of ``like``."""
+        """Draw uniform numbers in [0, 1) of the shape ``(B, ...)`` of ``like``."""
         return self._draw(torch.rand, "uniform", like, restart)
 
     def normal(self, like: Tensor, restart: int = 0) -> Tensor:
-        """Standard normal numbers of the shape ``(B, ...)`` of ``like``."""
+        """Draw standard normal numbers of the shape ``(B, ...)`` of ``like``."""
         return self._draw(torch.randn, "normal", like, restart)
 
     def of(self, rows: Tensor) -> Noise:
-        """The noise of some rows ``(M,)`` of the batch."""
+        """Return the noise of the given rows ``(M,)`` of the batch."""
         kept: list[int] = rows.tolist()
         parts = tuple(self.parts[row] for row in kept) if self.parts else ()
         return Noise(self.seed, tuple(self.samples[row] for row in kept), parts)
 
     def batches(self) -> list[Tensor]:
-        """Rows of each of the batches that are run as one, for packages that draw for the batch which they are given."""
+        """Return the rows of each batch that is part of this one, for packages that draw random numbers per batch."""
         if not self.parts:
             return [torch.arange(len(self.samples))]
         parts = torch.tensor(self.parts)
         return [(parts == part).nonzero().flatten() for part in dict.fromkeys(self.parts)]
 
     def integer(self, purpose: str) -> int:
-        """A seed in [0, 2^31) for a library that takes one for the whole batch."""
+        """Return a seed in [0, 2^31) for a library that takes one for the whole batch."""
         return _hash(self.seed, purpose, *self.samples) % 2**31
 
     def _draw(self, draw: Callable[..., Tensor], kind: str, like: Tensor, restart: int) -> Tensor:

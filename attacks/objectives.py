@@ -1,6 +1,6 @@
-"""What an attack ascends: functions of logits and labels, per sample, higher is worse for the defender.
+"""The objectives that attacks ascend: functions of logits and labels, per sample; higher is worse for the defender.
 
-An objective is a loss at every exit, reduced over the exits: ``Objective(CE(), Mean())``.
+An objective is a loss at every exit, reduced over the exits, such as ``Objective(CE(), Mean())``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Loss(ABC):
-    """A loss at each exit: logits ``(K, B, C)`` and labels ``(B,)`` to ``(K, B)``."""
+    """A loss at each exit; it maps logits ``(K, B, C)`` and labels ``(B,)`` to ``(K, B)``."""
 
     @abstractmethod
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor: ...
@@ -22,7 +22,7 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class CE(Loss):
-    """Cross-entropy, ``L_k = CE(z_k, y)``."""
+    """The cross-entropy, ``L_k = CE(z_k, y)``."""
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         n_exits, n = logits.shape[:2]
@@ -31,7 +31,7 @@ class CE(Loss):
 
 @dataclass(frozen=True)
 class Margin(Loss):
-    """``max_{c != y} z[c] - z[y]``: positive exactly where the exit misclassifies (Carlini & Wagner, S&P 2017)."""
+    """The margin ``max_{c != y} z[c] - z[y]``, positive exactly where the exit misclassifies (Carlini & Wagner, S&P 2017)."""
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         true, others = _true_and_others(logits, y)
@@ -40,10 +40,10 @@ class Margin(Loss):
 
 @dataclass(frozen=True)
 class DLR(Loss):
-    """Difference of logits ratio (Croce & Hein, ICML 2020, equation 6): the margin over ``z_(1) - z_(3)``.
+    """The difference of logits ratio (Croce & Hein, ICML 2020, equation 6): the margin over ``z_(1) - z_(3)``.
 
     Raises:
-        ValueError: for fewer than three classes, where the ratio has no denominator.
+        ValueError: When called, if there are fewer than three classes: the ratio is then undefined.
     """
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ class DLR(Loss):
 
 @dataclass(frozen=True)
 class TargetedDLR:
-    """Targeted DLR at each exit (Croce & Hein, ICML 2020, equation 7): ``(z_t - z_y)`` over ``z_(1) - (z_(3) + z_(4)) / 2``.
+    """The targeted DLR (Croce & Hein, ICML 2020, equation 7): ``(z_t - z_y)`` over ``z_(1) - (z_(3) + z_(4)) / 2``.
 
     Raises:
-        ValueError: for fewer than four classes, where the ratio has no denominator.
+        ValueError: When called, if there are fewer than four classes: the ratio is then undefined.
     """
 
     def __call__(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
@@ -77,15 +77,15 @@ def _logit_of(classes: Tensor, logits: Tensor) -> Tensor:
 
 
 def _true_and_others(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The label's logit ``(K, B)`` and all logits with the label's masked out ``(K, B, C)``."""
-    # Not one_hot, which asks the device whether labels are in range.
+    """Return the label's logit ``(K, B)``, and all logits with the label's masked out, ``(K, B, C)``."""
+    # Not one_hot, which synchronises the device to check that labels are in range.
     is_true = (torch.arange(logits.shape[-1], device=y.device) == y[:, None]).expand_as(logits)
     true = logits.masked_fill(~is_true, 0).sum(-1)
     return true, logits.masked_fill(is_true, -torch.inf)
 
 
 class Reduction(ABC):
-    """How the exits' losses ``(K, B)`` become one value per sample ``(B,)``."""
+    """A reduction of the exits' losses ``(K, B)`` to one value per sample ``(B,)``."""
 
     @property
     def upto(self) -> int | None:
@@ -98,7 +98,7 @@ class Reduction(ABC):
 
 @dataclass(frozen=True)
 class Only(Reduction):
-    """One exit's loss; ``exit`` is 1-based."""
+    """The loss of one exit; ``exit`` is 1-based."""
 
     exit: int
 
@@ -112,7 +112,7 @@ class Only(Reduction):
 
 @dataclass(frozen=True)
 class Mean(Reduction):
-    """The mean over the exits."""
+    """The mean loss over the exits."""
 
     def __call__(self, losses: Tensor) -> Tensor:
         return losses.mean(0)
@@ -120,7 +120,7 @@ class Mean(Reduction):
 
 @dataclass(frozen=True)
 class Max(Reduction):
-    """The largest over the exits."""
+    """The largest loss over the exits."""
 
     def __call__(self, losses: Tensor) -> Tensor:
         return losses.amax(0)
@@ -128,7 +128,12 @@ class Max(Reduction):
 
 @dataclass(frozen=True)
 class Objective:
-    """``over`` the exits of ``loss``: logits ``(K, B, C)`` and labels ``(B,)`` to ``(B,)``."""
+    """A loss reduced over the exits; it maps logits ``(K, B, C)`` and labels ``(B,)`` to ``(B,)``.
+
+    Attributes:
+        loss: The loss at each exit.
+        over: The reduction over the exits.
+    """
 
     loss: Loss | TargetedDLR
     over: Reduction
@@ -139,7 +144,11 @@ class Objective:
         return self.over.upto
 
     def __call__(self, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-        """The objective; a targeted loss needs the classes ``target`` ``(B,)`` to drive towards."""
+        """Return the objective ``(B,)``; a targeted loss needs the target classes ``(B,)``.
+
+        Raises:
+            ValueError: If the loss is targeted and ``target`` is missing.
+        """
         if isinstance(self.loss, Loss):
             return self.over(self.loss(logits, y))
         if target is None:
@@ -147,5 +156,5 @@ class Objective:
         return self.over(self.loss(logits, y, target))
 
     def fools(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Whether the exits that the objective is about are fooled ``(B,)``: the margins, reduced like the loss, are positive."""
+        """Return whether the exits of the objective are fooled ``(B,)``: the margin, reduced like the loss, is positive."""
         return self.over(Margin()(logits, y)) > 0

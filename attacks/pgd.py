@@ -1,4 +1,4 @@
-"""Projected gradient ascent, and its one-step form FGSM."""
+"""Projected gradient ascent (PGD), and FGSM as its one-step form."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ class PGD(Attack):
     """Projected gradient ascent (Madry et al., ICLR 2018) on any objective in any ball.
 
     Attributes:
-        objective: what is ascended.
-        region: where.
-        steps: gradient steps per restart.
-        step_size: length of a step in the region's norm.
-        restarts: independent runs, the best by the objective wins.
+        objective: The objective to ascend.
+        region: Linf or L2 ball.
+        steps: Gradient steps per restart.
+        step_size: Length of a step in the region's norm.
+        restarts: Number of independent runs; the best by the objective wins.
         keep: ``last`` returns each run's last iterate, as the paper does; ``best`` its best by the objective.
-        start: ``random`` in the region, ``clean``, or another attack's candidate.
+        start: ``random`` in the region, ``clean``, or the attack whose candidate is the start.
+
+    Raises:
+        ValueError: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
 
     objective: Objective
@@ -72,14 +75,14 @@ class PGD(Attack):
 
 
 def begin(start: Start | Attack, region: Ball, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
-    """Where a run of an ascent begins: at the candidate of the attack that it starts from, else as ``start`` says."""
+    """Return the images that a run starts from: the candidate of the attack ``start``, a random point, or the clean image."""
     if candidates:
         return region.project(candidates[0], x)
     return region.start(x, noise, run) if start == "random" else x
 
 
 def fgsm(objective: Objective, region: Ball, start: Start | Attack = "clean") -> PGD:
-    """One step across the whole region (Goodfellow et al., ICLR 2015), projected, so never outside the ball.
+    """Return FGSM (Goodfellow et al., ICLR 2015): one step of ``eps``, projected into the ball.
 
     With ``start="random"`` it is FGSM-RS (Wong et al., ICLR 2020) with a step of ``eps``.
     """
@@ -87,14 +90,14 @@ def fgsm(objective: Objective, region: Ball, start: Start | Attack = "clean") ->
 
 
 class _Best:
-    """Keeps, per sample, the iterate with the highest value so far."""
+    """The iterate with the highest value so far, per sample."""
 
     def __init__(self, x: Tensor) -> None:
         self.x_adv = x.clone()
         self.values = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
 
     def offer(self, x_adv: Tensor, values: Tensor) -> None:
-        # A NaN value is taken at once: the harness must see it, not a clean image in its place.
+        # A NaN value is accepted at once: the runner must see it, not a clean image in its place.
         better = ~(values <= self.values)
         self.x_adv = torch.where(column(better, x_adv), x_adv, self.x_adv)
         self.values = torch.where(better, values, self.values)

@@ -1,4 +1,4 @@
-"""Where an attack may go."""
+"""The regions that attacks search in: balls, and a penalty on the distance."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ NORMS: tuple[Norm, ...] = get_args(Norm)
 
 @dataclass(frozen=True)
 class Ball:
-    """All points within ``eps`` of the clean image in ``norm``, intersected with the box [0, 1].
+    """A ball of radius ``eps`` in ``norm`` around the clean image, intersected with the box [0, 1].
+
+    Attributes:
+        norm: ``Linf`` or ``L2``.
+        eps: Radius, for pixels in [0, 1].
 
     Raises:
-        ValueError: unknown norm, or ``eps`` negative or not finite.
+        ValueError: If the norm is unknown, or ``eps`` is negative or not finite.
     """
 
     norm: Norm
@@ -33,7 +37,7 @@ class Ball:
             raise ValueError(f"eps must be a finite number >= 0, got {self.eps}")
 
     def start(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
-        """Uniform in the ball: ``x + U(-eps, eps)`` for Linf; a random direction and radius for L2."""
+        """Draw a point uniformly in the ball: ``x + U(-eps, eps)`` for Linf; a random direction and radius for L2."""
         if self.norm == "Linf":
             return self.project(x + self.eps * (2 * noise.uniform(x, restart) - 1), x)
         gaussian = noise.normal(x, restart)
@@ -42,7 +46,7 @@ class Ball:
         return self.project(x + _scaled_to(gaussian, radius), x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Into the ball, then into the box; as ``x`` is in the box, the second step never leaves the ball."""
+        """Project into the ball, then into the box; as ``x`` is in the box, the second step never leaves the ball."""
         delta = x_adv - x
         if self.norm == "Linf":
             delta = delta.clamp(-self.eps, self.eps)
@@ -52,23 +56,24 @@ class Ball:
         return (x + delta).clamp(0, 1)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The sign for Linf, the unit gradient for L2 (zero where the gradient is zero)."""
+        """Return the direction of steepest ascent: the sign for Linf, the unit gradient for L2 (zero where it is zero)."""
         return gradient.sign() if self.norm == "Linf" else _scaled_to(gradient, gradient.new_ones(len(gradient)))
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Distance ``(B,)`` in this ball's norm."""
+        """Return the distance ``(B,)`` in this ball's norm."""
         delta = x_adv - x
         return delta.abs().flatten(1).amax(1) if self.norm == "Linf" else _length(delta)
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """No bound but the box: distance costs ``gamma`` times its square (WRM: Sinha, Namkoong & Duchi, ICLR 2018, equation 2).
+    """A penalty of ``gamma`` times the squared L2 distance, in place of a ball (WRM: Sinha et al., ICLR 2018, equation 2).
 
-    What an attack finds here is told by the distance it reached; it speaks for a ball only where it lies in it.
+    Images are bounded by the box alone. Results are reported with the distance reached; they count in a ball's threat model only
+    where they lie in the ball.
 
     Raises:
-        ValueError: ``gamma`` not a positive number.
+        ValueError: If ``gamma`` is not a positive finite number.
     """
 
     gamma: float
@@ -78,11 +83,11 @@ class Penalty:
             raise ValueError(f"gamma must be a finite number > 0, got {self.gamma}")
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Into the box."""
+        """Project into the box [0, 1]."""
         return x_adv.clamp(0, 1)
 
     def cost(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """``gamma * ||x_adv - x||^2``, ``(B,)``."""
+        """Return the penalty ``gamma * ||x_adv - x||^2``, ``(B,)``."""
         return self.gamma * (x_adv - x).square().flatten(1).sum(1)
 
 
@@ -92,15 +97,15 @@ def _length(delta: Tensor) -> Tensor:
 
 
 def column(per_sample: Tensor, like: Tensor) -> Tensor:
-    """``(B,)`` with as many dimensions as ``like`` ``(B, ...)``, so that the two multiply sample by sample."""
+    """Reshape ``(B,)`` to as many dimensions as ``like`` ``(B, ...)``, so that the two multiply sample by sample."""
     return per_sample.view(-1, *[1] * (like.ndim - 1))
 
 
 def _scaled_to(direction: Tensor, length: Tensor) -> Tensor:
-    """Each row of ``direction`` stretched to ``length``; a zero row stays zero.
+    """Scale each row of ``direction`` to ``length``; a zero row stays zero.
 
-    Rows are first brought to a largest entry of 1: the squares of a saturated loss's gradients vanish in
-    fp32, and a step of zero length would pass for robustness.
+    Rows are first scaled to a largest entry of 1: the squares of a saturated loss's gradients vanish in fp32, and a step of zero
+    length would look like robustness.
     """
     largest = direction.abs().flatten(1).amax(1)
     direction = direction / column(torch.where(largest > 0, largest, torch.ones_like(largest)), direction)

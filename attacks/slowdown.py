@@ -1,4 +1,4 @@
-"""The slowdown attack: it raises what the deployed rule costs instead of its error."""
+"""The slowdown attack: it raises the cost of the deployed rule instead of its error."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from exitbench.models.policies import Policy, deployed_logits, exits_within_reac
 Mode = Literal["free", "keep_label", "double_kill"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-WARM, COLD = 0.5, 0.05  # temperatures that the soft gates are annealed between
-RANKED_AT = 0.1  # temperature by which iterates that take equally costly exits are told apart
-FIRST_WEIGHT = 0.5  # of the constraint on the prediction
+WARM, COLD = 0.5, 0.05  # first and last temperature of the soft gates
+RANKED_AT = 0.1  # temperature at which iterates that take equally costly exits are ranked
+FIRST_WEIGHT = 0.5  # first weight of the constraint on the prediction
 
 
 @dataclass(frozen=True)
 class Slowdown(Attack):
-    """Sign ascent with momentum on the cost of the exit taken; every iterate is tested under the policy.
+    """A sign ascent with momentum on the cost of the exit taken; every iterate is tested under the policy.
 
-    A cycle shuts the gates from a random start, then ascends the expected cost under soft gates from the best iterate,
-    the temperature annealed. Samples at the costliest exit within reach are finished. Kept is, per sample, the iterate
-    that satisfies the mode, of these the one at the costliest exit, of these the one with the highest expected cost; where
-    none satisfies the mode, the clean image. A policy whose exit no input can change gets the clean images, at no cost.
-    Prior work: DeepSloth (Hong et al., ICLR 2021) and ILFO (Haque et al., CVPR 2020).
+    A cycle shuts the gates from a random start, then ascends the expected cost under soft gates from the best iterate, with the
+    temperature annealed. Samples at the costliest exit within reach are finished. The candidate of a sample is an iterate that
+    satisfies the mode: the one at the costliest exit, and among these the one with the highest expected cost; where none
+    satisfies the mode, it is the clean image. Where no input can change the exit of a policy, the clean images are returned
+    without a search. Prior work: DeepSloth (Hong et al., ICLR 2021) and ILFO (Haque et al., CVPR 2020).
 
     Attributes:
         region: Linf or L2 ball.
-        policy: the deployed rule.
-        costs: of each exit (mmacs).
-        mode: ``free``: the prediction may become anything. ``keep_label``: the deployed prediction stays what it is on
-            the clean image, right or wrong, so that nothing but the cost gives the attack away. ``double_kill``: the
-            deployed prediction is wrong as well; only in this mode may the cost of a sample fall.
-        steps: gradient steps of each of a cycle's two ascents.
-        cycles: how often.
+        policy: The deployed rule.
+        costs: Cost of each exit, in mmacs.
+        mode: With ``free``, the prediction may become anything. With ``keep_label``, the deployed prediction stays that on the
+            clean image, right or wrong, so that only the cost reveals the attack. With ``double_kill``, the deployed prediction
+            must become wrong as well; only in this mode may the cost of a sample fall.
+        steps: Gradient steps of each of the two ascents of a cycle.
+        cycles: Number of cycles.
 
     Raises:
-        ValueError: costs that do not fit the policy, or an unknown mode.
+        ValueError: If the costs do not fit the policy or are not positive and finite, or the mode is unknown.
     """
 
     region: Ball
@@ -82,7 +82,7 @@ class Slowdown(Attack):
 
 
 class _Search:
-    """Per sample, the best iterate so far and how it ranks."""
+    """The best iterate of each sample so far, and its rank."""
 
     def __init__(self, attack: Slowdown, model: EarlyExitNet, x: Tensor, y: Tensor, most: float) -> None:
         self.attack, self.model, self.x, self.most = attack, model, x, most
@@ -97,14 +97,14 @@ class _Search:
 
     @property
     def finished(self) -> Tensor:
-        """``(B,)``: nothing is left to gain."""
+        """Whether each sample has reached the highest cost, ``(B,)`` bool."""
         return self.feasible & (self.cost >= self.most)
 
     @torch.no_grad()
     def _rank(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Whether the mode is satisfied, the cost of the exit taken, and what tells equals apart, each ``(B,)``.
+        """Return whether the mode is satisfied, the cost of the exit taken, and a tie-breaker, each ``(B,)``.
 
-        Where the mode is not satisfied no cost counts: what is closest to satisfying it is worth going on from.
+        Where the mode is not satisfied, the cost is 0 and the tie-breaker is how close the iterate comes to satisfying it.
         """
         deployed, taken = deployed_logits(logits, self.attack.policy)
         same = deployed.argmax(-1) == label
@@ -120,13 +120,13 @@ class _Search:
         return prediction_held(logits, label, self.attack.policy, to_label=to_label, temperature=RANKED_AT)
 
     def _values(self, logits: Tensor, label: Tensor, weight: Tensor, progress: float, *, soft: bool) -> Tensor:
-        """What is ascended, ``(B,)``: the cost at soft gates or how far the gates are shut, and the mode's constraint."""
+        """Return the objective ``(B,)``: the cost under soft gates, or how far the gates are shut, plus the mode's constraint."""
         policy, temperature = self.attack.policy, WARM * (COLD / WARM) ** progress
         values = expected_cost(logits, policy, self.shares, temperature) if soft else shut_gates(logits, policy, self.shares)
         return values if self.attack.mode == "free" else values + weight * self._held(logits, label)
 
     def ascend(self, start: Tensor, *, soft: bool, momentum: float = 0.75, shrink: float = 0.125) -> None:
-        """Ascend from ``start`` for the samples not finished, with cosine steps from eps/4 down to ``shrink`` of that.
+        """Ascend from ``start`` for the samples not finished; step sizes fall as a cosine from eps/4 to ``shrink`` of it.
 
         The weight of the constraint on the prediction grows while it is violated and falls while it is satisfied.
         """
@@ -159,11 +159,11 @@ class _Search:
             x_adv = attack.region.project(x_adv + size * attack.region.steepest(velocity), self.x[rows])
 
     def _offer(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
-        """Keep the iterates that rank above the best so far; return which satisfy the mode."""
+        """Keep the iterates that rank above the best so far, and return which satisfy the mode."""
         feasible, cost, soft = self._rank(logits, self.label[rows])
         was_feasible, was_cost, was_soft = self.feasible[rows], self.cost[rows], self.soft[rows]
         dearer = (cost > was_cost) | ((cost == was_cost) & (soft > was_soft))
-        # Who is finished may wait in the batch for others: what it has is kept.
+        # A finished sample may stay in the batch for others' sake; its iterate is kept.
         better = ((feasible & ~was_feasible) | ((feasible == was_feasible) & dearer)) & ~self.finished[rows]
         self.best[rows] = torch.where(column(better, x_adv), x_adv, self.best[rows])
         self.feasible[rows] = was_feasible | (better & feasible)

@@ -1,4 +1,4 @@
-"""What a slowdown attack ascends: shut gates, expected cost, and the constraint on the prediction. All per sample."""
+"""Losses of the slowdown attack, per sample: shut gates, expected cost, and the constraint on the prediction."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ from exitbench.attacks.objectives import Margin
 from exitbench.models.policies import Policy, exits_within_reach
 
 SATURATED = 0.8
-"""Slack above which a gate's own gradient is taken to have vanished."""
+"""Slack above which the gradient of a gate counts as vanished."""
 LIMIT = 0.05
-"""Margin at which a prediction is safe enough to stop pulling; small, as gates of high entropy leave small margins only."""
+"""Margin beyond which a prediction contributes no gradient; small, as gates of high entropy leave only small margins."""
 
 
 def gate_slacks(logits: Tensor, policy: Policy) -> Tensor:
-    """Slack of every gate but the last exit's, which has none, relative to its threshold: ``(K - 1, B)``."""
+    """Return the slack of every gate, relative to its threshold, ``(K - 1, B)``; the last exit has no gate."""
     slacks = [policy.slack(logits_k, k) for k, logits_k in enumerate(logits[:-1])]
     return torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1]))
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
-    """Cross-entropy ``(...)`` between the uniform distribution and the softmax of ``logits`` ``(..., C)``.
+    """Return the cross-entropy ``(...)`` between the uniform distribution and the softmax of ``logits`` ``(..., C)``.
 
-    Its gradient, ``p - 1/C``, is largest where the softmax is saturated and that of the entropy is nothing
-    (the loss of DeepSloth, Hong et al., ICLR 2021).
+    Its gradient, ``p - 1/C``, is largest where the softmax is saturated and that of the entropy vanishes (the loss of DeepSloth,
+    Hong et al., ICLR 2021).
     """
     return logits.logsumexp(-1) - logits.mean(-1)
 
 
 def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
-    """How far the gates are from shut, negated ``(B,)``.
+    """Return minus the amount by which the gates are open, ``(B,)``.
 
-    A gate counts by the cost that leaving there saves over the dearest exit within reach.
-    A saturated gate pulls by the cross-entropy to the uniform
-    distribution, another by its slack; one that is shut does not pull at all, as a threshold near the largest possible
-    entropy leaves no room to shut it any further, and its pull would hold the others open.
+    Each gate is weighted by the cost that leaving there saves over the costliest exit within reach. A saturated gate contributes
+    its cross-entropy to the uniform distribution, any other its slack. A shut gate contributes nothing: a threshold near the
+    largest possible entropy leaves no room to shut it further, and its gradient would keep the others open.
 
     Args:
-        logits: ``(K, B, C)``.
-        policy: the deployed rule.
-        shares: cost of each exit over that of the last, ``(K,)``.
+        logits: Logits ``(K, B, C)``.
+        policy: The deployed rule.
+        shares: Cost ``(K,)`` of each exit as a share of that of the last.
     """
     slacks = gate_slacks(logits, policy)
     open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(logits[:-1]), slacks.relu())
@@ -53,15 +52,15 @@ def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
 
 
 def expected_cost(logits: Tensor, policy: Policy, shares: Tensor, temperature: float) -> Tensor:
-    """Expected ``shares`` ``(K,)`` of the exit taken, ``(B,)``, under soft gates."""
+    """Return the expected cost ``(B,)`` under soft gates, in the unit of ``shares`` ``(K,)``."""
     return (soft_exits(gate_slacks(logits, policy), temperature) * shares[:, None]).sum(0)
 
 
 def prediction_held(logits: Tensor, label: Tensor, policy: Policy, *, to_label: bool, temperature: float) -> Tensor:
-    """How well the deployed prediction is held to ``label``, or off it, ``(B,)``; satisfied margins stop pulling.
+    """Return how well the deployed prediction is held at ``label``, or off it, ``(B,)``; margins are capped at ``LIMIT``.
 
-    The margin counts half at the exit taken and half at the exits that soft gates expect, whose weights are held fixed:
-    moving the margin is this term's business, moving the gates the other's.
+    The margin is weighted half at the exit taken and half at the exits that soft gates expect. These weights have no gradient:
+    this term moves the margin, the cost term moves the gates.
     """
     margins = Margin()(logits, label)
     bounded = torch.tanh(-margins if to_label else margins)

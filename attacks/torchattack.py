@@ -1,4 +1,4 @@
-"""Attacks of the package ``torchattacks`` on the deployed view, as ours: ``torchattacks:PGD(steps=40)``."""
+"""Attacks of the package ``torchattacks`` on the deployed view, given as ``torchattacks:PGD(steps=40)``."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _OURS = {"model": "--model", **dict.fromkeys(_RADII, "--eps"), "norm": "--norm",
 class TorchAttack(Attack):
     """An attack class of ``torchattacks`` (Kim, arXiv:2010.01950), run on the deployed rule.
 
-    It gets the radius, the norm, a seed and the number of classes where it takes them; everything else is its
-    own default unless given. Random state is seeded for each slice and does not leak. An attack of another norm than the
-    threat model's leaves the ball, which the harness reports as an error.
+    The class gets the radius, the norm, a seed and the number of classes where it takes them; all other parameters have its own
+    defaults unless given. Random state is seeded for each slice and restored. An attack in another norm than the threat model's
+    leaves the ball, which the runner reports as an error.
 
     Attributes:
         region: Linf or L2 ball.
-        policy: whose deployed view is attacked.
-        name: of the class.
-        parameters: keyword arguments, sorted by name.
+        policy: The policy whose deployed view is attacked.
+        name: Name of the class.
+        parameters: Keyword arguments, sorted by name.
 
     Raises:
-        TypeError: when run, if the class returns something else than images.
-        ValueError: when run, if the class has no untargeted mode.
+        TypeError: When run, if the class returns anything but images.
+        ValueError: When run, if the class has no untargeted mode.
     """
 
     region: Ball
@@ -90,11 +90,11 @@ class TorchAttack(Attack):
 
 
 def torch_attack(region: Ball, policy: Policy, text: str) -> TorchAttack:
-    """The attack that ``text`` describes: a class name, with keyword arguments in parentheses where wanted.
+    """Parse the attack given as ``text``: a class name, optionally with keyword arguments in parentheses.
 
     Raises:
-        UnknownName: no such attack, with suggestions; names are case-sensitive.
-        ValueError: not of the form, a parameter that the class does not take or the evaluation sets, or one it needs.
+        UnknownName: If there is no such attack; names are case-sensitive, and the message suggests some.
+        ValueError: If ``text`` has another form, the class does not take a parameter, the evaluation sets it, or one is missing.
     """
     name, keywords = _parsed(text)
     classes = _classes()
@@ -114,7 +114,7 @@ def torch_attack(region: Ball, policy: Policy, text: str) -> TorchAttack:
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Parameter]]:
-    """Class name and keyword arguments; literals only, nothing is evaluated."""
+    """Parse class name and keyword arguments, which must be literals; nothing is executed."""
     form = f"attack 'torchattacks:{text}': the form is torchattacks:PGD or torchattacks:PGD(steps=40,alpha=0.01)"
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -152,7 +152,7 @@ def _is_parameter(value: object) -> bool:
 
 
 def _classes() -> dict[str, Any]:
-    """The attack classes by name; wrappers, which are built of other attacks or train models, are left out."""
+    """Return the attack classes by name, without wrappers, which are built of other attacks or train models."""
     import torchattacks
 
     names = set(torchattacks.__all__) - set(torchattacks.__wrapper__)
@@ -160,7 +160,7 @@ def _classes() -> dict[str, Any]:
 
 
 def _parameters(make: Any) -> dict[str, inspect.Parameter]:
-    """What the class takes, the model left out."""
+    """Return the parameters of the class, without the model."""
     parameters = dict(inspect.signature(make).parameters)
     parameters.pop("model", None)
     return parameters
@@ -168,7 +168,7 @@ def _parameters(make: Any) -> dict[str, inspect.Parameter]:
 
 @contextmanager
 def _contained(seed: int) -> Iterator[None]:
-    """Seed every generator that the package may draw from, and put all of them back."""
+    """Seed every generator that the package may draw from, and restore them afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

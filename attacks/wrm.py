@@ -1,4 +1,4 @@
-"""WRM: ascent on a loss minus what the distance costs, in place of a ball."""
+"""WRM: gradient ascent on a loss minus a penalty on the distance, in place of a ball."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from exitbench.models.early_exit import EarlyExitNet
 class WRM(Attack):
     """Gradient ascent on ``objective - gamma * ||x_adv - x||^2`` (Sinha, Namkoong & Duchi, ICLR 2018, algorithm 1).
 
-    Loss and cost are both the sample's own, where the released code of Triple Wins weighs a mean over the batch against a
-    sum. Steps start at ``1 / (2 gamma)``, with which one step is exact on a linear loss; a step that does not climb is
-    taken back and halved, so the value returned is never below the clean image's.
+    Loss and penalty are both per sample; the released code of "Triple Wins" weighs a mean over the batch against a sum. The step
+    size starts at ``1 / (2 gamma)``, for which one step is exact on a linear loss. A step that does not climb is undone and the
+    step size halved, so that the value is never below that of the clean image.
 
     Attributes:
-        objective: what is ascended.
-        region: the price of distance.
-        steps: gradients per sample.
-        start: ``clean``, or another attack's candidate.
+        objective: The objective to ascend.
+        region: The penalty on the distance.
+        steps: Gradients per sample.
+        start: ``clean``, or the attack whose candidate is the start.
+
+    Raises:
+        ValueError: If ``steps`` is below 1.
     """
 
     objective: Objective
@@ -63,7 +66,7 @@ class WRM(Attack):
             found = None if step == self.steps else ascent(model, self.objective, moved, y)
             values = value(model, self.objective, moved, y) if found is None else found.values
             values = values - self.region.cost(moved, x)
-            # A NaN value is taken at once: the harness must see it, not a clean image in its place.
+            # A NaN value is accepted at once: the runner must see it, not a clean image in its place.
             climbs = ~(values <= best)
             climbing = column(climbs, x)
             here, best = torch.where(climbing, moved, here), torch.where(climbs, values, best)

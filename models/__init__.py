@@ -1,5 +1,5 @@
-"""What is evaluated: multi-exit networks, exit policies, costs, the registry and the weights.
+"""The networks that are evaluated: multi-exit architectures, exit policies, costs, the registry and the weights.
 
-The bottom of the one-way import order ``models <- attacks <- bench``.
+This package imports neither ``exitbench.attacks`` nor the rest of ``exitbench``.
 Inputs are NCHW floats in [0, 1]; models return logits and hold their own normalisation.
 """

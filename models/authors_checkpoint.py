@@ -1,4 +1,4 @@
-"""Reads the checkpoint released with "Triple Wins" into the registered RDI-ResNets, for whoever has the file."""
+"""Reads the checkpoint that the authors of "Triple Wins" released into the registered RDI-ResNets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from exitbench.models.weights import WeightsError, file_sha256, fill
 RELEASED_SHA256 = "f1c76b0f65ce23f5ecea647e3d8fa9688dc9bb3507cdc3b86942c94fe9e823b8"
 """Digest of the released RDI-ResNet38 checkpoint (max-average defence, iteration 60,000)."""
 
-# Where our blocks keep what the released code calls conv1, bn1, conv2, bn2 and downsample.
+# The names in our blocks of what the released code calls conv1, bn1, conv2, bn2 and downsample.
 _IN_BLOCK = {"conv1": "body.0", "bn1": "body.1", "conv2": "body.3", "bn2": "body.4", "downsample": "shortcut"}
 
 
 def import_checkpoint(path: Path, model: MultiExitNet) -> str:
-    """Fill an RDI-ResNet from the authors' ``.pth.tar`` and return the file's SHA-256.
+    """Load the authors' ``.pth.tar`` into an RDI-ResNet, in place, and return the file's SHA-256 (hex).
 
     The file is unpickled with ``weights_only=True``: nothing in it is executed.
 
     Raises:
-        WeightsError: missing, unreadable, without a ``state_dict``, or of another architecture.
+        WeightsError: If the file is missing, is unreadable, has no ``state_dict``, or belongs to another architecture.
     """
     if not path.is_file():
         raise WeightsError(f"checkpoint {path} is missing")
@@ -38,7 +38,7 @@ def import_checkpoint(path: Path, model: MultiExitNet) -> str:
 
 
 def _renamed(state: Mapping[str, Tensor], model: MultiExitNet) -> dict[str, Tensor]:
-    """The released names, ``module.group0_layer3.conv1.weight`` and so on, as ours; unknown names stay."""
+    """Translate the released names, such as ``module.group0_layer3.conv1.weight``, into ours; unknown names stay as they are."""
     stage_of_block = {name: s for s, stage in enumerate(model.stages) for name, _ in stage.named_children()}
     renamed = {}
     for name, tensor in state.items():

@@ -9,13 +9,13 @@ from exitbench.models.depthwise import DepthwiseConv2d
 
 
 def conv_bn(c_in: int, c_out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> list[nn.Module]:
-    """A convolution without bias and its batch normalisation, as a list to splice into ``Sequential``."""
+    """Return a convolution without bias and its batch normalisation, as a list to splice into ``Sequential``."""
     conv = nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=padding, bias=False)
     return [conv, nn.BatchNorm2d(c_out)]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016, figure 2); a 1x1 shortcut where shapes change."""
+    """A residual block of two 3x3 convolutions (He et al., CVPR 2016, figure 2), with a 1x1 shortcut where shapes change."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise convolve, project (Sandler et al., CVPR 2018, section 3.3).
+    """An inverted residual block: expansion, depthwise convolution, projection (Sandler et al., CVPR 2018, section 3.3).
 
     A stride-1 block adds its shortcut, through a 1x1 convolution where the width changes, as in
     the CIFAR variant that RDI-MobileNetV2 uses.

@@ -1,7 +1,7 @@
-"""Thresholds from held-out training data: equal shares per exit as in the paper, or a target mean cost.
+"""Fits exit thresholds on held-out training data: to equal shares per exit, or to a target mean cost.
 
-Sources: "Triple Wins" (ICLR 2020), section 4.1, fits equal shares (on test data; here never); a target
-cost is the budgeted setting of MSDNet (Huang et al., ICLR 2018).
+Equal shares are those of "Triple Wins" (ICLR 2020), section 4.1, which fits them on test data; here that never happens.
+A target cost is the budgeted setting of MSDNet (Huang et al., ICLR 2018).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Kind = Literal["entropy", "confidence"]
 
 
 def equal_share(logits: Tensor, kind: Kind = "entropy", calibration: str | None = None) -> Policy:
-    """Thresholds under which every exit takes the same share of the calibration samples.
+    """Return the policy under which every exit takes the same share of the calibration samples.
 
-    Sequential quantiles: exit k of K takes ``1 / (K - k + 1)`` of the samples still in.
+    The thresholds are sequential quantiles: exit k of K takes ``1 / (K - k + 1)`` of the samples that are left.
 
     Args:
-        logits: ``(K, N, classes)`` of the calibration samples.
-        kind: which uncertainty is compared with the thresholds.
-        calibration: digest to record in the policy.
+        logits: Logits ``(K, N, classes)`` of the calibration samples.
+        kind: The uncertainty that is compared with the thresholds.
+        calibration: Digest to record in the policy.
     """
     n_exits = len(logits)
     shares = [1 / (n_exits - k) for k in range(n_exits - 1)]
@@ -35,19 +35,19 @@ def equal_share(logits: Tensor, kind: Kind = "entropy", calibration: str | None 
 def target_cost(
     logits: Tensor, mmacs: Sequence[float], target: float, kind: Kind = "entropy", calibration: str | None = None
 ) -> Policy:
-    """Thresholds whose mean cost on the calibration samples is closest to ``target``.
+    """Return the policy whose mean cost on the calibration samples is closest to ``target``.
 
-    Every gate lets the same share of the samples still in leave; that share is found by bisection.
+    Every gate lets the same share of the samples that are left leave; the share is found by bisection.
 
     Args:
-        logits: ``(K, N, classes)`` of the calibration samples.
-        mmacs: cost of each exit.
-        target: wanted mean cost, in the unit of ``mmacs``.
-        kind: which uncertainty is compared with the thresholds.
-        calibration: digest to record in the policy.
+        logits: Logits ``(K, N, classes)`` of the calibration samples.
+        mmacs: Cost of each exit, in 10^6 multiply-accumulates.
+        target: Mean cost to reach, in the unit of ``mmacs``.
+        kind: The uncertainty that is compared with the thresholds.
+        calibration: Digest to record in the policy.
 
     Raises:
-        ValueError: if ``target`` is outside the costs of the first and the last exit.
+        ValueError: If ``target`` is below the cost of the first exit or above that of the last.
     """
     if not mmacs[0] <= target <= mmacs[-1]:
         raise ValueError(f"a mean cost of {target:g} is out of reach: the exits cost {mmacs[0]:.2f} to {mmacs[-1]:.2f} mmacs")
@@ -69,7 +69,7 @@ def target_cost(
 
 
 def _sequential_thresholds(logits: Tensor, shares: Sequence[float], kind: Kind) -> list[float]:
-    """One threshold per gate such that gate k lets ``shares[k]`` of the samples still in leave."""
+    """Return one threshold per gate, such that gate k lets ``shares[k]`` of the samples that are left leave."""
     waiting = torch.ones(logits.shape[1], dtype=torch.bool)
     thresholds = []
     for logits_k, share in zip(logits, shares, strict=False):
@@ -81,7 +81,7 @@ def _sequential_thresholds(logits: Tensor, shares: Sequence[float], kind: Kind) 
 
 
 def _cut(values: Tensor, share: float) -> float:
-    """A number with ``share`` of ``values`` below it, half-way between its neighbours."""
+    """Return the number that has ``share`` of ``values`` below it, half-way between its neighbours."""
     ordered = values.double().sort().values
     below = round(share * len(ordered))
     if below == 0:

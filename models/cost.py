@@ -1,4 +1,4 @@
-"""What each exit costs, measured on the network as it runs rather than typed in."""
+"""Measures what each exit costs, on the network as it runs rather than from a table."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from exitbench.models.zero_weights import ZeroWeights
 _log = logging.getLogger(__name__)
 
 STRAY = 1e-3
-"""Zeros below this share of the weights are taken for chance or rounding, not for pruning, and counted like any weight."""
+"""Share of zero weights below which zeros are attributed to chance or rounding, not to pruning, and counted like any weight."""
 
 
 @dataclass(frozen=True)
 class ExitCosts:
-    """Cost of one image per exit taken, exit 1 first.
+    """The cost of one image for each exit that it may take, exit 1 first.
 
     Attributes:
-        mmacs: 10^6 multiply-accumulates of everything that ran up to that exit, every head on the way included. One with
-            a weight that is zero counts for nothing: this is what an executor needs that skips them all.
-        mflops_paper: the figure of "Triple Wins" (table 1): convolution multiply-accumulates / 2^20 of the
-            backbone up to that exit plus that exit's head alone, zero weights or not. For comparison with the paper only.
-        mmacs_dense: ``mmacs`` with those of zero weights; the same number in a net that is not pruned.
-        sparsity: share of the convolutions' and linear layers' weights, biases apart, that are zero; 0 where it is below
+        mmacs: 10^6 multiply-accumulates of everything that runs up to that exit, including every head on the way. Those by a
+            weight of zero are not counted, as an executor that skips zeros does not compute them.
+        mflops_paper: The figure of "Triple Wins" (table 1), for comparison with the paper only: multiply-accumulates / 2^20 of
+            the convolutions in the backbone up to that exit and in that exit's head, zero weights included.
+        mmacs_dense: ``mmacs`` with zero weights included; equal to ``mmacs`` in a network that is not pruned.
+        sparsity: Share of the weights of convolutions and linear layers that are zero, without biases; 0 where it is below
             ``STRAY``.
-        note: what a reader of the figures must know of how they came about; None where they were counted piece by piece.
+        note: How the figures were obtained, if a reader must know it; None where they were counted piece by piece.
     """
 
     mmacs: tuple[float, ...]
@@ -46,11 +46,15 @@ class ExitCosts:
 def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
     """Count the multiply-accumulates of every stage and head on one image of ``input_shape``.
 
-    Counted at the dispatcher: functional calls are seen as well as modules. A network that is not cut into stages is run
-    once, and every exit is charged what its logits, and those of the exits before it, depend on.
+    Operations are counted at the dispatcher, so that functional calls are seen as well as modules. A network that is not cut
+    into stages is run once, and every exit is charged for all that its logits, and those of the exits before it, depend on.
+
+    Args:
+        model: The network; its training mode is restored.
+        input_shape: Shape ``(C, H, W)`` of an image.
 
     Raises:
-        ValueError: no multiply-accumulates were found in a network that is not cut into stages.
+        ValueError: If no multiply-accumulates are found in a network that is not cut into stages.
     """
     if not isinstance(model, MultiExitNet):
         return _traced(model, input_shape)
@@ -75,12 +79,12 @@ def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> Exi
 
 
 def count_mmacs(net: nn.Module, input_shape: tuple[int, int, int]) -> float:
-    """10^6 multiply-accumulates of one forward of one image through any module, zero weights or not.
+    """Count the 10^6 multiply-accumulates of one forward pass of one image through any module, zero weights included.
 
-    On the meta device as well, where a network has no weights and only shapes are computed.
+    It works on the meta device as well, where a network has no weights and only shapes are computed.
 
     Raises:
-        ValueError: there are none.
+        ValueError: If there are none.
     """
     device = next((tensor.device for tensor in net.parameters() if tensor.ndim), None)
     with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -96,14 +100,14 @@ def _without_zeros(
     mmacs_dense: Sequence[float],
     zeros: ZeroWeights,
 ) -> ExitCosts:
-    """The costs of a pruned network without its zero weights, of any other with all of them."""
+    """Return the costs without zero weights if the network is pruned, else with all of its weights."""
     pruned = zeros.share >= STRAY
     counted = mmacs if pruned else mmacs_dense
     return ExitCosts(tuple(counted), tuple(mflops_paper), tuple(mmacs_dense), zeros.share if pruned else 0.0)
 
 
 def _count(module: nn.Module, x: Tensor, zeros: ZeroWeights) -> tuple[Tensor, int, int]:
-    """The module's output, its multiply-accumulates with zeros and all, and those of its convolutions."""
+    """Return the module's output, all of its multiply-accumulates, and those of its convolutions."""
     with FlopCounterMode(display=False) as counter, zeros:
         out: Tensor = module(x)
     by_operator = counter.get_flop_counts().get("Global", {})
@@ -112,7 +116,7 @@ def _count(module: nn.Module, x: Tensor, zeros: ZeroWeights) -> tuple[Tensor, in
 
 
 def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
-    """Costs of a network that cannot be cut: declared, else traced, else the whole network's for every exit."""
+    """Return the costs of a network that cannot be cut: declared, else traced, else those of the whole network."""
     x = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
     was_training = model.training
     model.eval()
@@ -137,7 +141,7 @@ def _by_exit(model: EarlyExitNet, x: Tensor) -> ExitCosts:
             mmacs, dense = ([macs / 1e6 for macs in each] for each in (traced.reached, traced.dense))
             return _without_zeros(mmacs, [macs / 2**20 for macs in traced.convolutions], dense, zeros)
         why = "what each needs could not be told apart"
-    except Exception as error:  # noqa: BLE001 - somebody's code meets the tracer: whatever it raises, the whole can be counted
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything under the tracer; the whole network can still be counted
         _log.info("the network could not be traced", exc_info=True)
         why = f"what each needs could not be traced ({type(error).__name__})"
     zeros = ZeroWeights(model)

@@ -1,4 +1,4 @@
-"""Depthwise convolution, by a way around kernels that some processors lack."""
+"""Depthwise convolution that avoids slow bf16 kernels on CPUs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` of one filter per channel, without bias.
+    """An ``nn.Conv2d`` of one filter per channel, without bias.
 
-    On CPUs, torch has no kernel for the input gradient of a strided one in bf16 and falls back to one 30 times slower. There
-    it is computed at every position, and those that the stride would have visited are kept: the same sums, at four times
-    their number, in a tenth of the time.
+    On CPUs, torch has no kernel for the input gradient of a strided depthwise convolution in bf16 and falls back to one that is
+    30 times slower. There, the convolution is computed at every position, and the outputs that the stride would have visited are
+    kept: the results are the same, in a tenth of the time.
     """
 
     def __init__(self, channels: int, kernel: int, *, stride: int, padding: int) -> None:

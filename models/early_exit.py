@@ -1,4 +1,4 @@
-"""What a network that exits early is to attacks, judges and views: the logits of each of its exits, in order."""
+"""The interface of early-exit networks, as attacks, the runner and views see them: the logits of each exit, in order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from exitbench.models.policies import Policy, deployed_logits
 
 
 class EarlyExitNet(nn.Module, ABC):
-    """A network of K exits, whether it can be cut at them (``MultiExitNet``) or not (``ForeignNet``).
+    """A network with K exits, whether it can be cut at them (``MultiExitNet``) or not (``ForeignNet``).
 
-    Exits are 0-based here, 1-based in everything a user sees. The last is the final classifier, so that a plain network
-    is one of one exit.
+    Exits are 0-based here and 1-based in everything that a user sees. The last exit is the final classifier, so that a plain
+    network has one exit.
 
     Attributes:
-        exit_costs: what the network itself says that its exits cost, in mmacs; None where it is to be measured.
+        exit_costs: Cost of each exit in mmacs, as declared by the network itself; None if it is to be measured.
     """
 
     exit_costs: tuple[float, ...] | None = None
@@ -33,25 +33,28 @@ class EarlyExitNet(nn.Module, ABC):
     @property
     @abstractmethod
     def entry(self) -> nn.Module:
-        """The module that every batch goes through first, however far it goes: passes are counted there."""
+        """The module that every batch passes first; forward and backward passes are counted there."""
 
     @abstractmethod
     def exits(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield each exit's logits ``(B, classes)`` in order, computing no more than needs be before it is asked for."""
+        """Yield each exit's logits ``(B, classes)`` in order, and compute no more than is needed for those asked for."""
 
     @abstractmethod
     def preceded_by(self, first: nn.Module) -> EarlyExitNet:
-        """This network, its weights shared, on what ``first`` makes of the images."""
+        """Return this network with the module ``first`` in front of it; weights are shared."""
 
     def forward(self, x: Tensor, upto: int | None = None) -> Tensor:
-        """Logits of the exits ``0..upto`` (all by default).
+        """Compute the logits of the exits ``0..upto`` (all by default).
 
         Args:
-            x: images ``(B, C, H, W)`` in [0, 1].
-            upto: last exit wanted, 0-based.
+            x: Images ``(B, C, H, W)`` in [0, 1].
+            upto: Last exit to compute, 0-based; None for all.
 
         Returns:
             Logits ``(upto + 1, B, classes)``.
+
+        Raises:
+            ValueError: If the network has no exit ``upto``.
         """
         last = self.n_exits - 1 if upto is None else upto
         if not 0 <= last < self.n_exits:
@@ -59,13 +62,13 @@ class EarlyExitNet(nn.Module, ABC):
         return torch.stack(list(islice(self.exits(x), last + 1)))
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:
-        """Logits ``(B, classes)`` at the exit that ``policy`` takes; gradients flow through that exit alone."""
+        """Return the logits ``(B, classes)`` of the exit that ``policy`` takes; gradients flow through that exit alone."""
         return deployed_logits(self(x), policy)[0]
 
     def search_model(self) -> EarlyExitNet:
-        """What attacks may search on: the same function up to rounding, faster where that can be had."""
+        """Return the network that attacks may search on: the same function up to rounding, computed faster where possible."""
         return self
 
     def placed(self, device: torch.device) -> Self:
-        """This network on ``device``, laid out in memory as it computes fastest."""
+        """Return this network on ``device``, in the memory layout that is fastest there."""
         return self.to(device)

@@ -1,8 +1,8 @@
-"""What somebody else's code raised, in a line."""
+"""Summarises in one line an error that the user's or another package's code raised."""
 
 from __future__ import annotations
 
 
 def first_line(error: BaseException) -> str:
-    """What an error is and the first line of what it says."""
+    """Return the type of an error and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

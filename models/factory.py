@@ -1,4 +1,4 @@
-"""Networks made by a function of the user's own: ``path/to/file.py:factory`` or ``package.module:factory``."""
+"""Networks built by the user's own function, given as ``path/to/file.py:factory`` or ``package.module:factory``."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ _log = logging.getLogger(__name__)
 
 
 def is_reference(model: str) -> bool:
-    """Whether a model is named by where its factory stands.
+    """Return whether ``model`` is a reference to a factory, by file or by module.
 
-    Registered names have neither a colon nor a suffix; what packages publish has a colon too
+    Registered names have neither a colon nor a suffix. Names of published networks have a colon, too
     (``exitbench.models.zoo.published``).
     """
     return (":" in model or model.endswith(".py")) and not is_published(model)
 
 
 def reported_name(model: str) -> str:
-    """What reports call the network that ``model`` names on the command line; nothing is executed."""
+    """Return the name, in reports, of the network that is given as ``model`` on the command line; nothing is executed."""
     if is_published(model):
         return published_name(model)
     return factory_name(model) if is_reference(model) else model
 
 
 def factory_name(reference: str) -> str:
-    """What reports call the network that ``reference`` names; nothing is executed."""
+    """Return the name, in reports, of the network that ``reference`` builds; nothing is executed."""
     place, name = _parts(reference)
     return safe_name(f"{Path(place).stem if _is_file(place) else place}.{name}")
 
 
 def absolute_reference(reference: str) -> str:
-    """The same factory, named so that it is found from any working directory."""
+    """Return a reference to the same factory that is valid from any working directory."""
     place, name = _parts(reference)
     return f"{Path(place).absolute()}:{name}" if name and _is_file(place) else reference
 
@@ -69,13 +69,13 @@ def _is_file(place: str) -> bool:
 
 @dataclass(frozen=True)
 class Factory:
-    """A function that makes a network, found but not yet called.
+    """A function that builds a network, found but not yet called.
 
     Attributes:
-        name: what reports call the network: the file's or module's name and the function's, fit for file names.
-        where: the reference without folders, as ``tiny.py:make``.
-        module: that holds the function; it has been executed.
-        make: takes no arguments.
+        name: Name of the network in reports, fit for file names: that of the file or module, and that of the function.
+        where: The reference without folders, such as ``tiny.py:make``.
+        module: The module that defines the function; it has been executed.
+        make: The function; it takes no arguments.
     """
 
     name: str
@@ -84,10 +84,10 @@ class Factory:
     make: Callable[[], Any]
 
     def build(self) -> nn.Module:
-        """The network, fresh, torch's random state being the same every time and put back afterwards.
+        """Build the network anew, from the same random state of torch every time; the caller's state is restored.
 
         Raises:
-            ForeignModelError: the function raises, or returns something else.
+            ForeignModelError: If the function raises, or returns anything but an ``nn.Module``.
         """
         with (
             torch.random.fork_rng(devices=[]),
@@ -105,10 +105,11 @@ class Factory:
 def find_factory(reference: str) -> Factory:
     """Execute the file or import the module that ``reference`` names, and look up the function in it.
 
-    Whatever stands there runs: it is the user's own code.
+    The file's code is executed: it is the user's own.
 
     Raises:
-        ForeignModelError: no such file, module or name, or code that raises; says what there is.
+        ForeignModelError: If the file, module or function does not exist, or the code raises. The message lists the functions
+            that the module defines.
     """
     place, name = _parts(reference)
     is_file = _is_file(place)
@@ -117,22 +118,22 @@ def find_factory(reference: str) -> Factory:
     module = _file_module(Path(place)) if is_file else _package_module(place)
     where = f"{Path(place).name if is_file else place}:{name}"
     if not name or not hasattr(module, name):
-        there = _names(module)
-        near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
+        defined = _names(module)
+        near = difflib.get_close_matches(name, defined, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         what = f"has no {name!r}" if name else "is named without a factory; add one, as in file.py:factory"
-        raise ForeignModelError(f"{place} {what}{hint} (it defines: {', '.join(there) or 'nothing'})")
+        raise ForeignModelError(f"{place} {what}{hint} (it defines: {', '.join(defined) or 'nothing'})")
     return Factory(factory_name(reference), where, module, _checked(getattr(module, name), where))
 
 
 def _checked(make: Callable[[], Any], where: str) -> Callable[[], Any]:
-    """``make``, if it can be called without arguments."""
+    """Return ``make`` if it can be called without arguments, else raise ``ForeignModelError``."""
     if isinstance(make, nn.Module) or not callable(make):
         what = f"a network ({type(make).__name__})" if isinstance(make, nn.Module) else type(make).__name__
         raise ForeignModelError(f"{where} is {what}, not a factory; wrap it in a function that takes no arguments and returns it")
     try:
         parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):  # of code that is not Python; the call will tell
+    except (TypeError, ValueError):  # a callable not written in Python has no signature; the call will show
         return make
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
@@ -166,7 +167,7 @@ def _file_module(path: Path) -> ModuleType:
 
 
 class _Fresh(importlib.machinery.SourceFileLoader):
-    """Compiles the file as it stands: no cached bytecode, which may be of an older file, is read or left behind."""
+    """A loader that compiles the file anew; it neither reads nor writes cached bytecode, which may be outdated."""
 
     def get_code(self, fullname: str) -> Any:
         path = self.get_filename(fullname)
@@ -180,7 +181,7 @@ def _package_module(name: str) -> ModuleType:
 
 @contextmanager
 def _explained(what: str, file: str | None) -> Iterator[None]:
-    """Turn whatever the user's code raises into one line that says where."""
+    """Turn any error of the user's code into a ``ForeignModelError`` of one line that says where it was raised."""
     try:
         yield
     except ForeignModelError:
@@ -191,9 +192,9 @@ def _explained(what: str, file: str | None) -> Iterator[None]:
 
 
 def _line(error: BaseException, file: str | None) -> str:
-    """The last line of the user's file that the error passed through."""
+    """Return the last line of the user's file that the error passed through, as text."""
     if isinstance(error, SyntaxError):
-        return ""  # its text says where
+        return ""  # its message has the line
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f" in line {lines[-1]}" if lines else ""
 
@@ -204,7 +205,7 @@ def _hint(error: BaseException) -> str:
 
 
 def _names(module: ModuleType) -> list[str]:
-    """What of a module may be a factory: public functions and classes that it defines itself."""
+    """Return the names in a module that may be factories: public functions and classes that it defines itself."""
     own = {name: value for name, value in vars(module).items() if not name.startswith("_") and callable(value)}
     return [name for name, value in own.items() if getattr(value, "__module__", None) == module.__name__ or _is_net(value)]
 

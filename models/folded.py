@@ -1,4 +1,4 @@
-"""A faster search model of a network to search on: batch normalisation folded into the convolutions before it."""
+"""Folds batch normalisation into the convolutions before it, for a faster search model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def folded(model: Net) -> Net:
-    """A copy of ``model`` that computes the same function up to rounding, with fewer operations.
+    """Return a copy of ``model`` that computes the same function up to rounding, with fewer operations.
 
-    Every convolution followed by a batch normalisation in an ``nn.Sequential`` becomes one convolution. The copy may
-    *search* for adversarial images; what it finds is decided by the plain model alone.
+    Every convolution followed by a batch normalisation in an ``nn.Sequential`` becomes one convolution. Attacks may *search* on
+    the copy; whether what they find is adversarial is decided on the plain model alone.
 
     Args:
-        model: in evaluation mode; it is left as it is.
+        model: A network in evaluation mode; it is not changed.
     """
     search_model = copy.deepcopy(model).eval()
     for sequence in [module for module in search_model.modules() if isinstance(module, nn.Sequential)]:

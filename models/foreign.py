@@ -1,4 +1,4 @@
-"""Networks of anybody's making, with the interface of ours: run whole, and taken apart by exit afterwards."""
+"""Wraps a network of the user's own in the interface of ``EarlyExitNet``: it is run whole, and its outputs are split by exit."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ _FORMS = "a list or tuple of logits (B, classes), one per exit, a stacked tensor
 
 
 class ForeignModelError(ValueError):
-    """A network, or what makes it, that cannot be evaluated as it is; the message says what was found and what is wanted."""
+    """A network, or its factory, cannot be evaluated as it is; the message says what was found and what is expected."""
 
 
 class ForeignNet(EarlyExitNet):
-    """A module that returns the logits of all its exits, whole: it cannot be cut, so that no exit is had without the others.
+    """A wrapper of a module that returns the logits of all its exits at once; no exit can be computed without the others.
 
     Args:
-        net: maps images ``(B, C, H, W)`` in [0, 1] to a list or tuple of logits ``(B, classes)``, one per exit, to a stacked
-            tensor ``(K, B, classes)``, or to one tensor ``(B, classes)``, which is one exit. It may say what its exits cost as
-            ``exit_costs``, in mmacs, every head on the way included. It is put into evaluation mode and fp32.
-        input_shape: ``(C, H, W)``; which of the forms it returns is found out on noise of this shape.
+        net: A module that maps images ``(B, C, H, W)`` in [0, 1] to a list or tuple of logits ``(B, classes)``, one per exit, to
+            a stacked tensor ``(K, B, classes)``, or, with one exit, to a tensor ``(B, classes)``. It may declare the cost of
+            each exit as ``exit_costs``, in mmacs, including every head on the way. It is put into evaluation mode and fp32.
+        input_shape: Shape ``(C, H, W)`` of an image; the form of the outputs is determined on noise of this shape.
 
     Attributes:
-        n_classes: of every exit.
+        n_classes: Number of classes, the same at every exit.
 
     Raises:
-        ForeignModelError: other outputs, no parameters, costs that are none, or whatever the network raises.
+        ForeignModelError: If the outputs have another form, the network has no parameters, its ``exit_costs`` are invalid, or
+            it raises an error.
     """
 
     def __init__(self, net: nn.Module, input_shape: tuple[int, int, int]) -> None:
@@ -62,7 +63,7 @@ class ForeignNet(EarlyExitNet):
         logits = _stacked(self.net(self.first(x)), len(x), upto)
         if len(logits) != last + 1:
             raise ForeignModelError(f"the network returned {len(logits)} exits, at first it had {self.n_exits}")
-        # The judge's arithmetic is fp32; half precision inside the network is its own affair.
+        # Decisions are made in fp32; inside, the network may use half precision.
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def preceded_by(self, first: nn.Module) -> EarlyExitNet:
@@ -70,7 +71,7 @@ class ForeignNet(EarlyExitNet):
 
     @torch.no_grad()
     def _tried(self, input_shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Classes and exits, from batches of several sizes: a shape such as (3, 3, 10) alone does not tell which is which."""
+        """Return the numbers of classes and exits, from several batch sizes: a shape such as (3, 3, 10) alone is ambiguous."""
         found = set()
         device = next(self.net.parameters()).device
         for size in (3, 2, 1):
@@ -91,14 +92,14 @@ class ForeignNet(EarlyExitNet):
 
 
 class _Entry(nn.Module):
-    """Hands images on as a tensor of its own, rows after rows: foreign code may ``view`` what it is given."""
+    """Passes images on as a contiguous tensor: the user's code may call ``view`` on it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.contiguous().view_as(x)
 
 
 class _Preceded(EarlyExitNet):
-    """``net`` on what ``first`` makes of the images."""
+    """``net`` with the module ``first`` in front of it."""
 
     def __init__(self, first: nn.Module, net: EarlyExitNet) -> None:
         super().__init__()
@@ -120,7 +121,7 @@ class _Preceded(EarlyExitNet):
 
 
 def _stacked(outputs: object, batch: int, upto: int | None) -> Tensor:
-    """The logits ``(K, B, classes)``, or of the exits ``0..upto``, from whatever a network returned for ``batch`` images."""
+    """Return logits ``(K, B, classes)``, or those of the exits ``0..upto``, from a network's outputs for ``batch`` images."""
     if isinstance(outputs, Tensor):
         logits = outputs if outputs.ndim == 3 else outputs[None]
         if outputs.ndim not in (2, 3) or logits.shape[1] != batch:

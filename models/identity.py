@@ -1,4 +1,4 @@
-"""What tells one network of the user's own from another: its code and its tensors."""
+"""Identifies a network of the user's own by its code and its tensors."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from exitbench.models.spec import digest
 
 
 def network_digest(net: nn.Module, module: ModuleType) -> str:
-    """SHA-256 (hex) over the source that makes the network and every parameter and buffer in it.
+    """Return the SHA-256 (hex) over the network's source code and all of its parameters and buffers.
 
-    Two networks of one digest may share results. What a factory reads from elsewhere (files, the environment) and does not
-    turn into tensors is not seen.
+    Networks with the same digest share results. What a factory reads from elsewhere (files, the environment) is covered only as
+    far as it ends up in tensors.
     """
     return digest({"source": source_digest(net, module), "tensors": tensors_digest(net)})
 
 
 def source_digest(net: nn.Module, module: ModuleType) -> str:
-    """SHA-256 (hex) over the source files of the factory's module and of everything of the user's own that it builds on.
+    """Return the SHA-256 (hex) over the source files of the factory's module and of all the user's own code that it builds on.
 
-    These are, from module to module, what it imports from, and where the classes of the network's layers stand. Installed
-    packages, torch for one, are left out, as other versions of libraries are.
+    These are the modules that it imports, directly or not, and those that define the classes of the network's layers. Installed
+    packages, such as torch, are left out.
     """
     return digest(sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in source_files(net, module)))
 
 
 def source_files(net: nn.Module, module: ModuleType) -> list[Path]:
-    """The files that ``source_digest`` is over, the factory's first."""
+    """Return the files that ``source_digest`` covers, the factory's first."""
     waiting = [module, *(sys.modules[type(layer).__module__] for layer in net.modules() if type(layer).__module__ in sys.modules)]
     found: dict[Path, ModuleType] = {}
     while waiting:
@@ -50,7 +50,7 @@ def source_files(net: nn.Module, module: ModuleType) -> list[Path]:
 
 
 def tensors_digest(net: nn.Module) -> str:
-    """SHA-256 (hex) over name, type, shape and values of every parameter and buffer, those not saved included."""
+    """Return the SHA-256 (hex) over name, type, shape and values of every parameter and buffer, non-persistent ones included."""
     summed = hashlib.sha256()
     for name, tensor in sorted([*net.named_parameters(), *net.named_buffers()]):
         plain = tensor.detach().cpu().contiguous()
@@ -60,7 +60,7 @@ def tensors_digest(net: nn.Module) -> str:
 
 
 def _home(value: object) -> str:
-    """Name of the module where a function or class stands, or the class of anything else."""
+    """Return the name of the module that defines a function or class, or the class of any other value."""
     defined = value if isinstance(value, (type, FunctionType)) else type(value)
     return str(defined.__module__)
 

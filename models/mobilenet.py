@@ -18,7 +18,7 @@ LAST_CHANNELS = 1280
 
 
 def rdi_mobilenetv2_of_width(width: float) -> MultiExitNet:
-    """MobileNetV2 with all widths but the last multiplied by ``width``, and six branches: seven exits."""
+    """Build a MobileNetV2 with all widths but the last multiplied by ``width``, and with six branches: seven exits."""
 
     def scaled(channels: int) -> int:
         return int(channels * width)

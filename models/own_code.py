@@ -1,4 +1,4 @@
-"""Where the code of exitbench itself stands, wherever it is installed, and which modules are part of it."""
+"""Locates the code of exitbench itself, however it is installed, and tells it from the user's."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ def is_own(module: str) -> bool:
 
 
 def own_folders() -> dict[str, Path]:
-    """Return the folder of each of the packages ``exitbench``, ``exitbench.models`` and ``exitbench.attacks``, by its name.
+    """Return the folders of the packages ``exitbench``, ``exitbench.models`` and ``exitbench.attacks``, by package name.
 
-    In a checkout these stand beside each other; in an installed wheel the second and third stand inside the first.
+    In a checkout they lie beside each other; in an installed wheel the second and third lie inside the first.
+
+    Raises:
+        ImportError: If one of the packages is missing from the installation.
     """
     folders = {}
     for name in (PACKAGE, f"{PACKAGE}.models", f"{PACKAGE}.attacks"):
@@ -32,7 +35,7 @@ def own_folders() -> dict[str, Path]:
 
 
 def own_sources() -> dict[str, Path]:
-    """Return every source file of exitbench by a name that is the same for every kind of installation."""
+    """Return every source file of exitbench, by a name that is the same for every kind of installation."""
     folders = own_folders()
     inner = [folder for name, folder in folders.items() if name != PACKAGE]
     found = {}
@@ -44,6 +47,6 @@ def own_sources() -> dict[str, Path]:
 
 
 def is_users(path: Path) -> bool:
-    """Return whether a file is the user's own code: neither installed, nor Python's, nor that of exitbench."""
+    """Return whether a file is the user's own code: it belongs to no installed package, not to Python, and not to exitbench."""
     ours = any(path.is_relative_to(folder) for folder in own_folders().values())
     return not (ours or path.is_relative_to(_LIBRARY) or _INSTALLED & set(path.parts))

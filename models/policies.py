@@ -1,4 +1,4 @@
-"""Exit policies: which exit each input takes, decided from the logits seen so far."""
+"""Exit policies: they decide from the logits so far which exit each input takes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 FAR = 50.0
-"""Log slack of a gate that is open, or shut, whatever the logits."""
+"""Log slack (absolute value) of a gate that is open, or shut, whatever the logits."""
 
 
 class Policy(ABC):
-    """Maps the logits of all exits to the index of the exit taken: the first whose gate opens, else the last."""
+    """A rule that maps the logits of all exits to the exit taken: the first whose gate opens, else the last."""
 
     @abstractmethod
     def leaves(self, logits_k: Tensor, k: int) -> Tensor:
-        """Whether each input leaves at exit ``k`` (0-based) given its logits ``(B, classes)`` there: ``(B,)`` bool."""
+        """Return whether each input leaves at exit ``k`` (0-based), ``(B,)`` bool, given its logits ``(B, classes)`` there."""
 
     @abstractmethod
     def slack(self, logits_k: Tensor, k: int) -> Tensor:
-        """How far gate ``k`` is open, ``(B,)``: positive where inputs leave, relative to the threshold, differentiable."""
+        """Return how far gate ``k`` is open, ``(B,)``: positive where inputs leave, relative to the threshold, differentiable."""
 
     def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
-        """How far gate ``k`` is open in the unit of logits, ``(B,)``: the sign of ``slack``, up to rounding, for search.
+        """Return how far gate ``k`` is open, ``(B,)``, in the unit of logits, for search; the sign is that of ``slack``.
 
-        Policies on softmax outputs give a logarithm, whose gradient does not vanish where softmax is saturated.
+        Policies on softmax outputs return a logarithm, whose gradient does not vanish where the softmax is saturated.
         """
         return self.slack(logits_k, k)
 
@@ -36,7 +36,7 @@ class Policy(ABC):
         """Raise ``ValueError`` if this policy cannot run on a network of ``n_exits`` exits."""
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Index ``(B,)`` (0-based, int64) of the exit taken, from the logits ``(K, B, classes)`` of all exits."""
+        """Return the index ``(B,)`` (0-based, int64) of the exit taken, from the logits ``(K, B, classes)`` of all exits."""
         n_exits = len(logits)
         self.check(n_exits)
         taken = torch.full((logits.shape[1],), n_exits - 1, dtype=torch.int64, device=logits.device)
@@ -46,15 +46,15 @@ class Policy(ABC):
 
 
 def deployed_logits(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
-    """Logits ``(B, classes)`` at the exit taken, and that exit's index ``(B,)``, from all logits ``(K, B, classes)``."""
+    """Return the logits ``(B, classes)`` of the exit taken and its index ``(B,)``, from all logits ``(K, B, classes)``."""
     taken = policy(logits)
     return logits[taken, torch.arange(logits.shape[1], device=logits.device)], taken
 
 
 def exits_within_reach(policy: Policy, n_exits: int) -> list[int]:
-    """The exits (0-based) that some input may take: none behind a gate that never shuts, none whose gate never opens.
+    """Return the exits (0-based) that some input may take: none behind a gate that never shuts, none whose gate never opens.
 
-    Infinite thresholds are what is seen; a finite one out of every logits' reach is not.
+    Only infinite thresholds are recognised, not finite ones that no logits can reach.
     """
     logits = torch.zeros(1, 2, requires_grad=True)
     found = []
@@ -69,17 +69,17 @@ def exits_within_reach(policy: Policy, n_exits: int) -> list[int]:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the softmax over the last dimension, ``-sum p log(p + 1e-5)`` as in the released code."""
+    """Return the softmax entropy (nats) over the last dimension: ``-sum p log(p + 1e-5)``, as in the code of "Triple Wins"."""
     p = torch.softmax(logits, dim=-1)
     return -(p * torch.log(p + 1e-5)).sum(-1)
 
 
 def log_entropy(logits: Tensor) -> Tensor:
-    """Logarithm of the softmax entropy in nats over the last dimension, at any confidence (to 0.1 in fp32); differentiable once.
+    """Return the logarithm of the softmax entropy (nats) over the last dimension, at any confidence; it is differentiable once.
 
-    Entropy itself rounds to zero, and its gradient with it, once one class has all the probability; its logarithm then
-    falls by about 1 per unit of logit. The gradient is the closed form ``share - p``, ``share`` being each class's part
-    of the entropy: that of the cross-entropy to the uniform distribution, with ``share`` in place of ``1 / classes``.
+    Once one class has all the probability, the entropy and its gradient round to zero; the logarithm then falls by about 1 per
+    unit of logit (error up to 0.1 in fp32). The gradient has the closed form ``share - p``, where ``share`` is each class's part
+    of the entropy: the gradient of the cross-entropy to the uniform distribution, with ``share`` in place of ``1 / classes``.
     """
     with torch.no_grad():
         log_p = torch.log_softmax(logits, dim=-1)
@@ -90,7 +90,7 @@ def log_entropy(logits: Tensor) -> Tensor:
 
 
 def confidence(logits: Tensor) -> Tensor:
-    """Largest softmax probability over the last dimension."""
+    """Return the largest softmax probability over the last dimension."""
     return torch.softmax(logits, dim=-1).amax(-1)
 
 
@@ -99,8 +99,11 @@ class _Thresholds(Policy):
     """A policy with one threshold per exit but the last.
 
     Attributes:
-        thresholds: K - 1 numbers, infinities allowed.
-        calibration: digest of the data and procedure that set the thresholds; None when typed in.
+        thresholds: K - 1 numbers; infinities are allowed.
+        calibration: Digest of the data and procedure that set the thresholds; None if they were given by hand.
+
+    Raises:
+        ValueError: If a threshold is NaN.
     """
 
     thresholds: tuple[float, ...]
@@ -118,7 +121,7 @@ class _Thresholds(Policy):
 
 @dataclass(frozen=True)
 class EntropyPolicy(_Thresholds):
-    """Leave at the first exit whose softmax entropy (nats) is below its threshold (Triple Wins, section 3.1)."""
+    """A policy that leaves at the first exit whose softmax entropy (nats) is below its threshold ("Triple Wins", section 3.1)."""
 
     def leaves(self, logits_k: Tensor, k: int) -> Tensor:
         return entropy(logits_k) < self.thresholds[k]
@@ -133,7 +136,7 @@ class EntropyPolicy(_Thresholds):
         threshold = self.thresholds[k]
         if math.isinf(threshold):
             return torch.full_like(logits_k[:, 0], math.copysign(FAR, threshold))
-        # What the deployed entropy leaves out by its 1e-5 counts for the threshold: gates of very low ones feel it.
+        # The 1e-5 in the deployed entropy is accounted for in the threshold; it matters for gates with very low ones.
         with torch.no_grad():
             p = torch.softmax(logits_k, dim=-1).clamp_min(1e-30)
             reduced = threshold + (p * torch.log1p(1e-5 / p)).sum(-1)
@@ -142,7 +145,7 @@ class EntropyPolicy(_Thresholds):
 
 @dataclass(frozen=True)
 class ConfidencePolicy(_Thresholds):
-    """Leave at the first exit whose largest softmax probability is above its threshold (MSDNet, ICLR 2018)."""
+    """A policy that leaves at the first exit whose largest softmax probability is above its threshold (MSDNet, ICLR 2018)."""
 
     def leaves(self, logits_k: Tensor, k: int) -> Tensor:
         return confidence(logits_k) > self.thresholds[k]
@@ -164,7 +167,7 @@ class ConfidencePolicy(_Thresholds):
 
 @dataclass(frozen=True)
 class FixedExit(Policy):
-    """Always leave at one exit; ``exit`` is 1-based, as users count."""
+    """A policy that always leaves at one exit; ``exit`` is 1-based, as users count."""
 
     exit: int
 

@@ -1,4 +1,4 @@
-"""Policies as people write them: ``entropy:0.3,0.4``, ``confidence:0.9,0.8``, ``exit:3``."""
+"""The textual form of policies: ``entropy:0.3,0.4``, ``confidence:0.9,0.8``, ``exit:3``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _GRAMMAR = "entropy:T1,T2,... | confidence:T1,T2,... | exit:k"
 
 
 def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Policy:
-    """The policy that ``text`` describes, checked against the number of exits.
+    """Parse the policy that ``text`` describes and check it against the number of exits.
 
     Raises:
-        ValueError: not of the form, or for another number of exits.
+        ValueError: If ``text`` has another form, or the policy is for another number of exits.
     """
     kind, _, rest = text.partition(":")
     try:
@@ -29,7 +29,11 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
 
 
 def policy_text(policy: Policy) -> str:
-    """The inverse of ``parse_policy``, every digit kept."""
+    """Return the text of a policy, every digit kept: the inverse of ``parse_policy``.
+
+    Raises:
+        TypeError: If the policy has no textual form.
+    """
     if isinstance(policy, FixedExit):
         return f"exit:{policy.exit}"
     if isinstance(policy, (EntropyPolicy, ConfidencePolicy)):

@@ -17,16 +17,16 @@ GROUP_CHANNELS = (16, 32, 64)
 
 
 def branch_blocks(blocks_per_group: int) -> tuple[int, int]:
-    """The two blocks of each group, counted from 0, behind which a branch leaves."""
+    """Return the two blocks of each group, counted from 0, that are followed by a branch."""
     return blocks_per_group // 4, 3 * blocks_per_group // 4
 
 
 def rdi_resnet(blocks_per_group: int, width: float = 1.0) -> MultiExitNet:
-    """A CIFAR ResNet of ``6 * blocks_per_group + 2`` layers with two branches per group: seven exits.
+    """Build a CIFAR ResNet of ``6 * blocks_per_group + 2`` layers with two branches per group: seven exits.
 
     Args:
-        blocks_per_group: of the three groups.
-        width: the backbone's channels are multiplied by it.
+        blocks_per_group: Number of blocks in each of the three groups.
+        width: Factor on the number of channels in the backbone.
     """
     widths = [int(channels * width) for channels in GROUP_CHANNELS]
     stages: list[nn.Module] = []

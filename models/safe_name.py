@@ -1,4 +1,4 @@
-"""Names of things that users bring, made fit for file names, tables, plots and pages."""
+"""Makes names of the user's networks and datasets fit for file names, tables, plots and pages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ _LONGEST = 80
 
 
 def safe_name(text: str) -> str:
-    """``text`` with everything but letters, digits, ``_``, ``.`` and ``-`` (ASCII) as a dash; begins with a letter or digit.
+    """Return ``text`` with a dash for everything but ASCII letters, digits, ``_``, ``.`` and ``-``.
 
-    Different texts may become the same name: a name is for reading, digests tell things apart.
+    The name begins with a letter or digit and has at most 80 characters. Different
+    texts may give the same name: names are for reading, and digests tell things apart.
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
     return re.sub(r"^[^A-Za-z0-9]+|[.-]+$", "", plain[:_LONGEST]) or "unnamed"

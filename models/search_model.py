@@ -1,4 +1,4 @@
-"""Builds the search model: a copy of a network that computes the same function up to rounding, faster, for attacks to use."""
+"""Builds the search model of a network: a copy for attacks that computes the same function, up to rounding, faster."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.multi_exit import MultiExitNet
 
 DIFFERENCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 0.1}
-"""Largest difference, relative to the spread of an exit's logits, that a faithful search model shows: folding changes the order
-of rounding (about 1e-6 measured), nothing else; eight bits of mantissa round by 0.4 % at every layer."""
+"""Largest difference of a faithful search model from the plain one, relative to the spread of an exit's logits. In fp32, folding
+changes only the order of rounding (about 1e-6 measured); in bf16, eight bits of mantissa round by 0.4 % at every layer."""
 
 
 Precision = Literal["fp32", "bf16"]
@@ -24,12 +24,12 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """One way to build a search model.
+    """The configuration of a search model.
 
     Attributes:
-        folded: batch normalisation folded into the convolutions, which are laid out channels last.
-        precision: of weights and activations; images and logits stay fp32.
-        compiled: every stage and head through ``torch.compile``.
+        folded: Whether batch normalisation is folded into the convolutions, which are then laid out channels last.
+        precision: Precision of weights and activations; images and logits stay fp32.
+        compiled: Whether every stage and head is compiled with ``torch.compile``.
     """
 
     folded: bool = True
@@ -42,26 +42,28 @@ class SearchConfig:
 
 
 PLAIN = SearchConfig(folded=False)
-"""The network itself: what is searched on is what decides."""
+"""The network itself: attacks search on the model that decides."""
 
 FOLDED = SearchConfig()
+"""The default: batch normalisation folded, fp32, not compiled."""
 
 
 def search_configs(model: EarlyExitNet) -> list[SearchConfig]:
-    """The forms that ``model`` has: all of them where it is cut into stages, elsewhere its own search model if it has one."""
+    """Return the configurations that ``model`` supports: all if it is cut into stages, else those of its own search model."""
     if not _is_ours(model):
         return [PLAIN] if type(model).search_model is EarlyExitNet.search_model else [PLAIN, FOLDED]
     return [PLAIN, *(SearchConfig(True, precision, compiled) for compiled in (False, True) for precision in ("fp32", "bf16"))]
 
 
 def build_search_model(model: EarlyExitNet, config: SearchConfig) -> EarlyExitNet:
-    """The search model of ``model`` in this form, its parameters frozen; ``model`` itself is left as it is.
+    """Build the search model of ``model`` in this configuration, with frozen parameters; ``model`` itself is not changed.
 
     Args:
-        model: in evaluation mode.
+        model: A network in evaluation mode.
+        config: One of ``search_configs(model)``.
 
     Raises:
-        ValueError: a form that ``model`` does not have.
+        ValueError: If ``model`` does not support the configuration.
     """
     if config == PLAIN:
         return model
@@ -79,14 +81,14 @@ def build_search_model(model: EarlyExitNet, config: SearchConfig) -> EarlyExitNe
     stages, heads = [stage.to(dtype) for stage in search_model.stages], [head.to(dtype) for head in search_model.heads]
     if config.compiled:
         compile_pieces([*stages, *heads])
-    # Casts stand outside of what is compiled: passes are counted by a hook on the first stage.
+    # Casts are not compiled: a hook on the first stage counts passes.
     first = nn.Sequential(_Cast(dtype), stages[0])
     logits = [nn.Sequential(head, _Cast(torch.float32)) for head in heads]
     return MultiExitNet([first, *stages[1:]], logits).eval().requires_grad_(False)
 
 
 def _is_ours(model: EarlyExitNet) -> bool:
-    return type(model) is MultiExitNet  # a subclass may run its stages in a way of its own
+    return type(model) is MultiExitNet  # a subclass may run its stages differently
 
 
 class _Cast(nn.Module):
@@ -99,7 +101,10 @@ class _Cast(nn.Module):
 
 
 def relative_difference(logits: Tensor, reference: Tensor) -> float:
-    """Largest difference over exits, samples and classes of ``(K, B, C)``, relative to each exit's spread in ``reference``."""
+    """Return the largest difference between logits ``(K, B, C)``, relative to the spread of each exit's in ``reference``.
+
+    The spread is the range over samples and classes; a difference that is not finite counts as 1e9.
+    """
     spread = reference.flatten(1).amax(1) - reference.flatten(1).amin(1)
     difference = (logits - reference).flatten(1).abs().amax(1)
     return float((difference / spread.clamp_min(torch.finfo(spread.dtype).tiny)).nan_to_num(nan=1e9, posinf=1e9).max())

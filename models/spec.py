@@ -1,4 +1,4 @@
-"""One canonical description for every frozen data class: test id, JSON and cache key are one object."""
+"""A canonical description of frozen data classes, from which their JSON and their digests are made."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ JSONValue = None | bool | int | float | str | list[Any] | dict[str, Any]
 def describe(value: Any) -> JSONValue:
     """Turn a frozen data class (nested, with tuples) into plain JSON values.
 
-    A data class becomes ``{"type": class name, field: value, ...}``, the name of one that is not ours with its
-    module, so that it is never mistaken for ours; a class attribute
-    ``version``, bumped by hand when behaviour changes, is included so that stored results of
-    an older behaviour are never mistaken for new ones.
+    A data class becomes ``{"type": class name, field: value, ...}``. The name of a class from outside exitbench includes its
+    module, so that it is never mistaken for one of exitbench. A class attribute ``version``, raised by hand when behaviour
+    changes, is included, so that results of an older behaviour are never mistaken for new ones.
 
     Raises:
-        TypeError: for anything that has no canonical JSON form.
-        ValueError: for a float that JSON cannot hold (NaN).
+        TypeError: If a value has no canonical JSON form.
+        ValueError: If a float is NaN.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         described: dict[str, Any] = {"type": _type_name(type(value))}
@@ -51,10 +50,15 @@ def _type_name(kind: type) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """The one textual form of a description: sorted keys, no white space."""
+    """Return the canonical JSON of ``value``: keys sorted, no white space.
+
+    Raises:
+        TypeError: If a value has no canonical JSON form.
+        ValueError: If a float is NaN.
+    """
     return json.dumps(describe(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    """Return the SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -13,21 +13,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 _UNDER = ("state_dict", "model_state_dict", "model")
-"""Where training scripts put a state dict among other things."""
+"""Keys under which training scripts store a state dict beside other things."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What ``DataParallel`` and ``torch.compile`` put before every name."""
+"""Prefixes that ``DataParallel`` and ``torch.compile`` add to every name."""
 
 
 class WeightsError(ValueError):
-    """A weight file or card that cannot be used; the message says what is wrong and what to do."""
+    """A weight file or card cannot be used; the message says what is wrong and what to do."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in a safetensors file, or in a torch checkpoint that is a state dict or holds one.
+    """Read the tensors of a safetensors file, or of a torch checkpoint that is a state dict or contains one.
 
     Raises:
-        WeightsError: missing, damaged, or something else than tensors.
+        WeightsError: If the file is missing or damaged, or holds anything but tensors.
     """
     if not path.is_file():
         raise WeightsError(f"weights file {path} is missing")
@@ -35,10 +35,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a file written by ``torch.save`` holds, unpickled with ``weights_only=True``.
+    """Load a file written by ``torch.save``, with ``weights_only=True``.
 
     Raises:
-        WeightsError: unreadable, or with anything in it that would have to be executed.
+        WeightsError: If the file is unreadable, or contains anything that would have to be executed.
     """
     _refuse_bomb(path)
     try:
@@ -52,7 +52,7 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """torch packs without compressing: an archive that unpacks to more than itself was made to fill the memory."""
+    """Raise ``WeightsError`` for an archive larger unpacked than packed: torch does not compress, so it is a zip bomb."""
     try:
         with ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
@@ -63,7 +63,7 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def _is_pickled(path: Path) -> bool:
-    """Zipped, as torch writes today, or a bare pickle; a safetensors file has a brace behind its first eight bytes."""
+    """Return whether a file is a zip archive, as torch writes, or a bare pickle; in safetensors, a brace follows eight bytes."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80"))

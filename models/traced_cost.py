@@ -1,4 +1,4 @@
-"""What each exit's logits depend on, for networks that cannot be cut: every operation is followed to the exits it reaches."""
+"""Traces, in a network that cannot be cut, which operations the logits of each exit depend on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from exitbench.models.zero_weights import ZeroWeights
 
-# What keeps row k of its input in row k of its output, beside operations that torch tags as pointwise.
+# Operations that keep row k of their input in row k of their output, beside those that torch tags as pointwise.
 _BY_ROW = {torch.ops.aten._to_copy, torch.ops.aten.clone, torch.ops.aten.alias, torch.ops.aten.detach}
 _ONE_ROW = {torch.ops.aten.select, torch.ops.aten.unbind}
 _ALONG = {torch.ops.aten._softmax, torch.ops.aten._log_softmax}
@@ -26,13 +26,13 @@ _ALONG = {torch.ops.aten._softmax, torch.ops.aten._log_softmax}
 
 @dataclass(frozen=True)
 class TracedCosts:
-    """Multiply-accumulates of one forward of one image.
+    """The multiply-accumulates of one forward pass of one image.
 
     Attributes:
-        reached: of all that exits 1..k depend on, for every k; one with a weight that is zero counts for nothing.
-        dense: the same with those of zero weights.
-        convolutions: those of the convolutions that exit k alone depends on.
-        total: of everything that ran.
+        reached: For every k, those that exits 1..k depend on, without those by a weight of zero.
+        dense: The same, with zero weights included.
+        convolutions: For every k, those of the convolutions that exit k depends on.
+        total: Those of everything that ran.
     """
 
     reached: tuple[int, ...]
@@ -42,11 +42,11 @@ class TracedCosts:
 
 
 def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | None = None) -> TracedCosts:
-    """Follow one forward of ``x`` ``(1, C, H, W)`` to the logits ``(K, 1, classes)`` of the exits.
+    """Trace one forward pass of ``x`` ``(1, C, H, W)`` to the logits ``(K, 1, classes)`` of the exits.
 
-    Exits are told apart where the network computes them apart and stacks them last, as ``torch.stack`` or ``torch.cat`` does;
-    otherwise each of them is taken to depend on everything that its tensor does. What multiplies a zero of the weights that
-    ``zeros`` knows is kept apart.
+    Exits are told apart if the network computes them apart and joins them last, with ``torch.stack`` or ``torch.cat``.
+    Otherwise each exit is taken to depend on everything that the joint tensor depends on. Products with a zero weight are
+    counted apart if ``zeros`` is given.
     """
     with _whole_operations(), _Following(zeros) as following:
         logits = model(x)
@@ -62,7 +62,7 @@ def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | Non
 
 @contextmanager
 def _whole_operations() -> Iterator[None]:
-    """Have the dispatcher show the products that layers consist of: no fused inference layers, no gradients."""
+    """Make the dispatcher show the products that layers consist of: without fused inference layers and without gradients."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -74,12 +74,12 @@ def _whole_operations() -> Iterator[None]:
 
 @dataclass
 class _Rows:
-    """What is known more finely of one piece of memory, while nobody writes into it.
+    """The dependencies of single rows of one piece of memory, valid until it is written to.
 
     Attributes:
-        owner: id of the tensor whose rows these are.
-        sets: of each of its rows.
-        views: sets of single rows of it, by the id of the tensor that shows them.
+        owner: Id of the tensor whose rows these are.
+        sets: The set of operations that each row depends on.
+        views: The sets of views of single rows, by the id of the view.
     """
 
     owner: int
@@ -88,10 +88,9 @@ class _Rows:
 
 
 class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps, for every piece of memory, the set of costly operations whose results went into it; sets are bits of an integer.
+    """Tracks for every piece of memory the set of costly operations that its content depends on; sets are bits of an integer.
 
-    Views and changes in place go through the memory that they share, so that nothing is missed; what is written in part
-    counts as written whole.
+    Views and in-place operations share memory, so that nothing is missed; memory that is written in part counts as written whole.
     """
 
     def __init__(self, zeros: ZeroWeights | None) -> None:
@@ -105,15 +104,15 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive: list[Tensor] = []  # so that no memory is used twice
 
     def macs_of(self, mask: int) -> int:
-        """Sum over the operations in a set."""
+        """Return the multiply-accumulates of the operations in a set."""
         return sum(macs for i, macs in enumerate(self.macs) if mask >> i & 1)
 
     def zero_macs_of(self, mask: int) -> int:
-        """Those of them that multiply a weight of zero."""
+        """Return the multiply-accumulates by zero weights of the operations in a set."""
         return sum(macs for i, macs in enumerate(self.zero_macs) if mask >> i & 1)
 
     def rows(self, tensor: Tensor) -> list[int]:
-        """The set of each row along the first dimension."""
+        """Return the set of each row along the first dimension."""
         known = self._of_rows.get(_memory(tensor))
         if known is not None and known.owner == id(tensor) and len(known.sets) == len(tensor):
             return known.sets
@@ -144,7 +143,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _show_rows(self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor], out: Any) -> None:
-        """Remember which rows the views that an operation returns show."""
+        """Record which rows are seen by the views that an operation returns."""
         known = self._of_rows.get(_memory(inputs[0])) if len(inputs) == 1 else None
         shown = [tensor for tensor in _tensors(out) if known is not None and _memory(tensor) == _memory(inputs[0])]
         if known is None or not shown:
@@ -159,7 +158,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known.views |= {id(tensor): one for tensor, one in zip(shown, sets, strict=True)}
 
     def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
-        """The set of this operation alone; empty where it multiplies nothing."""
+        """Return the set of this operation alone; it is empty if nothing is multiplied."""
         count = flop_registry.get(func._overloadpacket)
         if count is None:
             return 0
@@ -171,7 +170,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return own
 
     def _rows_after(self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor]) -> list[int] | None:
-        """The set of each row of what an operation returns, where rows stay apart; None where they do not."""
+        """Return the set of each row of an operation's result, or None if the operation mixes rows."""
         packet = func._overloadpacket
         along = _dimension(args, kwargs)
         if packet is torch.ops.aten.stack and along == 0:
@@ -188,7 +187,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _dimension(args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-    """Along which an operation works that takes a dimension as its second argument, or as ``dim``."""
+    """Return the dimension that an operation takes as its second argument or as ``dim``; 0 if there is none."""
     along = kwargs.get("dim", args[1] if len(args) > 1 else 0)
     return along if isinstance(along, int) else 0
 
@@ -202,7 +201,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The arguments that an operation changes."""
+    """Return the arguments that an operation changes in place."""
     given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     changed = {argument.name for argument in func._schema.arguments if argument.alias_info and argument.alias_info.is_write}
     return [tensor for name, value in given.items() if name in changed for tensor in _tensors(value)]

@@ -1,4 +1,4 @@
-"""Imports of the user's own code: from the folder that it stands in, and from nowhere of ours."""
+"""Imports the user's own code from its folder, never exitbench's packages in its place."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _loaded: dict[Path, dict[str, ModuleType]] = {}  # by the folder that they were 
 
 @contextmanager
 def imports_from(folder: Path) -> Iterator[None]:
-    """Import modules from ``folder`` first, as Python does for a script that stands there.
+    """Import modules from ``folder`` first, as Python does for a script in that folder.
 
     Two networks may each bring a package of the same name (``models``, say). Modules that were imported from another such
     folder are set aside for as long as the context lasts, so that each network gets its own.
 
     Raises:
-        ImportError: a file of exitbench itself was imported as ``models``, ``attacks`` or ``bench``.
+        ImportError: If a file of exitbench itself was imported as ``models``, ``attacks`` or ``bench``.
     """
     folder = folder.resolve()
     others = {name for other, modules in _loaded.items() if other != folder for name in modules}
@@ -48,7 +48,7 @@ def imports_from(folder: Path) -> Iterator[None]:
 
 
 def _stands_in(module: ModuleType, folder: Path) -> bool:
-    """Return whether a module is part of the folder's own code; factories' files are kept under names of their own."""
+    """Return whether a module is the user's own and lies in ``folder``; factory files do not count, they have unique names."""
     if module.__name__.startswith("_factory_"):
         return False
     places = [Path(place).resolve() for place in (getattr(module, "__file__", None), *getattr(module, "__path__", ())) if place]

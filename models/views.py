@@ -1,4 +1,4 @@
-"""Any exit, or the deployed rule, as an ordinary classifier ``(B,C,H,W) -> (B,classes)`` for other libraries."""
+"""Views of an exit, or of the deployed rule, as an ordinary classifier ``(B, C, H, W) -> (B, classes)`` for other libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from exitbench.models.policies import Policy, deployed_logits
 
 
 class ExitView(nn.Module):
-    """Exit ``k`` (1-based) of a multi-exit net; stages behind it are not run where the net is cut into stages."""
+    """A classifier that returns the logits of exit ``k`` (1-based); in a network cut into stages, later stages are not run.
+
+    Raises:
+        ValueError: If the network has no exit ``k``.
+    """
 
     def __init__(self, model: EarlyExitNet, k: int) -> None:
         super().__init__()
@@ -17,7 +21,7 @@ class ExitView(nn.Module):
             raise ValueError(f"exit {k} is outside 1..{model.n_exits}")
         self.model = model
         self.k = k
-        self.training = model.training  # libraries that put a view back into its mode must find its network's
+        self.training = model.training  # libraries restore a view's mode: it must be its network's
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(_row_by_row(x), upto=self.k - 1)
@@ -25,11 +29,15 @@ class ExitView(nn.Module):
 
 
 class DeployedView(nn.Module):
-    """The logits at the exit that the policy takes, as deployed: where the net is cut into stages, inputs that have left are
-    not computed further. On a GPU all are: to ask at every exit who has left makes the device wait each time, and libraries
-    call this view thousands of times on a few images.
+    """A classifier that returns the logits of the exit that the policy takes, as deployed.
+
+    In a network cut into stages, inputs that have left are not computed further. On a GPU all of them are: asking at every exit
+    which inputs have left would synchronise the device each time, and libraries call this view thousands of times on few images.
 
     Gradients flow through the exit taken alone, as an attacker of the deployed system would see it.
+
+    Raises:
+        ValueError: If the policy is for another number of exits.
     """
 
     def __init__(self, model: EarlyExitNet, policy: Policy) -> None:
@@ -47,5 +55,5 @@ class DeployedView(nn.Module):
 
 
 def _row_by_row(x: Tensor) -> Tensor:
-    """``x``, with a gradient that is laid out row after row whatever layout the network computes in: libraries ``view`` it."""
+    """Return ``x`` such that its gradient is contiguous in any layout of the network: libraries call ``view`` on it."""
     return x.flatten(1).view_as(x)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, for everything that is written to disk."""
+"""Atomic writes, used for every file that is written to disk."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _STALE_S = 3600
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, flush to the disk, then rename: readers see all of it or nothing.
+    """Write a file atomically: under a temporary name, flushed to disk, then renamed. Readers see all of it or nothing.
 
     Raises:
-        OSError: the folder cannot be made or written, or the disk is full; nothing partial stays behind.
+        OSError: If the folder cannot be created or written, or the disk is full; no partial file is left.
     """
     try:
         _write_and_rename(path, content)
     except FileNotFoundError:
-        # Swept away as a killed writer's, by a process whose clock is an hour ahead; or the whole folder was deleted.
+        # The temporary file was swept by a process whose clock is an hour ahead, or the whole folder was deleted.
         _write_and_rename(path, content)
 
 
@@ -42,7 +42,7 @@ def _write_and_rename(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in ``folder`` and below; an hour old, so that no living writer's file goes."""
+    """Remove temporary files of killed writers, those older than an hour, from ``folder`` and below."""
     for partial in folder.rglob(f"{_PREFIX}*"):
         with suppress(FileNotFoundError):  # its writer has just finished
             if time.time() - partial.stat().st_mtime > _STALE_S:

@@ -1,4 +1,4 @@
-"""Finds the work that a network does with weights of zero, as it runs."""
+"""Counts the multiply-accumulates by zero weights in a network as it runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its hook untyped
-    """Counts the multiply-accumulates of convolutions and matrix products whose weight is zero.
+    """A dispatch mode that counts the multiply-accumulates of convolutions and matrix products by zero weights.
 
-    A weight is a parameter or buffer of ``model``: the image counted on is all zeros, and what it gives may be, too. On the
-    meta device there are no values, and none is taken for zero.
+    Only parameters and buffers of ``model`` count as weights: activations may be zero, too, as the image counted on is. Tensors
+    on the meta device have no values; none is taken for zero.
 
     Attributes:
-        macs: those counted so far.
+        macs: Multiply-accumulates by zero weights so far.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -30,7 +30,7 @@ class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch l
 
     @property
     def share(self) -> float:
-        """Share of the weights seen that are zero, each counted once however often it is used."""
+        """Share of the weights used so far that are zero; each weight counts once."""
         return sum(zeros for zeros, _ in self.seen.values()) / max(sum(n for _, n in self.seen.values()), 1)
 
     def __torch_dispatch__(
@@ -41,7 +41,7 @@ class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch l
         return out
 
     def count(self, operator: Any, args: Sequence[Any], out: Any) -> int:
-        """Multiply-accumulates of one operation whose weight is zero; what it saw counts in ``share``."""
+        """Count the multiply-accumulates by zero weights of one operation, and include its weights in ``share``."""
         found = 0
         for weight, uses in _weights(operator, args, out):
             if not weight.is_meta and _storage(weight) in self.own:
@@ -52,10 +52,10 @@ class ZeroWeights(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch l
 
 
 def _weights(operator: Any, args: Sequence[Any], out: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Operands that may be weights, and in how many multiply-accumulates each of their entries takes part.
+    """Yield the operands that may be weights, and the number of multiply-accumulates that each of their entries takes part in.
 
-    A convolution's entry meets every position of the output once, whatever stride, padding and groups are; of the input, if
-    it is transposed. Batched products are of activations; they keep all that they count.
+    An entry of a convolution's weight is used once for every position of the output (of the input, if it is transposed),
+    whatever stride, padding and groups are. Batched products are products of activations and are left out.
     """
     aten = torch.ops.aten
     if operator is aten.convolution:

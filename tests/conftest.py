@@ -1,4 +1,4 @@
-"""Fixtures: the data directory where there is one, weights folders of the test's own, quiet randomness."""
+"""Fixtures: the data directory if there is one, separate weights folders for each test, and seeded random state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the user's own weights or timings, nor another test's random state."""
+    """Isolate each test from the user's weights and timings, and from the random state of other tests."""
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path / "no-weights"))
     monkeypatch.setenv("EXITBENCH_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def mnist_dir(data_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def authors_checkpoint(data_dir: Path) -> Path:
-    """The released checkpoint, looked for in the data directory and in ``weights`` beside it."""
+    """Return the released checkpoint from the data directory or from ``weights`` beside it."""
     name = "triplewins_cifar10_resnet38_checkpoint_60000.pth.tar"
     for folder in (data_dir, data_dir.parent / "weights"):
         if (folder / name).is_file():

@@ -1,1 +1,1 @@
-"""Measurements that tell whether a robustness number can be believed."""
+"""Measurements that show whether a robustness number can be trusted."""

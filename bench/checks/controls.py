@@ -1,4 +1,4 @@
-"""Controls without gradients: random points, and a random search on the deployed margin. Gradients must beat both."""
+"""Black-box controls: random points, and a random search on the deployed margin. Gradient attacks must beat both."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ from exitbench.checks.subject import Subject
 from exitbench.models.policies import deployed_logits
 
 POINTS = 20
-"""Random points per sample: as many as a gradient attack takes steps."""
+"""Random points per sample: as many as the default number of steps of a gradient attack."""
 
 QUERIES = 100
-"""Of the random search: about a third of a gradient attack's cost again."""
+"""Queries of the random search, about a third of the cost of a gradient attack."""
 
 POINTS_DIFFERENCE = 0.2
-"""In points of accuracy: what a black-box attack may be ahead by (as in AutoAttack's own check; Croce & Hein 2020)."""
+"""Points of accuracy by which a black-box attack may be ahead (as in AutoAttack's own check; Croce & Hein, ICML 2020)."""
 
 LEAD = 1.5
-"""How many times as many samples gradients must break as random points do, where these break three or more. A
-gradient that knows the way breaks several times as many (14 to 32 of 32 against 0 to 2 on the models measured)."""
+"""Smallest ratio of the samples that gradients break to those that random points break, where these are three or more. A useful
+gradient breaks several times as many (14 to 32 of 32 against 0 to 2 on the models measured)."""
 
-_NOISE, _SEARCH = 1000, 2000  # restarts of the samples' noise that no attack takes
+_NOISE, _SEARCH = 1000, 2000  # restarts of the samples' noise that no attack uses
 
 
 @torch.no_grad()
 def measure(subject: Subject) -> dict[str, Any]:
-    """Dataset indices of the samples, all right when clean, that each control breaks: ``noise`` and ``search``."""
+    """Run the controls on samples that are right when clean.
+
+    Returns:
+        Dataset indices of the samples that each control breaks: ``noise`` (random points) and ``search`` (random search).
+    """
     return {"noise": subject.names(random_points(subject)), "search": subject.names(random_search(subject))}
 
 
 def random_points(subject: Subject) -> Tensor:
-    """Whether one of ``POINTS`` random corners (Linf) or surface points (L2) of the ball breaks each sample: ``(B,)``."""
+    """Return whether one of ``POINTS`` random corners (Linf) or surface points (L2) of the ball breaks each sample, ``(B,)``."""
     ball, x = subject.settings.region, subject.x
     broken = torch.zeros_like(subject.y, dtype=torch.bool)
     for point in range(POINTS):
@@ -47,11 +51,11 @@ def random_points(subject: Subject) -> Tensor:
 
 
 def random_search(subject: Subject) -> Tensor:
-    """Whether random search on the deployed margin breaks each sample: ``(B,)``.
+    """Return whether a random search on the deployed margin breaks each sample, ``(B,)``.
 
-    In the style of the Square Attack (Andriushchenko et al., ECCV 2020): from vertical stripes, a square of random place
-    and sign is set to the edge of the ball and kept where the margin of the deployed prediction grows; squares shrink as
-    the search goes on. In L2 the change is projected back, a simplification of theirs.
+    The search follows the Square Attack (Andriushchenko et al., ECCV 2020). It starts from vertical stripes. In each query a
+    square of random place and sign is set to the edge of the ball and kept where the margin of the deployed prediction grows;
+    squares shrink with time. In L2 the change is projected back into the ball, which simplifies the original.
     """
     ball, x = subject.settings.region, subject.x
     channels, height, width = x.shape[1:]
@@ -65,11 +69,11 @@ def random_search(subject: Subject) -> Tensor:
         signs, top, left = draws[:, query, :channels].sub(0.5).sign(), draws[:, query, -2], draws[:, query, -1]
         first_row, first_column = (top * (height - side + 1)).long(), (left * (width - side + 1)).long()
         inside = _between(row, first_row, side)[:, None, :, None] & _between(column, first_column, side)[:, None, None, :]
-        proposed = torch.where(inside, x + _size(ball, side, channels) * signs[:, :, None, None], best)
-        proposed = ball.project(proposed, x)
-        found = _deployed_margin(subject, proposed)
+        candidate = torch.where(inside, x + _size(ball, side, channels) * signs[:, :, None, None], best)
+        candidate = ball.project(candidate, x)
+        found = _deployed_margin(subject, candidate)
         better = found > margin
-        best = torch.where(better[:, None, None, None], proposed, best)
+        best = torch.where(better[:, None, None, None], candidate, best)
         margin = torch.where(better, found, margin)
     return subject.fails(best)
 
@@ -79,12 +83,12 @@ def _deployed_margin(subject: Subject, x_adv: Tensor) -> Tensor:
 
 
 def _share(progress: float) -> float:
-    """Share of the pixels that a square covers: 0.8 at first, halved as in the Square Attack's schedule, over fewer queries."""
+    """Return the share of pixels in a square: 0.8 at first, halved as in the Square Attack's schedule, over fewer queries."""
     return 0.8 * 0.5 ** sum(progress > after for after in (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8))
 
 
 def _size(ball: Ball, side: int, channels: int) -> float:
-    """Change per pixel of a square: the whole radius in Linf; in L2 such that the square alone fills the ball."""
+    """Return the change per pixel of a square: the radius in Linf; in L2, such that the square alone has the length ``eps``."""
     return ball.eps if ball.norm == "Linf" else ball.eps / (side * channels**0.5)
 
 
@@ -93,14 +97,14 @@ def _between(position: Tensor, first: Tensor, side: int) -> Tensor:
 
 
 def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int, robust: set[int] | None) -> list[Flag]:
-    """``black-box beats white-box`` and ``noise as good as gradients``: failures; ``missed by attacks``: a warning.
+    """Return the flags ``black-box beats white-box``, ``noise as good as gradients`` (failures), ``missed by attacks`` (warning).
 
     Args:
-        numbers: what ``measure`` found.
-        white_box: dataset indices that gradient ascents break, of the evaluation's loss or of the soft deployed rule, which is
-            what the random search sees; None where they could not be run.
-        samples: how many were right when clean.
-        robust: dataset indices that the whole evaluation leaves robust; None where it has no attack.
+        numbers: Result of ``measure``.
+        white_box: Dataset indices that gradient ascents break, on the evaluation's loss or on the soft deployed rule, which is
+            what the random search sees; None if they could not be run.
+        samples: Number of samples that are right when clean.
+        robust: Dataset indices that the whole evaluation leaves robust; None if it has no attack.
     """
     found: list[Flag] = []
     noise, search = set(numbers["noise"]), set(numbers["search"])
@@ -116,7 +120,7 @@ def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int,
         if len(noise) >= 3 and len(white_box) < LEAD * len(noise) and len(white_box) < 0.9 * samples:
             message = (
                 f"{POINTS} random points of the ball break {len(noise)} of {samples} samples, gradients "
-                f"{len(white_box)}: they know little more than chance"
+                f"{len(white_box)}: gradients do little better than chance"
             )
             found.append(Flag("noise as good as gradients", "failure", counts, message))
     missed = {name: len(broken & robust) for name, broken in (("noise", noise), ("search", search))} if robust is not None else {}

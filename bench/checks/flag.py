@@ -1,4 +1,4 @@
-"""A flag: one finding about whether a number can be believed."""
+"""A flag: one finding about whether a number can be trusted."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal, get_args
 Level = Literal["info", "warning", "failure"]
 
 LEVELS: tuple[Level, ...] = get_args(Level)
-"""In the order of weight."""
+"""Levels by increasing severity."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One finding.
+    """A finding of a check.
 
     Attributes:
-        name: of the check, the same for every model, such as ``zero gradients``.
-        level: ``failure``: the number cannot be believed; ``warning``: the true robust accuracy may be lower;
-            ``info``: worth knowing.
-        numbers: what was measured.
-        message: one sentence with the numbers, and what to do.
-        where: which part of the model, such as ``at exit 2``; empty for all of it.
+        name: Name of the check, the same for every model, such as ``zero gradients``.
+        level: ``failure`` if the number is not valid; ``warning`` if the true robust accuracy may be lower; ``info`` for the
+            record.
+        numbers: The measured values.
+        message: One sentence with the values, and what to do.
+        where: The part of the model, such as ``at exit 2``; empty for the whole model.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Flag:
 
     @property
     def label(self) -> str:
-        """Name and place."""
+        """Name of the check and part of the model."""
         return f"{self.name} {self.where}".strip()
 
 
 def exits_text(exits: Iterable[int]) -> str:
-    """``at exit 2`` or ``at exits 1, 3``, from 0-based indices."""
+    """Return ``at exit 2`` or ``at exits 1, 3``, from 0-based indices."""
     named = [str(k + 1) for k in exits]
     return f"at exit{'s' if len(named) > 1 else ''} {', '.join(named)}"

@@ -1,4 +1,4 @@
-"""Checks of the gradients: does every exit's loss have one, and does every gate?"""
+"""Checks that the loss of every exit, and every gate, has a gradient."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from exitbench.checks.subject import Subject
 from exitbench.models.policies import Policy, exits_within_reach
 
 ZERO_SHARE = 0.05
-"""Largest share of samples without a gradient that is left to chance (one of 32); none is what healthy models show."""
+"""Largest share of samples without a gradient that is put down to chance (one of 32); a sound model has none."""
 
 SATURATED = 1e-4
-"""A gate is saturated where moving any logit by 1 moves its slack by less than this part of the threshold.
+"""A gate is saturated if moving any logit by 1 moves its slack by less than this share of the threshold.
 
-The attack weighs gates against margins, whose gradients are of order 0.01 to 1: a gate a hundred times flatter is not
-seen. The slack's gradient is about H/T for an entropy H far below its threshold T.
+The attack weighs gates against margins, whose gradients are of order 0.01 to 1; a gate that is a hundred times flatter has no
+effect. The slack's gradient is about H/T for an entropy H far below its threshold T.
 """
 
 SATURATED_SHARE = 0.5
-"""Share of samples at a gate from which it is the gate that is saturated, and not some confident samples."""
+"""Share of saturated samples above which the gate counts as saturated, rather than some confident samples."""
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """Gradients at the random starts that the attacks begin from.
+    """Measure gradients at the random starts of the attacks.
 
     Returns:
-        ``zero``, ``zero_margin``: for each exit the share of the samples that it has right whose gradient, of the
-        evaluation's loss and of the margin, is zero or not finite; None where it has none at all.
-        ``saturated``: for each gate the share of saturated samples; None where the policy has no threshold.
+        ``zero``, ``zero_margin``: For each exit, the share of the samples it has right whose gradient, of the evaluation's loss
+        and of the margin, is zero or not finite; None if the exit has no gradient at all.
+        ``saturated``: For each gate, the share of saturated samples; None if the policy has no threshold there.
+        ``reachable``: The exits (0-based) that some input may take.
     """
     x = subject.settings.region.start(subject.x, subject.noise, 0).requires_grad_()
     with torch.enable_grad():
@@ -43,7 +44,7 @@ def measure(subject: Subject) -> dict[str, Any]:
         "zero": _zero_shares(logits, subject.y, subject.settings.untargeted_loss, x),
         "zero_margin": _zero_shares(logits, subject.y, Margin(), x),
         "saturated": [_saturated_share(logits_k.detach(), subject.policy, k) for k, logits_k in enumerate(logits[:-1])],
-        # Zero gradients at an exit that nobody can take are nobody's loss.
+        # Zero gradients at an exit that no input can take do not matter.
         "reachable": exits_within_reach(subject.policy, len(logits)),
     }
 
@@ -75,7 +76,7 @@ def _saturated_share(logits_k: Tensor, policy: Policy, k: int) -> float | None:
 
 
 def flags(numbers: Mapping[str, Any]) -> list[Flag]:
-    """``zero gradients`` and ``missing gradients`` are failures, ``saturated gates`` a warning."""
+    """Return the failures ``zero gradients`` and ``missing gradients``, and the warning ``saturated gates``."""
     found = []
     zero = numbers["zero"]
     missing = [k for k in numbers["reachable"] if zero[k] is None]
@@ -90,9 +91,9 @@ def flags(numbers: Mapping[str, Any]) -> list[Flag]:
         largest = max(zero[k] for k in vanishing)
         margins = [numbers["zero_margin"][k] for k in vanishing]
         cure = (
-            "the loss is saturated, the margin's gradient is alive: attack with --loss margin"
+            "the loss is saturated, but the margin has a gradient: attack with --loss margin"
             if all(share is not None and share <= ZERO_SHARE for share in margins)
-            else "so is the margin's: attack a differentiable stand-in of what masks it (Athalye et al. 2018)"
+            else "the margin has none either: attack a differentiable approximation of what masks it (Athalye et al. 2018)"
         )
         message = f"the loss has no input gradient on up to {100 * largest:.0f} % of the samples that the exit has right; {cure}"
         found.append(
@@ -102,7 +103,7 @@ def flags(numbers: Mapping[str, Any]) -> list[Flag]:
     if saturated:
         message = (
             f"the gate is so sure of up to {100 * max(saturated.values()):.0f} % of the samples that its gradient vanishes, and "
-            "attacks on the exit rule do not see it; trust the single:k and black-box attacks more here"
+            "attacks on the exit rule do not see it; rely more on the single:k and black-box attacks here"
         )
         named = {f"gate {k + 1}": share for k, share in saturated.items()}
         found.append(Flag("saturated gates", "warning", named, message, exits_text(saturated)))

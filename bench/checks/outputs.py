@@ -1,4 +1,4 @@
-"""Checks of the outputs alone: the same image must give the same logits, and they must be logits."""
+"""Checks of the outputs: the same image must give the same logits, and outputs must be logits."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from exitbench.checks.subject import Subject
 from exitbench.models.search_model import relative_difference
 
 ROUNDING = 1e-4
-"""Largest difference, relative to the spread of an exit's logits, that passes for rounding.
+"""Largest difference, relative to the spread of an exit's logits, that counts as rounding.
 
-fp32 rounding accumulates to 1e-6 to 1e-5 over a deep network, in another order for another batch size; a difference ten
-times that still moves no decision that an attack could use, and a defence by noise must differ by far more to do anything.
+fp32 rounding accumulates to 1e-6 to 1e-5 over a deep network, and differs between batch sizes. A difference ten times as large
+still changes no decision that an attack could use, and a defence by noise must differ by far more to have an effect.
 """
 
 NEAR = 0.01
-"""How far from a distribution, relative to its sum, still looks like one: room for noise on top of a softmax."""
+"""Largest deviation from a distribution, relative to its sum, that still counts as one: it allows for noise on a softmax."""
 
 
 @torch.no_grad()
 def measure(subject: Subject) -> dict[str, Any]:
-    """Differences between forwards of the same images, and each exit's likeness to a distribution.
+    """Measure differences between forward passes of the same images, and whether outputs look like a distribution.
 
     Returns:
-        ``repeated``, ``batched``: largest difference of logits between two forwards of the same batch, and of the
-        batch in reverse order and in two parts, relative to the spread of the exit's logits. ``probabilities``,
-        ``log_probabilities``: 0-based exits whose outputs look like these on every sample.
+        ``repeated``: The largest difference of logits between two forward passes of the same batch, relative to the spread of
+        the exit's logits.
+        ``batched``: The same for the batch in reverse order and in two parts.
+        ``probabilities``, ``log_probabilities``: The exits (0-based) whose outputs look like these on every sample.
     """
     logits = subject.model(subject.x)
     half = (len(subject.x) + 1) // 2
@@ -45,9 +46,9 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 
 def _is_distribution(logits: Tensor) -> bool:
-    """Whether all rows of ``(B, C)`` are non-negative and sum to the same number, whatever it is, up to ``NEAR``.
+    """Return whether all rows of ``(B, C)`` are non-negative and have the same sum, whatever it is, up to ``NEAR``.
 
-    Logits do not: classes that a network rules out have negative ones.
+    Logits do not: they are negative for classes that a network rules out.
     """
     sums = logits.sum(-1)
     mean = float(sums.mean())
@@ -55,10 +56,10 @@ def _is_distribution(logits: Tensor) -> bool:
 
 
 def flags(numbers: Mapping[str, Any]) -> list[Flag]:
-    """``randomised outputs`` and ``probabilities`` are failures.
+    """Return the failures ``randomised outputs`` and ``probabilities``, and the warning ``log-probabilities``.
 
-    ``log-probabilities`` is a warning: softmax, losses, margins and entropies are the same as on logits, but an output
-    layer that normalises is rarely meant to be attacked through.
+    Log-probabilities are only a warning, because softmax, losses, margins and entropies are the same as on logits; but an
+    attack is rarely meant to go through a layer that normalises.
     """
     found = []
     worst = max(numbers["repeated"], numbers["batched"])
@@ -66,7 +67,7 @@ def flags(numbers: Mapping[str, Any]) -> list[Flag]:
         what = "twice the same batch" if numbers["repeated"] > ROUNDING else "the same images in other batches"
         message = (
             f"{what} gives logits that differ by {worst:.2g} of their spread (rounding stays below {ROUNDING:g}): the number "
-            "measures luck; fix the model's randomness, or put it in evaluation mode"
+            "is random; fix the model's random state, or put it into evaluation mode"
         )
         found.append(Flag("randomised outputs", "failure", {"difference": worst}, message))
     if exits := numbers["probabilities"]:

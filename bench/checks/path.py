@@ -1,4 +1,4 @@
-"""Checks along the path of the evaluation's own gradient attack: was it stopped too early, did it lose what it had found?"""
+"""Checks along the path of the evaluation's gradient attack: whether it stopped too early, or lost a success on the way."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace
 
 LAST = 0.1
-"""The part of the steps that counts as the end."""
+"""Share of the steps that counts as the end."""
 
 STILL_RISING = 0.5
-"""Gain in the last steps, relative to the mean gain of as many steps, from which a sample's ascent is unfinished: one that has
-converged gains next to nothing there, one that rises steadily gains as much as anywhere (1)."""
+"""Gain in the last steps, relative to the mean gain of as many steps, above which a sample's ascent is unfinished: it is near 0
+once an ascent has converged, and 1 while it rises steadily."""
 
 UNFINISHED_SHARE, UNFINISHED_SAMPLES = 0.5, 3
-"""Unfinished are at least half of the samples left robust, and three: with steps of fixed length one or two always creep."""
+"""An attack is unfinished if at least half of the robust samples, and three, are: with a fixed step size a few always are."""
 
 BLIND = 0.5
-"""Share of steps at which the deployed exit changes from which the gradient of the exit taken, which is all that an attack
-on the deployed system as a black box sees (AutoAttack's, for one), more often than not concerns an exit that is not the next
-judge."""
+"""Share of steps that change the exit taken above which an attack on the deployed view (such as AutoAttack's) is blind: it sees
+the gradient of the exit taken alone, and more often than not the next step is decided at another exit."""
 
 
 def measure(subject: Subject, trace: Trace, keep: Keep) -> dict[str, Any]:
-    """What became of the samples that are right when clean; every list holds their indices in the dataset.
+    """Measure the path of the attack on the samples that are right when clean.
 
     Returns:
-        ``on_path``: broken by some iterate; ``returned``: broken by the iterate that the attack returns; ``late``: not
-        broken, the best value in the last steps; ``rising``: not broken, still rising there; ``switches``: share of steps
-        at which the exit taken changes.
+        ``on_path``: Dataset indices of the samples that some iterate breaks.
+        ``returned``: Those that the returned iterate breaks.
+        ``late``: Those not broken whose best value lies in the last steps.
+        ``rising``: Those not broken whose value is still rising there.
+        ``switches``: Share of steps at which the exit taken changes.
     """
     steps = len(trace.values) - 1
     reached = trace.values.argmax(0)
@@ -54,12 +55,12 @@ def measure(subject: Subject, trace: Trace, keep: Keep) -> dict[str, Any]:
 
 
 def flags(numbers: Mapping[str, Any], probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
-    """``silent success``, ``unfinished optimisation`` and ``exit switches``: warnings, or for the record.
+    """Return the flags ``silent success``, ``unfinished optimisation`` and ``exit switches``, each a warning or for the record.
 
     Args:
-        numbers: what ``measure`` found.
-        probed: dataset indices of the samples, all right when clean.
-        robust: dataset indices that the whole evaluation leaves robust; None where it has no attack.
+        numbers: Result of ``measure``.
+        probed: Dataset indices of the samples, all right when clean.
+        robust: Dataset indices that the whole evaluation leaves robust; None if it has no attack.
     """
     return [*_silent(numbers, len(probed), robust or set()), *_unfinished(numbers, probed, robust), *_switches(numbers)]
 
@@ -82,7 +83,7 @@ def _silent(numbers: Mapping[str, Any], samples: int, robust: set[int]) -> list[
 
 
 def _unfinished(numbers: Mapping[str, Any], probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
-    """Only samples that the whole evaluation leaves robust count: another attack may have finished what this one has not."""
+    """Return the flag for an unfinished ascent; only samples that every attack of the evaluation leaves robust count."""
     left = set(probed) & (set(probed) - set(numbers["on_path"]) if robust is None else robust)
     rising, late = left & set(numbers["rising"]), left & set(numbers["late"])
     if not rising:

@@ -1,4 +1,4 @@
-"""The probe: all measurements on the first slice of an evaluation, stored under a key of their own."""
+"""The probe: all trust measurements on the first slice of an evaluation, stored under a separate key."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from exitbench.target.target import Target
 
 
 def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
-    """Run the probe unless it is stored; like an attack's, its error is stored apart and it is tried again.
+    """Run the probe unless it is stored; as with attacks, an error is stored apart and the probe is tried again next time.
 
     Returns:
-        The error, None where the probe is stored.
+        The error message, or None if the probe is stored.
     """
     key = probe_key(prepared, seed)
     if store.read_probe(key) is not None:
         return None
     try:
         numbers = probe(prepared.target, prepared.settings, probed_batch(prepared), seed)
-    except Exception as error:  # noqa: BLE001 - the model is somebody's code: whatever it raises is a result
+    except Exception as error:  # noqa: BLE001 - the model is the user's code: whatever it raises is a result
         message = f"{type(error).__name__}: {error}"
         store.write_error(key, {"attack": "trust checks", "error": message})
         return message
@@ -41,7 +41,7 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
 
 
 def probe(target: Target, settings: Settings, batch: Batch, seed: int) -> dict[str, Any]:
-    """Measure everything; numbers alone, judged by ``exitbench.scoring.flags``."""
+    """Take all measurements; ``exitbench.scoring.flags`` derives flags from them."""
     started = time.perf_counter()
     device = next(target.model.parameters()).device
     x, y = batch.x.to(device), batch.y.to(device)
@@ -77,7 +77,7 @@ def probe(target: Target, settings: Settings, batch: Batch, seed: int) -> dict[s
 
 
 def _broken_by_soft_rule(left: Subject) -> list[int]:
-    """Which of the samples that the evaluation's loss leaves the deployed rule's own objective breaks."""
+    """Return the dataset indices of the samples in ``left`` that an ascent on the soft deployed rule breaks."""
     settings = left.settings
     if not len(left.y):
         return []

@@ -1,4 +1,4 @@
-"""Checks across radii: robustness must end where the ball holds the whole box, and fall on the way there."""
+"""Checks across radii: robust accuracy must fall with the radius, and be 0 where the ball contains the whole box."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from exitbench.checks.trace import ascend
 from exitbench.stats.proportions import sign_test
 
 STEPS, STEP_RATIO = 20, 0.25
-"""Of the ascents here, whatever the evaluation's: they judge the model, not the attack."""
+"""Steps, and step size over the radius, of the ascents here: fixed, because they test the model and not the attack."""
 
 RESTARTS = 4
-"""Starts of the unbounded ascent; survivors alone take another."""
+"""Random starts of the unbounded ascent; only survivors are started again."""
 
 CHANCE = 0.05
-"""Level of the sign test by which accuracy rises with the radius."""
+"""Level of the sign test for an accuracy that rises with the radius."""
 
 
 def measure(subject: Subject, at_eps: list[int] | None = None) -> dict[str, Any]:
-    """Dataset indices of the samples, all right when clean, that some iterate of an ascent breaks at each radius.
+    """Measure which samples, all right when clean, some iterate of an ascent breaks at each radius.
 
     Args:
-        subject: the samples.
-        at_eps: those broken at the evaluation's radius, where an ascent of these steps is known already.
+        subject: The samples.
+        at_eps: Dataset indices broken at the evaluation's radius, if an ascent of these steps has been run already.
 
     Returns:
-        ``radii``: radius and ``broken`` for eps/2, eps and 2 eps; ``unbounded``: the same for the ball that holds the box.
+        ``radii``: ``eps`` and ``broken`` (dataset indices) for eps/2, eps and 2 eps.
+        ``unbounded``: The same for the ball that contains the box.
     """
     ball = subject.settings.region
     known = {} if at_eps is None else {ball.eps: sorted(at_eps)}
@@ -55,13 +56,15 @@ def _broken(subject: Subject, ball: Ball, restarts: int) -> list[int]:
 
 
 def flags(numbers: Mapping[str, Any], samples: int, usual_eps: float) -> list[Flag]:
-    """``unbounded attack fails``, ``accuracy rises with eps`` and ``accuracy does not fall with eps``: failures.
+    """Return the failures ``unbounded attack fails``, ``accuracy rises with eps`` and ``accuracy does not fall with eps``.
+
+    Without failures, the curve itself is returned for the record.
 
     Args:
-        numbers: what ``measure`` found.
-        samples: how many were right when clean.
-        usual_eps: the dataset's own radius. It costs every known defence accuracy, so twice ``eps`` must where it is no
-            smaller; below, a flat curve proves nothing and is not flagged.
+        numbers: Result of ``measure``.
+        samples: Number of samples that are right when clean.
+        usual_eps: The dataset's usual radius. Every known defence loses accuracy there, and so must the model at ``2 eps`` if
+            that is no smaller. Below, a flat curve proves nothing and is not flagged.
     """
     failures = [*_unbounded(numbers, samples), *_rises(numbers, samples), *_flat(numbers, samples, usual_eps)]
     return failures or [_curve(numbers, samples)]

@@ -1,4 +1,4 @@
-"""Check of the search model that attacks search on against the plain model that decides."""
+"""Check that the search model, which attacks search on, agrees with the plain model, which decides."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ CHANGED: Mapping[Precision, float] = {"fp32": 0.02, "bf16": 0.1}
 
 @torch.no_grad()
 def measure(subject: Subject, search_model: EarlyExitNet, x_adv: Tensor, precision: Precision) -> dict[str, Any]:
-    """Twin against plain model on the clean images and on ``x_adv``.
+    """Compare the search model with the plain model on the clean images and on ``x_adv``.
 
     Returns:
-        ``difference`` of logits relative to their spread, and the numbers of deployed decisions changed,
-        ``changed_clean`` and ``changed_adversarial``, of ``samples`` each; and the search model's ``precision``.
+        ``difference``: The largest difference of logits relative to their spread.
+        ``changed_clean``, ``changed_adversarial``: Number of deployed predictions that differ, of ``samples`` each.
+        ``precision``: Precision of the search model.
     """
     differences, changed = [], []
     for images in (subject.x, x_adv):
@@ -42,14 +43,14 @@ def measure(subject: Subject, search_model: EarlyExitNet, x_adv: Tensor, precisi
 
 
 def flags(numbers: Mapping[str, Any]) -> list[Flag]:
-    """``search-model mismatch`` is a failure: what attacks find on the search model does not carry over."""
+    """Return the failure ``search-model mismatch``: adversarial images for the search model do not transfer to the plain one."""
     changed = (numbers["changed_clean"] + numbers["changed_adversarial"]) / (2 * numbers["samples"])
-    precision = numbers.get("precision", "fp32")  # probes of before there was a choice do not say
+    precision = numbers.get("precision", "fp32")  # older probes lack it
     if numbers["difference"] <= DIFFERENCE[precision] and changed <= CHANGED[precision]:
         return []
     message = (
-        f"the network that attacks search on differs from the one that decides by {numbers['difference']:.2g} of the logits' "
-        f"spread and judges {numbers['changed_clean']} clean and {numbers['changed_adversarial']} attacked of "
-        f"{numbers['samples']} images otherwise; attacks miss their target, look for layers that folding changes"
+        f"the logits of the search model differ from the plain model's by {numbers['difference']:.2g} of their spread, and "
+        f"{numbers['changed_clean']} clean and {numbers['changed_adversarial']} attacked of {numbers['samples']} images get "
+        "another prediction; attacks miss their target: look for layers that folding changes"
     )
     return [Flag("search-model mismatch", "failure", {"difference": numbers["difference"], "changed": changed}, message)]

@@ -1,4 +1,4 @@
-"""What is probed: a target and the samples, with what the evaluation attacks them with."""
+"""The subject of the trust checks: a target, samples, and the settings of the evaluation's attacks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from exitbench.models.policies import Policy, deployed_logits
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Samples of a probe and the model they are put to.
+    """A model and the samples that it is probed on.
 
     Attributes:
-        model: the plain fp32 network, which decides.
-        policy: the deployed exit rule.
-        x: clean images ``(B, C, H, W)`` in [0, 1], on the model's device.
-        y: labels ``(B,)``.
-        noise: the randomness of these samples.
-        settings: of the evaluation's gradient attacks, threat model included.
+        model: The plain fp32 network, which decides.
+        policy: The deployed exit rule.
+        x: Clean images ``(B, C, H, W)`` in [0, 1], on the model's device.
+        y: Labels ``(B,)``.
+        noise: The random numbers of these samples.
+        settings: Settings of the evaluation's gradient attacks, threat model included.
     """
 
     model: EarlyExitNet
@@ -36,24 +36,24 @@ class Subject:
 
     @property
     def objective(self) -> Objective:
-        """What the white-box probes ascend: the evaluation's loss, averaged over the exits, as ``average`` does."""
+        """The objective of the white-box probes: the evaluation's loss averaged over the exits, as in ``average``."""
         return Objective(self.settings.untargeted_loss, Mean())
 
-    def judge(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether the deployed prediction is wrong, and the 0-based exit taken, ``(B,)`` each."""
+    def outcome(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether the deployed prediction is wrong, and the exit taken (0-based), ``(B,)`` each."""
         predicted, exits = deployed_logits(logits, self.policy)
         return predicted.argmax(-1) != self.y, exits
 
     @torch.no_grad()
     def fails(self, x_adv: Tensor) -> Tensor:
-        """Whether the deployed prediction on each image of ``x_adv`` is wrong: ``(B,)``."""
-        return self.judge(self.model(x_adv))[0]
+        """Return whether the deployed prediction on each image of ``x_adv`` is wrong, ``(B,)``."""
+        return self.outcome(self.model(x_adv))[0]
 
     def rows(self, mask: Tensor) -> Subject:
-        """The samples where ``mask`` ``(B,)`` is true."""
+        """Return the subject with the samples where ``mask`` ``(B,)`` is true."""
         samples = tuple(sample for sample, kept in zip(self.noise.samples, mask.tolist(), strict=True) if kept)
         return Subject(self.model, self.policy, self.x[mask], self.y[mask], Noise(self.noise.seed, samples), self.settings)
 
     def names(self, mask: Tensor) -> list[int]:
-        """Indices, in the dataset, of the samples where ``mask`` is true."""
+        """Return the dataset indices of the samples where ``mask`` ``(B,)`` is true."""
         return list(self.rows(mask).noise.samples)

@@ -1,4 +1,4 @@
-"""Projected gradient ascent that remembers every iterate: what it was worth, who left where, who was broken."""
+"""Projected gradient ascent that records for every iterate its value, the exit taken, and whether it breaks the sample."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from exitbench.checks.subject import Subject
 from exitbench.models.policies import Policy
 
 TEMPERATURE = 0.2
-"""Of the soft rule's gates: where the adaptive attack spends the middle of its first ascent."""
+"""Temperature of the soft gates: that of the adaptive attack in the middle of its first ascent."""
 
 
 @dataclass(frozen=True)
 class SoftRule:
-    """The expected failure of the deployed rule under soft gates, as the adaptive attack's first objective."""
+    """The expected failure of the deployed rule under soft gates, the first objective of the adaptive attack."""
 
     policy: Policy
 
@@ -29,13 +29,13 @@ class SoftRule:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The path of one ascent of T steps, start and end included.
+    """The path of an ascent of T steps, from its start to its end.
 
     Attributes:
-        values: ``(T + 1, B)`` of the objective.
-        wrong: ``(T + 1, B)`` the deployed prediction is wrong.
-        exits: ``(T + 1, B)`` 0-based exit taken.
-        last: ``(B, C, H, W)`` the last iterate.
+        values: ``(T + 1, B)``, values of the objective.
+        wrong: ``(T + 1, B)`` bool, whether the deployed prediction is wrong.
+        exits: ``(T + 1, B)``, the exit taken (0-based).
+        last: ``(B, C, H, W)``, the last iterate.
     """
 
     values: Tensor
@@ -45,28 +45,29 @@ class Trace:
 
     @property
     def broken(self) -> Tensor:
-        """``(B,)``: some iterate is wrong."""
+        """Whether some iterate breaks each sample, ``(B,)`` bool."""
         return self.wrong.any(0)
 
     def rows(self, mask: Tensor) -> Trace:
-        """The path of the samples where ``mask`` ``(B,)`` is true."""
+        """Return the path of the samples where ``mask`` ``(B,)`` is true."""
         return Trace(self.values[:, mask], self.wrong[:, mask], self.exits[:, mask], self.last[mask])
 
 
 def ascend(
     subject: Subject, ball: Ball, steps: int, step_size: float, restart: int = 0, objective: Objective | SoftRule | None = None
 ) -> Trace:
-    """The steps that ``PGD`` takes from the random start of ``restart``, on the plain model.
+    """Take the steps of ``PGD`` from a random start, on the plain model.
 
     Args:
-        subject: the samples.
-        ball: where.
-        steps, step_size: of constant length, in the ball's norm.
-        restart: which random start.
-        objective: what is ascended; None for the evaluation's loss.
+        subject: The samples.
+        ball: The region.
+        steps: Number of gradient steps.
+        step_size: Length of a step in the ball's norm.
+        restart: Number of the random start.
+        objective: The objective to ascend; None for that of the subject.
 
     Raises:
-        RuntimeError: if the objective has no gradient at all (torch's own message).
+        RuntimeError: If the objective has no gradient at all (torch's own message).
     """
     x, y, objective = subject.x, subject.y, objective or subject.objective
     x_adv = ball.start(x, subject.noise, restart)
@@ -79,7 +80,7 @@ def ascend(
             logits = subject.model(x_adv)
             worth = objective(logits, y)
         values.append(worth.detach())
-        for found, kept in zip(subject.judge(logits.detach()), (wrong, exits), strict=True):
+        for found, kept in zip(subject.outcome(logits.detach()), (wrong, exits), strict=True):
             kept.append(found)
         if step < steps:
             (gradient,) = torch.autograd.grad(worth.sum(), x_adv)

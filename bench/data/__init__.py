@@ -1,1 +1,1 @@
-"""Datasets: cards, fixed splits, readers for the formats people have, and checked downloads."""
+"""Datasets: cards, fixed splits, readers for common formats, and checked downloads."""

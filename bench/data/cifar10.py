@@ -1,11 +1,11 @@
-"""CIFAR-10 in the formats people have: the official python batches and image parquet files.
+"""CIFAR-10 from the official python batches or from image parquet files.
 
-Looked for in the data directory, the first found is read:
+The first of these that exists in the data directory is read:
 
 * ``cifar-10-batches-py/`` or ``cifar10/cifar-10-batches-py/`` (torchvision's layout, digest-checked by torchvision),
 * ``cifar10/<split>*.parquet`` or ``cifar10/plain_text/<split>*.parquet`` (Hugging Face),
 * ``cifar10-lossless/<split>.parquet``: the original pixels of the first images of the test set and of each training batch,
-* for training alone, ``cifar10-jpeg/train.parquet``, in which original pixels from ``cifar10-lossless`` take their place.
+* for training only, ``cifar10-jpeg/train.parquet``, with original pixels from ``cifar10-lossless`` where these exist.
 """
 
 from __future__ import annotations
@@ -31,15 +31,20 @@ Images = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Wanted = Callable[[Ints], Mask]
-"""Picks samples by their official index."""
+"""Selects samples by their official index."""
 
 
 def load_cifar10(split: str, root: Path, *, download: bool) -> Split:
-    """One split of CIFAR-10; ``calibration`` is held out of the training images.
+    """Load a split of CIFAR-10; ``calibration`` is held out of the training images.
+
+    Args:
+        split: ``train``, ``calibration`` or ``test``.
+        root: Data directory.
+        download: Whether to download the data if they are missing.
 
     Raises:
-        UserError: unreadable files.
-        DataUnavailable: not there, and not to be had.
+        UserError: If files are unreadable.
+        DataUnavailable: If the data are missing and cannot be downloaded.
     """
     official = "test" if split == "test" else "train"
     images, labels, source = _read(official, root, _WANTED[split], download)
@@ -58,7 +63,7 @@ _WANTED: dict[str, Wanted] = {
 
 
 def _read(official: str, root: Path, wanted: Wanted, download: bool) -> tuple[Images, Ints, str]:
-    """Images ``(N, 32, 32, 3)``, labels, and where they came from."""
+    """Return images ``(N, 32, 32, 3)``, labels, and their source."""
     for folder in (root, root / "cifar10"):
         if (folder / _BATCHES).is_dir():
             return _read_batches(folder, official, wanted)
@@ -97,7 +102,7 @@ def _read_parquet(files: Sequence[Path], official: str, wanted: Wanted) -> tuple
 
 
 def _read_lossless(path: Path, official: str, wanted: Wanted) -> tuple[Images, Ints, Ints]:
-    """Images, labels and official indices; the training file has the first fifth of its rows from the first batch, and so on."""
+    """Return images, labels and official indices; each fifth of the training file is the start of one official batch."""
     import pyarrow.parquet as pq
 
     per_batch = pq.read_metadata(path).num_rows // 5
@@ -110,7 +115,7 @@ def _read_lossless(path: Path, official: str, wanted: Wanted) -> tuple[Images, I
 
 
 def _read_mended(jpeg: Path, lossless: Path, wanted: Wanted) -> tuple[Images, Ints, str]:
-    """The JPEG training images, with the original pixels in place where ``lossless`` has them."""
+    """Return the JPEG training images, with the original pixels where ``lossless`` has them."""
     images, labels, indices = read_image_parquet(jpeg, lossy_allowed=True, wanted=wanted)
     if not lossless.is_file():
         return images, labels, "cifar10-jpeg"

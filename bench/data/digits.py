@@ -1,7 +1,7 @@
-"""``digits``: scikit-learn's real 8x8 handwritten digits, the embedded default that needs no download.
+"""``digits``: scikit-learn's 8x8 handwritten digits, the default dataset, which needs no download.
 
-Enlarged to the model's input by repeating pixels (exact in floating point, so that digests agree
-everywhere), centred on black where the sides are not multiples of 8, and repeated over the channels.
+Images are enlarged to the model's input by repeating pixels (exact in floating point, so that digests agree on every machine),
+centred on black if the sides are not multiples of 8, and repeated over the channels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ _SEED = 0
 
 
 def load_digits(split: str, input_shape: tuple[int, int, int]) -> Split:
-    """One split of ``digits``, enlarged to ``input_shape``; a fixed permutation assigns the 1,797 images."""
+    """Load a split of ``digits``, enlarged to ``input_shape``; a fixed permutation assigns the 1,797 images to splits.
+
+    Raises:
+        UserError: If ``input_shape`` is smaller than 8x8.
+    """
     from sklearn.datasets import load_digits as sklearn_digits
 
     raw = sklearn_digits()

@@ -1,4 +1,4 @@
-"""Fetches an original data file where a network exists: whole, with the right digest, or not at all."""
+"""Downloads original data files, checked by digest; a partial or wrong file is never left behind."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ _BLOCK = 1 << 20
 
 
 class DataUnavailable(UserError):
-    """The data is neither in the data directory nor to be had; the message says where to put it."""
+    """The data are not in the data directory and cannot be downloaded; the message says where to put them."""
 
 
 def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
     """Download ``target`` from the first of ``urls`` that has it.
 
-    The file appears under its name only once complete and of the right digest; nothing partial stays behind.
+    The file gets its name only once it is complete and has the right digest.
+
+    Args:
+        urls: Addresses, tried in order.
+        md5: Expected MD5 (hex).
+        target: Path to download to.
 
     Raises:
-        DataUnavailable: no address could be reached, or none had the file of that digest.
+        DataUnavailable: If no address can be reached, or none has the file with that digest.
     """
     problems = []
     for url in urls:
@@ -53,7 +58,7 @@ def _fetch_one(url: str, md5: str, target: Path) -> None:
                 file.write(block)
         if digest.hexdigest() != md5:
             page = " (it is an HTML page)" if b"<html" in first.lower() or b"<!doctype" in first.lower() else ""
-            raise ValueError(f"what came is not the original file{page}: MD5 {digest.hexdigest()}, expected {md5}")
+            raise ValueError(f"the downloaded file is not the original{page}: MD5 {digest.hexdigest()}, expected {md5}")
         Path(partial).chmod(0o644)
         Path(partial).replace(target)
     finally:

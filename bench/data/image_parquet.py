@@ -19,15 +19,15 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 def read_image_parquet(
     path: Path, *, lossy_allowed: bool, wanted: Callable[[Ints], npt.NDArray[np.bool_]] | None = None
 ) -> tuple[npt.NDArray[np.uint8], Ints, Ints]:
-    """Images ``(N, H, W, 3)``, labels ``(N,)`` and row numbers ``(N,)`` of one file.
+    """Read images ``(N, H, W, 3)``, labels ``(N,)`` and row numbers ``(N,)`` from a file.
 
     Args:
-        path: the file.
-        lossy_allowed: whether JPEG will do.
-        wanted: picks rows by their numbers; only these are decoded.
+        path: The parquet file.
+        lossy_allowed: Whether JPEG images are accepted.
+        wanted: Selects rows by their numbers; only these are decoded.
 
     Raises:
-        UserError: not a readable parquet of images; or JPEG-coded where only the original pixels will do.
+        UserError: If the file is not a readable parquet of images, or holds JPEG images and ``lossy_allowed`` is false.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""MNIST in torchvision's layout, zipped or not: ``mnist/MNIST/raw`` or ``MNIST/raw`` in the data directory."""
+"""MNIST in torchvision's layout, gzipped or not: ``mnist/MNIST/raw`` or ``MNIST/raw`` in the data directory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ N_CALIBRATION = 2_000  # the last of the 60,000 training images
 
 
 def load_mnist(split: str, root: Path, *, download: bool) -> Split:
-    """One split of MNIST; ``calibration`` is held out of the training images.
+    """Load a split of MNIST; ``calibration`` is held out of the training images.
+
+    Args:
+        split: ``train``, ``calibration`` or ``test``.
+        root: Data directory.
+        download: Whether to download the data if they are missing.
 
     Raises:
-        UserError: unreadable files.
-        DataUnavailable: not there, and not to be had.
+        UserError: If files are unreadable.
+        DataUnavailable: If the data are missing and cannot be downloaded.
     """
     prefix = _FILES[split]
     folder = _folder(root, prefix, download)
@@ -52,7 +57,7 @@ def _folder(root: Path, prefix: str, download: bool) -> Path:
 
 
 def _read_idx(folder: Path, name: str, n_dims: int) -> npt.NDArray[np.uint8]:
-    """An idx file of bytes (format at the end of LeCun's MNIST page), zipped or not."""
+    """Read an idx file of bytes (the format is at the end of LeCun's MNIST page), gzipped or not."""
     plain, zipped = folder / name, folder / f"{name}.gz"
     path = plain if plain.is_file() else zipped
     try:

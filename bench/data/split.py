@@ -1,4 +1,4 @@
-"""A split: images and labels in memory, as small as they come, handed out as float batches."""
+"""A split of a dataset: images and labels in memory, in their original type, served as float batches."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from exitbench.errors import UserError
 
 @dataclass(frozen=True)
 class Batch:
-    """A run of consecutive samples.
+    """A batch of consecutive samples.
 
     Attributes:
-        x: float32 ``(B, C, H, W)`` in [0, 1].
-        y: int64 ``(B,)``.
-        indices: each sample's index in the split.
+        x: Images ``(B, C, H, W)``, float32 in [0, 1].
+        y: Labels ``(B,)``, int64.
+        indices: Index of each sample in the split.
     """
 
     x: Tensor
@@ -28,7 +28,7 @@ class Batch:
     indices: tuple[int, ...]
 
     def input_hashes(self) -> list[str]:
-        """SHA-256 (hex) of each sample's float32 pixels and label: what a verdict is about."""
+        """Return the SHA-256 (hex) of each sample's float32 pixels and label, which identifies what a verdict is about."""
         pixels = self.x.cpu().contiguous().numpy()
         labels = self.y.cpu().numpy().astype("<i8")
         return [
@@ -38,18 +38,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a dataset.
+    """A split of a dataset.
 
     Attributes:
-        dataset: its name.
+        dataset: Name of the dataset.
         name: ``train``, ``calibration`` or ``test``.
-        images: uint8 ``(N, C, H, W)`` of 0..255, or float32 in [0, 1].
-        labels: int64 ``(N,)``.
-        n_classes: labels are 0..n_classes - 1.
-        source: which file or package the pixels came from.
+        images: Images ``(N, C, H, W)``, uint8 in 0..255 or float32 in [0, 1].
+        labels: Labels ``(N,)``, int64 in 0..n_classes - 1.
+        n_classes: Number of classes.
+        source: The file or package that the pixels come from.
 
     Raises:
-        UserError: wrong shapes, labels out of range, pixels out of range or not numbers.
+        UserError: If shapes do not match, labels are out of range, or pixels are NaN or out of range.
     """
 
     dataset: str
@@ -86,7 +86,7 @@ class Split:
         return summed.hexdigest()
 
     def batch(self, start: int, stop: int) -> Batch:
-        """The samples ``start..stop - 1``."""
+        """Return the samples ``start..stop - 1`` as a batch; it ends with the split."""
         pixels = torch.tensor(self.images[start:stop])  # a copy: memory-mapped or zipped files are read-only
         x = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
         return Batch(x, torch.tensor(self.labels[start:stop]), tuple(range(start, min(stop, len(self)))))

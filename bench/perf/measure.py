@@ -1,4 +1,4 @@
-"""One measurement: suite and hand-written loops on the same images, with seconds, gradients and what is left robust."""
+"""Measures the suite and hand-written loops on the same images: seconds, gradients, and samples left robust."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ from exitbench.timing.cache import machine
 from exitbench.timing.timing import forward_and_gradient, in_turn, seconds
 
 MATRIX = 1024
-"""Rows and columns of the matrices whose product is the ceiling."""
+"""Rows and columns of the matrices whose product gives the ceiling on throughput."""
 
 SHORT_BUDGETS = (10, 50)
-"""Gradients per image of the adaptive attack's first runs in a race."""
+"""Gradients per image of the first runs of the adaptive attack in a race."""
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Where a method stands after some work.
+    """The state of a method after a step: what is left robust, and what it has cost so far.
 
     Attributes:
-        step: what was done last.
-        robust: samples right on the clean image and on every image so far, under the deployed rule of the plain model.
-        seconds: of processor time (of the clock on a GPU), judging included.
-        forwards, backwards: sample-passes, judging left out.
+        step: Name of the last step.
+        robust: Number of samples that are right on the clean image and on every image so far, under the deployed rule of the
+            plain model.
+        seconds: Processor time (wall-clock time on a GPU), re-scoring included.
+        forwards, backwards: Passes per sample, summed over the samples, without re-scoring.
     """
 
     step: str
@@ -58,7 +59,7 @@ class Spent:
 
 
 def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
-    """Measure images per second of a forward and input gradient, both models in turn, and the ceiling of matrix products."""
+    """Measure images per second of a forward pass and input gradient on both models, and the ceiling by matrix products."""
     model, search_model = prepared.target.model, prepared.target.search_model
     device = next(model.parameters()).device
     x = torch.rand(batch, *prepared.split.shape, generator=torch.Generator().manual_seed(0)).to(device)
@@ -72,7 +73,7 @@ def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
         step()
     took = {name: statistics.median(each) for name, each in in_turn(steps, rounds=7).items()}
     ceiling = 2 * MATRIX**3 / took["matrix"]
-    flops = 4e6 * prepared.target.costs.mmacs[-1]  # a multiply-accumulate is two operations, forward and input gradient one each
+    flops = 4e6 * prepared.target.costs.mmacs[-1]  # 2 operations in the forward pass, 2 in the gradient
     return {
         "batch": batch,
         "plain": batch / took["plain"],
@@ -85,7 +86,15 @@ def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
 
 
 class Race:
-    """The samples of one measurement, and what the methods make of them."""
+    """A comparison of methods on the same samples.
+
+    Args:
+        prepared: The evaluation to compare on.
+        seed: Seed of the noise.
+
+    Attributes:
+        right: ``(B,)`` bool, whether the deployed rule is right on each clean image.
+    """
 
     def __init__(self, prepared: Prepared, seed: int = 0) -> None:
         target, batch = prepared.target, prepared.split.batch(0, prepared.n)
@@ -100,11 +109,11 @@ class Race:
         return deployed_logits(self.target.model(x_adv), self.target.policy)[0].argmax(-1) == self.y
 
     def plain_pgd(self) -> list[Spent]:
-        """(a) PGD of torchattacks on every exit of the plain model."""
+        """Run torchattacks' PGD on every exit of the plain model."""
         return self._followed(pgd_images(self.target.model, self.x, self.y, self.prepared.settings))
 
     def plain_autoattack(self) -> list[Spent]:
-        """(b) AutoAttack on every exit of the plain model and on its deployed rule."""
+        """Run AutoAttack on every exit of the plain model and on its deployed rule."""
         settings, target = self.prepared.settings, self.target
         return self._followed(autoattack_images(target.model, self.x, self.y, settings.region, target.policy))
 
@@ -125,7 +134,7 @@ class Race:
                 found.append(Spent(pair[0], int(robust.sum()), spent, forwards, backwards))
 
     def suite(self, goal: int) -> list[Spent]:
-        """Run the attacks of ``worst`` in turn on the survivors, on the search model, until no more than ``goal`` are robust."""
+        """Run the attacks of ``worst`` in turn on the survivors, on the search model, until at most ``goal`` are robust."""
         target, settings = self.target, self.prepared.settings
         found, spent, forwards, backwards = [], 0.0, 0, 0
         rows = self.right.nonzero().flatten()
@@ -151,7 +160,7 @@ class Race:
         return found
 
     def autoattack(self, net: EarlyExitNet) -> Spent:
-        """AutoAttack on the deployed rule alone, all samples, searched on ``net``."""
+        """Run AutoAttack on the deployed rule for all samples, with ``net`` as the search model."""
         attack = AutoAttack(self.prepared.settings.region, self.target.policy)
         with counted(net) as passes:
             took, x_adv = seconds(lambda: attack(net, self.x, self.y, noise=self.noise), self.device)
@@ -160,10 +169,10 @@ class Race:
 
 
 def named_attacks(prepared: Prepared) -> dict[str, Attack]:
-    """The attacks that ``worst`` runs in turn, by name; what has none of its own is called after its place.
+    """Return the attacks that ``worst`` runs in turn, by name; an attack without a name is called by its type and position.
 
-    The adaptive attack comes with small budgets first, each from the beginning again and paid for, so that the time at which an
-    accuracy is reached can be told.
+    The adaptive attack is run with small budgets first, each time from the beginning and at its full cost, so that the time at
+    which an accuracy is reached is known more finely.
     """
     target, settings = prepared.target, prepared.settings
     built, _ = expand(["worst", *ALL], target.model.n_exits, settings, target.policy, target.costs.mmacs)
@@ -176,19 +185,21 @@ def named_attacks(prepared: Prepared) -> dict[str, Attack]:
 
 
 def reached(course: Iterable[Spent], goal: int) -> Spent | None:
-    """The first point of a course at which no more than ``goal`` samples are robust."""
+    """Return the first point at which at most ``goal`` samples are robust, or None if there is none."""
     return next((spent for spent in course if spent.robust <= goal), None)
 
 
 def measure(
     prepared: Prepared, backend: SearchBackend, tell: Tell, *, autoattack: bool = True, batch: int = 32
 ) -> dict[str, Any]:
-    """Everything, in an order that lets the quick figures be seen first; plain data, for JSON.
+    """Take all measurements, the quick ones first, and return them as plain data for JSON.
 
     Args:
-        tell: is told what runs.
-        autoattack: whether to run AutoAttack on every view, which takes by far the longest.
-        batch: images that throughput is measured on.
+        prepared: The evaluation to measure.
+        backend: The search backend in use.
+        tell: Called with a short text before each measurement.
+        autoattack: Whether to run AutoAttack on every view, which takes by far the longest.
+        batch: Number of images in the batch for throughput.
     """
     began = time.process_time()
     tell("throughput")
@@ -218,7 +229,7 @@ def measure(
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
-    """What was measured, on what machine and with which versions."""
+    """Return what is measured, on which machine and with which versions."""
     target, split, ball = prepared.target, prepared.split, prepared.settings.region
     return {
         "model": target.name,
@@ -236,10 +247,14 @@ def describe(prepared: Prepared) -> dict[str, Any]:
 
 
 def compared(course: list[Spent], suite: list[Spent]) -> dict[str, Any]:
-    """A hand-written loop against the suite's first point at or below its robust accuracy, with the ratios of what both took.
+    """Compare a hand-written loop with the suite's first point at or below its robust accuracy.
 
-    ``ratios`` are of the whole loop, which is what whoever wants its number runs; ``ratios_first`` of the loop as far as
-    where it first was as low as at its end, which nobody knows before.
+    Returns:
+        ``course``: All points of the loop.
+        ``first``: The first point with the loop's final robust accuracy.
+        ``suite``: The suite's first point that is as low; None if it is not reached.
+        ``ratios``: Cost of the whole loop over that of the suite.
+        ``ratios_first``: Cost of the loop up to ``first``, which is not known beforehand, over that of the suite.
     """
     last = course[-1]
     first, point = reached(course, last.robust) or last, reached(suite, last.robust)

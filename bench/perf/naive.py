@@ -1,4 +1,4 @@
-"""What people write by hand: PGD on every exit with torchattacks, AutoAttack on every view, on the plain fp32 model."""
+"""The usual hand-written loops: torchattacks' PGD on every exit, and AutoAttack on every view, on the plain fp32 model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from exitbench.models.views import DeployedView, ExitView
 
 
 def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: Settings) -> Iterator[tuple[str, Tensor]]:
-    """The images of torchattacks' PGD on each exit in turn, all samples each time.
+    """Yield the images of torchattacks' PGD on each exit in turn, on all samples each time.
 
     Raises:
-        ValueError: another norm than Linf, which that PGD is for.
+        ValueError: If the norm is not Linf, the only one of that PGD.
     """
     import torchattacks
 
@@ -31,7 +31,7 @@ def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: Settings) ->
 
 
 def autoattack_images(model: EarlyExitNet, x: Tensor, y: Tensor, ball: Ball, policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """The images of AutoAttack (standard) on each exit and then on the deployed rule, all samples each time."""
+    """Yield the images of AutoAttack (standard) on each exit and then on the deployed rule, on all samples each time."""
     views = {f"exit {k}": ExitView(model, k) for k in range(1, model.n_exits + 1)}
     for name, view in {**views, "deployed": DeployedView(model, policy)}.items():
         yield name, run_autoattack(view.eval(), x.clone(), y.clone(), ball, seed=0, variant="standard")

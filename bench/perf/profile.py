@@ -1,4 +1,4 @@
-"""Where the time of a search goes: operations of the network, of the attack, and what is between them."""
+"""Profiles a search: the time in the network's operations, in the attack's, and between operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exitbench.runner.prepare import Prepared
 from exitbench.timing.timing import seconds
 
 BUDGET = 20
-"""Gradients per image of the attack that is profiled."""
+"""Gradients per image of the profiled attack."""
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "convolutions, backward": ("convolution_backward",),
@@ -24,18 +24,18 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "other layers": ("batch_norm", "relu", "threshold", "pool", "linear", "mm"),
     "copies": ("copy", "clone", "cat", "stack", "index", "where", "contiguous"),
 }
-"""Parts and what the names of their operations contain; the first that fits counts."""
+"""Parts of the profile, and substrings of the names of their operations; the first match counts."""
 
 REST, BETWEEN = "arithmetic of losses, rule and steps", "between operations"
 
 
 def profile(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict[str, float]:
-    """Shares of the adaptive attack's time on the search model, by part; ``between operations`` is Python's and torch's own."""
+    """Return the shares of the adaptive attack's time on the search model, by part; ``between operations`` is overhead."""
     target = prepared.target
     attack = PolicyAttack(prepared.settings.region, target.policy, BUDGET)
     with _Timed(x.device) as timed:
         attack(target.search_model, x, y, noise=noise)
-    # Watching slows what is between operations: how long it all takes is timed without.
+    # Profiling lengthens the time between operations, so that the total is timed without it.
     total, _ = seconds(lambda: attack(target.search_model, x, y, noise=noise), x.device)
     total = max(total, sum(timed.spent.values()))
     shares = {part: took / total for part, took in sorted(timed.spent.items(), key=lambda item: -item[1])}
@@ -43,7 +43,7 @@ def profile(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict[str,
 
 
 class _Timed(TorchDispatchMode):
-    """Adds up the seconds of every operation by part."""
+    """A dispatch mode that adds up the seconds of operations by part."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

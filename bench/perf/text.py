@@ -1,4 +1,4 @@
-"""A measurement as tables for the terminal."""
+"""Formats a measurement as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = {
 
 
 def perf_text(found: Mapping[str, Any]) -> RenderableType:
-    """Ratios first, then what each is made of."""
+    """Return tables of the ratios and of the suite's steps, and lines of the other figures."""
     rates = found["throughput"]
     lines = [
         f"forward and gradient, images/s at batch {rates['batch']}: plain {rates['plain']:.0f}, "

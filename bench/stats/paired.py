@@ -1,4 +1,4 @@
-"""Paired comparisons: the same samples before and after, or under two models."""
+"""Statistics of paired comparisons: the same samples before and after, or under two models."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 10_000
-"""Of the sign-flip test: no p below about 1 / DRAWS is told apart."""
+"""Draws of the sign-flip test; p-values below about 1 / DRAWS cannot be resolved."""
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """Two-sided exact McNemar test: how likely a split of the discordant pairs at least as uneven is, were both sides alike.
+    """Return the p-value of the two-sided exact McNemar test.
 
-    Conditional on their number each discordant pair is a fair coin (McNemar, Psychometrika 1947; exact form e.g. Fagerland,
-    Lydersen & Laake, BMC Med. Res. Methodol. 2013), so that this is twice the smaller binomial tail, at most 1. The one-sided
-    test for a loss is ``sign_test(lost, won)``.
+    Under the null hypothesis each discordant pair is a fair coin (McNemar, Psychometrika 1947; exact form e.g. Fagerland,
+    Lydersen & Laake, BMC Med. Res. Methodol. 2013), so that the p-value is twice the smaller binomial tail, at most 1. The
+    one-sided test for a loss is ``sign_test(lost, won)``.
 
     Args:
-        lost: samples right before and wrong after.
-        won: samples wrong before and right after.
+        lost: Number of samples right before and wrong after.
+        won: Number of samples wrong before and right after.
 
     Returns:
         A p-value in (0, 1].
@@ -37,10 +37,9 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Scand. J. Statist. 1979): reject where the adjusted value is at most the level.
+    """Adjust p-values by Holm's step-down method (Scand. J. Statist. 1979); reject where the result is at most the level.
 
-    Keeps the probability of any false rejection in the family at the level whatever the dependence, and never
-    rejects less than Bonferroni's.
+    The method controls the family-wise error rate under any dependence, and rejects at least what Bonferroni's does.
     """
     adjusted = [1.0] * len(p_values)
     largest = 0.0
@@ -51,14 +50,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def newcombe(before: Bools, after: Bools) -> tuple[float, float]:
-    """95 % score interval of the difference of two paired proportions, ``after`` minus ``before``.
+    """Return the 95 % score interval of the difference of two paired proportions, ``after`` minus ``before``.
 
-    Method 10 of Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired
-    data", Statist. Med. 17, 1998: Wilson's intervals of the two proportions, joined with their correlation. Good at 0 and
-    1 and where few pairs are discordant.
+    This is method 10 of Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
+    paired data", Statist. Med. 17, 1998: Wilson's intervals of the two proportions, combined with their correlation. It is
+    accurate at 0 and 1 and where few pairs are discordant.
 
     Args:
-        before, after: ``(n,)`` verdicts on the same samples, in the same order; n at least 1.
+        before, after: Verdicts ``(n,)`` on the same samples, in the same order; n is at least 1.
     """
     n = len(before)
     both, neither = int((before & after).sum()), int((~before & ~after).sum())
@@ -76,7 +75,7 @@ def newcombe(before: Bools, after: Bools) -> tuple[float, float]:
 
 
 def _correlation(both: int, lost: int, won: int, neither: int) -> float:
-    """Newcombe's phi: the table's correlation, a positive one corrected towards zero for continuity."""
+    """Return Newcombe's phi: the correlation of the 2x2 table; a positive one is corrected for continuity, towards zero."""
     margins = (both + lost) * (won + neither) * (both + won) * (lost + neither)
     if margins == 0:
         return 0.0
@@ -90,16 +89,16 @@ def _joined(one: float, other: float, phi: float) -> float:
 
 
 def mean_interval(differences: Floats) -> tuple[float, float]:
-    """95 % interval of the mean of paired ``differences`` ``(n,)`` by the normal approximation; of no width for n = 1."""
+    """Return the 95 % interval of the mean of ``differences`` ``(n,)`` by the normal approximation; its width is 0 for n = 1."""
     mean, n = float(differences.mean()), len(differences)
     half = _Z95 * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     return mean - half, mean + half
 
 
 def sign_flip(differences: Floats, draws: int = DRAWS) -> float:
-    """One-sided test that the mean of paired ``differences`` ``(n,)`` is above zero, by flipping their signs at random.
+    """Return the one-sided p-value that the mean of paired ``differences`` ``(n,)`` is above zero, by flipping signs at random.
 
-    Valid wherever before and after are exchangeable sample by sample, whatever the distribution (Fisher's randomisation
+    The test is valid if before and after are exchangeable sample by sample, whatever the distribution (Fisher's randomisation
     test; the observed signs count as one draw, so that p is never 0). The draws are the same every time.
     """
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
@@ -108,7 +107,7 @@ def sign_flip(differences: Floats, draws: int = DRAWS) -> float:
         return 1.0
     generator = np.random.default_rng(0)
     sums = np.zeros(draws)
-    for size, count in zip(sizes, counts, strict=True):  # exits cost few different sums: one binomial draw flips all of a size
+    for size, count in zip(sizes, counts, strict=True):  # there are few sizes: one draw flips all signs of a size
         sums += size * (2.0 * generator.binomial(count, 0.5, draws) - count)
     slack = 1e-9 * float(np.abs(differences).sum())  # sums of the same numbers in another order differ by rounding
     return (1 + int((sums >= observed - slack).sum())) / (1 + draws)

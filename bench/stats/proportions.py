@@ -1,4 +1,4 @@
-"""Confidence intervals of proportions."""
+"""Confidence intervals and tests of proportions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion (Wilson, JASA 1927): good at 0, at n, and for small n.
+    """Return Wilson's 95 % score interval of a proportion (Wilson, JASA 1927), valid at 0, at n, and for small n.
 
     Raises:
-        ValueError: unless ``0 <= successes <= n`` and ``n >= 1``.
+        ValueError: Unless ``0 <= successes <= n`` and ``n >= 1``.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"no interval for {successes} of {n}")
@@ -26,12 +26,12 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def sign_test(more: int, fewer: int) -> float:
-    """One-sided probability that a fair coin gives at least ``more`` heads in ``more + fewer`` throws; 1 for no throw.
+    """Return the probability that a fair coin gives at least ``more`` heads in ``more + fewer`` throws; 1 without throws.
 
-    Exact in whole numbers and rounded once; what floats cannot hold is the smallest that they can.
+    It is computed exactly in integers and rounded once; a result that underflows is the smallest positive float.
     """
     n = more + fewer
-    ways = term = 1  # of n - more tails or fewer: summed from none up, each binomial coefficient from the last
+    ways = term = 1  # number of outcomes with at most ``fewer`` tails, summed from 0 tails up
     for tails in range(1, fewer + 1):
         term = term * (n - tails + 1) // tails
         ways += term

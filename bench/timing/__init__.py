@@ -1,1 +1,1 @@
-"""How long networks take."""
+"""Timing of networks."""

@@ -1,4 +1,4 @@
-"""Timings of candidates on this machine, remembered between runs in a file of the user's cache."""
+"""A cache of the timings of search models on this machine, in a file of the user's cache directory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from exitbench.models.whole_file import write_whole
 _log = logging.getLogger(__name__)
 
 SCHEMA = 1
-"""Bumped when what is kept in the cache changes its meaning."""
+"""Version of the file's format; it is raised when the meaning of its content changes."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one candidate: images per second, forward and input gradient of all exits, and the seconds until it ran first.
+    """The timing of a search model.
 
-    A candidate that cannot be used has a rate of 0.
+    Attributes:
+        rate: Images per second of a forward pass and input gradient through all exits; 0 if the model cannot be used.
+        setup: Seconds until it first ran.
     """
 
     rate: float
@@ -35,7 +37,7 @@ class Timing:
 
 
 def key_of(model: EarlyExitNet, shape: tuple[int, int, int], device: torch.device) -> str:
-    """What timings depend on: machine, versions, architecture and the images' shape."""
+    """Return the digest of all that timings depend on: machine, versions, architecture and the shape of the images."""
     layers = [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in model.state_dict().items()]
     return digest(
         {
@@ -50,7 +52,7 @@ def key_of(model: EarlyExitNet, shape: tuple[int, int, int], device: torch.devic
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What of a machine decides how fast it is."""
+    """Return the properties of this machine that determine its speed: processor, instruction set, threads, GPU."""
     cpu = next((line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.machine())
     found = {"cpu": cpu, "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
     return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
@@ -64,13 +66,13 @@ def _cpu_info() -> list[str]:
 
 
 def cache_file() -> Path:
-    """The user's cache of timings: in ``EXITBENCH_CACHE``, else where caches are kept."""
+    """Return the path of the cache: in ``EXITBENCH_CACHE`` if set, else in the user's cache directory."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exitbench"
     return Path(os.environ.get("EXITBENCH_CACHE") or base) / "engine.json"
 
 
 def read_cache(path: Path) -> dict[str, dict[str, Timing]]:
-    """Timings by key; a file that is absent, damaged or of another schema holds none, and is measured again."""
+    """Read timings by key; a file that is missing, damaged or of another schema counts as empty."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["schema"] != SCHEMA:
@@ -84,10 +86,10 @@ def read_cache(path: Path) -> dict[str, dict[str, Timing]]:
 
 
 def write_cache(path: Path, key: str, timings: Mapping[str, Timing]) -> None:
-    """Remember timings beside those of other keys; a cache that cannot be written is done without."""
+    """Add timings to the cache; if it cannot be written, they are only logged as not stored."""
     kept = {**read_cache(path), key: timings}
-    told = {name: {form: [t.rate, t.setup] for form, t in each.items()} for name, each in kept.items()}
+    content = {name: {form: [t.rate, t.setup] for form, t in each.items()} for name, each in kept.items()}
     try:
-        write_whole(path, json.dumps({"schema": SCHEMA, "timings": told}, indent=1, sort_keys=True).encode())
+        write_whole(path, json.dumps({"schema": SCHEMA, "timings": content}, indent=1, sort_keys=True).encode())
     except OSError as error:
-        _log.info("timings are not remembered: %s", error)
+        _log.info("timings are not stored: %s", error)

@@ -1,6 +1,6 @@
-"""How long each exit takes, measured on the network as it would be deployed: what follows an exit is not computed.
+"""Measures the latency of each exit on the network as deployed: what follows an exit is not computed.
 
-Multiply-accumulates are not time: this is what they are checked against.
+Multiply-accumulates are not time; latency is what they are checked against.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from exitbench.target.target import Target
 from exitbench.timing.ptflops_check import ptflops_mmacs
 
 BATCH = 128
-"""Images of the large batch, as they come: the clean test images, again from the first where there are fewer."""
+"""Size of the large batch: the first clean test images, repeated if there are fewer."""
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of one network on one machine.
+    """The latency of one network on one machine.
 
     Attributes:
-        model, training, weights, dataset, policy: of the network as deployed.
-        machine, device, threads, torch: it was measured on; processor and kind of device, no names of hosts.
-        measured: when, UTC.
-        rounds: how many times everything was timed, in turn.
-        stops: whether what follows an exit is left out; a network that is not cut into stages runs whole.
-        mmacs: counted by exitbench, per exit.
-        ptflops: mmacs by ptflops of a forward up to each exit; None where it gave no figure.
-        one: per exit, quartiles ``(25 %, median, 75 %)`` of the milliseconds that one image takes to leave there, gates and heads
-            on the way included.
-        many: per exit, the same for an image of ``BATCH`` that all leave there.
-        deployed_one, deployed_many: the same for images that leave where the policy has them leave, one by one and in a batch
-            whose later stages run on those that are left.
+        model, training, weights, dataset, policy: The network as deployed.
+        machine, device, threads, torch: The processor, the type of device (no host names), and the version of torch.
+        measured: Time of the measurement, UTC.
+        rounds: Number of rounds in which everything was timed in turn.
+        stops: Whether what follows an exit is skipped; a network that is not cut into stages runs whole.
+        mmacs: Cost of each exit as counted by exitbench.
+        ptflops: Mmacs of a forward pass up to each exit as counted by ptflops; None where it gave no figure.
+        one: For each exit, quartiles ``(25 %, median, 75 %)`` of the milliseconds that a single image takes to leave there,
+            gates and heads on the way included.
+        many: For each exit, the same per image of a batch of ``BATCH`` that all leave there.
+        deployed_one, deployed_many: The same under the policy, for a single image and for an image of a batch whose later
+            stages run on the images that are left.
     """
 
     model: str
@@ -73,26 +73,26 @@ class Latency:
 
     @property
     def key(self) -> str:
-        """Of the place that a newer measurement of the same takes."""
+        """Key in the store; a newer measurement of the same network and machine replaces an older one."""
         same = {name: getattr(self, name) for name in ("model", "weights", "dataset", "policy", "machine", "device", "threads")}
         return digest(same)
 
     @property
     def where(self) -> str:
-        """Processor and threads."""
+        """Processor and number of threads, as text."""
         threads = "" if self.device == "cuda" else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         return self.machine + threads
 
     def to_json(self) -> dict[str, Any]:
-        """For the store."""
+        """Return the JSON form for the store."""
         return {"schema": SCHEMA, **asdict(self)}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Latency:
-        """From the store.
+        """Build a latency from its JSON form in the store.
 
         Raises:
-            ValueError, TypeError: it is something else.
+            KeyError, ValueError, TypeError: If ``content`` has another form.
         """
         fields = dict(content)
         if fields.pop("schema") != SCHEMA:
@@ -107,14 +107,14 @@ class Latency:
 def measure_latency(
     target: Target, dataset: str, images: Tensor, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> Latency:
-    """Time the plain fp32 network, everything in turn so that a busy moment of the machine hits all alike.
+    """Time the plain fp32 network, with all parts in turn, so that a busy moment of the machine affects all alike.
 
     Args:
-        target: on its device.
-        dataset: that the images are of.
-        images: ``(N, C, H, W)``, clean.
-        rounds: how often; the first one more, to warm up, is not counted.
-        clock: in seconds.
+        target: The target, on its device.
+        dataset: Name of the dataset of the images.
+        images: Clean images ``(N, C, H, W)``.
+        rounds: Number of rounds; one more comes first, as a warm-up.
+        clock: Returns the time in seconds.
     """
     model, policy, n_exits = target.model, target.policy, target.model.n_exits
     device = next(model.parameters()).device
@@ -161,7 +161,11 @@ def measure_latency(
 
 
 def run_to(model: EarlyExitNet, x: Tensor, k: int, policy: Policy) -> Tensor:
-    """Logits ``(B, classes)`` of exit ``k`` (0-based): stages, heads and gates on the way are computed, nothing behind it."""
+    """Return the logits ``(B, classes)`` of exit ``k`` (0-based); stages, heads and gates up to it are computed.
+
+    Raises:
+        ValueError: If the network has no exit ``k``.
+    """
     for j, logits in enumerate(model.exits(x)):
         if j == k:
             return logits
@@ -170,7 +174,7 @@ def run_to(model: EarlyExitNet, x: Tensor, k: int, policy: Policy) -> Tensor:
 
 
 def latencies(store: Path) -> list[Latency]:
-    """Every measurement in a store, the oldest first; files that are something else are left out."""
+    """Return all measurements in a store, oldest first; other files are ignored."""
     found = []
     for path in sorted((store / "latency").glob("*.json")):
         try:
@@ -181,14 +185,14 @@ def latencies(store: Path) -> list[Latency]:
 
 
 def latency_of(record: Mapping[str, Any], measured: Sequence[Latency]) -> Latency | None:
-    """The newest measurement of the network that a run record is about, under its policy."""
+    """Return the newest measurement of the network and policy of a run record, or None."""
     wanted = [record[name] for name in ("model", "weights", "dataset", "policy")]
     same = [each for each in measured if [each.model, each.weights, each.dataset, each.policy] == wanted]
     return same[-1] if same else None
 
 
 def processor(device: torch.device) -> str:
-    """What computes, as its maker calls it."""
+    """Return the name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

@@ -1,4 +1,4 @@
-"""A second opinion on costs: ptflops, which counts the whole network in one figure."""
+"""Checks costs against ptflops, which counts the whole network in one figure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from exitbench.models.error_text import first_line
 
 
 def ptflops_mmacs(model: nn.Module, input_shape: tuple[int, int, int]) -> float:
-    """10^6 multiply-accumulates of one forward, by ptflops' aten backend.
+    """Count the 10^6 multiply-accumulates of one forward pass with ptflops' aten backend.
 
     Raises:
-        UserError: ptflops gave no figure (it prints and returns None when a forward fails), or failed itself.
+        UserError: If ptflops gives no figure (it prints and returns None when a forward pass fails), or fails itself.
     """
     from ptflops import get_model_complexity_info
 
@@ -25,7 +25,7 @@ def ptflops_mmacs(model: nn.Module, input_shape: tuple[int, int, int]) -> float:
             macs, _ = get_model_complexity_info(
                 model, input_shape, as_strings=False, print_per_layer_stat=False, backend="aten", ost=said
             )
-    except Exception as error:  # a network of anybody's making, in somebody else's counter
+    except Exception as error:  # a user's network in another package's counter may raise anything
         raise UserError(f"ptflops could not count the model: {first_line(error)}") from error
     if macs is None:
         raise UserError(f"ptflops could not count the model: {said.getvalue().strip()}")

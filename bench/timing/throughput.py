@@ -1,4 +1,4 @@
-"""How long a pass through a network takes on this machine, per image; on a CPU of one core."""
+"""Measures how long passes through a network take on this machine, per image; on a CPU, on one core."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _OBJECTIVE = Objective(CE(), Mean())
 
 @dataclass(frozen=True)
 class Throughput:
-    """Seconds per image: of a forward pass through all exits, of a gradient (forward and backward)."""
+    """The seconds per image of a forward pass through all exits, and of a gradient (forward and backward pass)."""
 
     forward_s: float
     gradient_s: float
 
     def seconds(self, forwards: float, backwards: float) -> float:
-        """What so many passes take; every backward pass has a forward pass before it."""
+        """Return the seconds that these passes take; every backward pass has one of the forward passes before it."""
         return max(forwards - backwards, 0.0) * self.forward_s + backwards * self.gradient_s
 
 
 def measure_throughput(model: EarlyExitNet, shape: tuple[int, int, int]) -> Throughput:
-    """Time some passes of images ``(C, H, W)``: processor time of one thread on a CPU, the clock on a GPU."""
+    """Time some passes of images ``(C, H, W)``: processor time of one thread on a CPU, wall-clock time on a GPU."""
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(BATCH[device.type], *shape, generator=generator).to(device)

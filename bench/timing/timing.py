@@ -1,4 +1,4 @@
-"""Timing side by side: what several ways to do the same cost on this machine, whatever else it does."""
+"""Timing of alternatives side by side, robust against other load on the machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ Name = TypeVar("Name")
 Result = TypeVar("Result")
 
 ROUNDS, ROUNDS_S = 5, 1.5
-"""Timings of each step at most, and the seconds after which no further round begins."""
+"""Largest number of rounds, and the seconds after which no further round begins."""
 
 
 def in_turn(steps: Mapping[Name, Callable[[], float]], rounds: int = ROUNDS) -> dict[Name, list[float]]:
-    """Seconds of each step, one round after another until there are ``rounds``, or two and ``ROUNDS_S`` have passed."""
+    """Time each step in turn for ``rounds`` rounds; after two, no new round begins once ``ROUNDS_S`` have passed.
+
+    Returns:
+        The seconds of each round, by step.
+    """
     took: dict[Name, list[float]] = {name: [] for name in steps}
     began = time.perf_counter()
     for done in range(rounds):
@@ -31,7 +35,10 @@ def in_turn(steps: Mapping[Name, Callable[[], float]], rounds: int = ROUNDS) -> 
 
 
 def seconds(step: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
-    """How long a step takes and what it returns: processor time, which other programs do not lengthen; a GPU's by the clock."""
+    """Time a step, and return the seconds and its result: processor time on a CPU, wall-clock time on a GPU.
+
+    Other programs do not lengthen processor time.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
@@ -43,7 +50,7 @@ def seconds(step: Callable[[], Result], device: torch.device) -> tuple[float, Re
 
 
 def forward_and_gradient(model: EarlyExitNet, x: Tensor) -> Tensor:
-    """The input gradient through all exits: what one step of an attack costs."""
+    """Compute the input gradient through all exits, the cost of one step of an attack."""
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(model(x).logsumexp(-1).sum(), x)

@@ -1,1 +1,1 @@
-"""Training of the shipped weights: recipes as data, one resumable loop."""
+"""Training of the shipped weights, by recipes in one resumable loop."""

@@ -1,4 +1,4 @@
-"""Makes the adversarial training images that a recipe asks for."""
+"""Crafts the adversarial training images of a recipe."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from exitbench.models.policies import Policy
 from exitbench.training.recipe import Crafting
 
 AVERAGE_SHARE = 0.5
-"""Part of the images that ``sampled`` attacks at all exits at once."""
+"""Share of the images that ``sampled`` attacks at all exits at once."""
 
 Loss = Callable[[Tensor], Tensor]
-"""Images ``(B, C, H, W)`` to what is ascended, ``(B,)``."""
+"""Maps images ``(B, C, H, W)`` to the loss to ascend, ``(B,)``."""
 
 
 def craft(
     model: MultiExitNet, x: Tensor, y: Tensor, crafting: Crafting, ball: Ball, noise: Noise, policy: Policy | None = None
 ) -> Tensor:
-    """Attacked images ``(B, C, H, W)`` in [0, 1], detached. The model is used as it stands, mode included.
+    """Return attacked images ``(B, C, H, W)`` in [0, 1], detached.
 
     Args:
-        model: its parameters should not require gradients.
-        x: images ``(B, C, H, W)`` in [0, 1].
-        y: labels ``(B,)``.
-        crafting: how.
-        ball: within what; only its radius counts where ``crafting`` is not bounded.
-        noise: random numbers of each sample.
-        policy: the deployed rule; needed against ``policy``.
+        model: The network, used in its present mode; its parameters should not require gradients.
+        x: Images ``(B, C, H, W)`` in [0, 1].
+        y: Labels ``(B,)``.
+        crafting: The attack to craft with.
+        ball: The threat model; only its radius counts if ``crafting`` is not bounded.
+        noise: The random numbers of each sample.
+        policy: The deployed rule; required to craft against ``policy``.
+
+    Raises:
+        ValueError: If ``crafting`` is against the policy and there is none.
     """
     if crafting.against == "max_average":
         attacked = [_ascend(x, crafting, ball, noise, k, _exit_loss(model, y, k)) for k in range(model.n_exits)]
@@ -74,7 +77,7 @@ def _exit_loss(model: MultiExitNet, y: Tensor, k: int) -> Loss:
 
 
 def _at_exit(model: MultiExitNet, x: Tensor, k: int) -> Tensor:
-    """Logits ``(B, classes)`` of exit ``k`` alone: no other head is run."""
+    """Return the logits ``(B, classes)`` of exit ``k``; no other head is run."""
     features = x
     for stage in model.stages[: k + 1]:
         features = stage(features)
@@ -83,9 +86,9 @@ def _at_exit(model: MultiExitNet, x: Tensor, k: int) -> Tensor:
 
 
 def _sampled_loss(model: MultiExitNet, x: Tensor, y: Tensor, exits: Tensor) -> Tensor:
-    """Each sample's loss ``(B,)`` at the exit ``(B,)`` drawn for it, or, where that is K, its mean loss over the exits.
+    """Return each sample's loss ``(B,)`` at the exit ``(B,)`` drawn for it, or, where that is K, its mean loss over the exits.
 
-    Samples leave the batch behind their exit, and heads see only the samples that need them.
+    Samples leave the batch after their exit, and heads see only the samples that need them.
     """
     n_exits = model.n_exits
     losses = []
@@ -93,11 +96,11 @@ def _sampled_loss(model: MultiExitNet, x: Tensor, y: Tensor, exits: Tensor) -> T
     features = x
     for k, (stage, head) in enumerate(zip(model.stages, model.heads, strict=True)):
         features = stage(features)
-        asked = (exits[rows] == k) | (exits[rows] == n_exits)
-        if asked.any():
-            loss = F.cross_entropy(head(features[asked]), y[rows[asked]], reduction="none")
-            weight = torch.where(exits[rows[asked]] == n_exits, 1 / n_exits, 1.0)
-            losses.append(torch.zeros_like(y, dtype=loss.dtype).index_add(0, rows[asked], loss * weight))
+        chosen = (exits[rows] == k) | (exits[rows] == n_exits)
+        if chosen.any():
+            loss = F.cross_entropy(head(features[chosen]), y[rows[chosen]], reduction="none")
+            weight = torch.where(exits[rows[chosen]] == n_exits, 1 / n_exits, 1.0)
+            losses.append(torch.zeros_like(y, dtype=loss.dtype).index_add(0, rows[chosen], loss * weight))
         stays = exits[rows] > k
         rows, features = rows[stays], features[stays]
         if not len(rows):

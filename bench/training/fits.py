@@ -1,4 +1,4 @@
-"""Whether a recipe fits its model and dataset, said before any work."""
+"""Checks before training that a recipe fits its model and dataset."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from exitbench.training.recipe import Pruning, Recipe
 
 
 def check_fit(recipe: Recipe) -> ModelCard:
-    """The card of the recipe's model.
+    """Check a recipe and return the card of its model.
 
     Raises:
-        UserError: an unknown model or dataset, or settings that the model cannot be trained with.
+        UserError: If the model or dataset is unknown, or the model cannot be trained with the recipe's settings.
     """
     try:
         card = model_card(recipe.model)

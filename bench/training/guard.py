@@ -1,4 +1,4 @@
-"""The guard against catastrophic overfitting: accuracy under PGD on held-out images after every epoch.
+"""The guard against catastrophic overfitting: it measures accuracy under PGD on held-out images after every epoch.
 
 Single-step adversarial training can collapse within an epoch: accuracy under its own attack soars while accuracy under
 PGD falls to nothing (Wong, Rice & Kolter, ICLR 2020, section 5; Andriushchenko & Flammarion, NeurIPS 2020).
@@ -22,13 +22,13 @@ from exitbench.training.recipe import Crafting
 N_WATCHED = 256
 STEPS = 10
 COLLAPSED = 0.5
-"""An epoch has collapsed when accuracy under PGD fell below this part of the best so far in its phase, ..."""
+"""Share of the best accuracy under PGD in its phase below which an epoch counts as collapsed."""
 WORTH_WATCHING = 0.15
-"""... once that best was above this: accuracies near chance fluctuate."""
+"""Best accuracy from which a collapse is looked for: accuracies near chance fluctuate."""
 
 
 class Guard:
-    """Measures clean accuracy and accuracy under PGD-10 (``average``) of the last exit on the first held-out images."""
+    """A measurement of the last exit's accuracy, clean and under PGD-10 (``average``), on the first held-out images."""
 
     def __init__(self, held_out: Images, ball: Ball) -> None:
         rows = torch.arange(min(N_WATCHED, len(held_out)))
@@ -37,7 +37,7 @@ class Guard:
         self.attack = PGD(Objective(CE(), Mean()), ball, STEPS, ball.eps / 4, keep="last")
 
     def measure(self, model: MultiExitNet, image_size: int | None) -> tuple[float, float]:
-        """Clean and attacked accuracy of ``model`` on images of ``image_size``; the model is left in evaluation mode."""
+        """Return the clean and the attacked accuracy on images of ``image_size``; the model is left in evaluation mode."""
         x = resized(self.x, image_size)
         model.eval()
         model.requires_grad_(False)
@@ -49,15 +49,15 @@ class Guard:
 
 
 def collapsed(attacked: float, earlier: Sequence[float]) -> bool:
-    """Whether accuracy under PGD has collapsed against that of the earlier epochs of the phase."""
+    """Return whether accuracy under PGD has collapsed, compared with the earlier epochs of the phase."""
     best = max(earlier, default=0.0)
     return best > WORTH_WATCHING and attacked < COLLAPSED * best
 
 
 def stepped_down(crafting: Crafting, times: int) -> Crafting:
-    """The crafting after ``times`` collapses: each time twice the steps, each of 5/8 the length, and within the ball.
+    """Return the crafting after ``times`` collapses: each doubles the steps, shortens them to 5/8, and bounds them to the ball.
 
-    More and shorter steps are what single-step training lacks when it collapses; 5/8 lets them still cross the ball.
+    Single-step training collapses for lack of more, shorter steps; at 5/8 of the length they still cross the ball.
     """
     if not times:
         return crafting

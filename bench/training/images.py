@@ -1,4 +1,4 @@
-"""Training images on the device, as small as they come, handed out as augmented float batches."""
+"""Training images on the device, stored in their original type and served as augmented float batches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from exitbench.data.split import Split
 
 
 class Images:
-    """All images and labels of a split on one device.
+    """The images and labels of a split on one device.
 
     Args:
-        split: uint8 or float images.
-        device: where they are kept and handed out.
+        split: The split, with uint8 or float images.
+        device: The device of the images and of the batches.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
@@ -25,7 +25,7 @@ class Images:
         return len(self.labels)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Float images ``(B, C, H, W)`` in [0, 1] and labels ``(B,)`` of ``rows`` ``(B,)``."""
+        """Return float images ``(B, C, H, W)`` in [0, 1] and labels ``(B,)`` of ``rows`` ``(B,)``."""
         rows = rows.to(self.labels.device)
         pixels = self.pixels[rows]
         x = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
@@ -33,7 +33,7 @@ class Images:
 
 
 def augmented(x: Tensor, generator: torch.Generator, crop_padding: int, flip: bool) -> Tensor:
-    """Each image ``(B, C, H, W)`` padded with its border, cropped at random, and mirrored half of the time."""
+    """Return images ``(B, C, H, W)`` padded by reflection, cropped at random, and mirrored with probability 1/2."""
     n, channels, height, width = x.shape
     if crop_padding:
         padded = F.pad(x, [crop_padding] * 4, mode="reflect")
@@ -50,7 +50,7 @@ def augmented(x: Tensor, generator: torch.Generator, crop_padding: int, flip: bo
 
 
 def resized(x: Tensor, size: int | None) -> Tensor:
-    """Images ``(B, C, H, W)`` shrunk to ``size`` pixels a side, each pixel the mean of those it covers; None leaves them."""
+    """Shrink images ``(B, C, H, W)`` to ``size`` pixels a side with antialiasing; None leaves them as they are."""
     if size is None or size == x.shape[-1]:
         return x
     small = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

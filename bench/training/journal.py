@@ -1,4 +1,4 @@
-"""What is kept of a training run beside its weights: recipe, seed, versions, every epoch, and the curve."""
+"""The journal of a training run, kept beside its weights: recipe, seed, versions, every epoch, and the training curve."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ CURVE = ".run.png"
 
 
 def versions() -> dict[str, str | None]:
-    """Of what the weights depend on; ``commit`` of this project, ``-dirty`` if changed since, None outside a checkout."""
+    """Return the versions that the weights depend on.
+
+    ``commit`` is that of this project, with ``-dirty`` if files are changed since, or None outside a checkout.
+    """
     packages = {package: version(package) for package in ("torch", "numpy")}
     return {"commit": _commit(), "python": platform.python_version(), **packages}
 
@@ -39,10 +42,10 @@ def _commit() -> str | None:
 def write_journal(
     folder: Path, recipe: Recipe, seed: int, command: str, machine: Machine, history: Sequence[EpochRecord]
 ) -> tuple[Path, Path]:
-    """Write ``<recipe.name>.run.json`` and ``.run.png`` into ``folder``.
+    """Write ``<recipe.name>.run.json`` and ``.run.png`` into ``folder``, and return their paths.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: If the folder cannot be written.
     """
     content = {
         "recipe": recipe.summary(),
@@ -64,7 +67,7 @@ def _rounded(record: EpochRecord) -> dict[str, float]:
 
 @styled
 def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
-    """PNG: accuracies by epoch, on training and on held-out images, with the phases' bounds and every collapse."""
+    """Draw a PNG of accuracy by epoch, on training and on held-out images, with the start of each phase and every collapse."""
     epochs = [record.epoch for record in history]
     curves = (
         ("clean, training", [record.clean_accuracy for record in history], TINTS["clean"], ":"),
@@ -75,7 +78,7 @@ def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for label, values, colour, style in curves:
-        # On training images an accuracy is 0 exactly where none of their kind was trained on.
+        # On training images an accuracy is 0 exactly where no such images were trained on.
         shown = [100 * value or (float("nan") if "training" in label else 0.0) for value in values]
         axes.plot(epochs, shown, style, color=colour, label=label, marker="." if len(epochs) < 30 else None)
     for start in {recipe.phase_start(epoch - 1) for epoch in epochs} - {0}:

@@ -1,4 +1,4 @@
-"""The training loop: one epoch at a time, deterministic per epoch, resumable after any of them."""
+"""The training loop: deterministic per epoch, and resumable after each of them."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from exitbench.training.recipe import Crafting, Phase, Recipe
 
 CPU = Machine(torch.device("cpu"))
 PATIENCE = 3
-"""Collapses of one epoch before training gives up."""
+"""Number of collapses of one epoch after which training is given up."""
 
 
 class Diverged(UserError):
-    """Training cannot go on: the loss is no number, or every repair collapsed; the last good epoch stays saved."""
+    """Training cannot go on: the loss is not finite, or an epoch keeps collapsing; the last good epoch stays saved."""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What is logged of an epoch.
+    """The log of an epoch.
 
     Attributes:
-        epoch: counted from 1.
-        loss: mean training loss, summed over exits.
-        clean_accuracy, attacked_accuracy: of the last exit on training images, while they are trained on.
-        held_out_clean, held_out_pgd: of the last exit on the first held-out images, after the epoch.
-        collapses: times that training had been restored and stepped down before this epoch succeeded.
-        seconds: wall clock.
+        epoch: Number of the epoch, from 1.
+        loss: Mean training loss, summed over the exits.
+        clean_accuracy, attacked_accuracy: Accuracy of the last exit on training images, during the epoch, in [0, 1].
+        held_out_clean, held_out_pgd: Accuracy of the last exit on the first held-out images, after the epoch, in [0, 1].
+        collapses: Number of times that training was restored and stepped down before this epoch succeeded.
+        seconds: Wall-clock time.
     """
 
     epoch: int
@@ -62,23 +62,23 @@ class EpochRecord:
 
 
 class Trainer:
-    """Trains ``model`` in place by ``recipe``, keeping ``resume_file`` current after every epoch.
+    """A training run that trains ``model`` in place by ``recipe`` and updates ``resume_file`` after every epoch.
 
-    Randomness (order, augmentation, noise, dropout) is drawn from (seed, epoch), so that a run resumed after a
-    kill makes the weights of an unbroken run.
+    Random numbers (order, augmentation, noise, dropout) are seeded by (seed, epoch), so that a run that was killed and resumed
+    gives the weights of an uninterrupted run.
 
     Args:
-        model: fresh, or with the weights to start from.
-        recipe: how to train.
-        train: training images.
-        held_out: images for the guard and, against ``policy``, for thresholds.
-        seed: of all randomness.
-        resume_file: written after every epoch, read at the start if it exists.
-        machine: where to train, and in which precision.
-        on_step: called after every update with the part of its epoch that is done, in (0, 1].
+        model: The network, with fresh weights or those to start from.
+        recipe: The recipe to train by.
+        train: Training images.
+        held_out: Images for the guard and for the thresholds of the deployed rule.
+        seed: Seed of all random numbers.
+        resume_file: File written after every epoch, and read at the start if it exists.
+        machine: The device and precision to train with.
+        on_step: Called after every update with the share of its epoch that is done, in (0, 1].
 
     Raises:
-        UserError: if ``resume_file`` belongs to another recipe or seed, or is not readable.
+        UserError: If ``resume_file`` belongs to another recipe or seed, or is not readable.
     """
 
     def __init__(
@@ -113,10 +113,11 @@ class Trainer:
             self._resume()
 
     def epochs(self) -> Iterator[EpochRecord]:
-        """Train the epochs that are left, one per iteration; a collapsed one is undone and trained with a gentler attack.
+        """Train the epochs that are left, one per iteration; a collapsed one is undone and repeated with more, shorter steps.
 
         Raises:
-            Diverged: the loss became NaN or infinite, or an epoch collapsed again and again.
+            Diverged: If the loss becomes NaN or infinite, or an epoch collapses ``PATIENCE`` times.
+            UserError: If ``resume_file`` cannot be written.
         """
         for epoch in range(len(self.history), self.recipe.epochs):
             record = self._surviving_epoch(epoch)
@@ -186,7 +187,7 @@ class Trainer:
         policy: Policy | None,
         draws: torch.Generator,
     ) -> Tensor:
-        """One update; returns summed loss, clean right, clean seen, attacked right, attacked seen."""
+        """Make one update, and return summed loss, clean right, clean seen, attacked right, attacked seen."""
         if crafting is None:
             attacked = torch.zeros(len(y), dtype=torch.bool, device=y.device)
         elif phase.attacked_share is None:
@@ -217,7 +218,7 @@ class Trainer:
         torch.autograd.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        self.pruner.after(self.schedule.last_epoch)  # torch calls its steps so
+        self.pruner.after(self.schedule.last_epoch)  # torch's name for its number of steps
         tally[0] = loss.item() * len(y)
         tally[1:] += torch.tensor([right[~attacked].sum(), (~attacked).sum(), right[attacked].sum(), attacked.sum()])
         return tally
@@ -229,7 +230,7 @@ class Trainer:
 
     @torch.no_grad()
     def _policy(self, image_size: int | None) -> Policy:
-        """The rule that would be deployed now: equal shares on the held-out images, as shipped weights are calibrated."""
+        """Return the policy that would be deployed now: equal shares on the held-out images, as for shipped weights."""
         if self.model.n_exits == 1:
             return FixedExit(1)
         self.model.eval()
@@ -261,7 +262,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.pruner.restore(state.get("removed", {}))  # a file from before there was pruning has none
+        self.pruner.restore(state.get("removed", {}))  # resume files older than pruning have none
 
     def _resume(self) -> None:
         try:
@@ -284,5 +285,5 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, n_steps: int) ->
 
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:
-    """Whether the last exit is right, ``(B,)``."""
+    """Return whether the last exit is right, ``(B,)``."""
     return logits[-1].argmax(-1) == y

@@ -1,4 +1,4 @@
-"""What an update descends: every exit's own loss, and what a phase asks of the exits together."""
+"""The training loss: the sum over the exits, and the joint terms of a phase."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from exitbench.models.policies import Policy
 from exitbench.training.recipe import Phase
 
 DEPLOYED_TEMPERATURE = 0.3
-"""Softness of the gates in the deployed rule's loss, in log units of entropy."""
+"""Temperature of the soft gates in the deployed rule's loss, in log units of entropy."""
 
 
 def training_loss(logits: Tensor, y: Tensor, phase: Phase, policy: Policy | None) -> Tensor:
-    """Cross-entropy summed over the exits, a batch's mean, and what ``phase`` asks for beside it.
+    """Return the batch mean of the cross-entropy summed over the exits, plus the joint terms of ``phase``.
 
     Args:
-        logits: ``(K, B, classes)``.
-        y: labels ``(B,)``.
-        policy: the deployed rule; needed for ``phase.deployed_weight``.
+        logits: Logits ``(K, B, classes)``.
+        y: Labels ``(B,)``.
+        phase: The phase, with the weights of the joint terms.
+        policy: The deployed rule; without it there is no term for ``phase.deployed_weight``.
     """
     loss = CE()(logits, y).mean(1).sum()
     if phase.agreement:
@@ -31,9 +32,9 @@ def training_loss(logits: Tensor, y: Tensor, phase: Phase, policy: Policy | None
 
 
 def disagreement(logits: Tensor) -> Tensor:
-    """Divergence ``KL(last exit || exit)`` summed over the exits before the last, ``(B,)``, in nats; the last stands as it is.
+    """Return ``KL(last exit || exit)`` in nats, ``(B,)``, summed over the earlier exits; the last one gets no gradient.
 
-    The same as teaching the earlier exits by the last (Hinton, Vinyals & Dean, 2015) on the very images that are attacked.
+    This is distillation of the last exit into the earlier ones (Hinton, Vinyals & Dean, 2015), on the attacked images.
     """
     taught = F.log_softmax(logits, dim=-1)
     teacher = taught[-1].detach()

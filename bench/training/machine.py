@@ -1,4 +1,4 @@
-"""What to train on, and in which precision: whatever this machine gains by."""
+"""Chooses device, precision and compilation for training, by what is fastest on this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from exitbench.models.multi_exit import MultiExitNet
 
 Precision = Literal["fp32", "bf16"]
 WORTHWHILE = 1.15
-"""Speed-up from which bf16 is taken on a CPU: below it, its rounding buys nothing."""
+"""Smallest speed-up for which bf16 is used on a CPU: below it, the coarser rounding is not worthwhile."""
 
 WITHOUT_BF16 = ("DEFAULT", "AVX2")
-"""Instruction sets that only imitate bf16, so slowly that timing it would take minutes."""
+"""Instruction sets that emulate bf16, so slowly that timing it would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Machine:
     """A device and how it is used.
 
     Attributes:
-        device: where to train.
-        precision: of activations; weights and updates are fp32 either way.
-        compiled: whether stages and heads go through ``torch.compile``.
+        device: The device to train on.
+        precision: Precision of activations; weights and updates are always fp32.
+        compiled: Whether stages and heads are compiled with ``torch.compile``.
     """
 
     device: torch.device
@@ -37,11 +37,11 @@ class Machine:
     compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context in which training's forwards run."""
+        """Return the autocast context for forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def prepare(self, model: MultiExitNet) -> MultiExitNet:
-        """``model`` on the device, in place, compiled piece by piece where asked; names of its weights stay as they are."""
+        """Move ``model`` to the device and compile it piece by piece if asked, in place; names of weights do not change."""
         model = model.to(self.device).to(memory_format=torch.channels_last)
         if self.compiled:
             compile_pieces([*model.stages, *model.heads])
@@ -55,17 +55,17 @@ def pick_machine(
     precision: str = "auto",
     compiled: bool | None = None,
 ) -> Machine:
-    """A GPU if there is one, in bf16 and compiled; else the CPU, in bf16 only where a training step is faster for it.
+    """Choose the machine: by default a GPU in bf16 and compiled, or a CPU in bf16 only if a training step gains by it.
 
     Args:
-        model: what will be trained; one step of it is timed on a CPU when ``precision`` is ``auto``.
-        input_shape: ``(C, H, W)``.
+        model: The network to train; on a CPU, a step of it is timed if ``precision`` is ``auto``.
+        input_shape: Shape ``(C, H, W)`` of an image.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
-        compiled: whether to compile; None for on a GPU alone.
+        compiled: Whether to compile; by default on a GPU only.
 
     Raises:
-        UserError: a GPU is asked for where there is none.
+        UserError: If ``device`` is ``cuda`` and there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
@@ -83,7 +83,7 @@ def pick_machine(
 
 
 def _seconds(model: MultiExitNet, input_shape: tuple[int, int, int], machine: Machine) -> float:
-    """Of a forward and backward of a batch, the quicker of two after one to warm up; the model is left as it was."""
+    """Time a forward and backward pass of a batch, in seconds: the faster of two after a warm-up; the model is not changed."""
     x = torch.rand(32, *input_shape).contiguous(memory_format=torch.channels_last)
     model.eval()
 

@@ -1,4 +1,4 @@
-"""From a recipe to a weight file with its card: train, calibrate the policy, measure, save."""
+"""Makes a weight file with its card from a recipe: train, calibrate the policy, measure, save."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from exitbench.training.machine import pick_machine
 from exitbench.training.recipe import Recipe
 
 MEASURED = 1000
-"""Held-out images that the card's figures are measured on, at most."""
+"""Largest number of held-out images that the card's figures are measured on."""
 
 
 def make_weights(
@@ -44,12 +44,24 @@ def make_weights(
 ) -> tuple[WeightsCard, Path]:
     """Train ``recipe`` and write ``<recipe.name>.safetensors``, its card and the run's journal and curve into ``out``.
 
-    The run is resumed from ``<recipe.name>.resume`` in ``out`` if that exists; the file goes when the weights are
-    saved. The card's numbers are measured on the calibration split; the test split is not touched.
+    The run is resumed from ``<recipe.name>.resume`` in ``out`` if that exists; the file is deleted once the weights are saved.
+    The card's figures are measured on the calibration split; the test split is not touched.
+
+    Args:
+        recipe: The recipe to train by.
+        seed: Seed of all random numbers.
+        data: Data directory.
+        out: Folder to write into.
+        command: The command line, recorded on the card.
+        on_start, on_step, on_epoch: Called when training begins, after every update, and after every epoch.
+        device, precision, compiled: See ``pick_machine``.
+
+    Returns:
+        The card and the path of the weights.
 
     Raises:
-        UserError: weights of this name that are there already, a recipe that does not fit its model, data that cannot be
-            had, a resume file of another recipe or seed, a disk that is full, a diverging loss.
+        UserError: If weights of this name exist, the recipe does not fit its model, the data cannot be obtained, the resume file
+            belongs to another recipe or seed, the disk is full, or training diverges.
     """
     finished = out / f"{recipe.name}.safetensors"
     if finished.exists():
@@ -68,9 +80,9 @@ def make_weights(
         on_epoch(record)
         write_journal(out, recipe, seed, command, machine, trainer.history)
     write_journal(out, recipe, seed, command, machine, trainer.history)
-    trained, model = model.state_dict(), card.build().eval()  # a fresh one: nothing of it is compiled, or laid out for training
+    trained, model = model.state_dict(), card.build().eval()  # a fresh model, not compiled, in the usual layout
     model.load_state_dict(trained)
-    round_to_half(model)  # before anything is measured: the figures are those of the stored weights
+    round_to_half(model)  # before measuring: the figures are those of the stored weights
     policy = calibrated_policy(model, calibration)
     saved = save_weights(
         model,
@@ -105,7 +117,7 @@ def _start_from(model: MultiExitNet, recipe: Recipe, training: str) -> None:
 
 
 def _measure(model: MultiExitNet, policy: Policy, split: Split, recipe: Recipe) -> dict[str, float | int]:
-    """Clean and PGD-20 average accuracy of the deployed rule; a sanity figure, not a robustness claim."""
+    """Measure clean and PGD-20 ``average`` accuracy of the deployed rule: a sanity figure, not a robustness claim."""
     model.requires_grad_(False)
     pgd = PGD(Objective(CE(), Mean()), recipe.ball, steps=20, step_size=recipe.ball.eps / 4)
     n = min(MEASURED, len(split))

@@ -1,4 +1,4 @@
-"""Removes weights while a network is trained, and sees to it that they stay removed."""
+"""Magnitude pruning during training; removed weights stay removed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from exitbench.training.recipe import Pruning
 
 
 def prunable(model: MultiExitNet) -> dict[str, Tensor]:
-    """The weights of all convolutions and linear layers by name, without the first one and the classifier of each exit.
+    """Return the weights of all convolutions and linear layers by name, without the first layer and each exit's classifier.
 
-    These few see the pixels and decide the classes, at little cost; they are usually left whole.
+    These few layers see the pixels and decide the classes, at little cost; they are usually not pruned.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     whole = list(layers.values())[:1]
@@ -24,20 +24,20 @@ def prunable(model: MultiExitNet) -> dict[str, Tensor]:
 
 
 class Pruner:
-    """Holds removed weights of ``model`` at zero and removes more as the recipe has it.
+    """A pruner that keeps removed weights of ``model`` at zero and removes more on the recipe's schedule.
 
-    Every layer loses the same share, its smallest magnitudes first. A single threshold for all layers would take most of its
-    weights from the wide late ones, where a weight costs the fewest multiply-accumulates (the last group of ResNet-38 has three
-    quarters of its weights and a third of its cost): it would have to remove far more to save as much, and what it saves would
-    be known only in hindsight. Layer by layer the cost follows from the share alone.
+    Every layer loses the same share, its smallest magnitudes first. A single threshold for all layers would take most weights
+    from the wide late layers, where a weight costs the fewest multiply-accumulates (the last group of ResNet-38 has three
+    quarters of its weights and a third of its cost). It would have to remove far more weights to save as much, and the saving
+    would not be known beforehand. Layer by layer, the cost follows from the share alone.
 
     Args:
-        model: on its device.
-        pruning: how much and when; None for not at all.
-        steps_per_epoch: optimiser steps.
+        model: The network, on its device.
+        pruning: Share and schedule; None for no pruning.
+        steps_per_epoch: Optimiser steps per epoch.
 
     Attributes:
-        removed: by name of a weight, a mask of its shape: true where it is removed, for good.
+        removed: For each weight, by name, a mask of its shape: true where it is removed.
     """
 
     def __init__(self, model: MultiExitNet, pruning: Pruning | None, steps_per_epoch: int) -> None:
@@ -50,10 +50,10 @@ class Pruner:
 
     @torch.no_grad()
     def after(self, step: int) -> None:
-        """To be called after every step of the optimiser, whose momentum and weight decay know nothing of what is removed.
+        """Remove weights as scheduled; call this after every optimiser step, as its momentum would revive removed weights.
 
         Args:
-            step: how many it has made.
+            step: Number of optimiser steps made.
         """
         if self.pruning is None:
             return
@@ -62,11 +62,11 @@ class Pruner:
             removed = self.removed[name]
             if step <= self.pruning.epochs * self.steps_per_epoch:
                 n = min(round(share * weight.numel()), weight.numel() - 1)
-                magnitudes = weight.abs().masked_fill(removed, -1.0)  # what is removed already stays among the smallest
+                magnitudes = weight.abs().masked_fill(removed, -1.0)  # removed weights stay the smallest
                 removed.view(-1)[magnitudes.flatten().topk(n, largest=False, sorted=False).indices] = True
             weight.masked_fill_(removed, 0.0)
 
     def restore(self, removed: Mapping[str, Tensor]) -> None:
-        """Go back to the masks of an earlier step; the weights must be those of then."""
+        """Restore the masks of an earlier step; the weights must be those of that step."""
         for name, mask in self.removed.items():
             mask.copy_(removed[name])

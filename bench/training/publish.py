@@ -1,4 +1,4 @@
-"""Shipping weights: the files of a training run, and on the card what the evaluation of exactly these weights came to."""
+"""Publishes weights: the files of a training run, with the results of evaluating exactly these weights on the card."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from exitbench.scoring.evaluation import Evaluation, Result
 from exitbench.store.run_record import eps_text
 
 SUBSET = 32
-"""Samples whose single verdicts go onto the card, so that anybody can score these again."""
+"""Number of samples whose verdicts are recorded on the card, so that they can be checked again."""
 
 COMPANIONS = (JOURNAL, ".run.png")
 
 
 def publish(card: WeightsCard, weights: Path, evaluations: Sequence[Evaluation], folder: Path) -> Path:
-    """Write the weights, their card with measured figures, and what was kept of their training into ``folder``.
+    """Write the weights, their card with measured figures, and the journal of their training into ``folder``.
 
     Args:
-        card: of the weights.
-        weights: their safetensors file, journal and curve beside it.
-        evaluations: of a results store.
-        folder: where shipped weights are.
+        card: The card of the weights.
+        weights: Their safetensors file, with journal and curve beside it.
+        evaluations: The evaluations of a results store.
+        folder: The folder of shipped weights.
 
     Returns:
-        The card's path.
+        The path of the card.
 
     Raises:
-        UserError: no finished evaluation of these weights under their own policy, one that trust checks flag as failed, or
-            one in which an attack ran under several settings, of which a card can tell but one.
+        UserError: If there is no complete evaluation of these weights under their own policy, its trust checks fail or are
+            missing, or an attack ran under several settings, of which the card has room for one.
     """
     evaluation = _evaluation(card, evaluations)
     shipped = replace(card, details={**card.details, "measured": measured(evaluation)})
@@ -58,10 +58,10 @@ def _evaluation(card: WeightsCard, evaluations: Sequence[Evaluation]) -> Evaluat
         raise UserError(f"no evaluation of {card.stem} ({card.sha256[:12]}) under its own policy in the store; run one first")
     best = max(own, key=lambda each: (each.complete, each.n))
     if not best.complete:
-        raise UserError(f"the evaluation of {card.stem} has not the whole matrix of attacks; run --attack all or worst")
+        raise UserError(f"the evaluation of {card.stem} does not cover the whole matrix of attacks; run --attack all or worst")
     if not best.checked or best.failures:
         reasons = ", ".join(flag.label for flag in best.failures) or "its trust checks are missing"
-        raise UserError(f"the numbers of {card.stem} cannot be believed, so its weights are not published: {reasons}")
+        raise UserError(f"the results of {card.stem} are flagged as failed, so its weights are not published: {reasons}")
     names = [attack.name for attack in best.attacks]
     if several := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
@@ -71,7 +71,7 @@ def _evaluation(card: WeightsCard, evaluations: Sequence[Evaluation]) -> Evaluat
 
 
 def measured(evaluation: Evaluation) -> Mapping[str, Any]:
-    """What the card says of an evaluation: accuracies as in the leaderboard, and single verdicts of the first samples."""
+    """Return the card's figures: accuracies as in the leaderboard, and the verdicts of the first ``SUBSET`` samples."""
     record = evaluation.record
     results = (evaluation.clean, *evaluation.attacks)
     again = [each for each in evaluation.attacks if _is_plain_pgd(each)]
@@ -92,7 +92,7 @@ def _share(evaluation: Evaluation, result: Result) -> float:
 
 
 def _is_plain_pgd(result: Result) -> bool:
-    """Whether its verdict of a sample can be had again in seconds, whatever the batch."""
+    """Return whether a result can be reproduced in seconds, whatever the batch."""
     spec = result.spec
     return result.name in ("average", "single:1") and spec["type"] == "PGD" and (spec["restarts"], spec["keep"]) == (1, "best")
 

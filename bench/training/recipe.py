@@ -1,4 +1,4 @@
-"""What a training recipe says. The recipes themselves are in ``exitbench.training.recipes``."""
+"""The settings of a training recipe. The named recipes are in ``exitbench.training.recipes``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Schedule = Literal["one_cycle", "steps"]
 
 @dataclass(frozen=True)
 class Crafting:
-    """How the adversarial training images are made: sign steps from a random start, the last iterate kept.
+    """The attack that crafts adversarial training images: sign steps from a random start; the last iterate is used.
 
     Attributes:
-        against: what is ascended. ``main``: the loss of the last exit. ``average``: the mean loss over the exits.
-            ``max_average``: every exit in turn, then per image the result with the highest mean loss ("Triple Wins",
-            section 3.3). ``sampled``: for half of the images the mean loss, for the others the loss of an exit drawn at
-            random, stages behind it not run: a stand-in for ``max_average`` at the price of one attack.
-            ``policy``: the expected loss of the deployed rule, its gates softened.
-        steps: gradient steps.
-        step: length of a step in units of the ball's radius.
-        start: the random start is uniform within this many radii.
-        bounded: whether the result is brought back into the ball. N-FGSM (de Jorge et al., NeurIPS 2022) is one step of
-            length 1 from a start of 2 that is not.
-        temperature: of the softened gates; only ``policy`` has them.
-        deferral: weight of the expected exit number, as a share of all exits, beside the loss that ``policy`` ascends: images
-            that are deferred cost more and are judged by the exits that the attack has not looked at.
+        against: The loss to ascend. ``main``: that of the last exit. ``average``: the mean over the exits. ``max_average``:
+            that of every exit in turn; then, per image, the result with the highest mean loss is used ("Triple Wins", section
+            3.3). ``sampled``: the mean loss for half of the images, and for the others that of an exit drawn at random, without
+            running later stages; it approximates ``max_average`` at the cost of one attack. ``policy``: the expected loss of
+            the deployed rule under soft gates.
+        steps: Number of gradient steps.
+        step: Length of a step, in radii of the ball.
+        start: The random start is uniform within this many radii.
+        bounded: Whether the result is projected into the ball. N-FGSM (de Jorge et al., NeurIPS 2022) is one step of length 1
+            from a start of 2, unbounded.
+        temperature: Temperature of the soft gates, for ``policy``.
+        deferral: Weight of the expected exit number, as a share of all exits, beside the loss of ``policy``: images that leave
+            later cost more and are decided by exits that the attack has not used.
     """
 
     against: Against
@@ -52,20 +52,20 @@ class Crafting:
 
 @dataclass(frozen=True)
 class Phase:
-    """A run of epochs trained alike.
+    """A sequence of epochs with the same settings.
 
     Attributes:
-        epochs: passes over the training images.
-        crafting: how attacked images are made; None for clean training.
-        attacked_share: None for the paper's loss, half the loss on the clean and half on the attacked image in separate
-            forwards ("Triple Wins", equation 3). A number in (0, 1] shows each image once, attacked with this probability:
-            one forward instead of two, and 0.5 is the paper's loss in expectation.
-        image_size: images are shrunk to this many pixels a side; None leaves them as they are.
-        deployed_weight: weight of the deployed rule's own loss, ``-log`` of the probability that it gives to the label with
-            softened gates, beside the sum over the exits: exits are asked to be right where they are taken, and gates to
-            stay shut where they are not.
-        agreement: weight of the divergence of every exit's prediction from the last exit's, beside the sum over the exits: who
-            may choose the exit gains nothing where all exits fall for the same images.
+        epochs: Passes over the training images.
+        crafting: The attack that crafts training images; None for clean training.
+        attacked_share: None for the loss of the paper: half on the clean and half on the attacked image, in separate forward
+            passes ("Triple Wins", equation 3). With a number in (0, 1], each image is shown once, attacked with this
+            probability: one forward pass instead of two, where 0.5 is the paper's loss in expectation.
+        image_size: Side in pixels that images are shrunk to; None leaves them as they are.
+        deployed_weight: Weight of the deployed rule's own loss, ``-log`` of the probability that it gives to the label under
+            soft gates, beside the sum over the exits: exits learn to be right where they are taken, and gates to stay shut
+            where they are not.
+        agreement: Weight of the divergence of each exit's prediction from the last exit's, beside the sum over the exits: if
+            all exits fail on the same images, an attacker gains nothing by choosing the exit.
     """
 
     epochs: int
@@ -85,11 +85,11 @@ class Phase:
 
     @property
     def needs_policy(self) -> bool:
-        """Whether training alike takes the exit policy."""
+        """Whether training in this phase needs the exit policy."""
         return self.deployed_weight > 0 or (self.crafting is not None and self.crafting.against == "policy")
 
     def work(self, n_exits: int, side: int) -> float:
-        """Relative duration of an epoch: an update of every image counts 1, an input gradient 3/4 of it."""
+        """Return the relative duration of an epoch: an update on every image counts 1, an input gradient 3/4."""
         crafted = 0.0
         if self.crafting:
             runs = n_exits if self.crafting.against == "max_average" else 1
@@ -100,12 +100,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Pruning:
-    """Weights removed for good while training goes on, those of the smallest magnitude first, the same share in every layer.
+    """A pruning schedule: the same share of weights is removed in every layer during training, smallest magnitudes first.
 
     Attributes:
-        sparsity: share of each layer's weights that are zero in the end; the first layer and the classifiers stay whole.
-        epochs: over which it gets there, quickly at first: ``sparsity * (1 - (1 - t / T)^3)`` after t of their T steps
-            (Zhu & Gupta, "To prune, or not to prune", 2017, equation 1). 0 for all at once, before the first step.
+        sparsity: Final share of zero weights in each layer; the first layer and the classifiers are not pruned.
+        epochs: Number of epochs over which the share rises: to ``sparsity * (1 - (1 - t / T)^3)`` after t of T steps (Zhu &
+            Gupta, "To prune, or not to prune", 2017, equation 1). With 0, all are removed before the first step.
     """
 
     sparsity: float
@@ -118,7 +118,7 @@ class Pruning:
             raise ValueError(f"pruning takes a number of epochs >= 0, got {self.epochs}")
 
     def share(self, step: int, steps_per_epoch: int) -> float:
-        """Share of each layer's weights that are removed once ``step`` steps are made."""
+        """Return the share of each layer's weights that are removed after ``step`` steps."""
         rising = self.epochs * steps_per_epoch
         if step >= rising:
             return self.sparsity
@@ -127,23 +127,23 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one weight file is made: phases of training with one learning-rate schedule over all of them.
+    """The recipe of a weight file: phases of training with one learning-rate schedule over all of them.
 
     Attributes:
-        model: registered architecture.
-        dataset: what it is trained on.
-        training: short name of the training, part of the weight file's name.
-        ball: threat model of the crafting.
-        phases: what is trained on, in order.
-        batch_size: samples a step.
-        peak_lr: highest learning rate.
-        schedule: ``one_cycle`` (up for 30 % of all steps, then down to nothing: Smith & Topin, 2017) or ``steps`` (a tenth
-            after half and again after three quarters of all steps, as in the paper).
-        momentum, weight_decay, nesterov: of SGD.
-        crop_padding: pixels by which images are padded before a random crop; 0 for none.
-        flip: whether half of the images are mirrored.
-        after: training whose weights of the same model and dataset this one starts from; None for fresh ones.
-        pruning: which weights are removed on the way; None for none.
+        model: Name of the registered architecture.
+        dataset: Name of the dataset to train on.
+        training: Short name of the training, part of the weight file's name.
+        ball: Threat model of the crafting.
+        phases: The phases, in order.
+        batch_size: Samples per step.
+        peak_lr: Highest learning rate.
+        schedule: ``one_cycle`` (up for 30 % of all steps, then down to zero: Smith & Topin, 2017) or ``steps`` (divided by ten
+            after half and after three quarters of all steps, as in the paper).
+        momentum, weight_decay, nesterov: Settings of SGD.
+        crop_padding: Pixels by which images are padded before a random crop; 0 for no crop.
+        flip: Whether half of the images are mirrored.
+        after: Training of the same model and dataset whose weights to start from; None for fresh weights.
+        pruning: Pruning schedule; None for no pruning.
     """
 
     model: str
@@ -168,20 +168,20 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The name typed on the command line, that of the weight file."""
+        """The recipe's name on the command line, which is also that of the weight file."""
         return f"{self.model}-{self.dataset}-{self.training}"
 
     @property
     def epochs(self) -> int:
-        """Passes over the training images in all phases."""
+        """Number of passes over the training images in all phases."""
         return sum(phase.epochs for phase in self.phases)
 
     def phase(self, epoch: int) -> Phase:
-        """The phase that ``epoch``, counted from 0, is in."""
+        """Return the phase of ``epoch``, counted from 0."""
         return self._at(epoch)[1]
 
     def phase_start(self, epoch: int) -> int:
-        """The first epoch, counted from 0, of the phase that ``epoch`` is in."""
+        """Return the first epoch, counted from 0, of the phase of ``epoch``."""
         return self._at(epoch)[0]
 
     def _at(self, epoch: int) -> tuple[int, Phase]:
@@ -193,11 +193,16 @@ class Recipe:
         raise ValueError(f"{self.name} has epochs 0..{self.epochs - 1}, asked for {epoch}")
 
     def work(self, n_exits: int, side: int) -> list[float]:
-        """Relative duration of each epoch, on a network of ``n_exits`` exits for images of ``side`` pixels: for the time left."""
+        """Return the relative duration of each epoch, to estimate the time left.
+
+        Args:
+            n_exits: Number of exits of the network.
+            side: Side of the images in pixels.
+        """
         return [phase.work(n_exits, side) for phase in self.phases for _ in range(phase.epochs)]
 
     def text(self) -> str:
-        """One line for listings."""
+        """Return a description of one line, for listings."""
         crafted = [phase.crafting for phase in self.phases if phase.crafting]
         against = " then ".join(dict.fromkeys(f"{c.against} ({c.steps} step{'s' * (c.steps > 1)})" for c in crafted))
         epochs = f"{self.epochs} epochs"
@@ -205,7 +210,7 @@ class Recipe:
         return f"{epochs}, {f'against {against}' if against else 'clean images alone'}{pruned}"
 
     def summary(self) -> Mapping[str, Any]:
-        """All settings that are not at their defaults, as JSON data: a setting added later leaves old files as they are."""
+        """Return all settings that are not at their defaults, as JSON data; a setting added later does not change old files."""
         summary: dict[str, Any] = _non_default(self)
         return summary
 

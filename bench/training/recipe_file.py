@@ -1,4 +1,4 @@
-"""Recipes read from JSON: the form in which every training run keeps its own."""
+"""Reads recipes from JSON, the form in which every training run stores its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Ball)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a JSON file: a recipe itself, or a training run's file, which holds its recipe under ``recipe``.
+    """Read a recipe from a JSON file: the recipe itself, or the journal of a training run, which has it under ``recipe``.
 
     Raises:
-        UserError: missing, not JSON, settings unknown or missing or of values that are not allowed; the message names them.
+        UserError: If the file is missing or not JSON, or settings are unknown, missing or invalid; the message names them.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -34,10 +34,10 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def recipe_of(content: Any) -> Recipe:
-    """The recipe whose ``summary()`` is ``content``.
+    """Return the recipe whose ``summary()`` is ``content``.
 
     Raises:
-        ValueError: unknown or missing settings, or values that are not allowed.
+        ValueError: If settings are unknown, missing or invalid.
     """
     recipe = dict(_mapping(content, Recipe))
     recipe["ball"] = _made(Ball, recipe.get("ball", {}))

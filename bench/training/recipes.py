@@ -1,9 +1,9 @@
-"""The named recipes, as data: the paper's, and fast ones for a machine without a GPU.
+"""The named recipes: those of the paper, and fast ones for a machine without a GPU.
 
-The paper's are those of "Triple Wins" (ICLR 2020), appendix: SGD without Nesterov's momentum, the clean and the attacked
-half in separate forwards, PGD-10 of 2/255 on CIFAR-10 and PGD-40 of 0.01 on MNIST. Its iterations are rounded up to epochs
-of our training split, which is 2,000 images smaller. How it lowers the learning rate on MNIST is not known to us; there it
-falls as on CIFAR-10.
+The paper's recipes are those of "Triple Wins" (ICLR 2020), appendix: SGD without Nesterov momentum, the clean and the
+attacked half in separate forward passes, PGD-10 of 2/255 on CIFAR-10 and PGD-40 of 0.01 on MNIST. Iterations are rounded up
+to epochs of our training split, which has 2,000 images fewer. The paper's learning-rate schedule on MNIST is not known; that
+of CIFAR-10 is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _digits(model: str, *, peak_lr: float) -> Recipe:
 
 
 def _paper() -> Iterator[Recipe]:
-    """The paper's four defences of its three networks; on a network with one exit all attacks are the same."""
+    """Yield the paper's four defences of its three networks; on a network with one exit all attacks are the same."""
     yield from _paper_defences("resnet38", "cifar10", lr=0.1, iterations=64_000)
     yield from _paper_defences("mobilenetv2", "cifar10", lr=0.05, iterations=82_000)
     yield from _paper_defences("smallcnn", "mnist", lr=0.033, iterations=13_100)
@@ -67,7 +67,7 @@ def _paper_defences(model: str, dataset: str, *, lr: float, iterations: int) -> 
 
 
 def _fast_mnist(model: str, training: str, *, against: Against = "sampled") -> Recipe:
-    """One clean epoch, two steps while features form, seven for the finish."""
+    """Return a recipe of one clean epoch, four with 2-step and two with 7-step adversarial training."""
     early = Crafting(against, steps=2, step=0.6, start=1.0, bounded=True)
     finish = Crafting(against, steps=7, step=0.25, start=1.0, bounded=True)
     phases = (Phase(1), Phase(4, early, attacked_share=0.8), Phase(2, finish, attacked_share=0.9))
@@ -82,10 +82,10 @@ def _fast_cifar(
     against: Against = "sampled",
     epochs: tuple[int, int, int] = (6, 8, 6),
 ) -> Recipe:
-    """Single-step adversarial training, small images first: shape and colour are learnt cheaply, detail comes last.
+    """Return a recipe of single-step adversarial training on growing images: shape and colour are learnt at a low cost first.
 
     Args:
-        epochs: on images of 16, 24 and 32 pixels.
+        epochs: Numbers of epochs on images of 16, 24 and 32 pixels.
     """
     sizes = (16, 24, None)
     phases = tuple(Phase(n, Crafting(against), 0.75, size) for n, size in zip(epochs, sizes, strict=True))
@@ -93,15 +93,15 @@ def _fast_cifar(
 
 
 def _clean_cifar(model: str, *, peak_lr: float) -> Recipe:
-    """No attack at all, small images first: what robust training is compared with."""
+    """Return a recipe of clean training on growing images, the baseline of robust training."""
     phases = (Phase(4, image_size=16), Phase(4, image_size=24), Phase(4))
     return Recipe(model, "cifar10", "standard_fast", _CIFAR, phases, 128, peak_lr, crop_padding=3, flip=True)
 
 
 def _agreeing_cifar(model: str) -> Recipe:
-    """Three more epochs from the weights of ``max_average_fast``, at a fifth of their rate, in which exits learn to agree.
+    """Return a recipe of three more epochs from ``max_average_fast``, at a fifth of its rate, in which exits learn to agree.
 
-    What did best of the tries in docs/training.md, if by less than their error.
+    It was the best of the variants in docs/training.md, by less than their error.
     """
     before = _fast_cifar(model, "max_average_fast", peak_lr=0.1)
     return replace(
@@ -114,7 +114,7 @@ def _agreeing_cifar(model: str) -> Recipe:
 
 
 def _pruned_cifar(model: str, training: str, sparsity: float) -> Recipe:
-    """Five more epochs from the weights of ``pgd_fast``, at a tenth of their rate: three to remove weights, two to settle."""
+    """Return a recipe of five more epochs from ``pgd_fast``, at a tenth of its rate: three to prune, two to fine-tune."""
     dense = _fast_cifar(model, "pgd_fast", peak_lr=0.2, against="main")
     return replace(
         dense,
@@ -126,15 +126,15 @@ def _pruned_cifar(model: str, training: str, sparsity: float) -> Recipe:
     )
 
 
-# ResNet-38 takes 83.28 mmacs, all but 0.44 of them (its first convolution and its classifier) in layers that are pruned. What
-# is to be saved is a share of these 82.84.
+# ResNet-38 costs 83.28 mmacs, 82.84 of them in layers that are pruned (all but its first convolution and its classifier).
+# The sparsity is the saving as a share of these 82.84.
 _AS_RDI = 0.2125
-"""(83.28 - 65.68) / 82.84, where 65.68 is the mean over RDI-ResNet38's seven exits: its cost when all take the same share."""
+"""(83.28 - 65.68) / 82.84; 65.68 is the mean cost of RDI-ResNet38's seven exits, its cost if all take the same share."""
 _HALF = 0.5027
-"""83.28 / 2 / 82.84: half the cost of the dense net."""
+"""83.28 / 2 / 82.84: half the cost of the dense network."""
 
 _MOBILE = (4, 3, 2)
-"""Epochs of MobileNetV2, whose updates take four times those of ResNet-38 on a CPU."""
+"""Epochs of MobileNetV2, whose updates take four times as long as those of ResNet-38 on a CPU."""
 
 _ALL = (
     _digits("rdi_smallcnn", peak_lr=0.02),
@@ -159,15 +159,15 @@ _RECIPES = {recipe.name: recipe for recipe in _ALL}
 
 
 def recipe_names() -> list[str]:
-    """All named recipes."""
+    """Return the names of all recipes."""
     return list(_RECIPES)
 
 
 def named_recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """Return a recipe by name.
 
     Raises:
-        UnknownName: with suggestions.
+        UnknownName: If there is no such recipe; the message suggests names.
     """
     if name not in _RECIPES:
         raise UnknownName("recipe", name, _RECIPES)
@@ -175,10 +175,10 @@ def named_recipe(name: str) -> Recipe:
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
-    """``recipe`` with its phases scaled to ``epochs`` in all, at least one each.
+    """Return ``recipe`` with its phases scaled to ``epochs`` in total, at least one each.
 
     Raises:
-        ValueError: fewer epochs than phases.
+        ValueError: If there are fewer epochs than phases.
     """
     n_phases = len(recipe.phases)
     if epochs < n_phases:

@@ -1,1 +1,1 @@
-"""Networks that other packages publish, with their trained weights: RobustBench's zoo, and what pyautoattack ships."""
+"""Networks that other packages publish with trained weights: RobustBench's model zoo, and pyautoattack's example."""

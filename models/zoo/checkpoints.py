@@ -1,4 +1,4 @@
-"""Checkpoints that another package's loader reads: looked at before they are read, and nothing in them executed."""
+"""Guards the checkpoints that another package's loader reads: they are checked first, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exitbench.models.weights import file_sha256
 from exitbench.models.whole_file import write_whole
 
 RECORD = ".sha256.json"
-"""Ending of the file beside a checkpoint that tells its digest."""
+"""Suffix of the file beside a checkpoint that records its digest."""
 
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -28,17 +28,17 @@ _HARMLESS: list[Any] = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 ]
-"""What training scripts put beside their tensors, and what does nothing but hold values: their options, and single numbers."""
+"""Types that training scripts store beside tensors and that only hold values: their options, and single numbers."""
 
 
 @dataclass
 class Guard:
-    """What was read under it.
+    """A replacement for ``torch.load`` that checks every file and remembers what it has read.
 
     Attributes:
-        folder: whose files have their digest recorded.
-        origin: where they come from, for who fetches them by hand.
-        sha256: digest (hex) of each file read, in order.
+        folder: The folder whose files have their digest recorded.
+        origin: Where the files come from, for users who download them by hand.
+        sha256: Digest (hex) of each file read, in order.
     """
 
     folder: Path
@@ -46,10 +46,10 @@ class Guard:
     sha256: dict[Path, str] = field(default_factory=dict)
 
     def load(self, file: Any, **settings: Any) -> Any:
-        """In place of ``torch.load``: what the checkpoint ``file`` holds.
+        """Load the checkpoint ``file``, in place of ``torch.load``.
 
         Raises:
-            WeightsError: it is a web page, is not the file that was recorded, is damaged, or would have to be executed.
+            WeightsError: If it is a web page, differs from the recorded file, is damaged, or contains code to execute.
         """
         path = Path(file)
         _refuse_web_page(path, self.origin)
@@ -66,7 +66,7 @@ class Guard:
             ) from error
 
     def record(self) -> None:
-        """Write down the digests of files that have none yet; for when all is well."""
+        """Record the digests of files that have none yet, once the network has been loaded."""
         for path, digest in self.sha256.items():
             if path.is_relative_to(self.folder) and not _record_of(path).exists():
                 text = json.dumps({"file": path.name, "sha256": digest, "origin": self.origin}, indent=2)
@@ -83,10 +83,10 @@ class Guard:
 
 
 def recorded(path: Path) -> str | None:
-    """The digest that was recorded when the checkpoint ``path`` was first loaded; None before that.
+    """Return the digest recorded when the checkpoint ``path`` was first loaded, or None if it has not been loaded.
 
     Raises:
-        WeightsError: a record that cannot be read.
+        WeightsError: If the record cannot be read.
     """
     record = _record_of(path)
     if not record.exists():
@@ -99,10 +99,10 @@ def recorded(path: Path) -> str | None:
 
 @contextmanager
 def guarded_loads(folder: Path, origin: str) -> Iterator[Guard]:
-    """Have every ``torch.load`` of a file go through a ``Guard``, and torch's hub keep what it fetches in ``folder``."""
+    """Route every ``torch.load`` of a file through a ``Guard``, and have torch's hub store downloads in ``folder``."""
     guard = Guard(folder, origin)
     home = os.environ.get("TORCH_HOME")
-    torch.load = guard.load  # type: ignore[assignment] # it takes files alone, by name
+    torch.load = guard.load  # type: ignore[assignment] # it takes file names only
     os.environ["TORCH_HOME"] = str(folder)  # the hub adds hub/checkpoints
     try:
         yield guard
@@ -122,7 +122,7 @@ def _record_of(path: Path) -> Path:
 
 
 def _refuse_web_page(path: Path, origin: str) -> None:
-    """What a server says instead of the file (a quota used up, a login) is often saved under the file's name."""
+    """Delete a web page that a server sent instead of the file (a quota, a login), and raise ``WeightsError``."""
     with path.open("rb") as file:
         start = file.read(1024).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
@@ -134,7 +134,7 @@ def _refuse_web_page(path: Path, origin: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What torch says, without its advice to switch the protection off."""
+    """Return torch's message without its advice to switch the protection off."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "Unsupported" in line or "unsupported" in line] or lines[:1] or [type(error).__name__]
-    return told[0].partition(" Please use")[0].removeprefix("WeightsUnpickler error: ")
+    reasons = [line for line in lines if "Unsupported" in line or "unsupported" in line] or lines[:1] or [type(error).__name__]
+    return reasons[0].partition(" Please use")[0].removeprefix("WeightsUnpickler error: ")

@@ -1,4 +1,4 @@
-"""The published network that a name means; what knows its package is imported only for it."""
+"""Finds a published network by name; the module for its package is imported only when needed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from exitbench.models.zoo.published import Published
 
 
 def find_published(reference: str) -> Published:
-    """The network that ``reference`` names.
+    """Return the published network given as ``reference``, such as ``robustbench:Wong2020Fast``.
 
     Raises:
-        ForeignModelError: the package is not installed, or the name is not of the form.
-        UnknownName: no such network; says which there are.
+        ForeignModelError: If the package is not installed, or the name has another form.
+        UnknownName: If there is no such network; the message suggests names.
     """
     source, _, name = reference.partition(":")
     if not name:

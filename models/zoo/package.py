@@ -1,4 +1,4 @@
-"""Imports robustbench beside packages that it was not written for, without anybody else noticing."""
+"""Imports robustbench beside newer packages than it was written for, without side effects on other code."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _private: dict[str, ModuleType] = {}
 
 @contextmanager
 def robustbench_package() -> Iterator[ModuleType]:
-    """The package robustbench, to be used inside the context; what it prints goes to the error stream.
+    """Import the package robustbench for use inside the context; what it prints goes to the error stream.
 
-    Robustbench 1.1.1 imports ``autoattack`` (PyPI has ``pyautoattack`` alone) and ``pkg_resources`` (gone from setuptools 81).
-    Where these are missing, stand-ins take their place while the context lasts. Afterwards ``sys.modules`` and timm's
-    registry of names are as before, so that nobody gets a robustbench with stand-ins in it, or robustbench's networks under
-    timm's names. Where they are not missing, or are not asked for, this is an ordinary import.
+    Robustbench 1.1.1 imports ``autoattack`` (PyPI has only ``pyautoattack``) and ``pkg_resources`` (removed in setuptools 81).
+    Where these are missing, stand-ins replace them while the context lasts. Afterwards ``sys.modules`` and timm's model
+    registry are restored, so that no other code gets a robustbench with stand-ins, or robustbench's networks under timm's
+    names. Where they are installed, or not needed, this is an ordinary import.
 
     Raises:
-        ForeignModelError: robustbench is not installed, or cannot be imported for another reason.
+        ForeignModelError: If robustbench is not installed, or cannot be imported for another reason.
     """
-    if _PACKAGE in sys.modules:  # somebody else's, or ours of an outer context: it works
+    if _PACKAGE in sys.modules:  # imported by other code, or by an outer context: it works
         yield sys.modules[_PACKAGE]
         return
     if importlib.util.find_spec(_PACKAGE) is None:
@@ -55,17 +55,17 @@ def robustbench_package() -> Iterator[ModuleType]:
 
 
 def robustbench_version() -> str:
-    """The version that is installed.
+    """Return the installed version of robustbench.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: it is not.
+        importlib.metadata.PackageNotFoundError: If it is not installed.
     """
     return importlib.metadata.version(_PACKAGE)
 
 
 def _imported() -> ModuleType:
     try:
-        with _no_warnings():  # of names of timm's that it uses and that have moved
+        with _no_warnings():  # about names in timm that have moved
             import robustbench
             import robustbench.utils
     except Exception as error:
@@ -85,7 +85,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 def _take_back(finder: StandInFinder, present: set[str]) -> None:
-    """Leave ``sys.modules`` as it was, unless all went without help: then robustbench stays, as after any import."""
+    """Restore ``sys.modules``, unless no stand-in was needed: then robustbench stays imported."""
     broken = _PACKAGE not in sys.modules
     if not (finder.used or _private or broken):
         return
@@ -97,11 +97,11 @@ def _take_back(finder: StandInFinder, present: set[str]) -> None:
 
 @contextmanager
 def _timm_names() -> Iterator[None]:
-    """Put timm's registry of names back afterwards; what robustbench registered is there again the next time."""
+    """Restore timm's model registry afterwards; what robustbench registered is available again in the next context."""
     try:
         with _no_warnings():
             registry = importlib.import_module("timm.models._registry")
-    except ImportError:  # robustbench's own import will tell, or it needs none
+    except ImportError:  # robustbench's own import fails with a message, or does not need timm
         yield
         return
     before = _contents(registry)
@@ -118,7 +118,7 @@ _registered: dict[str, Any] = {}
 
 
 def _contents(registry: ModuleType) -> dict[str, Any]:
-    """Copies of the containers that a registry consists of; what is in them is shared."""
+    """Return shallow copies of the containers that a registry consists of."""
     kept = {name: value for name, value in vars(registry).items() if name.startswith("_") and isinstance(value, dict | set)}
     return {name: _copied(value) for name, value in kept.items() if not name.startswith("__")}
 

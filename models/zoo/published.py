@@ -1,4 +1,4 @@
-"""What ``--model robustbench:NAME`` and ``--model pyautoattack:NAME`` mean: networks that a package publishes, with weights."""
+"""Networks that a package publishes with weights, given as ``--model robustbench:NAME`` or ``--model pyautoattack:NAME``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from exitbench.models.safe_name import safe_name
 
 SOURCES = ("robustbench", "pyautoattack")
-"""What may stand before the colon. A factory of these packages themselves is named by a module in them."""
+"""Names that may precede the colon. To use a factory in one of these packages, give a module in it."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class WithWeights:
     """A published network with its weights.
 
     Attributes:
-        net: in evaluation mode.
-        source: where both come from, digests and versions included.
+        net: The network, in evaluation mode.
+        source: Where both come from, with digests and versions.
     """
 
     net: nn.Module
@@ -28,13 +28,13 @@ class WithWeights:
 
 @dataclass(frozen=True)
 class Published(ABC):
-    """A network that a package publishes: one exit, images in [0, 1].
+    """A network that a package publishes; it has one exit and takes images in [0, 1].
 
     Attributes:
-        reference: as named on the command line, in its shortest form.
-        dataset: that it was trained on.
-        norm: of the ball it was trained for; None for a network without a defence.
-        training: which weights, in a word.
+        reference: Its name on the command line, in the shortest form.
+        dataset: Dataset that it was trained on.
+        norm: Norm of the ball that it was trained for; None for a network without a defence.
+        training: Short name of the training.
     """
 
     reference: str
@@ -49,44 +49,45 @@ class Published(ABC):
 
     @property
     def name(self) -> str:
-        """What reports call it, fit for file names: the reference with a dot for colon and slashes."""
+        """The name in reports, fit for file names: the reference with dots for the colon and the slashes."""
         return published_name(self.reference)
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The network with fresh weights.
+        """Build the network with fresh weights.
 
         Raises:
-            ForeignModelError: its package is missing or cannot make it.
+            ForeignModelError: If its package is missing or cannot build it.
         """
 
     @abstractmethod
     def load(self) -> WithWeights:
-        """The network with the published weights.
+        """Build the network and load the published weights.
 
         Raises:
-            ForeignModelError, WeightsError: package or weights are missing, or are not what they should be.
+            ForeignModelError: If its package is missing or cannot build it.
+            WeightsError: If the weights are missing or are not the published ones.
         """
 
 
 def is_published(model: str) -> bool:
-    """Whether ``model`` names a published network rather than a factory or a registered one."""
+    """Return whether ``model`` names a published network rather than a factory or a registered one."""
     source, colon, _ = model.partition(":")
     return bool(colon) and source in SOURCES
 
 
 def published_name(reference: str) -> str:
-    """What reports call the network that ``reference`` names; nothing is imported."""
+    """Return the name, in reports, of the network given as ``reference``; nothing is imported."""
     source, _, rest = reference.partition(":")
     return safe_name(f"{source}.{shortest(rest).replace('/', '.')}")
 
 
 def shortest(name: str) -> str:
-    """The name of an entry without what it would mean anyway: RobustBench's CIFAR-10, Linf."""
+    """Return the name of an entry without the defaults of RobustBench, CIFAR-10 and Linf."""
     return name.removeprefix("cifar10/").removeprefix("Linf/")
 
 
 def published_reference(name: str) -> str | None:
-    """The reference of the network that reports call ``name``; None for a network of another kind."""
+    """Return the reference of the network that reports call ``name``, or None if it is not a published one."""
     source, dot, rest = name.partition(".")
     return f"{source}:{rest.replace('.', '/')}" if dot and rest and source in SOURCES else None

@@ -1,4 +1,4 @@
-"""The trained network that ships among pyautoattack's examples: a real CIFAR-10 baseline without a download or a defence."""
+"""The trained network among pyautoattack's examples: an undefended CIFAR-10 baseline that needs no download."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from exitbench.models.zoo.published import Published, WithWeights
 
 NAME = "resnet18"
 SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
-"""Of ``examples/model_test.pt`` in pyautoattack 0.2.0."""
+"""Digest of ``examples/model_test.pt`` in pyautoattack 0.2.0."""
 
 
 @dataclass(frozen=True)
 class Example(Published):
-    """ResNet-18 as in ``examples/resnet.py``, its weights in ``examples/model_test.pt``; trained on clean images alone."""
+    """The ResNet-18 of ``examples/resnet.py`` with the weights in ``examples/model_test.pt``, trained on clean images alone."""
 
     def build(self) -> nn.Module:
         path = _examples() / "resnet.py"
@@ -45,10 +45,10 @@ class Example(Published):
 
 
 def find_example(name: str) -> Example:
-    """The example network called ``name``.
+    """Return the example network called ``name``.
 
     Raises:
-        UnknownName: there is one alone.
+        UnknownName: If ``name`` is not ``resnet18``, the only one.
     """
     if name != NAME:
         raise UnknownName("network of pyautoattack", name, [NAME])

@@ -1,4 +1,4 @@
-"""Entries of RobustBench's model zoo: built and loaded by robustbench's own code, from ``exitbench.models.zoo.package``."""
+"""Entries of RobustBench's model zoo, built and loaded by robustbench's own code."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from exitbench.models.zoo.published import Published, WithWeights, shortest
 from exitbench.models.zoo.sketch import OnCpu, Sketching, own_constants, sketch
 
 NORMS = ("Linf", "L2")
-"""Threat models that are balls; the others of RobustBench (corruptions) are not evaluated here."""
+"""Threat models of RobustBench that are balls; corruptions are not evaluated here."""
 
 DATASETS = ("cifar10", "cifar100", "imagenet")
 
 
 @dataclass(frozen=True)
 class Entry(Published):
-    """An entry of the zoo, such as ``Wong2020Fast`` for CIFAR-10, Linf.
+    """An entry of the model zoo, such as ``Wong2020Fast`` for CIFAR-10, Linf.
 
     Attributes:
-        entry: its name in the zoo.
+        entry: Its name in the zoo.
     """
 
     entry: str
 
     @property
     def path(self) -> str:
-        """Dataset, norm and name."""
+        """Dataset, norm and name, separated by slashes."""
         return f"{self.dataset}/{self.norm}/{self.entry}"
 
     def build(self) -> nn.Module:
@@ -52,10 +52,10 @@ class Entry(Published):
         return net
 
     def mmacs(self) -> float:
-        """10^6 multiply-accumulates of one image, counted without weights.
+        """Count the 10^6 multiply-accumulates of one image, without weights.
 
         Raises:
-            ForeignModelError: it cannot be made, or not be run, without values in its tensors.
+            ForeignModelError: If the network cannot be built or run without values in its tensors.
         """
         with robustbench_package() as package, _quiet():
             net = sketch(lambda: self._made(package))
@@ -88,7 +88,7 @@ class Entry(Published):
         return net
 
     def _made(self, package: ModuleType) -> nn.Module:
-        """The architecture with fresh weights, chosen as ``robustbench.utils.load_model`` chooses it."""
+        """Build the architecture with fresh weights, chosen as ``robustbench.utils.load_model`` chooses it."""
         timm = package.utils.timm
         in_timm = f"{self.entry.lower().replace('-', '_')}_{self.dataset}_{str(self.norm).lower()}"
         try:
@@ -104,7 +104,7 @@ class Entry(Published):
         return net
 
     def _origin(self, package: ModuleType) -> tuple[str, str]:
-        """Where its checkpoints are to be had, and where robustbench looks for them."""
+        """Return where its checkpoints can be downloaded, and where robustbench looks for them."""
         ids = zoo(package, self.dataset, str(self.norm))[self.entry].get("gdrive_id")
         if ids is None:
             return "timm shows the address", str(folder() / "hub" / "checkpoints")
@@ -116,19 +116,19 @@ class Entry(Published):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of what architectures print or warn of when they are made."""
+    """Suppress what architectures print and warn about when they are built."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def folder() -> Path:
-    """Where checkpoints are kept, in robustbench's own layout: ``robustbench/`` in the user's weights folder."""
+    """Return the folder of checkpoints, in robustbench's own layout: ``robustbench/`` in the user's weights folder."""
     return user_weights() / "robustbench"
 
 
 def zoo(package: ModuleType, dataset: str, norm: str) -> Mapping[str, Any]:
-    """The zoo's entries by name."""
+    """Return the zoo's entries by name."""
     utils = package.utils
     threat: Callable[[str], Any] = utils.ThreatModel
     entries: Mapping[str, Any] = utils.all_models[utils.BenchmarkDataset(dataset)].get(threat(norm), {})
@@ -136,11 +136,11 @@ def zoo(package: ModuleType, dataset: str, norm: str) -> Mapping[str, Any]:
 
 
 def find_entry(name: str) -> Entry:
-    """The entry that ``NAME``, ``NORM/NAME`` or ``DATASET/NORM/NAME`` means; CIFAR-10 and Linf where they are not said.
+    """Return the entry given as ``NAME``, ``NORM/NAME`` or ``DATASET/NORM/NAME``; the defaults are CIFAR-10 and Linf.
 
     Raises:
-        ForeignModelError: robustbench is not installed, or the name has another form.
-        UnknownName: no such dataset, norm or entry.
+        ForeignModelError: If robustbench is not installed, or the name has another form.
+        UnknownName: If there is no such dataset, norm or entry.
     """
     *prefix, entry = name.split("/")
     dataset, norm = {0: ("cifar10", "Linf"), 1: ("cifar10", *prefix), 2: tuple(prefix)}.get(len(prefix), ("", ""))
@@ -157,10 +157,10 @@ def find_entry(name: str) -> Entry:
 
 
 def entry_names(dataset: str = "cifar10", norm: str = "Linf") -> list[str]:
-    """The names of all entries, in the zoo's order.
+    """Return the names of all entries, in the zoo's order.
 
     Raises:
-        ForeignModelError: robustbench is not installed.
+        ForeignModelError: If robustbench is not installed.
     """
     with robustbench_package() as package:
         return list(zoo(package, dataset, norm))

@@ -1,4 +1,4 @@
-"""Networks without their weights: built on torch's meta device, where nothing is stored and nothing computed, to be counted."""
+"""Builds networks without weights, on torch's meta device, to count their operations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FILLED = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.r
 
 
 def sketch(make: Callable[[], nn.Module]) -> nn.Module:
-    """What ``make`` returns, its tensors on the meta device but for those of a single number, which keep their value.
+    """Build a network with its tensors on the meta device, but for those of a single number, which keep their value.
 
-    Networks look at such numbers (a mixing weight, a threshold) to decide what to run, and torch mixes them with tensors of
-    any device. A GPU that ``make`` asks for is not needed.
+    Networks read such numbers (a mixing weight, a threshold) to decide what to run, and torch mixes them with tensors of any
+    device. No GPU is needed even if ``make`` asks for one.
     """
     with Sketching():
         net = make().eval().requires_grad_(False)
@@ -33,13 +33,13 @@ def sketch(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 class Sketching(TorchFunctionMode):
-    """Makes tensors on the meta device where they are made without values, and never on a GPU."""
+    """A function mode that creates tensors without values on the meta device, and none on a GPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is Tensor.cuda:
             return args[0]
-        if func is Tensor.to and args[0].is_meta:  # there is nothing on it that could be copied elsewhere
+        if func is Tensor.to and args[0].is_meta:  # it has no data that could be copied elsewhere
             args, kwargs = _without_device(args), {name: value for name, value in kwargs.items() if name != "device"}
             return func(*args, **kwargs) if len(args) > 1 or kwargs else args[0]
         if func in _FILLED and kwargs.get("device") is None and _has_shape(args, kwargs):
@@ -48,14 +48,14 @@ class Sketching(TorchFunctionMode):
 
 
 class OnCpu(TorchFunctionMode):
-    """Leaves tensors where they are when code asks for a GPU at once; the network is moved as a whole, later."""
+    """A function mode that ignores ``Tensor.cuda`` while a network is built; the network is moved as a whole, later."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func is Tensor.cuda else func(*args, **(kwargs or {}))
 
 
 def own_constants(net: nn.Module) -> None:
-    """Make buffers of tensors that modules keep as plain attributes, so that they go where the network goes."""
+    """Register as buffers the tensors that modules keep as plain attributes, so that they move with the network."""
     for module in net.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor):
@@ -64,7 +64,7 @@ def own_constants(net: nn.Module) -> None:
 
 
 def _without_device(args: Any) -> Any:
-    """Arguments of ``Tensor.to`` but for the device, which may be a device, its name or number, or another tensor."""
+    """Return the arguments of ``Tensor.to`` without the device, which may be a device, its name or number, or another tensor."""
     return args[:1] + tuple(arg for arg in args[1:] if isinstance(arg, bool | torch.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for two modules that robustbench 1.1.1 imports and that are not to be had beside current packages."""
+"""Stand-ins for two modules that robustbench 1.1.1 imports and that cannot be installed beside current packages."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 
 class OldAutoAttack:
-    """AutoAttack with the constructor and the call of the package ``autoattack``, done by pyautoattack.
+    """AutoAttack with the constructor and the call of the package ``autoattack``, implemented with pyautoattack.
 
-    Only ``robustbench.benchmark`` uses it. Our own evaluations call pyautoattack without this detour.
+    Only ``robustbench.benchmark`` uses it. Evaluations of exitbench call pyautoattack directly.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OldAutoAttack:
         return_labels: bool = False,
         state_path: Path | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Images ``(N, C, H, W)`` in the ball around ``x_orig``; with ``return_labels`` also the classes predicted there."""
+        """Return images ``(N, C, H, W)`` in the ball around ``x_orig``; with ``return_labels``, the predicted classes, too."""
         x, y = self._real.run_standard_evaluation(x_orig, y_orig, batch_size=bs, state_path=state_path)
         return (x, y) if return_labels else x
 
@@ -67,7 +67,7 @@ def _pkg_resources() -> dict[str, Any]:
 
 
 def _resource_filename(module: str, path: str) -> str:
-    """Where a file lies that is installed beside ``module``."""
+    """Return the path of a file that is installed beside ``module``."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no module named {module!r}", name=module)
@@ -79,14 +79,14 @@ STAND_INS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "autoattack.state": _autoattack_state,
     "pkg_resources": _pkg_resources,
 }
-"""Makes the contents of each."""
+"""A function for each stand-in that returns its contents."""
 
 
 class StandInFinder(MetaPathFinder, Loader):
-    """Finds the stand-ins. Asked last, it is asked only for what nobody else has.
+    """A finder of the stand-ins; it comes last, so that it is asked only for modules that are not installed.
 
     Attributes:
-        used: whether it had to help.
+        used: Whether a stand-in was imported.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Auto-PGD: closed-form optima, the properties of every run, and the original's images, sample by sample."""
+"""Auto-PGD against closed-form optima, properties of every run, and the original implementation, sample by sample."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Our attacks behind torchattacks' interface are our attacks, image for image."""
+"""Attacks behind torchattacks' interface give the same images as the attacks themselves."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_training_mode_is_the_caller_s_choice():
 
 
 def test_a_view_is_in_the_mode_of_its_network():
-    """Else the package would put an evaluated network into training mode after its own attacks."""
+    """Otherwise the package would put an evaluated network into training mode after its own attacks."""
     net = with_dropout()
     view = DeployedView(net, POLICY)
     torchattacks.PGD(view, eps=EPS, steps=1)(*images())

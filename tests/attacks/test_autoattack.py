@@ -1,4 +1,4 @@
-"""The adapter: the package does its work and leaves no traces."""
+"""The adapter runs the package and leaves no global effects."""
 
 import logging
 import sys
@@ -112,7 +112,7 @@ def test_it_says_which_package_it_is():
 
 
 def test_the_package_gets_images_row_after_row(monkeypatch):
-    """It calls ``view`` on what it makes like them, and some datasets are stored channels last."""
+    """The package calls ``view`` on tensors in the images' layout, and some datasets are stored channels last."""
     import pyautoattack
 
     class Package:

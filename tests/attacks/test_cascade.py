@@ -1,4 +1,4 @@
-"""The cascade breaks what its attacks break, for the price of the survivors."""
+"""The cascade breaks all samples that its attacks break, and runs each attack on survivors alone."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Who watches the iterates of an attack on one exit sees what breaks at another."""
+"""Testing every iterate of an attack on one exit finds samples that break at another."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Runs in lockstep: what each makes alone, its questions answered together."""
+"""Batched runs give what each gives alone, and their queries are answered together."""
 
 import threading
 
@@ -15,7 +15,7 @@ from tests.toys import batch, linear_exits
 
 
 class Cubes(nn.Module):
-    """``(B, D) -> (B, D)``, each number cubed: gradients are known. Notes who asks, and for how many images."""
+    """A network ``(B, D) -> (B, D)`` that cubes each number, so that gradients are known; it records threads and batch sizes."""
 
     def __init__(self):
         super().__init__()
@@ -27,7 +27,7 @@ class Cubes(nn.Module):
 
 
 def random_walk(steps, size):
-    """A run that draws, asks with and without gradients, and answers with all it was told."""
+    """Return a run that draws numbers, queries with and without gradients, and returns all answers."""
 
     def run(view):
         torch.manual_seed(size)
@@ -54,7 +54,7 @@ def test_each_run_is_told_what_it_is_told_alone():
         torch.testing.assert_close(found[2::3], torch.full_like(found[2::3], 3.0))  # d x^3 / dx = 3 x^2
 
 
-def test_questions_go_through_the_network_together_in_the_callers_thread():
+def test_queries_go_through_the_network_together_in_the_callers_thread():
     view = Cubes()
     run_batched(view, [random_walk(3, 2), random_walk(3, 5)])
     assert view.seen == [(threading.current_thread(), 7, with_graph) for _ in range(3) for with_graph in (False, True)]
@@ -77,7 +77,7 @@ def test_gradients_can_be_asked_for_twice_or_not_at_all():
 
 
 def test_a_network_that_lets_its_graph_go_is_asked_for_it_once():
-    """As compiled ones do, which refuse to retain it."""
+    """Compiled networks refuse to retain the graph."""
 
     class Once(torch.autograd.Function):
         @staticmethod

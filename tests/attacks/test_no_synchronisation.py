@@ -1,4 +1,4 @@
-"""A step of a gradient attack asks the device for no value: on a GPU, every question stops it."""
+"""A step of a gradient attack never synchronises the device."""
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ X, Y, NOISE = batch(6, (1, 4, 4), 5)
 ASKS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique")
 
 
-class Questions(TorchDispatchMode):
-    """Counts operations that wait for the device: those that return a value to Python, or a shape that depends on values."""
+class Synchronisations(TorchDispatchMode):
+    """A mode that counts operations that wait for the device: those that return a value to Python, or a data-dependent shape."""
 
     def __init__(self):
         super().__init__()
@@ -44,18 +44,18 @@ class Questions(TorchDispatchMode):
 
 
 def asked(call):
-    with Questions() as questions:
+    with Synchronisations() as counted:
         call()
-    return questions.asked
+    return counted.asked
 
 
 def more_per_step(make, few=2, many=7):
-    """Questions that more steps ask, whatever is asked once at the start and the end."""
+    """Return the number of synchronisations in additional steps, without those at the start and the end."""
     counts = [len(asked(lambda steps=steps: make(steps)(NET, X, Y, noise=NOISE))) for steps in (few, many)]
     return counts[1] - counts[0]
 
 
-def test_questions_are_noticed():
+def test_synchronisations_are_noticed():
     assert asked(lambda: X.sum().item()) == ["_local_scalar_dense"]
     assert asked(lambda: X[X[:, 0, 0, 0] > 0.5]), "a boolean mask is one"
     assert asked(lambda: X.clone().__setitem__(X > 0.5, X[X > 0.5]))
@@ -77,7 +77,7 @@ def test_a_step_of_apgd_and_wrm_asks_nothing():
 
 @pytest.mark.parametrize("policy", [POLICY, ConfidencePolicy((0.5, 0.5))])
 def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy, monkeypatch):
-    """As on a GPU: who broke leaves the batch every few steps, and comes out the same."""
+    """As on a GPU, broken samples leave the batch only every few steps; results are the same."""
     easy = (Y + 1) % 5
     at_once = PolicyAttack(Ball("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
     monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 5})
@@ -104,7 +104,7 @@ def test_a_watched_step_asks_only_who_survived(monkeypatch):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_step_of_the_slowdown_attack_asks_only_who_is_finished_and_not_at_every_step(mode, monkeypatch):
-    """As on a GPU: who is finished leaves the batch every few steps, and comes out the same."""
+    """As on a GPU, finished samples leave the batch only every few steps; results are the same."""
     policy = EntropyPolicy(tuple(entropy(NET(X)).median(1).values[:2].tolist()))
 
     def attack(steps):

@@ -1,4 +1,4 @@
-"""PGD against closed-form optima, and the properties that every run of it has."""
+"""PGD against closed-form optima, and properties of every run."""
 
 import pytest
 import torch
@@ -62,8 +62,8 @@ attacks = st.builds(
     start=st.sampled_from(["random", "clean"]),
 )
 NET = small_convolutional(3)
-# A batch's size may change a convolution's last bit, and a sign step amplifies it where the gradient is all but zero:
-# in double precision what is left of that is below any step.
+# The batch size may change the last bit of a convolution, and a sign step amplifies it where the gradient is almost zero;
+# in double precision the effect is negligible.
 PRECISE = small_convolutional(3).double()
 
 

@@ -64,7 +64,7 @@ def test_steepest_is_a_unit_step_along_the_gradient(seed):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("scale", [1e-30, 1e-44, 1e30])
 def test_the_size_of_a_gradient_does_not_matter(norm, scale):
-    """A saturated loss has gradients whose squares vanish in fp32; a step of zero would pass for robustness."""
+    """A saturated loss has gradients whose squares vanish in fp32; a step of zero would look like robustness."""
     gradient = torch.tensor([[[[3.0, -4.0]]]])
     torch.testing.assert_close(Ball(norm, 1).steepest(scale * gradient), Ball(norm, 1).steepest(gradient), atol=2e-2, rtol=0)
 

@@ -1,4 +1,4 @@
-"""The slowdown attack against costs known in closed form, and the properties that every run of it has."""
+"""The slowdown attack against costs known in closed form, and properties of every run."""
 
 import math
 

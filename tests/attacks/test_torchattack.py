@@ -128,7 +128,7 @@ def planted(monkeypatch, make):
 
 
 class Draws(torchattacks.attack.Attack):
-    """Draws from every generator there is."""
+    """An attack that draws from every global random generator."""
 
     def __init__(self, model):
         super().__init__("Draws", model)

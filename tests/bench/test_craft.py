@@ -1,4 +1,4 @@
-"""Crafting of training images: closed forms on linear exits, bounds, and what is not computed."""
+"""Crafting of training images: closed forms on linear exits, bounds, and stages that must not run."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_sampled_takes_each_images_own_exit_or_the_mean():
     wanted.append(direction(net, x, y, lambda loss: loss.mean(0)).flatten(1))
     matches = torch.stack([(signs == candidate).all(1) for candidate in wanted])
     assert matches.any(0).all()
-    single = matches & (matches.sum(0) == 1)  # some directions agree; among those that do not, every candidate is there
+    single = matches & (matches.sum(0) == 1)  # some directions agree; among the others, each candidate occurs
     assert (single.sum(1) > 20).all(), single.sum(1)
 
 

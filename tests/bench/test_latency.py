@@ -1,4 +1,4 @@
-"""Latency is measured on what is computed: with a clock that counts the layers run, milliseconds are known."""
+"""Latency counts exactly the stages that run, shown with a clock that counts them."""
 
 from __future__ import annotations
 

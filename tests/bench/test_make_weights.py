@@ -1,4 +1,4 @@
-"""Weights, card, journal and curve of a run."""
+"""A training run writes weights, card, journal and curve."""
 
 import json
 import re

@@ -80,7 +80,7 @@ class TestNewcombe:
 
     @given(st.integers(1, 80), st.integers(1, 80))
     def test_uncorrelated_is_the_square_and_add_interval_of_two_wilsons(self, right, wrong):
-        """Where all are right before, nothing is known of a correlation: the half-widths add in squares."""
+        """If all are right before, the correlation is unknown and the half-widths add in squares."""
         before, after = table(right, wrong, 0, 0)
         n, low, _ = right + wrong, *newcombe(before, after)
         below = right / n - wilson(right, n)[0]

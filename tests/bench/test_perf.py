@@ -1,4 +1,4 @@
-"""The race is fair: the same images, the same judge, and everything that is spent is counted."""
+"""The race is fair: the same images, the same re-scoring, and all costs are counted."""
 
 import json
 from itertools import pairwise

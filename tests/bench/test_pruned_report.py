@@ -1,4 +1,4 @@
-"""What reports say of a pruned network, and that they say nothing new of any other."""
+"""Reports show the sparsity of a pruned network, and are unchanged for any other."""
 
 import copy
 import io

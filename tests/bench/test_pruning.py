@@ -1,4 +1,4 @@
-"""Pruning: how much is removed when, that it stays removed, and that it costs what the recipes promise."""
+"""Pruning: the schedule, removed weights that stay removed, and the costs that recipes promise."""
 
 import copy
 import json
@@ -87,7 +87,7 @@ def test_momentum_and_weight_decay_revive_nothing(tmp_path):
     assert int(removed.sum()) == weight.numel() / 2
     assert torch.equal(weight == 0, removed) and not torch.signbit(weight[removed]).any()
     momentum = run.optimizer.state[weight]["momentum_buffer"]
-    assert (momentum[removed] != 0).all()  # it pulls at them all the same
+    assert (momentum[removed] != 0).all()  # it would revive removed weights
     assert not any(zeros(tensor) for name, tensor in net.state_dict().items() if tensor.ndim > 1 and name != MIDDLE)
 
 

@@ -1,4 +1,4 @@
-"""Publishing weights: what goes onto the card, and what is refused."""
+"""Publishing weights: the figures on the card, and the evaluations that are refused."""
 
 import json
 from dataclasses import replace
@@ -73,7 +73,7 @@ REFUSED = {
     "nothing stored": (lambda e: [], "no evaluation of toy-digits-none"),
     "other policy": (lambda e: [Finished(e, record={**e.record, "policy": "exit:1"})], "under its own policy"),
     "other weights": (lambda e: [Finished(e, record={**e.record, "weights": "1" * 64})], "no evaluation of"),
-    "part of the matrix": (lambda e: [Finished(e, complete=False)], "has not the whole matrix"),
+    "part of the matrix": (lambda e: [Finished(e, complete=False)], "does not cover the whole matrix"),
     "unchecked": (lambda e: [Finished(e, checked=False)], "its trust checks are missing"),
 }
 

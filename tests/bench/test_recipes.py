@@ -1,4 +1,4 @@
-"""Recipes: what they say, that they fit, and that files of them come back whole."""
+"""Recipes: their settings, whether they fit their models, and the round trip through files."""
 
 import json
 from dataclasses import replace

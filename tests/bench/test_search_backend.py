@@ -1,4 +1,4 @@
-"""The engine takes the candidate that will finish first, remembers what it measured, and is told when it may not choose."""
+"""The search backend picks the configuration that finishes first, caches its timings, and obeys a fixed choice."""
 
 import json
 
@@ -21,7 +21,7 @@ HALF = SearchConfig(precision="bf16")
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Candidates take what a table says, and the table tells how often each was timed."""
+    """Replace the timing of configurations by a table, and count how often each is timed."""
     rates = {"plain fp32": 100.0, "folded fp32": 150.0, "folded bf16": 400.0, "folded fp32 compiled": 300.0}
     asked = []
 

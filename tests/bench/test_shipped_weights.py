@@ -1,4 +1,4 @@
-"""Every shipped weight file: whole, made by a recipe that is still there, and as accurate as its card says."""
+"""Every shipped weight file is intact, is made by an existing recipe, and is as accurate as its card says."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from exitbench.training.recipes import named_recipe
 
 CARDS = {card.stem: (card, path) for card, path in shipped_weights()}
 MEASURED = [stem for stem, (card, _) in CARDS.items() if "measured" in card.details]
-"""Those whose card says what the whole matrix of attacks leaves of them; the others say what held-out training images gave."""
+"""Weights whose card has results under the whole matrix of attacks; other cards have results on held-out training images."""
 LIMIT = 60 * 2**20
-"""Bytes of all that is shipped of weights."""
+"""Largest total size of the shipped weights, in bytes."""
 
 
 def test_there_is_something_to_check_and_it_is_small():

@@ -1,4 +1,4 @@
-"""The training loop on a few images: it learns, resumes exactly, guards, and stops when it must."""
+"""The training loop on a few images: it learns, resumes exactly, undoes collapsed epochs, and stops if it diverges."""
 
 import errno
 from dataclasses import replace
@@ -40,7 +40,7 @@ def few(n=96) -> Split:
 
 
 def fresh() -> MultiExitNet:
-    """Two exits, with what makes training random and stateful: dropout and batch normalisation."""
+    """Return a network of two exits with dropout and batch normalisation, which make training random and stateful."""
     torch.manual_seed(0)
     first = nn.Sequential(*conv_bn(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
     second = nn.Sequential(*conv_bn(8, 16, 3, padding=1), nn.ReLU())
@@ -160,7 +160,7 @@ def test_a_full_disk_is_said_and_what_was_saved_stays(tmp_path, monkeypatch):
 
 
 def collapsing(run, monkeypatch, measured):
-    """Have the guard measure these accuracies, one an epoch."""
+    """Make the guard measure these accuracies, one per epoch."""
     values = iter(measured)
     monkeypatch.setattr(run.guard, "measure", lambda model, image_size: (0.9, next(values)))
 

@@ -1,4 +1,4 @@
-"""Planted faults, each caught by name; and a healthy net, of which nothing is said."""
+"""Planted faults are each flagged by name, and a healthy network is not flagged."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def test_a_twin_that_is_another_net_is_caught(tmp_path):
 
 
 def test_what_noise_breaks_and_no_attack_does_is_a_warning(tmp_path):
-    """The stored attack takes one tiny step: the accuracy it leaves is far too high."""
+    """The stored attack takes one tiny step, so that its robust accuracy is far too high."""
     prepared = ready(settings=replace(toys.SETTINGS, steps=1, step_size=1e-4))
     assert "missed by attacks" in names(checked(tmp_path, prepared, ["single:3"]), "warning")
 
 
 def test_the_cure_that_a_flag_names_lifts_it(tmp_path):
-    """Margins are alive where the cross-entropy of large logits is not; merged, the worst case is over both runs."""
+    """The margin has a gradient where the cross-entropy of large logits has none; merged, the worst case is over both runs."""
     from exitbench.attacks.objectives import Margin
 
     net = planted(head=toys.Scaled(1000))
@@ -128,7 +128,7 @@ def test_the_cure_that_a_flag_names_lifts_it(tmp_path):
 
 
 def test_a_cure_that_has_not_attacked_every_exit_lifts_nothing(tmp_path):
-    """A probe under other settings is no attack: nor is one on another exit."""
+    """A probe under other settings, or on another exit, does not count as an attack."""
     from exitbench.attacks.objectives import Margin
 
     net = planted(head=toys.Scaled(1000))

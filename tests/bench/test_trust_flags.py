@@ -1,4 +1,4 @@
-"""The flags' rules, on numbers made up for the purpose."""
+"""The rules of the flags, on synthetic numbers."""
 
 from __future__ import annotations
 

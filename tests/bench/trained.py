@@ -1,4 +1,4 @@
-"""A small net trained on the 8x8 digits in a second or two, and faults to plant in it."""
+"""A small network trained on the 8x8 digits in a second or two, and faults to plant in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAINED_ON = 1400
 
 @cache
 def digits() -> Split:
-    """Scikit-learn's digits as they come; the first ``TRAINED_ON`` are for training, the rest for testing."""
+    """Return scikit-learn's digits in their order; the first ``TRAINED_ON`` are for training, the rest for testing."""
     images, labels = load_digits(return_X_y=True)
     pixels = (images.reshape(-1, *SHAPE) / 16).astype("float32")
     return Split("digits", "test", pixels, labels.astype("int64"), 10, "scikit-learn")
@@ -105,7 +105,7 @@ class Noisy(nn.Module):
 
 
 class NoisyWithTheBatch(nn.Module):
-    """The same noise every time, but by the place in the batch."""
+    """Noise that is the same every time but depends on the position in the batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(0)
@@ -113,7 +113,7 @@ class NoisyWithTheBatch(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """A softmax with a little on top, which a check for sums of exactly one lets through."""
+    """A softmax plus a small offset, which a check for sums of exactly one would not catch."""
 
     def forward(self, z: Tensor) -> Tensor:
         return z.softmax(-1) + 1e-4 * torch.sin(100 * z)

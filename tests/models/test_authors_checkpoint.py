@@ -11,7 +11,7 @@ BLOCK = {"body.0": "conv1", "body.1": "bn1", "body.3": "conv2", "body.4": "bn2"}
 
 
 def released_name(name: str) -> str:
-    """Our name of a parameter of RDI-ResNet38 as the released code has it."""
+    """Translate our name of a parameter of RDI-ResNet38 into that of the released code."""
     kind, index, rest = name.split(".", 2)
     if kind == "heads":
         if index == "6":

@@ -1,4 +1,4 @@
-"""Weight files that were made to fill the memory: refused in a process that has none to spare."""
+"""Weight files made to fill the memory are refused, in a process whose memory is limited."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def declared_safetensors(path):
 
 
 def sparse_safetensors(path):
-    """One that does hold 10 GB, of nothing."""
+    """A safetensors file that does hold 10 GB, as a sparse file."""
     declared_safetensors(path)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size + 10 * GIGABYTE)

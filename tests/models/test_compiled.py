@@ -1,4 +1,4 @@
-"""Pieces of a network, each of which is compiled."""
+"""Every piece of a network is compiled."""
 
 import torch
 from torch import nn

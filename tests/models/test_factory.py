@@ -1,4 +1,4 @@
-"""Factories of the user's own: found, called, named; and everything that can be wrong with them."""
+"""Factories of the user's own are found, called and named, and errors in them are explained."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ NET = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(),
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Writes a Python file and hands back a reference into it."""
+    """Return a function that writes a Python file and returns a reference into it."""
     monkeypatch.chdir(tmp_path)
 
     def write(source, name="make", file="tiny.py"):

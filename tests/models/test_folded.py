@@ -1,4 +1,4 @@
-"""The search model that attacks search on computes what the plain model computes."""
+"""The folded search model computes the same function as the plain model."""
 
 import pytest
 import torch

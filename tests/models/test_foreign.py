@@ -1,4 +1,4 @@
-"""Networks of anybody's making behind our interface: what they may return, and what they cost."""
+"""Networks of the user's own behind ``EarlyExitNet``: the outputs they may have, and their costs."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ OURS = small_convolutional(3)
 
 
 class Whole(nn.Module):
-    """Our toy without its interface, returning what ``form`` makes of its logits."""
+    """The toy network without its interface; ``form`` converts its logits to the output."""
 
     def __init__(self, form=list, net=OURS):
         super().__init__()

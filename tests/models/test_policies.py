@@ -81,7 +81,7 @@ def test_the_deployed_view_stops_computing_and_gives_the_deployed_logits():
 
 
 def test_the_deployed_view_asks_a_gpu_nothing():
-    """A GPU that computes shapes alone: what asks it for a number, or for how many inputs have left, fails."""
+    """On a fake GPU that computes only shapes, asking for a value or for the number of inputs that have left fails."""
     policy = EntropyPolicy((1.4, 1.4))
     with FakeTensorMode():
         with torch.device("cuda"):

@@ -1,4 +1,4 @@
-"""Conformance: whatever is registered is tested."""
+"""Conformance tests of every registered model."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every form of a search model is the same function up to its rounding, counted and cut like the network itself."""
+"""Every configuration of the search model computes the same function up to rounding, with the same exits and counts."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What each exit depends on, against nets whose cost is known: counted by hand, or piece by piece."""
+"""Traced costs of each exit, against networks whose costs are counted by hand or piece by piece."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Views are what other libraries take: their gradients can be ``view``ed, whatever layout the network computes in."""
+"""Views work with other libraries: ``view`` can be called on their gradients, whatever layout the network computes in."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a loader of somebody else's reads: recorded, compared, and never executed."""
+"""Checkpoints that another package's loader reads are recorded, compared, and never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, entries of the zoo without weights, and loading them, from a server that is none."""
+"""Names of the zoo's entries, entries without weights, and loading them from a fake server."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_unknown_names_get_suggestions():
         ("Addepalli2021Towards_RN18", 555),  # ResNet-18
         ("Carmon2019Unlabeled", 5_243),  # WRN-28-10
         ("Bartoldson2024Adversarial_WRN-94-16", 53_260),  # WRN-94-16
-        ("Amini2024MeanSparse_S-WRN-94-16", 53_260),  # the same, looking at a number of its own as it runs
+        ("Amini2024MeanSparse_S-WRN-94-16", 53_260),  # the same; its forward reads the value of one of its tensors
     ],
 )
 def test_entries_are_counted_without_weights(name, mmacs):

@@ -1,4 +1,4 @@
-"""Robustbench inside the adapter, and everything as it was outside."""
+"""Robustbench works inside the adapter, and nothing is changed outside."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_without_the_package_the_command_to_install_it_is_told(monkeypatch):
 
 
 def _fresh(code: str, *paths) -> str:
-    """What ``code`` prints in an interpreter of its own, with ``paths`` before what is installed, and without timm."""
+    """Return what ``code`` prints in a separate interpreter, with ``paths`` before installed packages, and without timm."""
     _package(paths[0], "timm")
     start = f"import sys; sys.path[:0] = {[str(path) for path in paths]!r}\n"
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, cwd=ROOT, check=False)

@@ -1,4 +1,4 @@
-"""The network that ships with pyautoattack: the very one, undefended."""
+"""The network that ships with pyautoattack has the expected digest and is not robust."""
 
 from __future__ import annotations
 
