@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from exitbench.models.own_code import IncompleteInstallation
 from exitbench.models.tensor_file import WeightsError, read_tensors
 from exitbench.models.whole_file import write_whole
 
@@ -104,8 +105,13 @@ def shipped_weights() -> list[tuple[WeightsCard, Path]]:
 
     Raises:
         WeightsError: for a card that is not readable, naming the file.
+        IncompleteInstallation: there are none, or a card without its weights.
     """
-    return list(_weights_in(SHIPPED))
+    found = list(_weights_in(SHIPPED))
+    missing = [path for _, path in found if not path.is_file()] if found else [SHIPPED / "*.json"]
+    if missing:
+        raise IncompleteInstallation(missing[0])
+    return found
 
 
 def _weights_in(folder: Path) -> Iterator[tuple[WeightsCard, Path]]:

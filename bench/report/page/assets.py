@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
+from exitbench.models.own_code import IncompleteInstallation
+
 _EXPORT = re.compile(r"\bexport\s*\{([^}]*)\}\s*;?")
 _DEFAULT = re.compile(r"([\w$]+)\s+as\s+default\b")
 
@@ -60,5 +62,13 @@ def content_policy(scripts: Iterable[str]) -> str:
 
 @cache
 def own(name: str) -> str:
-    """A file of the templates' folder: ``page.js``, ``page.css``, ``licences.txt``."""
-    return (files("exitbench.report") / "templates" / name).read_text(encoding="utf-8")
+    """Return the text of a file of the templates' folder: ``page.js``, ``page.css``, ``licences.txt``, a template.
+
+    Raises:
+        IncompleteInstallation: there is no such file.
+    """
+    file = files("exitbench.report") / "templates" / name
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise IncompleteInstallation(file) from error

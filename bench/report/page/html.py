@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from exitbench.report.leaderboard.table import sparsity_text
@@ -48,7 +48,7 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("exitbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(assets.own), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
     environment.filters["marker"] = marker
