@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -100,6 +102,29 @@ def test_a_killed_run_is_told_from_a_living_one_and_forgotten_by_the_next(store)
     with RunMonitor(store, run, cells=1, work=1.0):
         assert [(heartbeat.pid, lives) for heartbeat, lives in heartbeats(store)] == [(os.getpid(), True)]
     assert list(heartbeats(store)) == []
+
+
+def test_who_looks_is_not_taken_for_a_living_run(store):
+    run = only(store).run
+    killed(store, run)
+
+    def look(_):
+        return [lives for _, lives in heartbeats(store)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(look, range(400))) == [[False]] * 400
+
+
+def test_where_files_cannot_be_locked_no_run_is_pronounced_dead(store, monkeypatch):
+    def refuse(*_arguments, **_keywords):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    next((store / "cells").glob("*/*.npz")).unlink()
+    monkeypatch.setattr(heartbeat_module, "lock_descriptor", refuse)
+    with RunMonitor(store, only(store).run, cells=1, work=1.0) as shown:
+        shown.done("average", 1.0, None)
+        assert only(store).lives is None and only(store).heartbeat.finished == 1
+    assert "average: finished" in next((store / "logs").iterdir()).read_text()
 
 
 def test_a_run_of_another_machine_is_not_pronounced_dead(store, monkeypatch):
