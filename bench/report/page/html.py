@@ -31,7 +31,7 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
     curves = curves or {}
     found = rows(boards)
     evaluations = [evaluation for board in boards.values() for evaluation in board]
-    scripts = [assets.START, *([assets.data_tables(), assets.own("page.js")] if found else [])]
+    scripts = [assets.START, *([*assets.library(), assets.own("page.js")] if found else [])]
     page = _environment().get_template("page.html.j2")
     return page.render(
         rows=found,
