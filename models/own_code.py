@@ -8,6 +8,16 @@ from pathlib import Path
 
 PACKAGE = "exitbench"
 
+
+class IncompleteInstallation(Exception):
+    """A part of exitbench itself is not where it is installed; the message names it."""
+
+    def __init__(self, missing: object) -> None:
+        super().__init__(
+            f"{missing} is missing from this installation of exitbench; install it again: pip install --force-reinstall exitbench"
+        )
+
+
 _LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = {"site-packages", "dist-packages"}
 
@@ -20,16 +30,16 @@ def is_own(module: str) -> bool:
 def own_folders() -> dict[str, Path]:
     """Return the folders of the packages ``exitbench``, ``exitbench.models`` and ``exitbench.attacks``, by package name.
 
-    In a checkout they lie beside each other; in an installed wheel the second and third lie inside the first.
+    In a checkout these stand beside each other; in an installed wheel the second and third stand inside the first.
 
     Raises:
-        ImportError: If one of the packages is missing from the installation.
+        IncompleteInstallation: one of them is missing.
     """
     folders = {}
     for name in (PACKAGE, f"{PACKAGE}.models", f"{PACKAGE}.attacks"):
         spec = find_spec(name)
         if spec is None or not spec.origin:
-            raise ImportError(f"the package {name} is missing from this installation of exitbench; install it again")
+            raise IncompleteInstallation(f"the package {name}")
         folders[name] = Path(spec.origin).resolve().parent  # a checkout installed in strict mode is a tree of links
     return folders
 

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from exitbench.models.error_text import first_line
+from exitbench.models.user_imports import imports_of_plugin
 
 _log = logging.getLogger(__name__)
 
@@ -49,18 +51,36 @@ def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, 
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
         origin = f"{package} ({group}: {entry.name} = {entry.value})"
         try:
-            plugin = Plugin(entry.name, entry.load(), origin)
+            plugin = Plugin(entry.name, _load(entry), origin)
             wrong = fault(plugin)
         except NameTaken as error:
             raise NameTaken(f"{origin}: {error}") from error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody's code: whatever it raises must not stop ours
             _log.debug("%s could not be loaded", origin, exc_info=True)
-            wrong = first_line(error)
+            wrong = f"{first_line(error)}{_shared(entry, error)}"
         if wrong is None:
             found.append(plugin)
         else:
             _log.warning("plugin left out: %s: %s", origin, wrong)
     return tuple(found)
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> Any:
+    site = Path(str(entry.dist.locate_file(""))).resolve() if entry.dist else None
+    with imports_of_plugin(_package(entry), site):
+        return entry.load()
+
+
+def _package(entry: importlib.metadata.EntryPoint) -> str:
+    return entry.module.partition(".")[0]
+
+
+def _shared(entry: importlib.metadata.EntryPoint, error: BaseException) -> str:
+    """Return which distributions have a package of the plugin's name, where that may be why it cannot be imported."""
+    if not isinstance(error, (ImportError, AttributeError)):
+        return ""
+    owners = sorted(set(importlib.metadata.packages_distributions().get(_package(entry), ())))
+    return f" (the package {_package(entry)!r} is installed by {' and by '.join(owners)}; uninstall one)" if owners[1:] else ""
 
 
 def by_name(kind: str, named: Iterable[tuple[str, Plugin]], ours: Collection[str]) -> dict[str, Plugin]:

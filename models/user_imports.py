@@ -1,4 +1,4 @@
-"""Imports the user's own code from its folder, never exitbench's packages in its place."""
+"""Imports of the user's own code and of plugins: each gets its own packages, even where two have one name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import invalidate_caches
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -17,20 +18,23 @@ FORMER_NAMES = ("models", "attacks", "bench")
 OWN_NAMES = "exitbench's own packages are exitbench, exitbench.models and exitbench.attacks"
 
 _loaded: dict[Path, dict[str, ModuleType]] = {}  # by the folder that they were imported from
+_of_plugins: set[str] = set()  # packages that plugins were imported from
 
 
 @contextmanager
 def imports_from(folder: Path) -> Iterator[None]:
     """Import modules from ``folder`` first, as Python does for a script in that folder.
 
-    Two networks may each bring a package of the same name (``models``, say). Modules that were imported from another such
-    folder are set aside for as long as the context lasts, so that each network gets its own.
+    Two networks, or a network and a plugin, may each bring a package of the same name (``models``, say). Modules that were
+    imported from another such folder, and plugins of a name that this folder has as well, are set aside for as long as the
+    context lasts, so that each network gets its own.
 
     Raises:
         ImportError: If a file of exitbench itself was imported as ``models``, ``attacks`` or ``bench``.
     """
     folder = folder.resolve()
     others = {name for other, modules in _loaded.items() if other != folder for name in modules}
+    others |= {name for package in _of_plugins for name in _modules_of(package) if _is_hidden_by(package, folder)}
     aside = {name: sys.modules.pop(name) for name in others if name in sys.modules}
     sys.modules.update(_loaded.get(folder, {}))
     before = set(sys.modules)
@@ -45,6 +49,51 @@ def imports_from(folder: Path) -> Iterator[None]:
         _loaded.setdefault(folder, {}).update(new)
         for name, module in aside.items():
             sys.modules.setdefault(name, module)
+
+
+@contextmanager
+def imports_of_plugin(package: str, site: Path | None) -> Iterator[None]:
+    """Import an installed package, whatever the user's own code beside the command has of the same name.
+
+    Args:
+        package: its top-level name.
+        site: folder that it is installed in, where that is known.
+    """
+    users = {name: sys.modules.pop(name) for name in _modules_of(package) if any(name in each for each in _loaded.values())}
+    here = sys.path.pop(0) if _is_working_folder(sys.path[0]) and site != Path.cwd().resolve() else None
+    invalidate_caches()
+    try:
+        if package in users and _origin(package) in (None, getattr(users[package], "__file__", None)):
+            sys.modules.update(users)  # a plugin that is being developed where its network stands
+        _of_plugins.add(package)
+        yield
+    finally:
+        if here is not None:
+            sys.path.insert(0, here)
+        sys.modules.update(users)
+
+
+def _modules_of(package: str) -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] == package]
+
+
+def _is_hidden_by(package: str, folder: Path) -> bool:
+    """Return whether a script in the folder would import its own package of that name in place of the plugin's."""
+    has_own = (folder / package).is_dir() or (folder / f"{package}.py").is_file()
+    return has_own and package in sys.modules and not _stands_in(sys.modules[package], folder)
+
+
+def _is_working_folder(entry: str) -> bool:
+    """Return whether Python put this first entry of the path there itself, as for ``python -m``."""
+    return not sys.flags.safe_path and entry in ("", str(Path.cwd()))
+
+
+def _origin(package: str) -> str | None:
+    try:
+        spec = find_spec(package)
+    except ValueError:
+        return None
+    return spec.origin if spec else None
 
 
 def _stands_in(module: ModuleType, folder: Path) -> bool:

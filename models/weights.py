@@ -1,7 +1,7 @@
 """Weight files: safetensors beside a small JSON card, found by model, dataset and training, checked by digest.
 
 Two folders hold them: ``models/weights`` (shipped) and the user's own, named by the environment
-variable ``EXITBENCH_WEIGHTS`` (default ``~/.local/share/exitbench/weights``), where imported and
+variable ``EXITBENCH_WEIGHTS`` (on Linux by default ``~/.local/share/exitbench/weights``), where imported and
 freshly trained weights go. A card in the user's folder comes first.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from exitbench.models.own_code import IncompleteInstallation
 from exitbench.models.tensor_file import WeightsError, read_tensors
+from exitbench.models.user_folders import weights_folder
 from exitbench.models.whole_file import write_whole
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "load_weights",
     "round_to_half",
     "save_weights",
-    "user_weights",
 ]
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -80,12 +80,6 @@ class WeightsCard:
         return f"{self.model}-{self.dataset}-{self.training}"
 
 
-def user_weights() -> Path:
-    """The user's own weights folder."""
-    default = Path.home() / ".local" / "share" / "exitbench" / "weights"
-    return Path(os.environ.get("EXITBENCH_WEIGHTS") or default)
-
-
 def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
     """Every card found with its safetensors path; the user's first, then the shipped; optionally of one model.
 
@@ -93,7 +87,7 @@ def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
         WeightsError: for a card that is not readable, naming the file.
     """
     found: dict[str, tuple[WeightsCard, Path]] = {}
-    for card, path in (*_weights_in(user_weights()), *shipped_weights()):
+    for card, path in (*_weights_in(weights_folder()), *shipped_weights()):
         if model is None or card.model == model:
             found.setdefault(card.stem, (card, path))
     return list(found.values())
@@ -104,8 +98,13 @@ def shipped_weights() -> list[tuple[WeightsCard, Path]]:
 
     Raises:
         WeightsError: for a card that is not readable, naming the file.
+        IncompleteInstallation: there are none, or a card without its weights.
     """
-    return list(_weights_in(SHIPPED))
+    found = list(_weights_in(SHIPPED))
+    missing = [path for _, path in found if not path.is_file()] if found else [SHIPPED / "*.json"]
+    if missing:
+        raise IncompleteInstallation(missing[0])
+    return found
 
 
 def _weights_in(folder: Path) -> Iterator[tuple[WeightsCard, Path]]:

@@ -19,7 +19,8 @@ def command(file: Path, model: str, out: Path | None) -> None:
     from exitbench.errors import UserError
     from exitbench.models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
     from exitbench.models.registry import UnknownName, model_card
-    from exitbench.models.weights import IMPORTED, WeightsCard, WeightsError, save_weights, user_weights
+    from exitbench.models.user_folders import weights_folder
+    from exitbench.models.weights import IMPORTED, WeightsCard, WeightsError, save_weights
 
     try:
         card = model_card(model)
@@ -28,7 +29,7 @@ def command(file: Path, model: str, out: Path | None) -> None:
         known = "the released checkpoint" if digest == RELEASED_SHA256 else "not the released checkpoint"
         source = f"{IMPORTED}{file.name} ({known}), SHA-256 {digest}"
         weights = WeightsCard(model, card.dataset, "authors", sha256="", source=source)
-        _, path = save_weights(net, out or user_weights(), weights)
+        _, path = save_weights(net, out or weights_folder(), weights)
     except (UnknownName, WeightsError) as error:
         raise UserError(str(error)) from error
     except OSError as error:

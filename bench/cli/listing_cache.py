@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -40,16 +39,18 @@ def remembered(what: str, rows: Callable[[], Rows]) -> Rows:
 
 
 def cache_file(what: str) -> Path:
-    """Where the listing is kept: in ``EXITBENCH_CACHE``, else where the user's caches are."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exitbench"
-    return Path(os.environ.get("EXITBENCH_CACHE") or base) / f"list-{what}.json"
+    """Return where the listing is kept."""
+    from exitbench.models.user_folders import cache_folder
+
+    return cache_folder() / f"list-{what}.json"
 
 
 def _state() -> str:
     """Digest of the names, sizes and times of our sources and of all weights."""
     from exitbench.models.own_code import own_folders, own_sources
+    from exitbench.models.user_folders import weights_folder
 
-    users = Path(os.environ.get("EXITBENCH_WEIGHTS") or Path.home() / ".local" / "share" / "exitbench" / "weights")
+    users = weights_folder()
     files = [*own_sources().values()]
     files += [path for folder in (own_folders()["exitbench.models"] / "weights", users) for path in _entries(folder)]
     seen = hashlib.sha256(f"{SCHEMA} {users}".encode())

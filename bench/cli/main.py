@@ -65,6 +65,7 @@ def cli(verbose: bool) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from exitbench.errors import UserError
+    from exitbench.models.own_code import IncompleteInstallation
     from exitbench.models.plugins import NameTaken
 
     try:
@@ -74,7 +75,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (UserError, NameTaken, OSError) as error:
+    except (UserError, NameTaken, IncompleteInstallation, OSError) as error:
         code = _say(f"error: {error}", 2)
     sys.exit(code or 0)
 

@@ -22,12 +22,18 @@ def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     return found
 
 
+def _data_folder() -> Path:
+    from exitbench.models.user_folders import data_folder
+
+    return data_folder()
+
+
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="EXITBENCH_DATA",
-    default=Path.home() / ".local" / "share" / "exitbench" / "data",
-    help="Data directory (or set EXITBENCH_DATA) [~/.local/share/exitbench/data].",
+    default=_data_folder,
+    help="Data directory (or set EXITBENCH_DATA) [the platform's; on Linux ~/.local/share/exitbench/data].",
 )
 
 results_option = click.option(

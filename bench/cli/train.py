@@ -51,7 +51,8 @@ def command(
     from exitbench.cli.console import terminal
     from exitbench.cli.training_progress import TrainingProgress
     from exitbench.errors import UserError
-    from exitbench.models.weights import WeightsError, user_weights
+    from exitbench.models.user_folders import weights_folder
+    from exitbench.models.weights import WeightsError
     from exitbench.training.make_weights import make_weights
 
     console = terminal(stderr=True)
@@ -63,7 +64,7 @@ def command(
                 recipe,
                 seed,
                 data,
-                out or user_weights(),
+                out or weights_folder(),
                 typed,
                 on_start=progress.start,
                 on_step=progress.step,

@@ -16,11 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-try:
-    import fcntl
-except ImportError:  # not a Unix system: whether a run lives cannot be told there
-    fcntl = None  # type: ignore[assignment]
+from filelock import has_fcntl, lock_descriptor, unlock_descriptor
 
+_TRIES, _PAUSE_S = 6, 0.01
 _LOG_BYTES, _LOG_FILES = 1_000_000, 3
 _LOGGED = "exitbench"
 _log = logging.getLogger(__name__)
@@ -80,8 +78,7 @@ class RunMonitor:
             self._path.parent.mkdir(exist_ok=True)
             _remove_stale(self._path.parent, self._heartbeat.run)
             self._file = self._path.open("w", encoding="utf-8")
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
             self._log_path.parent.mkdir(exist_ok=True)
             self._handler = _Quiet(self._log_path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
             formatter = logging.Formatter("%(asctime)sZ %(process)d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
@@ -142,25 +139,39 @@ class RunMonitor:
 def heartbeats(store: Path) -> Iterator[tuple[Heartbeat, bool | None]]:
     """Every run's last sign of life, and whether its process lives: it holds its file locked.
 
-    None where that cannot be told: on another machine, or where files cannot be locked.
+    None where that cannot be told: on another machine, where files cannot be locked, or on Windows, where nobody could
+    read a locked one.
     """
     for path in sorted((store / "live").glob("*.json")):
         try:
             with path.open("r+", encoding="utf-8") as file:
-                lives = _locked(file)
+                lives = _is_held(file)
                 heartbeat = Heartbeat(**json.loads(file.readline()))
         except (OSError, ValueError, TypeError):
             continue  # it ended, or was killed as it wrote its first sign
         yield heartbeat, lives if heartbeat.host == socket.gethostname() else None
 
 
-def _locked(file: IO[str]) -> bool | None:
-    if fcntl is None:
+def _is_held(file: IO[str]) -> bool | None:
+    """Return whether a process holds the file locked; None where that cannot be told."""
+    locked = _lock(file)
+    if locked:
+        unlock_descriptor(file.fileno())
+    return None if locked is None else not locked
+
+
+def _lock(file: IO[str]) -> bool | None:
+    """Lock the file until it is closed and return whether that succeeded; None where files cannot be locked.
+
+    Who looks whether a run lives holds its file for an instant, so that a file counts as held only when it stays so.
+    """
+    if not has_fcntl:
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        for _ in range(_TRIES):
+            if lock_descriptor(file.fileno(), blocking=False):
+                return True
+            time.sleep(_PAUSE_S)
     except OSError:
         return None
     return False
@@ -170,7 +181,7 @@ def _remove_stale(folder: Path, run: str) -> None:
     """Remove what killed processes left of this run."""
     for path in folder.glob(f"{run}-*.json"):
         with suppress(OSError), path.open("r+", encoding="utf-8") as file:
-            if _locked(file) is False:
+            if _is_held(file) is False:
                 path.unlink(missing_ok=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.spec import digest
+from exitbench.models.user_folders import cache_folder
 from exitbench.models.whole_file import write_whole
 
 _log = logging.getLogger(__name__)
@@ -66,9 +66,8 @@ def _cpu_info() -> list[str]:
 
 
 def cache_file() -> Path:
-    """Return the path of the cache: in ``EXITBENCH_CACHE`` if set, else in the user's cache directory."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exitbench"
-    return Path(os.environ.get("EXITBENCH_CACHE") or base) / "engine.json"
+    """Return the user's cache of timings."""
+    return cache_folder() / "engine.json"
 
 
 def read_cache(path: Path) -> dict[str, dict[str, Timing]]:

@@ -18,7 +18,7 @@ from exitbench.models.error_text import first_line
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.registry import UnknownName
 from exitbench.models.tensor_file import WeightsError
-from exitbench.models.weights import user_weights
+from exitbench.models.user_folders import weights_folder
 from exitbench.models.zoo.checkpoints import guarded_loads
 from exitbench.models.zoo.package import robustbench_package, robustbench_version
 from exitbench.models.zoo.published import Published, WithWeights, shortest
@@ -124,7 +124,7 @@ def _quiet() -> Iterator[None]:
 
 def folder() -> Path:
     """Return the folder of checkpoints, in robustbench's own layout: ``robustbench/`` in the user's weights folder."""
-    return user_weights() / "robustbench"
+    return weights_folder() / "robustbench"
 
 
 def zoo(package: ModuleType, dataset: str, norm: str) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
@@ -22,6 +23,7 @@ from exitbench.report.page.detail import detail
 from exitbench.report.page.html import to_html
 from exitbench.report.write import boards, write_page
 from tests.bench.pages import HOSTILE, N, evaluation, few
+from tests.toys import ROOT
 
 MEBIBYTE = 2**20
 
@@ -183,8 +185,10 @@ def test_the_page_is_the_same_bytes_every_time_and_small(tmp_path):
 
 
 def outside_the_library(page):
-    start = page.index(assets.data_tables())
-    return page[:start] + page[start + len(assets.data_tables()) :]
+    for script in assets.library():
+        assert page.count(script) == 1
+        page = page.replace(script, "")
+    return page
 
 
 def test_the_page_asks_for_nothing():
@@ -193,19 +197,26 @@ def test_the_page_asks_for_nothing():
     assert "@import" not in outside_the_library(page) and "url(" not in outside_the_library(page)
 
 
-def test_the_library_comes_with_its_licences():
+def test_the_library_is_whole_and_comes_with_its_licences():
     page = to_html(boards(few()))
     assert "Permission is hereby granted, free of charge" in page
-    holders = ("SpryMedia", "Stuart Knightley", "OpenJS Foundation", "Eli Grey", "Lucide")
-    for holder in holders:
-        assert holder in outside_the_library(page) and holder in assets.data_tables(), "its own notices are kept as well"
+    for file in assets.LIBRARY:
+        content = (ROOT / "bench" / "report" / "templates" / file.name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == file.sha256, f"{file.name} is not that of {file.package} {file.version}"
+        assert file.version in content[:200].decode() or file.name.startswith("buttons.")
+        for said in (file.name, file.package, file.version):
+            assert said in outside_the_library(page)
+    for holder in ("SpryMedia", "OpenJS Foundation", "Eli Grey"):
+        assert holder in outside_the_library(page) and any(holder in script for script in assets.library()), "notices are kept"
 
 
 def test_whatever_comes_from_outside_is_escaped():
     page = outside_the_library(to_html(boards(few())))
     assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<img" not in page and page.count("</noscript>") == len(few())
-    assert page.count("<script>") == 3 == page.count("</script>"), "the mark that scripts run, the library, the page's own"
+    assert page.count("<script>") == 2 + len(assets.LIBRARY) == page.count("</script>"), (
+        "the mark that scripts run, the library, the page's own"
+    )
 
 
 @given(st.text(alphabet="<!-/scriptSCRIPT> a", max_size=40))

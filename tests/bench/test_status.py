@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from filelock import lock_descriptor, unlock_descriptor
 
 from exitbench.attacks.pgd import PGD
 from exitbench.cli.main import main
@@ -100,6 +102,27 @@ def test_a_killed_run_is_told_from_a_living_one_and_forgotten_by_the_next(store)
     with RunMonitor(store, run, cells=1, work=1.0):
         assert [(heartbeat.pid, lives) for heartbeat, lives in heartbeats(store)] == [(os.getpid(), True)]
     assert list(heartbeats(store)) == []
+
+
+def test_who_looks_is_not_taken_for_a_living_run(store, monkeypatch):
+    killed(store, only(store).run)
+    with next((store / "live").iterdir()).open("r+") as other:
+        assert lock_descriptor(other.fileno(), blocking=False)
+        assert [lives for _, lives in heartbeats(store)] == [True]
+        monkeypatch.setattr(heartbeat_module.time, "sleep", lambda _: unlock_descriptor(other.fileno()))
+        assert [lives for _, lives in heartbeats(store)] == [False]
+
+
+def test_where_files_cannot_be_locked_no_run_is_pronounced_dead(store, monkeypatch):
+    def refuse(*_arguments, **_keywords):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    next((store / "cells").glob("*/*.npz")).unlink()
+    monkeypatch.setattr(heartbeat_module, "lock_descriptor", refuse)
+    with RunMonitor(store, only(store).run, cells=1, work=1.0) as shown:
+        shown.done("average", 1.0, None)
+        assert only(store).lives is None and only(store).heartbeat.finished == 1
+    assert "average: finished" in next((store / "logs").iterdir()).read_text()
 
 
 def test_a_run_of_another_machine_is_not_pronounced_dead(store, monkeypatch):

@@ -1,4 +1,4 @@
-"""The scripts and styles that the page carries inside: the table library, and the page's own."""
+"""The scripts and styles that the page carries inside: the table library, whole, and the page's own."""
 
 from __future__ import annotations
 
@@ -6,34 +6,60 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-_EXPORT = re.compile(r"\bexport\s*\{([^}]*)\}\s*;?")
-_DEFAULT = re.compile(r"([\w$]+)\s+as\s+default\b")
+from exitbench.models.own_code import IncompleteInstallation
 
 
-class NoTableLibrary(RuntimeError):
-    """The installed package ``itables`` has no bundle of DataTables of the form that the page can carry."""
+@dataclass(frozen=True)
+class LibraryFile:
+    """A file of somebody else's library, as published on npm.
+
+    Attributes:
+        name: of the file, here as in the package.
+        package, version: that it is taken from.
+        sha256: its digest.
+    """
+
+    name: str
+    package: str
+    version: str
+    sha256: str
+
+
+LIBRARY = (
+    LibraryFile("jquery.min.js", "jquery", "4.0.0", "39a546ea9ad97f8bfaf5d3e0e8f8556adb415e470e59007ada9759dce472adaa"),
+    LibraryFile(
+        "dataTables.min.js", "datatables.net", "2.3.8", "14003b703de0e0019277baff32ce03a0b8a1aba6a97c86bb4b67d430336085de"
+    ),
+    LibraryFile(
+        "dataTables.buttons.min.js",
+        "datatables.net-buttons",
+        "3.2.6",
+        "243f85216f9bed6b10492ed6f4ee60b6a451fddc4850d818eb5a240e4a241b32",
+    ),
+    LibraryFile(
+        "buttons.html5.min.js",
+        "datatables.net-buttons",
+        "3.2.6",
+        "8a4bc1b894c183fdf2289fb42135978df647ff274832151da832867c8cb58f1f",
+    ),
+    LibraryFile(
+        "buttons.colVis.min.js",
+        "datatables.net-buttons",
+        "3.2.6",
+        "e6b6f95a15d26a91b5938b784f97ebfad958684cf4b339c6c8dff16439080659",
+    ),
+)
+"""DataTables with its buttons, and jQuery, which they need, in the order in which they are run."""
 
 
 @cache
-def data_tables() -> str:
-    """DataTables with its buttons (MIT), from the package ``itables``, as a script that defines ``window.DataTable``.
-
-    The bundle is a module. A page opened from a file cannot import one, so its exports are taken by name instead.
-
-    Raises:
-        NoTableLibrary: another bundle than expected.
-    """
-    bundle = (files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
-    exports = list(_EXPORT.finditer(bundle))
-    default = _DEFAULT.search(exports[-1].group(1)) if exports else None
-    if default is None:
-        raise NoTableLibrary("itables' bundle of DataTables has no default export; install the version in constraints.txt")
-    start, end = exports[-1].span()
-    body = f"{bundle[:start]}window.DataTable={default.group(1)};{bundle[end:]}"
-    return in_script(f'(()=>{{"use strict";{body}\n}})();')
+def library() -> tuple[str, ...]:
+    """Return the scripts of the table library, which define ``window.DataTable``."""
+    return tuple(in_script(own(file.name)) for file in LIBRARY)
 
 
 def in_script(code: str) -> str:
@@ -60,5 +86,13 @@ def content_policy(scripts: Iterable[str]) -> str:
 
 @cache
 def own(name: str) -> str:
-    """A file of the templates' folder: ``page.js``, ``page.css``, ``licences.txt``."""
-    return (files("exitbench.report") / "templates" / name).read_text(encoding="utf-8")
+    """Return the text of a file of the templates' folder: ``page.js``, ``page.css``, ``licences.txt``, a template.
+
+    Raises:
+        IncompleteInstallation: there is no such file.
+    """
+    file = files("exitbench.report") / "templates" / name
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise IncompleteInstallation(file) from error

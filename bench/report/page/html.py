@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from exitbench.report.leaderboard.table import sparsity_text
@@ -31,7 +31,7 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
     curves = curves or {}
     found = rows(boards)
     evaluations = [evaluation for board in boards.values() for evaluation in board]
-    scripts = [assets.START, *([assets.data_tables(), assets.own("page.js")] if found else [])]
+    scripts = [assets.START, *([*assets.library(), assets.own("page.js")] if found else [])]
     page = _environment().get_template("page.html.j2")
     return page.render(
         rows=found,
@@ -48,7 +48,7 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("exitbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(assets.own), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
     environment.filters["marker"] = marker
