@@ -85,7 +85,7 @@ def test_a_model_that_gives_nan_is_no_judge():
     net = linear_exits(2)
     net.heads[1][1].bias.fill_(float("inf"))
     x, _, _ = batch()
-    with pytest.raises(NotCertified, match="^the model returns NaN or infinite logits on the attack's images$"):
+    with pytest.raises(NotCertified, match=r"^the model returns NaN or infinite logits on the attack's images$"):
         certify(net, x, x, BALL)
 
 
