@@ -113,6 +113,12 @@ def test_a_rule_of_ones_own_searches_by_its_slack():
     assert Coin()(torch.stack([-LOGITS, LOGITS, LOGITS])).tolist() == [2, 2, 1]
 
 
+def test_entropy_and_confidence_are_over_the_last_dimension():
+    stacked = torch.stack([LOGITS, -LOGITS])
+    for measure in (entropy, confidence):
+        assert torch.equal(measure(stacked), torch.stack([measure(LOGITS), measure(-LOGITS)]))
+
+
 @given(st.integers(0, 1000), st.integers(1, 3))
 def test_log_entropy_has_the_value_and_the_gradient_of_the_formula(seed, dimensions):
     shape = (3, 4, 5)[-dimensions:]
@@ -141,6 +147,14 @@ def test_log_entropy_has_the_value_and_the_gradient_of_the_formula(seed, dimensi
 def test_exits_within_reach(policy, expected):
     with torch.no_grad():
         assert exits_within_reach(policy, 3) == expected
+
+
+def test_a_gate_that_no_input_moves_off_its_threshold_never_opens():
+    class Still(Coin):
+        def slack(self, logits_k, k):
+            return torch.zeros(len(logits_k))
+
+    assert exits_within_reach(Still(), 3) == [2]
 
 
 def test_one_exit_is_always_within_reach():
