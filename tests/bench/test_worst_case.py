@@ -209,7 +209,7 @@ class TestBlackBox:
 
     def test_more_than_the_strongest_with_gradients_is_a_finding_with_its_numbers(self, evaluation, result, white):
         attacks = [
-            result("square", "110000", backwards=0.0, forwards=9.0),
+            result("square", "110000", backwards=0.0, forwards=1.0),
             result("noise", "111110", backwards=0.0, forwards=1.0),
         ]
         (flag,) = black_box.flags(evaluation(*attacks, *white))
@@ -221,6 +221,12 @@ class TestBlackBox:
         for strong in (result("policy", "111110", backwards=1.0), result("cascade", "111111", backwards=1.0)):
             (flag,) = black_box.flags(evaluation(*attacks, *white, strong))
             assert flag.level == "failure"
+
+    def test_two_in_a_thousand_are_forgiven_and_three_are_not(self, evaluation, result):
+        white = result("average", "1" * 250 + "0" * 250, "1" * 500, backwards=20.0)
+        for broken, expected in ((251, 0), (252, 1)):
+            square = result("square", "0" * broken + "1" * (500 - broken), "1" * 500, backwards=0.0, forwards=9.0)
+            assert len(black_box.flags(evaluation(square, white, clean="1" * 500))) == expected
 
     def test_as_good_is_none(self, evaluation, result, white):
         assert not black_box.flags(evaluation(result("square", "111000", backwards=0.0, forwards=9.0), *white))
