@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+_TRACER = sys.gettrace()
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -20,6 +24,14 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path / "no-weights"))
     monkeypatch.setenv("EXITBENCH_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _traced() -> Iterator[None]:
+    """Coverage goes on after AutoAttack's check of the model, which switches every tracer off."""
+    if _TRACER is not None:
+        sys.settrace(_TRACER)
+    yield
 
 
 @pytest.fixture(scope="session")

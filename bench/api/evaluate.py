@@ -13,9 +13,10 @@ from torch import nn
 from exitbench.api.display import Display, NoDisplay, ProgressBar
 from exitbench.api.evaluation import Evaluation
 from exitbench.api.execution import execute_plan, plan_evaluation
-from exitbench.api.inputs import attack_names, data_folder, dataset_named, network_given
+from exitbench.api.inputs import attack_names, dataset_named, network_given
 from exitbench.attacks.regions import Norm
 from exitbench.errors import UserError
+from exitbench.models.user_folders import data_folder
 from exitbench.runner.prepare import Precision, Request
 from exitbench.scoring.load import evaluation_of
 from exitbench.store.run_record import evaluation_key
@@ -85,7 +86,7 @@ def evaluate(
     samples = dataset_named(dataset, calibration, network, n)
     request = Request(
         model=model if isinstance(model, str) else network.name,
-        data=data_folder(data),
+        data=data_folder() if data is None else Path(data),
         dataset=samples.name,
         training=training,
         weights=None if weights is None else Path(weights),

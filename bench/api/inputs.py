@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,12 +38,6 @@ def attack_names(attacks: str | Iterable[str]) -> list[str]:
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"attacks are given by name, not as {texts!r}; see `exitbench list attacks`")
     return [name for text in texts for name in separated(text)]
-
-
-def data_folder(data: str | Path | None) -> Path:
-    """Return the folder of the datasets: the one given, else ``EXITBENCH_DATA``, else its default."""
-    base = Path.home() / ".local" / "share" / "exitbench" / "data"
-    return Path(data or os.environ.get("EXITBENCH_DATA") or base)
 
 
 def network_given(model: str | nn.Module, name: str | None, device: str) -> tuple[Network, str]:

@@ -17,9 +17,9 @@ from exitbench.analysis.sweep.curve import sweep as swept
 from exitbench.analysis.sweep.pool import pool_of
 from exitbench.analysis.sweep.thresholds import held_out
 from exitbench.api.evaluation import Evaluation
-from exitbench.api.inputs import data_folder
 from exitbench.errors import UserError
 from exitbench.models.factory import reported_name
+from exitbench.models.user_folders import data_folder
 from exitbench.report import write
 from exitbench.report.compare.table import comparison_table, comparison_title
 from exitbench.report.evaluation.tables import markdown
@@ -179,7 +179,9 @@ def sweep(
     store = stored_in(Path(results))
     wanted = Wanted(tuple(map(reported_name, models)), dataset, training, norm, eps, n)
     file = None if weights is None else Path(weights)
-    return Sweep(curves_of(evaluations(store), store, wanted, models, points, file, data_folder(data)))
+    return Sweep(
+        curves_of(evaluations(store), store, wanted, models, points, file, data_folder() if data is None else Path(data))
+    )
 
 
 def stored_in(results: Path) -> Store:

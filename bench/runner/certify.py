@@ -40,8 +40,8 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, ball: Ball, *, bounde
         NotCertified: if it is not, or if the model's logits are not numbers there.
     """
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape or x_adv.dtype != x.dtype:
-        shape = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
-        raise NotCertified(f"the attack returned {shape}, expected {tuple(x.shape)} of {x.dtype}")
+        found = f"{tuple(x_adv.shape)} of {x_adv.dtype}" if isinstance(x_adv, Tensor) else type(x_adv).__name__
+        raise NotCertified(f"the attack returned {found}, expected {tuple(x.shape)} of {x.dtype}")
     if bad := int((~torch.isfinite(x_adv)).flatten(1).any(1).sum()):
         raise NotCertified(f"{bad} of {len(x)} images hold NaN or infinite pixels")
     if bad := int(((x_adv < 0) | (x_adv > 1)).flatten(1).any(1).sum()):

@@ -103,11 +103,11 @@ def sign_flip(differences: Floats, draws: int = DRAWS) -> float:
     """
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     observed = float(differences.sum())
-    if observed <= 0:
+    slack = 1e-9 * float(np.abs(differences).sum())  # sums of the same numbers in another order differ by rounding
+    if observed <= slack:
         return 1.0
     generator = np.random.default_rng(0)
     sums = np.zeros(draws)
     for size, count in zip(sizes, counts, strict=True):  # there are few sizes: one draw flips all signs of a size
         sums += size * (2.0 * generator.binomial(count, 0.5, draws) - count)
-    slack = 1e-9 * float(np.abs(differences).sum())  # sums of the same numbers in another order differ by rounding
     return (1 + int((sums >= observed - slack).sum())) / (1 + draws)

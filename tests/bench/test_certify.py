@@ -8,6 +8,7 @@ from exitbench.models.policies import FixedExit
 from exitbench.models.views import DeployedView
 from exitbench.runner.certify import NotCertified, certify
 from exitbench.runner.passes import counted
+from exitbench.store.cell import TOLERANCE
 from exitbench.target.target import check_model
 from tests.toys import Passed, batch, linear_exits, small_convolutional
 
@@ -37,27 +38,54 @@ def test_a_step_of_a_thousandth_outside_the_ball_is_seen(norm):
         certify(NET, x, x + step, Ball(norm, 0.1))
 
 
+def put(value, images):
+    """Two pixels of each of the given images at ``value``."""
+    return lambda x: x.index_put_((torch.tensor(images)[:, None], torch.tensor(0), torch.tensor([0, 1])), torch.tensor(value))
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda x: x.index_fill_(0, torch.tensor([0]), float("nan")), "1 of 6 images hold NaN"),
-        (lambda x: x + 1, "leave the box"),
-        (lambda x: x[:3], "the attack returned"),
-        (lambda x: x.double(), "the attack returned"),
-        (lambda x: None, "NoneType"),
+        (put(float("nan"), [1]), "1 of 6 images hold NaN or infinite pixels"),
+        (put(float("inf"), [1, 4]), "2 of 6 images hold NaN or infinite pixels"),
+        (put(-1e-7, [0, 5]), r"2 of 6 images leave the box \[0, 1\]"),
+        (put(1 + 1e-6, [3]), r"1 of 6 images leave the box \[0, 1\]"),
+        (lambda x: x[:3], r"the attack returned \(3, 1, 2, 2\) of torch.float32, expected \(6, 1, 2, 2\) of torch.float32"),
+        (lambda x: x.double(), r"the attack returned \(6, 1, 2, 2\) of torch.float64, expected \(6, 1, 2, 2\) of torch.float32"),
+        (lambda x: x.numpy(), r"the attack returned ndarray, expected \(6, 1, 2, 2\)"),
     ],
 )
-def test_what_is_no_image_is_refused(spoil, why):
+def test_what_is_no_image_is_refused_and_the_images_are_counted(spoil, why):
     x, x_adv = spoiled(spoil)
-    with pytest.raises(NotCertified, match=why):
+    with pytest.raises(NotCertified, match=f"^{why}"):
         certify(NET, x, x_adv, BALL)
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_black_and_white_pixels_are_in_the_box(end):
+    x = torch.full((2, 1, 2, 2), end)
+    assert certify(NET, x, x, BALL).distances.tolist() == [0, 0]
+
+
+def test_rounding_by_the_tolerance_is_forgiven_and_not_a_bit_more():
+    x, edge = torch.zeros(1, 1, 2, 2), torch.tensor(TOLERANCE["Linf"])
+    certify(NET, x, x + edge, Ball("Linf", 0.0))
+    with pytest.raises(NotCertified, match="leave the Linf ball of 0, by up to 1e-06"):
+        certify(NET, x, x + torch.nextafter(edge, torch.tensor(1.0)), Ball("Linf", 0.0))
+
+
+def test_an_attack_that_pays_for_distance_is_bound_to_the_box_alone():
+    x, _, _ = batch()
+    assert (certify(NET, x, 1 - x, BALL, bounded=False).distances > 0.1).any()
+    with pytest.raises(NotCertified, match="leave the box"):
+        certify(NET, x, x + 1, BALL, bounded=False)
 
 
 def test_a_model_that_gives_nan_is_no_judge():
     net = linear_exits(2)
     net.heads[1][1].bias.fill_(float("inf"))
     x, _, _ = batch()
-    with pytest.raises(NotCertified, match="NaN or infinite logits"):
+    with pytest.raises(NotCertified, match=r"^the model returns NaN or infinite logits on the attack's images$"):
         certify(net, x, x, BALL)
 
 

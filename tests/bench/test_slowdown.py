@@ -55,6 +55,11 @@ def test_one_exit_has_no_savings_and_no_efficacy():
     assert (found.ratio, found.savings_erased, found.efficacy) == (1, None, None)
 
 
+def test_two_exits_have_an_efficacy():
+    found = slowed(exits(1, 1), exits(0, 2), (1.0, 2.0))
+    assert (found.ratio, found.savings_erased, found.efficacy) == (pytest.approx(4 / 3), 1, 0.25)
+
+
 taken = st.lists(st.integers(0, 3), min_size=1, max_size=30).map(np.array)
 costs = st.lists(st.floats(0.01, 10), min_size=4, max_size=4).map(lambda steps: tuple(np.cumsum(steps).tolist()))
 
@@ -86,7 +91,7 @@ def test_the_unit_of_cost_does_not_matter(clean, per_exit, unit):
 def test_costs_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError, match="must not fall"):
         slowed(exits(1, 1, 1), exits(1, 1, 1), bad)
-    with pytest.raises(ValueError, match="need samples"):
+    with pytest.raises(ValueError, match=r"^figures of slowdown need samples, there are none$"):
         efficacy(np.array([], dtype=np.int64), COSTS)
 
 
