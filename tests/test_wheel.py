@@ -64,11 +64,12 @@ finally:
 """
 
 CLIENT = """
+import exitbench
 from exitbench.models.registry import model_card
-from exitbench.attacks.regions import Ball
 
+reveal_type(exitbench.load_results)
 reveal_type(model_card("rdi_smallcnn").build)
-Ball("Linf", eps="small")
+exitbench.evaluate("rdi_smallcnn", dataset="digits", n="eight")
 """
 
 MYPY = """
@@ -172,7 +173,8 @@ def test_a_client_sees_our_types(installed):
     write_tree(installed.folder, {"client.py": CLIENT, "mypy.ini": MYPY})
     _, out, err = installed.run("python", "-m", "mypy", "client.py")
     assert 'Revealed type is "' in out and "exitbench.models.multi_exit.MultiExitNet" in out, out + err
-    assert 'Argument "eps" to "Ball" has incompatible type "str"' in out and "Found 1 error" in out, out
+    assert "exitbench.api.evaluation.Evaluation" in out, out
+    assert 'Argument "n" to "evaluate" has incompatible type "str"' in out and "Found 1 error" in out, out
 
 
 MISSING = {
@@ -182,7 +184,7 @@ MISSING = {
         "models/weights/rdi_smallcnn-digits-average.safetensors",
         ["list", "models"],
     ),
-    "templates": ("report/templates", "report/templates/page.js", ["report", "--results", "by_file"]),
+    "templates": ("report/templates", "report/templates/jquery.min.js", ["report", "--results", "by_file"]),
 }
 
 
