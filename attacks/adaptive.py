@@ -14,7 +14,7 @@ from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.base import Attack
 from exitbench.attacks.deployed_loss import exit_constraints, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 
@@ -47,7 +47,7 @@ class PolicyAttack(Attack):
 
     version: ClassVar[int] = 3
 
-    region: Ball
+    region: ThreatModel
     policy: Policy
     budget: int = BUDGET
 

@@ -14,7 +14,7 @@ from exitbench.attacks.gradient import Ascent, ascent
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Objective, Reduction, TargetedDLR
 from exitbench.attacks.pgd import Start, begin
-from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
 
 MOMENTUM = 0.75
@@ -41,7 +41,7 @@ class APGD(Attack):
     """
 
     objective: Objective
-    region: Ball
+    region: ThreatModel
     steps: int = 100
     restarts: int = 1
     start: Start | Attack = "random"
@@ -91,7 +91,7 @@ class APGDTargeted(Attack):
     """
 
     over: Reduction
-    region: Ball
+    region: ThreatModel
     steps: int = 100
     n_targets: int = 9
     start: Start | Attack = "random"
@@ -129,7 +129,9 @@ class APGDTargeted(Attack):
         return margins.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
-def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def climb(
+    look: Callable[[Tensor], Ascent], region: ThreatModel, x: Tensor, start: Tensor, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run APGD once.
 
     Args:

@@ -20,7 +20,7 @@ from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Loss, TargetedDLR
 from exitbench.attacks.pgd import Keep
 from exitbench.attacks.presets import expand
-from exitbench.attacks.regions import Ball, Norm
+from exitbench.attacks.regions import Norm, ThreatModel
 from exitbench.attacks.settings import CROSS_ENTROPY, Method, Settings
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
@@ -178,7 +178,7 @@ class _Form(MultiExitAttack):
         if useless := [name for name in self.ignored if given[name]]:
             raise ValueError(f"{type(self).__name__} sets its own {' and '.join(useless)}")
         settings = Settings(
-            Ball(norm, eps),
+            ThreatModel(norm, eps),
             steps or (100 if method == "apgd" else 20),
             eps / 4 if alpha is None else alpha,
             method,

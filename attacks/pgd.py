@@ -13,7 +13,7 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import value, value_and_gradient
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Objective
-from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
 
 Keep = Literal["best", "last"]
@@ -38,7 +38,7 @@ class PGD(Attack):
     """
 
     objective: Objective
-    region: Ball
+    region: ThreatModel
     steps: int
     step_size: float
     restarts: int = 1
@@ -74,14 +74,14 @@ class PGD(Attack):
         return best.x_adv
 
 
-def begin(start: Start | Attack, region: Ball, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
+def begin(start: Start | Attack, region: ThreatModel, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
     """Return the images that a run starts from: the candidate of the attack ``start``, a random point, or the clean image."""
     if candidates:
         return region.project(candidates[0], x)
     return region.start(x, noise, run) if start == "random" else x
 
 
-def fgsm(objective: Objective, region: Ball, start: Start | Attack = "clean") -> PGD:
+def fgsm(objective: Objective, region: ThreatModel, start: Start | Attack = "clean") -> PGD:
     """Return FGSM (Goodfellow et al., ICLR 2015): one step of ``eps``, projected into the ball.
 
     With ``start="random"`` it is FGSM-RS (Wong et al., ICLR 2020) with a step of ``eps``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
 @dataclass(frozen=True)
-class Ball:
-    """A ball of radius ``eps`` in ``norm`` around the clean image, intersected with the box [0, 1].
+class ThreatModel:
+    """What an attacker may do to an image: move it within ``eps`` in ``norm``, inside the box [0, 1].
+
+    As the region of an attack it is the ball of that radius around the clean image, intersected with the box.
 
     Attributes:
         norm: ``Linf`` or ``L2``.
@@ -26,6 +28,8 @@ class Ball:
     Raises:
         ValueError: If the norm is unknown, or ``eps`` is negative or not finite.
     """
+
+    spec_name: ClassVar[str] = "Ball"
 
     norm: Norm
     eps: float
@@ -63,6 +67,10 @@ class Ball:
         """Return the distance ``(B,)`` in this ball's norm."""
         delta = x_adv - x
         return delta.abs().flatten(1).amax(1) if self.norm == "Linf" else _length(delta)
+
+
+Ball = ThreatModel
+"""The name of ``ThreatModel`` in 0.1, for attacks of installed packages."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.objectives import CE, DLR, Loss, Objective, Reduction, TargetedDLR
 from exitbench.attacks.pgd import PGD, Keep, Start, fgsm
-from exitbench.attacks.regions import Ball, Penalty
+from exitbench.attacks.regions import Penalty, ThreatModel
 from exitbench.attacks.wrm import WRM
 
 CROSS_ENTROPY = CE()
@@ -37,7 +37,7 @@ class Settings:
         ValueError: a targeted loss with another method than APGD, or restarts of a method that has none.
     """
 
-    region: Ball
+    region: ThreatModel
     steps: int
     step_size: float
     method: Method = "pgd"

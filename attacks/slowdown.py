@@ -14,7 +14,7 @@ from exitbench.attacks.adaptive_search import COMPACT_EVERY
 from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.regions import ThreatModel, column
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits, exits_within_reach
@@ -51,7 +51,7 @@ class Slowdown(Attack):
         ValueError: If the costs do not fit the policy or are not positive and finite, or the mode is unknown.
     """
 
-    region: Ball
+    region: ThreatModel
     policy: Policy
     costs: tuple[float, ...]
     mode: Mode = "free"

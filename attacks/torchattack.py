@@ -17,7 +17,7 @@ from torch import Tensor
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.registry import UnknownName
@@ -49,7 +49,7 @@ class TorchAttack(Attack):
         ValueError: When run, if the class has no untargeted mode.
     """
 
-    region: Ball
+    region: ThreatModel
     policy: Policy
     name: str
     parameters: tuple[tuple[str, Parameter], ...] = ()
@@ -89,7 +89,7 @@ class TorchAttack(Attack):
         return x_adv.detach()
 
 
-def torch_attack(region: Ball, policy: Policy, text: str) -> TorchAttack:
+def torch_attack(region: ThreatModel, policy: Policy, text: str) -> TorchAttack:
     """Parse the attack given as ``text``: a class name, optionally with keyword arguments in parentheses.
 
     Raises:

@@ -65,10 +65,10 @@ finally:
 
 CLIENT = """
 from exitbench.models.registry import model_card
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 
 reveal_type(model_card("rdi_smallcnn").build)
-Ball("Linf", eps="small")
+ThreatModel("Linf", eps="small")
 """
 
 MYPY = """

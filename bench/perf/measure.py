@@ -230,7 +230,7 @@ def measure(
 
 def describe(prepared: Prepared) -> dict[str, Any]:
     """Return what is measured, on which machine and with which versions."""
-    target, split, ball = prepared.target, prepared.split, prepared.settings.region
+    target, split, threat_model = prepared.target, prepared.split, prepared.settings.region
     return {
         "model": target.name,
         "training": target.training,
@@ -238,8 +238,8 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "policy": policy_text(target.policy),
         "dataset": split.dataset,
         "n": prepared.n,
-        "norm": ball.norm,
-        "eps": ball.eps,
+        "norm": threat_model.norm,
+        "eps": threat_model.eps,
         "steps": prepared.settings.steps,
         "machine": machine(next(target.model.parameters()).device),
         "versions": {"torch": torch.__version__, **{name: version(name) for name in ("torchattacks", "pyautoattack")}},

@@ -13,7 +13,7 @@ import torch
 from exitbench.attacks.adaptive import BUDGET
 from exitbench.attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
 from exitbench.attacks.pgd import Keep
-from exitbench.attacks.regions import Ball, Norm
+from exitbench.attacks.regions import Norm, ThreatModel
 from exitbench.attacks.settings import Method, Settings
 from exitbench.data.cards import dataset_card, dataset_names
 from exitbench.data.download import DataUnavailable
@@ -210,18 +210,20 @@ def _test_split(dataset: str, network: Network, request: Request) -> Split:
 
 def _settings(request: Request, dataset: str) -> Settings:
     card = dataset_card(dataset)
-    ball = Ball(request.norm, card.eps[request.norm] if request.eps is None else request.eps)
+    threat_model = ThreatModel(request.norm, card.eps[request.norm] if request.eps is None else request.eps)
     default = APGD_STEPS if request.method == "apgd" else card.steps
     steps = default if request.steps is None else request.steps
     if request.restarts < 1 or steps < 1:
         raise UserError(f"steps and restarts must be at least 1, got {steps} and {request.restarts}")
-    step_size = ball.eps * card.step_ratio if request.step_size is None else request.step_size
+    step_size = threat_model.eps * card.step_ratio if request.step_size is None else request.step_size
     if not (math.isfinite(step_size) and step_size >= 0):
         raise UserError(f"the step size must be a finite number >= 0, got {step_size}")
     if request.budget < 1:
         raise UserError(f"the budget must be at least 1 gradient per image, got {request.budget}")
     loss = LOSSES[request.loss]
-    return Settings(ball, steps, step_size, request.method, loss, request.restarts, request.keep, request.gamma, request.budget)
+    return Settings(
+        threat_model, steps, step_size, request.method, loss, request.restarts, request.keep, request.gamma, request.budget
+    )
 
 
 def _n(request: Request, split: Split, device: torch.device) -> int:

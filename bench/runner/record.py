@@ -14,7 +14,7 @@ from exitbench.store.run_record import RECORD_SCHEMA
 from exitbench.store.store import Store
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
-    from exitbench.attacks.regions import Ball
+    from exitbench.attacks.regions import ThreatModel
     from exitbench.models.cost import ExitCosts
     from exitbench.runner.plan import Plan
     from exitbench.runner.prepare import Prepared
@@ -30,7 +30,7 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
 def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
     """The record of an evaluation, known before any work."""
     target, split = prepared.target, prepared.split
-    ball = prepared.settings.region
+    threat_model = prepared.settings.region
     return {
         "schema": RECORD_SCHEMA,
         "model": target.name,
@@ -45,15 +45,15 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
         "dataset_summary": dataset_card(split.dataset).summary,
         "data": data_digest(plan),
         "n": prepared.n,
-        "norm": ball.norm,
-        "eps": ball.eps,
+        "norm": threat_model.norm,
+        "eps": threat_model.eps,
         "seed": seed,
         "note": prepared.note,
         "trust": probe_key(prepared, seed),
         "asked": dict(prepared.asked),
         "attacks": _attacks(plan),
         **_pruned(target.costs),
-        **_of_added(split.dataset, ball),
+        **_of_added(split.dataset, threat_model),
     }
 
 
@@ -62,9 +62,13 @@ def _pruned(costs: ExitCosts) -> dict[str, Any]:
     return {"mmacs_dense": list(costs.mmacs_dense), "sparsity": costs.sparsity} if costs.sparsity else {}
 
 
-def _of_added(dataset: str, ball: Ball) -> dict[str, Any]:
+def _of_added(dataset: str, threat_model: ThreatModel) -> dict[str, Any]:
     """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
-    return {"usual_eps": dataset_card(dataset).eps[ball.norm]} if dataset in added_datasets() or is_in_memory(dataset) else {}
+    return (
+        {"usual_eps": dataset_card(dataset).eps[threat_model.norm]}
+        if dataset in added_datasets() or is_in_memory(dataset)
+        else {}
+    )
 
 
 def data_digest(plan: Plan) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.spec import describe
 
 Against = Literal["main", "average", "max_average", "sampled", "policy"]
@@ -149,7 +149,7 @@ class Recipe:
     model: str
     dataset: str
     training: str
-    ball: Ball
+    ball: ThreatModel
     phases: tuple[Phase, ...]
     batch_size: int
     peak_lr: float

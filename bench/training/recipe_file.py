@@ -8,11 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
+from exitbench.models.spec import type_name
 from exitbench.training.recipe import Crafting, Phase, Pruning, Recipe
 
-Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Ball)
+Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, ThreatModel)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -40,7 +41,7 @@ def recipe_of(content: Any) -> Recipe:
         ValueError: If settings are unknown, missing or invalid.
     """
     recipe = dict(_mapping(content, Recipe))
-    recipe["ball"] = _made(Ball, recipe.get("ball", {}))
+    recipe["ball"] = _made(ThreatModel, recipe.get("ball", {}))
     recipe["phases"] = tuple(_phase(phase) for phase in recipe.get("phases", ()))
     if recipe.get("pruning") is not None:
         recipe["pruning"] = _made(Pruning, recipe["pruning"])
@@ -56,7 +57,7 @@ def _phase(content: Any) -> Phase:
 
 def _mapping(content: Any, kind: type) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{kind.__name__.lower()} settings are an object, got {content!r}")
+        raise ValueError(f"{type_name(kind).lower()} settings are an object, got {content!r}")
     return content
 
 
@@ -64,8 +65,8 @@ def _made(kind: type[Setting], content: Any) -> Setting:
     settings = {name: value for name, value in _mapping(content, kind).items() if name != "type"}
     known = [field.name for field in fields(kind)]
     if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(f"unknown {kind.__name__.lower()} settings {', '.join(unknown)} (known: {', '.join(known)})")
+        raise ValueError(f"unknown {type_name(kind).lower()} settings {', '.join(unknown)} (known: {', '.join(known)})")
     try:
         return kind(**settings)
     except TypeError as error:  # a setting is missing, or of a type that cannot be compared
-        raise ValueError(f"{kind.__name__.lower()}: {error}") from error
+        raise ValueError(f"{type_name(kind).lower()}: {error}") from error

@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.registry import UnknownName
 from exitbench.training.recipe import Against, Crafting, Phase, Pruning, Recipe
 
-_DIGITS = Ball("Linf", 0.2)
-_MNIST = Ball("Linf", 0.3)
-_CIFAR = Ball("Linf", 8 / 255)
+_DIGITS = ThreatModel("Linf", 0.2)
+_MNIST = ThreatModel("Linf", 0.3)
+_CIFAR = ThreatModel("Linf", 8 / 255)
 _TRAINING_IMAGES = {"cifar10": 48_000, "mnist": 58_000}
 
 

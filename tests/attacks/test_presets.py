@@ -6,14 +6,14 @@ from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.objectives import CE, Max, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.presets import FORMS, expand, matrix_names
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import Settings
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.models.policies import FixedExit
 from exitbench.models.registry import UnknownName
 
 COSTS = (1.0, 2.5, 3.0)
-SETTINGS = Settings(Ball("Linf", 0.1), steps=4, step_size=0.025)
+SETTINGS = Settings(ThreatModel("Linf", 0.1), steps=4, step_size=0.025)
 
 
 def names(*wanted, n_exits=3):

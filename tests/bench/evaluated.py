@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import Settings
 from exitbench.data.split import Split
 from exitbench.models.cost import measure_costs
@@ -25,7 +25,7 @@ from tests.toys import small_convolutional
 
 FORMS = ("single", "average", "max", "max_average", "average_max")
 NET = small_convolutional(3)
-SETTINGS = Settings(Ball("Linf", 0.15), steps=3, step_size=0.06)
+SETTINGS = Settings(ThreatModel("Linf", 0.15), steps=3, step_size=0.06)
 
 
 def toy_policy() -> Policy:

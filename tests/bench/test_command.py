@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exitbench.api.names import separated
 from exitbench.attacks.objectives import DLR, TargetedDLR
 from exitbench.attacks.presets import expand
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import Settings
 from exitbench.cli.engine import WHERE
 from exitbench.cli.main import cli
@@ -33,15 +33,15 @@ from exitbench.store.store import Store
 from tests.bench.evaluated import plan_of, prepared
 from tests.bench.pages import evaluation
 
-BALL = Ball("Linf", 8 / 255)
+BALL = ThreatModel("Linf", 8 / 255)
 SETTINGS = {
     "pgd": Settings(BALL, 20, 2 / 255),
     "pgd as in the paper": Settings(BALL, 20, 2 / 255, keep="last", restarts=3),
-    "pgd with dlr in L2": Settings(Ball("L2", 0.5), 7, 0.1 + 0.2, loss=DLR()),
+    "pgd with dlr in L2": Settings(ThreatModel("L2", 0.5), 7, 0.1 + 0.2, loss=DLR()),
     "fgsm": Settings(BALL, 20, 2 / 255, method="fgsm"),
     "apgd": Settings(BALL, 33, 2 / 255, method="apgd", restarts=2),
     "apgd with targeted dlr": Settings(BALL, 9, 2 / 255, method="apgd", loss=TargetedDLR()),
-    "wrm": Settings(Ball("Linf", 0.3), 15, 0.01, method="wrm", gamma=1 / 3),
+    "wrm": Settings(ThreatModel("Linf", 0.3), 15, 0.01, method="wrm", gamma=1 / 3),
     "policy with a budget": Settings(BALL, 20, 2 / 255, budget=60),
 }
 NAMES = (

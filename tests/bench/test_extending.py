@@ -219,7 +219,7 @@ def test_a_loader_that_fails_is_one_clear_message(case, installed, tmp_path):
 
 
 def test_attacks_of_the_same_class_name_as_ours_do_not_share_results(installed):
-    from exitbench.attacks.regions import Ball
+    from exitbench.attacks.regions import ThreatModel
     from exitbench.models.spec import describe, digest
 
     source = EXAMPLE.replace("class Corner", "class Clean").replace("Corner(", "Clean(")
@@ -228,8 +228,8 @@ def test_attacks_of_the_same_class_name_as_ours_do_not_share_results(installed):
 
     from exitbench.attacks.clean import Clean as Ours
 
-    assert digest(Theirs(Ball("Linf", 0.1))) != digest(Ours())
-    assert (describe(Ours())["type"], describe(Theirs(Ball("Linf", 0.1)))["type"]) == ("Clean", "theirs.Clean")
+    assert digest(Theirs(ThreatModel("Linf", 0.1))) != digest(Ours())
+    assert (describe(Ours())["type"], describe(Theirs(ThreatModel("Linf", 0.1)))["type"]) == ("Clean", "theirs.Clean")
 
 
 def test_ours_are_known_without_any_package():

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import Settings
 from exitbench.data.split import Split
 from exitbench.models.calibration import equal_share
@@ -22,7 +22,7 @@ from exitbench.runner.prepare import Prepared
 from exitbench.target.target import Target
 
 EPS = 0.2
-SETTINGS = Settings(Ball("Linf", EPS), steps=20, step_size=EPS / 4)
+SETTINGS = Settings(ThreatModel("Linf", EPS), steps=20, step_size=EPS / 4)
 SHAPE = (1, 8, 8)
 TRAINED_ON = 1400
 
