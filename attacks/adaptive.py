@@ -16,6 +16,7 @@ from exitbench.attacks.deployed_loss import exit_constraints, expected_failure, 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy
 
 BUDGET = 250
@@ -42,7 +43,7 @@ class PolicyAttack(Attack):
             is far lower; the runner records it. The result of a sample does not depend on the others.
 
     Raises:
-        ValueError: If the budget is below 1.
+        InvalidValue: If the budget is below 1.
     """
 
     version: ClassVar[int] = 3
@@ -53,7 +54,7 @@ class PolicyAttack(Attack):
 
     def __post_init__(self) -> None:
         if self.budget < 1:
-            raise ValueError(f"the budget must be at least 1 gradient per image, got {self.budget}")
+            raise InvalidValue(f"the budget must be at least 1 gradient per image, got {self.budget}")
 
     @property
     def expected_gradients(self) -> float:

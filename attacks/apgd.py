@@ -16,6 +16,7 @@ from exitbench.attacks.objectives import Objective, Reduction, TargetedDLR
 from exitbench.attacks.pgd import Start, begin
 from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 
 MOMENTUM = 0.75
 RHO = 0.75  # share of steps in a window that must have climbed for the step size to stay
@@ -49,7 +50,7 @@ class APGD(Attack):
     def __post_init__(self) -> None:
         _check(self.steps, self.restarts)
         if self.start != "random" and self.restarts > 1:
-            raise ValueError("restarts differ only by their random start")
+            raise InvalidValue("restarts differ only by their random start")
 
     @property
     def children(self) -> tuple[Attack, ...]:
@@ -237,4 +238,4 @@ def _windows(steps: int) -> Iterator[int]:
 
 def _check(steps: int, runs: int) -> None:
     if steps < 1 or runs < 1:
-        raise ValueError(f"need at least one step and one run, got {steps} and {runs}")
+        raise InvalidValue(f"need at least one step and one run, got {steps} and {runs}")

@@ -15,6 +15,7 @@ from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Objective
 from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 
 Keep = Literal["best", "last"]
 Start = Literal["random", "clean"]
@@ -47,9 +48,9 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
-            raise ValueError(f"need at least one step and one restart, got {self.steps} and {self.restarts}")
+            raise InvalidValue(f"need at least one step and one restart, got {self.steps} and {self.restarts}")
         if self.start != "random" and self.restarts > 1:
-            raise ValueError("restarts differ only by their random start")
+            raise InvalidValue("restarts differ only by their random start")
 
     @property
     def children(self) -> tuple[Attack, ...]:

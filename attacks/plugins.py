@@ -9,6 +9,7 @@ from typing import Protocol
 from exitbench.attacks.base import Attack
 from exitbench.attacks.settings import Settings
 from exitbench.models.error_text import first_line
+from exitbench.models.errors import InvalidValue
 from exitbench.models.plugins import Plugin, by_name, plugins
 from exitbench.models.policies import Policy
 from exitbench.models.spec import describe
@@ -53,7 +54,7 @@ def build(plugin: Plugin, n_exits: int, settings: Settings, policy: Policy, cost
     """The attack that a plugin makes.
 
     Raises:
-        ValueError: its factory raises, or returns something that is no attack with a canonical description.
+        InvalidValue: its factory raises, or returns something that is no attack with a canonical description.
     """
     try:
         attack = plugin.value(n_exits, settings, policy, costs)
@@ -62,5 +63,5 @@ def build(plugin: Plugin, n_exits: int, settings: Settings, policy: Policy, cost
         describe(attack)
         hash(attack)
     except Exception as error:
-        raise ValueError(f"attack {plugin.name!r} of {plugin.origin}: {first_line(error)}") from error
+        raise InvalidValue(f"attack {plugin.name!r} of {plugin.origin}: {first_line(error)}") from error
     return attack

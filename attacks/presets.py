@@ -17,9 +17,9 @@ from exitbench.attacks.pgd import Start
 from exitbench.attacks.settings import Settings
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.attacks.torchattack import torch_attack
+from exitbench.models.errors import InvalidValue, UnknownName
 from exitbench.models.plugins import Plugin
 from exitbench.models.policies import Policy
-from exitbench.models.registry import UnknownName
 
 FORMS = {
     "single": "single:k for every exit k",
@@ -76,7 +76,7 @@ def expand(
 
     Raises:
         UnknownName: with suggestions.
-        ValueError: for an exit that the network does not have, a slowdown attack without costs, an attack of an installed
+        InvalidValue: for an exit that the network does not have, a slowdown attack without costs, an attack of an installed
             package that cannot be made, or whose name is taken.
     """
     _added()  # a name that is taken twice is an error whichever is asked for
@@ -162,5 +162,5 @@ def _cascade(n_exits: int, settings: Settings, policy: Policy) -> Attack:
 
 def _exit_number(name: str, text: str, n_exits: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= n_exits:
-        raise ValueError(f"attack {name!r}: the model's exits are 1..{n_exits}")
+        raise InvalidValue(f"attack {name!r}: the model's exits are 1..{n_exits}")
     return int(text)

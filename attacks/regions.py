@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from exitbench.attacks.noise import Noise
+from exitbench.models.errors import InvalidValue
 
 Norm = Literal["Linf", "L2"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -26,7 +27,7 @@ class ThreatModel:
         eps: Radius, for pixels in [0, 1].
 
     Raises:
-        ValueError: If the norm is unknown, or ``eps`` is negative or not finite.
+        InvalidValue: If the norm is unknown, or ``eps`` is negative or not finite.
     """
 
     spec_name: ClassVar[str] = "Ball"
@@ -36,9 +37,9 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
-            raise ValueError(f"norm {self.norm!r} is not one of {', '.join(NORMS)}")
+            raise InvalidValue(f"norm {self.norm!r} is not one of {', '.join(NORMS)}")
         if not (math.isfinite(self.eps) and self.eps >= 0):
-            raise ValueError(f"eps must be a finite number >= 0, got {self.eps}")
+            raise InvalidValue(f"eps must be a finite number >= 0, got {self.eps}")
 
     def start(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
         """Draw a point uniformly in the ball: ``x + U(-eps, eps)`` for Linf; a random direction and radius for L2."""
@@ -81,14 +82,14 @@ class Penalty:
     where they lie in the ball.
 
     Raises:
-        ValueError: If ``gamma`` is not a positive finite number.
+        InvalidValue: If ``gamma`` is not a positive finite number.
     """
 
     gamma: float
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"gamma must be a finite number > 0, got {self.gamma}")
+            raise InvalidValue(f"gamma must be a finite number > 0, got {self.gamma}")
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Project into the box [0, 1]."""

@@ -14,6 +14,7 @@ from exitbench.attacks.objectives import CE, DLR, Loss, Objective, Reduction, Ta
 from exitbench.attacks.pgd import PGD, Keep, Start, fgsm
 from exitbench.attacks.regions import Penalty, ThreatModel
 from exitbench.attacks.wrm import WRM
+from exitbench.models.errors import InvalidValue
 
 CROSS_ENTROPY = CE()
 
@@ -34,7 +35,7 @@ class Settings:
         budget: gradients per image that ``policy`` may spend at most.
 
     Raises:
-        ValueError: a targeted loss with another method than APGD, or restarts of a method that has none.
+        InvalidValue: a targeted loss with another method than APGD, or restarts of a method that has none.
     """
 
     region: ThreatModel
@@ -49,9 +50,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, TargetedDLR) and self.method != "apgd":
-            raise ValueError(f"the targeted DLR loss is for the method apgd, not {self.method}")
+            raise InvalidValue(f"the targeted DLR loss is for the method apgd, not {self.method}")
         if self.restarts > 1 and (self.method in ("fgsm", "wrm") or isinstance(self.loss, TargetedDLR)):
-            raise ValueError(f"restarts are for pgd and untargeted apgd, not {self.method} with {type(self.loss).__name__}")
+            raise InvalidValue(f"restarts are for pgd and untargeted apgd, not {self.method} with {type(self.loss).__name__}")
 
     def ascend(self, over: Reduction, start: Start | Attack = "random") -> Attack:
         """The method on the objective ``loss`` reduced by ``over``."""

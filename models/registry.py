@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
+from exitbench.models.errors import NameTaken, UnknownName
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.plugins import NameTaken, Plugin, plugins
+from exitbench.models.plugins import Plugin, plugins
 from exitbench.models.weights import WeightsCard, known_weights
 
 PAPER_RDI = (
@@ -48,17 +48,6 @@ class ModelCard:
     def weights(self) -> list[WeightsCard]:
         """The cards of all weights known for this model, by dataset and training, digests included."""
         return [card for card, _ in known_weights(self.name)]
-
-
-class UnknownName(LookupError):
-    """A name that is not registered; the message holds the near misses and all that is allowed."""
-
-    def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
-        names = sorted(allowed)
-        by_lower = {known.lower(): known for known in names}
-        near = [by_lower[known] for known in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
-        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
 
 
 _cards: dict[str, ModelCard] = {}

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 from exitbench.api.display import Display
 from exitbench.checks.probe import ensure_probe
-from exitbench.errors import UserError
-from exitbench.models.registry import UnknownName
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.spec import digest
 from exitbench.runner.batching import GATHERED, stack_size
 from exitbench.runner.plan import Plan, PlannedCell, make_plan
@@ -68,7 +67,7 @@ def plan_evaluation(
     prepared = prepare(request, network)
     display.prepared(prepared)
     target = prepared.target
-    try:
+    with as_user_errors():
         plan = make_plan(
             attacks,
             prepared.split,
@@ -81,8 +80,6 @@ def plan_evaluation(
             seed,
             store,
         )
-    except (UnknownName, ValueError) as error:
-        raise UserError(str(error)) from error
     display.planned(plan)
     return prepared, plan
 

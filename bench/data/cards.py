@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from exitbench.models.plugins import NameTaken, Plugin, by_name, plugins
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import NameTaken, UnknownName
+from exitbench.models.plugins import Plugin, by_name, plugins
 from exitbench.models.safe_name import safe_name
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ def make_plan(
     """Resolve attack names over the first ``n`` samples of ``split`` and look up what is done; ``costs`` are mmacs per exit.
 
     Raises:
-        UnknownName, ValueError: see ``exitbench.attacks.presets.expand``.
+        InputError: see ``exitbench.attacks.presets.expand``.
     """
     wanted, skipped = expand(names, n_exits, settings, policy, costs)
     attacks = with_components({CLEAN: Clean(), **wanted}, n_exits, settings, policy)

@@ -20,12 +20,11 @@ from exitbench.data.download import DataUnavailable
 from exitbench.data.in_memory import has_calibration, is_in_memory
 from exitbench.data.load import load_split
 from exitbench.data.split import Split
-from exitbench.errors import UserError
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.calibration import Kind
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy
-from exitbench.models.registry import UnknownName
 from exitbench.models.weights import WeightsError, find_weights
 from exitbench.runner.plan import slices
 from exitbench.target.calibrate import calibrated_policy
@@ -116,7 +115,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     Raises:
         UserError: for anything that the user can mend.
     """
-    try:
+    with as_user_errors():
         network = network or named_network(request.model)
         device = _device(request.device)
         dataset, split, note = _dataset(request, network)
@@ -128,8 +127,6 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
             check_model(model, batch.x, batch.y, split.n_classes)
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
         costs = measure_costs(model, split.shape)
-    except (UnknownName, WeightsError, ValueError) as error:
-        raise UserError(str(error)) from error
     target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
     note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm), assumed))) or None
@@ -241,7 +238,7 @@ def deployed_policy(
     """The exit rule that ``text`` asks for; None for the weights' own, or without one, equal shares by entropy.
 
     Raises:
-        ValueError, UserError: not of the form, for another number of exits, or a cost out of reach.
+        InputError: not of the form, for another number of exits, or a cost out of reach.
     """
     model = loaded.model
     if text is None and loaded.policy is not None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
+from exitbench.models.errors import InputError, InvalidValue
 from exitbench.models.spec import type_name
 from exitbench.training.recipe import Crafting, Phase, Pruning, Recipe
 
@@ -30,7 +31,7 @@ def read_recipe(path: Path) -> Recipe:
         content = content["recipe"]
     try:
         return recipe_of(content)
-    except (TypeError, ValueError) as error:
+    except (TypeError, InputError) as error:
         raise UserError(f"{path} is not a recipe: {error}") from error
 
 
@@ -57,7 +58,7 @@ def _phase(content: Any) -> Phase:
 
 def _mapping(content: Any, kind: type) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{type_name(kind).lower()} settings are an object, got {content!r}")
+        raise InvalidValue(f"{type_name(kind).lower()} settings are an object, got {content!r}")
     return content
 
 
@@ -65,8 +66,8 @@ def _made(kind: type[Setting], content: Any) -> Setting:
     settings = {name: value for name, value in _mapping(content, kind).items() if name != "type"}
     known = [field.name for field in fields(kind)]
     if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(f"unknown {type_name(kind).lower()} settings {', '.join(unknown)} (known: {', '.join(known)})")
+        raise InvalidValue(f"unknown {type_name(kind).lower()} settings {', '.join(unknown)} (known: {', '.join(known)})")
     try:
         return kind(**settings)
     except TypeError as error:  # a setting is missing, or of a type that cannot be compared
-        raise ValueError(f"{type_name(kind).lower()}: {error}") from error
+        raise InvalidValue(f"{type_name(kind).lower()}: {error}") from error

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from exitbench.attacks.regions import ThreatModel
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import InvalidValue, UnknownName
 from exitbench.training.recipe import Against, Crafting, Phase, Pruning, Recipe
 
 _DIGITS = ThreatModel("Linf", 0.2)
@@ -182,7 +182,7 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     """
     n_phases = len(recipe.phases)
     if epochs < n_phases:
-        raise ValueError(f"{recipe.name} has {n_phases} phases; it needs at least as many epochs, got {epochs}")
+        raise InvalidValue(f"{recipe.name} has {n_phases} phases; it needs at least as many epochs, got {epochs}")
     phases = []
     start = end = 0
     for number, phase in enumerate(recipe.phases, start=1):

@@ -9,8 +9,8 @@ from exitbench.attacks.presets import FORMS, expand, matrix_names
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import Settings
 from exitbench.attacks.slowdown import MODES, Slowdown
+from exitbench.models.errors import UnknownName
 from exitbench.models.policies import FixedExit
-from exitbench.models.registry import UnknownName
 
 COSTS = (1.0, 2.5, 3.0)
 SETTINGS = Settings(ThreatModel("Linf", 0.1), steps=4, step_size=0.025)

@@ -14,8 +14,8 @@ from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.torchattack import TorchAttack, torch_attack
+from exitbench.models.errors import UnknownName
 from exitbench.models.policies import EntropyPolicy
-from exitbench.models.registry import UnknownName
 from exitbench.models.spec import canonical_json
 from exitbench.models.views import DeployedView
 from tests.toys import small_convolutional

@@ -15,7 +15,8 @@ from exitbench.data.cards import dataset_card
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models import registry
-from exitbench.models.plugins import NameTaken, plugins
+from exitbench.models.errors import NameTaken
+from exitbench.models.plugins import plugins
 from exitbench.models.registry import model_names
 from tests.toys import ROOT
 

@@ -7,7 +7,7 @@ import pytest
 
 from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import UnknownName
 from exitbench.training.fits import check_fit
 from exitbench.training.recipe import Crafting, Phase, Recipe
 from exitbench.training.recipe_file import read_recipe, recipe_of
