@@ -15,12 +15,10 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.deployed_loss import exit_constraints, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import BUDGET
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy
-
-BUDGET = 250
-"""Default limit on the gradients per sample."""
 
 SOFT_STEPS, JOINT_STEPS = 20, 25
 

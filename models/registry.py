@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from types import ModuleType
 
 from exitbench.models.errors import NameTaken, UnknownName
@@ -19,8 +18,6 @@ PAPER_RDI = (
 
 GROUP = "exitbench.models"
 """Entry points: modules that register models when they are imported, or a registered function in one."""
-
-_DEFINING_MODULES = ("exitbench.models.smallcnn", "exitbench.models.resnet", "exitbench.models.mobilenet")
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class ModelCard:
 _cards: dict[str, ModelCard] = {}
 
 
-def register(
+def register_model(
     *, dataset: str, input_shape: tuple[int, int, int], paper: str, licence: str = "MIT"
 ) -> Callable[[Callable[[], MultiExitNet]], Callable[[], MultiExitNet]]:
     """Register the decorated builder under its function name.
@@ -78,6 +75,10 @@ def register(
     return decorate
 
 
+register = register_model
+"""The name of ``register_model`` in 0.1."""
+
+
 def model_names() -> list[str]:
     """All registered names, in the order of registration."""
     _import_definitions()
@@ -97,12 +98,12 @@ def model_card(name: str) -> ModelCard:
 
 
 def _import_definitions() -> None:
-    for module in _DEFINING_MODULES:
-        import_module(module)
+    import exitbench.models.catalog  # noqa: F401, PLC0415 - registers ours
+
     plugins(GROUP, _fault)
 
 
 def _fault(plugin: Plugin) -> str | None:
     if isinstance(plugin.value, ModuleType) or any(card.build is plugin.value for card in _cards.values()):
         return None
-    return "it names no module and no function registered with exitbench.models.registry.register"
+    return "it names no module and no function registered with exitbench.models.registry.register_model"

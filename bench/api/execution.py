@@ -66,20 +66,8 @@ def plan_evaluation(
         raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
     prepared = prepare(request, network)
     display.prepared(prepared)
-    target = prepared.target
     with as_user_errors():
-        plan = make_plan(
-            attacks,
-            prepared.split,
-            prepared.n,
-            target.model.n_exits,
-            prepared.settings,
-            target.policy,
-            target.costs.mmacs,
-            target.weights,
-            seed,
-            store,
-        )
+        plan = make_plan(prepared.target, prepared.samples, prepared.settings, attacks, seed=seed, store=store)
     display.planned(plan)
     return prepared, plan
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from exitbench.attacks.autoattack import run_autoattack
 from exitbench.attacks.regions import ThreatModel
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.settings import AttackSettings
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.views import DeployedView, ExitView
 
 
-def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: Settings) -> Iterator[tuple[str, Tensor]]:
+def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: AttackSettings) -> Iterator[tuple[str, Tensor]]:
     """Yield the images of torchattacks' PGD on each exit in turn, on all samples each time.
 
     Raises:

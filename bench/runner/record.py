@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from exitbench.data.cards import added_datasets, dataset_card
-from exitbench.data.in_memory import is_in_memory
+from exitbench.data.cards import find_dataset
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import describe, digest
 from exitbench.runner.probe_key import probe_key
@@ -42,7 +41,7 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
         "mmacs": list(target.costs.mmacs),
         "mflops_paper": list(target.costs.mflops_paper),
         "dataset": split.dataset,
-        "dataset_summary": dataset_card(split.dataset).summary,
+        "dataset_summary": find_dataset(split.dataset).card.summary,
         "data": data_digest(plan),
         "n": prepared.n,
         "norm": threat_model.norm,
@@ -64,11 +63,8 @@ def _pruned(costs: ExitCosts) -> dict[str, Any]:
 
 def _of_added(dataset: str, threat_model: ThreatModel) -> dict[str, Any]:
     """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
-    return (
-        {"usual_eps": dataset_card(dataset).eps[threat_model.norm]}
-        if dataset in added_datasets() or is_in_memory(dataset)
-        else {}
-    )
+    found = find_dataset(dataset)
+    return {} if found.origin is None else {"usual_eps": found.card.eps[threat_model.norm]}
 
 
 def data_digest(plan: Plan) -> str:

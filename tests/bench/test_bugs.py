@@ -22,7 +22,7 @@ PLACES = {
     "the pixels": "exitbench.data.split.Split.batch",
     "the settings": "exitbench.runner.prepare._settings",
     "the exit rule": "exitbench.models.policies.EntropyPolicy.check",
-    "the attacks": "exitbench.attacks.settings.PGD",
+    "the attacks": "exitbench.attacks.pgd.PGD",
     "the keys": "exitbench.runner.plan.cell_key",
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.regions import ThreatModel
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.settings import AttackSettings
 from exitbench.cli.main import main
 from exitbench.models.policies import EntropyPolicy
 from exitbench.runner.estimate import EXPECTED, estimate
@@ -70,7 +70,7 @@ def test_other_settings_and_other_networks_do_for_want_of_better(tmp_path):
     ready = prepared()
     other = replace(ready, target=replace(ready.target, weights="1" * 64))
     assert rows_of(store, other, ["policy"], "1" * 64)["policy"].source == "measured on toy, n = 70"
-    longer = replace(prepared(), settings=Settings(SETTINGS.region, steps=5, step_size=0.06))
+    longer = replace(prepared(), settings=AttackSettings(SETTINGS.region, steps=5, step_size=0.06))
     assert rows_of(store, longer, ["single:1"])["single:1"].source == EXPECTED, "more steps are another attack"
 
 

@@ -136,7 +136,7 @@ class TestControls:
     @pytest.mark.parametrize("ball", [ThreatModel("Linf", 0.3), ThreatModel("L2", 2.0)])
     def test_the_search_breaks_what_it_says_and_more_than_random_points(self, ball, monkeypatch):
         seen = []
-        probed = subject(settings=toys.Settings(ball, 20, ball.eps / 4))
+        probed = subject(settings=toys.AttackSettings(ball, steps=20, step_size=ball.eps / 4))
         fails = Subject.fails
 
         def stopping(self, x_adv):
