@@ -2,8 +2,8 @@
 
 ``evaluate`` attacks a network and returns what is left of its accuracy under its deployed exit rule. ``load_results``,
 ``compare``, ``sweep`` and ``write_reports`` work on stored results. ``register_model``, ``register_attack`` and
-``register_dataset`` add to what can be named. The networks are in ``exitbench.models``, the attacks in ``exitbench.attacks``. Nothing heavy is imported before it is
-used.
+``register_dataset`` add to what can be named. The networks are in ``exitbench.models``, the attacks in ``exitbench.attacks``.
+Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations
