@@ -38,7 +38,7 @@ class APGD(Attack):
         start: ``random``, ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
+        InvalidValue: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
 
     objective: Objective
@@ -88,7 +88,7 @@ class APGDTargeted(Attack):
         start: ``random``, ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` or ``n_targets`` is below 1.
+        InvalidValue: If ``steps`` or ``n_targets`` is below 1.
     """
 
     over: Reduction

@@ -35,7 +35,7 @@ class PGD(Attack):
         start: ``random`` in the region, ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
+        InvalidValue: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
 
     objective: Objective

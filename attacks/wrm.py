@@ -33,7 +33,7 @@ class WRM(Attack):
         start: ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` is below 1.
+        InvalidValue: If ``steps`` is below 1.
     """
 
     objective: Objective

@@ -105,7 +105,7 @@ class _Thresholds(Policy):
         calibration: Digest of the data and procedure that set the thresholds; None if they were given by hand.
 
     Raises:
-        ValueError: If a threshold is NaN.
+        InvalidValue: If a threshold is NaN.
     """
 
     thresholds: tuple[float, ...]

@@ -39,7 +39,7 @@ def recipe_of(content: Any) -> Recipe:
     """Return the recipe whose ``summary()`` is ``content``.
 
     Raises:
-        ValueError: If settings are unknown, missing or invalid.
+        InvalidValue: If settings are unknown, missing or invalid.
     """
     recipe = dict(_mapping(content, Recipe))
     recipe["ball"] = _made(ThreatModel, recipe.get("ball", {}))

@@ -178,7 +178,7 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     """Return ``recipe`` with its phases scaled to ``epochs`` in total, at least one each.
 
     Raises:
-        ValueError: If there are fewer epochs than phases.
+        InvalidValue: If there are fewer epochs than phases.
     """
     n_phases = len(recipe.phases)
     if epochs < n_phases:
