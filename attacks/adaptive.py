@@ -14,12 +14,11 @@ from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.base import Attack
 from exitbench.attacks.deployed_loss import exit_constraints, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import BUDGET
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy
-
-BUDGET = 250
-"""Default limit on the gradients per sample."""
 
 SOFT_STEPS, JOINT_STEPS = 20, 25
 
@@ -42,18 +41,18 @@ class PolicyAttack(Attack):
             is far lower; the runner records it. The result of a sample does not depend on the others.
 
     Raises:
-        ValueError: If the budget is below 1.
+        InvalidValue: If the budget is below 1.
     """
 
     version: ClassVar[int] = 3
 
-    region: Ball
+    region: ThreatModel
     policy: Policy
     budget: int = BUDGET
 
     def __post_init__(self) -> None:
         if self.budget < 1:
-            raise ValueError(f"the budget must be at least 1 gradient per image, got {self.budget}")
+            raise InvalidValue(f"the budget must be at least 1 gradient per image, got {self.budget}")
 
     @property
     def expected_gradients(self) -> float:

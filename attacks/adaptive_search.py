@@ -10,7 +10,7 @@ from torch import Tensor
 
 from exitbench.attacks.deployed_loss import ALWAYS_SATISFIED, distance_to_failure
 from exitbench.attacks.gradient import unit_mean
-from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
 
@@ -46,7 +46,7 @@ class Search:
             wrong, else the closest of all.
     """
 
-    def __init__(self, model: EarlyExitNet, region: Ball, policy: Policy, x: Tensor, y: Tensor, budget: int) -> None:
+    def __init__(self, model: EarlyExitNet, region: ThreatModel, policy: Policy, x: Tensor, y: Tensor, budget: int) -> None:
         self.model, self.region, self.policy, self.x, self.y = model, region, policy, x, y
         self.left = budget
         self.nearest, self.candidates = x.clone(), x.clone()

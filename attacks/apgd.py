@@ -14,8 +14,9 @@ from exitbench.attacks.gradient import Ascent, ascent
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Objective, Reduction, TargetedDLR
 from exitbench.attacks.pgd import Start, begin
-from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 
 MOMENTUM = 0.75
 RHO = 0.75  # share of steps in a window that must have climbed for the step size to stay
@@ -37,11 +38,11 @@ class APGD(Attack):
         start: ``random``, ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
+        InvalidValue: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
 
     objective: Objective
-    region: Ball
+    region: ThreatModel
     steps: int = 100
     restarts: int = 1
     start: Start | Attack = "random"
@@ -49,7 +50,7 @@ class APGD(Attack):
     def __post_init__(self) -> None:
         _check(self.steps, self.restarts)
         if self.start != "random" and self.restarts > 1:
-            raise ValueError("restarts differ only by their random start")
+            raise InvalidValue("restarts differ only by their random start")
 
     @property
     def children(self) -> tuple[Attack, ...]:
@@ -87,11 +88,11 @@ class APGDTargeted(Attack):
         start: ``random``, ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` or ``n_targets`` is below 1.
+        InvalidValue: If ``steps`` or ``n_targets`` is below 1.
     """
 
     over: Reduction
-    region: Ball
+    region: ThreatModel
     steps: int = 100
     n_targets: int = 9
     start: Start | Attack = "random"
@@ -129,7 +130,9 @@ class APGDTargeted(Attack):
         return margins.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
-def climb(look: Callable[[Tensor], Ascent], region: Ball, x: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def climb(
+    look: Callable[[Tensor], Ascent], region: ThreatModel, x: Tensor, start: Tensor, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run APGD once.
 
     Args:
@@ -235,4 +238,4 @@ def _windows(steps: int) -> Iterator[int]:
 
 def _check(steps: int, runs: int) -> None:
     if steps < 1 or runs < 1:
-        raise ValueError(f"need at least one step and one run, got {steps} and {runs}")
+        raise InvalidValue(f"need at least one step and one run, got {steps} and {runs}")

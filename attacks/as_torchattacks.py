@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torchattacks
 from torch import Tensor, nn
 
-from exitbench.attacks.adaptive import BUDGET
 from exitbench.attacks.base import Attack
+from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.objectives import Loss, TargetedDLR
-from exitbench.attacks.pgd import Keep
 from exitbench.attacks.presets import expand
-from exitbench.attacks.regions import Ball, Norm
-from exitbench.attacks.settings import CROSS_ENTROPY, Method, Settings
+from exitbench.attacks.regions import Norm, ThreatModel
+from exitbench.attacks.settings import KNOBS, settings_for
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.views import DeployedView
@@ -130,6 +129,19 @@ class _Normalised(nn.Module):
         return (x - self.mean.to(x)) / self.std.to(x)
 
 
+@dataclass(frozen=True)
+class _Usual:
+    """What this interface's users are used to."""
+
+    steps: int = 20
+    step_ratio: float = 1 / 4
+
+
+_USUAL = _Usual()
+_OF_ASCENTS = ("alpha", "steps", *(name for name in KNOBS if name not in ("steps", "step_size", "budget")))
+"""Arguments of the gradient attacks alone."""
+
+
 class _Form(MultiExitAttack):
     """An attack of ``exitbench.attacks.presets``, by its name there.
 
@@ -141,13 +153,13 @@ class _Form(MultiExitAttack):
             per image.
         k: Exit, from 1, for the attacks that have one.
         norm: ``Linf`` or ``L2``.
-        method: ``pgd``; ``fgsm``, one step of ``eps`` from the clean image; ``apgd``, with an adaptive step size; ``wrm``,
-            which has no ball.
-        loss, restarts, keep, gamma: See ``exitbench.attacks.settings.Settings``.
         costs: Cost of each exit, for the attacks that need them (``exitbench.models.cost.measure_costs``).
+        settings: ``method``, ``loss``, ``restarts``, ``keep`` and ``gamma``, as in ``exitbench.attacks.settings.AttackSettings``;
+            the method ``wrm`` has no ball.
 
     Raises:
         ValueError: If the network has no exit ``k``, a value is out of range, or the attack does not use an argument.
+        TypeError: If there is an argument of another name.
     """
 
     form: ClassVar[str]
@@ -164,32 +176,21 @@ class _Form(MultiExitAttack):
         policy: Policy | None = None,
         k: int | None = None,
         norm: Norm = "Linf",
-        method: Method = "pgd",
-        loss: Loss | TargetedDLR = CROSS_ENTROPY,
-        restarts: int = 1,
-        keep: Keep = "best",
-        gamma: float = 0.3,
         costs: Sequence[float] = (),
         seed: int = 0,
+        **settings: Any,
     ) -> None:
         view = deployed_view(model, policy)
-        given = {"alpha": alpha is not None, "steps": steps is not None, "method": method != "pgd", "restarts": restarts != 1}
-        given |= {"loss": loss != CROSS_ENTROPY, "keep": keep != "best"}
-        if useless := [name for name in self.ignored if given[name]]:
+        if unknown := sorted(set(settings) - set(_OF_ASCENTS)):
+            raise TypeError(f"{type(self).__name__} takes no {' and no '.join(unknown)}")
+        given = {"alpha": alpha, "steps": steps, **{name: KNOBS[name].value(value) for name, value in settings.items()}}
+        usual = {name: KNOBS[name].value(KNOBS[name].default) for name in settings}
+        if useless := [name for name in self.ignored if given.get(name) not in (None, usual.get(name))]:
             raise ValueError(f"{type(self).__name__} sets its own {' and '.join(useless)}")
-        settings = Settings(
-            Ball(norm, eps),
-            steps or (100 if method == "apgd" else 20),
-            eps / 4 if alpha is None else alpha,
-            method,
-            loss,
-            restarts,
-            keep,
-            gamma,
-            budget=steps or BUDGET,
-        )
+        knobs = {**settings, "steps": steps, "step_size": alpha, "budget": steps}
+        made = settings_for(ThreatModel(norm, eps), knobs, _USUAL)
         name = self.form if k is None else f"{self.form}:{k}"
-        attacks, _ = expand([name], view.model.n_exits, settings, view.policy, costs)
+        attacks, _ = expand([name], Deployment(view.model.n_exits, view.policy, tuple(costs)), made)
         if not attacks:
             raise ValueError(f"{type(self).__name__} needs a network with more than one exit: one exit has one cost")
         (attack,) = attacks.values()
@@ -234,7 +235,7 @@ class PolicyAttack(_Form):
     """The adaptive attack on the deployed rule; ``steps`` limits the gradients per image."""
 
     form = "policy"
-    ignored = ("alpha", "method", "restarts", "loss", "keep")
+    ignored = tuple(name for name in _OF_ASCENTS if name != "steps")
 
 
 class AutoAttack(_Form):
@@ -244,14 +245,14 @@ class AutoAttack(_Form):
     """
 
     form = "autoattack"
-    ignored = ("alpha", "steps", "method", "restarts", "loss", "keep")
+    ignored = _OF_ASCENTS
 
 
 class SlowdownFree(_Form):
     """An attack that raises the cost of the exit taken, whatever the prediction; it needs ``costs`` and more than one exit."""
 
     form = "slowdown:free"
-    ignored = ("alpha", "steps", "method", "restarts", "loss", "keep")
+    ignored = _OF_ASCENTS
 
 
 class SlowdownKeepLabel(SlowdownFree):

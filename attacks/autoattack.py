@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from exitbench.attacks.base import Attack
 from exitbench.attacks.lockstep import run_batched
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.views import DeployedView, ExitView
@@ -40,7 +40,7 @@ class AutoAttack(Attack):
 
     gathers: ClassVar[bool] = True
 
-    region: Ball
+    region: ThreatModel
     target: Policy | int
     variant: Literal["standard"] = "standard"
 
@@ -74,7 +74,7 @@ def implementation() -> str:
     return f"pyautoattack {package_version('pyautoattack')}"
 
 
-def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: Ball, *, seed: int, variant: str) -> Tensor:
+def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: ThreatModel, *, seed: int, variant: str) -> Tensor:
     """Run the package on a classifier ``(B, C, H, W) -> (B, classes)`` and return the adversarial images.
 
     Images that it does not break are returned clean. The package's global effects (torch's random state, the trace function, the

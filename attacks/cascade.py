@@ -16,6 +16,7 @@ from exitbench.attacks.noise import Noise
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import column
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy, deployed_logits
 
 
@@ -32,7 +33,7 @@ class Cascade(Attack):
         policy: The deployed rule.
 
     Raises:
-        ValueError: If there are no attacks, or one is not bound to the ball.
+        InvalidValue: If there are no attacks, or one is not bound to the ball.
     """
 
     version: ClassVar[int] = 2
@@ -43,9 +44,9 @@ class Cascade(Attack):
 
     def __post_init__(self) -> None:
         if not self.attacks:
-            raise ValueError("a cascade needs at least one attack")
+            raise InvalidValue("a cascade needs at least one attack")
         if not all(attack.bounded for attack in self.attacks):
-            raise ValueError("an attack without a ball has no place in a worst case")
+            raise InvalidValue("an attack without a ball has no place in a worst case")
 
     @property
     def expected_gradients(self) -> float:

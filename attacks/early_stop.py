@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from exitbench.attacks.adaptive_search import COMPACT_EVERY
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
 
@@ -35,7 +35,7 @@ class EarlyStopModel(EarlyExitNet):
         found: ``(B, C, H, W)``, the first image that broke each sample; the clean image where none did.
     """
 
-    def __init__(self, net: EarlyExitNet, x: Tensor, y: Tensor, policy: Policy, region: Ball) -> None:
+    def __init__(self, net: EarlyExitNet, x: Tensor, y: Tensor, policy: Policy, region: ThreatModel) -> None:
         super().__init__()
         self.net, self.x, self.y, self.policy, self.region = net, x, y, policy, region
         self.broken, self.found = torch.zeros_like(y, dtype=torch.bool), x.clone()

@@ -13,8 +13,9 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import value, value_and_gradient
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Objective
-from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 
 Keep = Literal["best", "last"]
 Start = Literal["random", "clean"]
@@ -34,11 +35,11 @@ class PGD(Attack):
         start: ``random`` in the region, ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
+        InvalidValue: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
 
     objective: Objective
-    region: Ball
+    region: ThreatModel
     steps: int
     step_size: float
     restarts: int = 1
@@ -47,9 +48,9 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
-            raise ValueError(f"need at least one step and one restart, got {self.steps} and {self.restarts}")
+            raise InvalidValue(f"need at least one step and one restart, got {self.steps} and {self.restarts}")
         if self.start != "random" and self.restarts > 1:
-            raise ValueError("restarts differ only by their random start")
+            raise InvalidValue("restarts differ only by their random start")
 
     @property
     def children(self) -> tuple[Attack, ...]:
@@ -74,14 +75,14 @@ class PGD(Attack):
         return best.x_adv
 
 
-def begin(start: Start | Attack, region: Ball, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
+def begin(start: Start | Attack, region: ThreatModel, x: Tensor, noise: Noise, run: int, candidates: Sequence[Tensor]) -> Tensor:
     """Return the images that a run starts from: the candidate of the attack ``start``, a random point, or the clean image."""
     if candidates:
         return region.project(candidates[0], x)
     return region.start(x, noise, run) if start == "random" else x
 
 
-def fgsm(objective: Objective, region: Ball, start: Start | Attack = "clean") -> PGD:
+def fgsm(objective: Objective, region: ThreatModel, start: Start | Attack = "clean") -> PGD:
     """Return FGSM (Goodfellow et al., ICLR 2015): one step of ``eps``, projected into the ball.
 
     With ``start="random"`` it is FGSM-RS (Wong et al., ICLR 2020) with a step of ``eps``.

@@ -1,54 +1,17 @@
-"""The named attacks: what each name on the command line means for a network of K exits."""
+"""From the names that are asked for to attacks: what each stands for on a network of K exits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from typing import TYPE_CHECKING
 
-from exitbench.attacks import plugins
-from exitbench.attacks.adaptive import PolicyAttack
-from exitbench.attacks.autoattack import AutoAttack
-from exitbench.attacks.base import Attack
-from exitbench.attacks.best_of import BestOf
-from exitbench.attacks.cascade import Cascade
-from exitbench.attacks.objectives import Max, Mean, Only
-from exitbench.attacks.pgd import Start
-from exitbench.attacks.settings import Settings
-from exitbench.attacks.slowdown import MODES, Slowdown
-from exitbench.attacks.torchattack import torch_attack
-from exitbench.models.plugins import Plugin
-from exitbench.models.policies import Policy
-from exitbench.models.registry import UnknownName
+from exitbench.attacks.registry import AttackCard, AttackGroup, Goal, build, find_attack, registered
 
-FORMS = {
-    "single": "single:k for every exit k",
-    "single:k": "ascend the loss of exit k",
-    "average": "ascend the mean loss over the exits",
-    "max": "ascend the largest loss over the exits",
-    "max_average": "of single:1..K, keep per sample the one with the highest mean loss",
-    "average_max": "ascend the mean loss from 1 + K starts (random, each single:k), keep the one with the highest maximum loss",
-    "policy": "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
-    "slowdown": "slowdown:free, slowdown:keep_label and slowdown:double_kill",
-    "slowdown:free": "raise the cost of the exit taken; the prediction may become anything",
-    "slowdown:keep_label": "raise it, the deployed prediction staying what it is on the clean image",
-    "slowdown:double_kill": "raise it, the deployed prediction being wrong as well",
-    "autoattack": "AutoAttack (standard) on the deployed view",
-    "autoattack:k": "AutoAttack (standard) on the view of exit k",
-    "autoattack:each": "autoattack:k for every exit k",
-    "cascade": "the worst case alone: the attacks on the error in turn, each on the survivors of those before; also called worst",
-    "torchattacks:NAME": "any attack of the package torchattacks on the deployed view, as PGDL2 or PGD(steps=40,alpha=0.01)",
-}
-"""Every name and its one-line meaning."""
-
-ALL = ("single", "average", "max", "max_average", "average_max", "policy", "slowdown", "autoattack")
-"""What ``all`` stands for."""
-
-SAME_ON_ONE_EXIT = {"average", "max", "max_average", "average_max"}
-"""Forms that are ``single:1`` on a network with one exit."""
-
-SLOWDOWNS = tuple(f"slowdown:{mode}" for mode in MODES)
-"""What ``slowdown`` stands for; one exit has one cost, so that there is none on a network with one exit."""
+if TYPE_CHECKING:
+    from exitbench.attacks.base import Attack
+    from exitbench.attacks.deployment import Deployment
+    from exitbench.attacks.settings import AttackSettings
 
 
 @dataclass(frozen=True)
@@ -59,108 +22,85 @@ class Skipped:
     reason: str
 
 
-def expand(
-    names: Iterable[str], n_exits: int, settings: Settings, policy: Policy, costs: Sequence[float] = ()
-) -> tuple[dict[str, Attack], list[Skipped]]:
-    """The attacks that ``names`` stand for, by name, in order, and the names skipped with the reason.
+def expand(names: Iterable[str], deployment: Deployment, settings: AttackSettings) -> tuple[dict[str, Attack], list[Skipped]]:
+    """Return the attacks that ``names`` stand for, by name, in order, and the names skipped with the reason.
 
     ``all`` is the whole matrix and ``single`` every ``single:k``. On a one-exit network every form of the
     gradient attack is ``single:1``; the others are skipped, and so is ``slowdown``.
 
     Args:
-        names: see ``FORMS``.
-        n_exits: of the network.
-        settings: of the gradient attacks.
-        policy: the deployed rule.
-        costs: of each exit (mmacs); only slowdown attacks need them.
+        names: of registered attacks and groups (``exitbench.attacks.registry``), or ``all``.
+        deployment: of the network; its costs are needed by slowdown attacks alone.
+        settings: of the evaluation.
 
     Raises:
         UnknownName: with suggestions.
-        ValueError: for an exit that the network does not have, a slowdown attack without costs, an attack of an installed
-            package that cannot be made, or whose name is taken.
+        NameTaken: two attacks of one name, whichever is asked for.
+        InvalidValue: for an exit that the network does not have, a slowdown attack without costs, or an attack of an installed
+            package that cannot be made.
     """
-    _added()  # a name that is taken twice is an error whichever is asked for
     attacks: dict[str, Attack] = {}
     skipped: list[Skipped] = []
-    for name in _elementary(names, n_exits):
-        if n_exits == 1 and name in SAME_ON_ONE_EXIT:
-            skipped.append(Skipped(name, "the same as single:1 on a network with one exit"))
-            attacks.setdefault("single:1", _build("single:1", n_exits, settings, policy, costs))
-        elif n_exits == 1 and name in SLOWDOWNS:
-            skipped.append(Skipped(name, "one exit has one cost"))
-        else:
-            attacks[name] = _build(name, n_exits, settings, policy, costs)
+    for name in _elementary(names, deployment.n_exits):
+        reason = _superfluous(find_attack(name)[0]) if deployment.n_exits == 1 else None
+        if reason is None:
+            attacks[name] = build(name, deployment, settings)
+            continue
+        skipped.append(Skipped(name, reason))
+        if find_attack(name)[0].same_on_one_exit:
+            attacks.setdefault("single:1", build("single:1", deployment, settings))
     return attacks, skipped
 
 
 def matrix_names(n_exits: int) -> set[str]:
-    """Names of the whole matrix on a network of ``n_exits`` exits: what ``all`` comes to."""
-    names = set(_elementary(["all"], n_exits))
-    return names - SAME_ON_ONE_EXIT - set(SLOWDOWNS) if n_exits == 1 else names
+    """Return the names of the whole matrix on a network of ``n_exits`` exits: what ``all`` comes to."""
+    return set(matrix(n_exits))
 
 
-def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
-    for name in names:
-        if name == "all":
-            yield from _elementary(ALL, n_exits)
-        elif name == "single":
-            yield from (f"single:{k}" for k in range(1, n_exits + 1))
-        elif name == "autoattack:each":
-            yield from (f"autoattack:{k}" for k in range(1, n_exits + 1))
-        elif name == "worst":
-            yield "cascade"
-        elif name == "slowdown":
-            yield from SLOWDOWNS
-        else:
-            yield name
+def matrix(n_exits: int, goal: Goal | None = None) -> list[str]:
+    """Return the names of the whole matrix in order.
 
-
-def _build(name: str, n_exits: int, settings: Settings, policy: Policy, costs: Sequence[float]) -> Attack:
-    singles = [settings.ascend(Only(k)) for k in range(1, n_exits + 1)]
-    form, _, exit_ = name.partition(":")
-    if exit_ and form in ("single", "autoattack"):
-        k = _exit_number(name, exit_, n_exits)
-        return singles[k - 1] if form == "single" else AutoAttack(settings.region, k)
-    if form == "torchattacks":
-        return torch_attack(settings.region, policy, exit_)
-    starts: list[Start | Attack] = ["random", *singles]
-    forms: dict[str, Callable[[], Attack]] = {
-        "average": lambda: settings.ascend(Mean()),
-        "max": lambda: settings.ascend(Max()),
-        "max_average": lambda: settings.select(singles, by=Mean()),
-        "average_max": lambda: settings.select([settings.ascend(Mean(), start) for start in starts], by=Max()),
-        **{f"slowdown:{mode}": partial(Slowdown, settings.region, policy, tuple(costs), mode) for mode in MODES},
-        "policy": lambda: PolicyAttack(settings.region, policy, settings.budget),
-        "autoattack": lambda: AutoAttack(settings.region, policy),
-        "cascade": lambda: _cascade(n_exits, settings, policy),
-    }
-    if name in forms:
-        return forms[name]()
-    added = _added()
-    if name not in added:
-        raise UnknownName("attack", name, ["all", *FORMS, *added])
-    return plugins.build(added[name], n_exits, settings, policy, costs)
+    Args:
+        n_exits: of the network.
+        goal: of the attacks; None for all.
+    """
+    cards = {name: find_attack(name)[0] for name in _elementary(["all"], n_exits)}
+    wanted = {name: card for name, card in cards.items() if goal in (None, card.goal)}
+    return [name for name, card in wanted.items() if n_exits > 1 or _superfluous(card) is None]
 
 
 def attack_texts() -> dict[str, str]:
-    """Every name and its one-line meaning, those of installed packages included."""
-    return FORMS | {name: plugins.summary(plugin) for name, plugin in _added().items()}
+    """Return every name and its one-line meaning, those of installed packages included."""
+    return {name: each.summary for name, each in registered().items()}
 
 
-def _added() -> dict[str, Plugin]:
-    """The attacks of installed packages; everything before a colon, and what stands for others, is taken."""
-    return plugins.plugin_attacks({"all", "none", "worst", *(name.partition(":")[0] for name in FORMS)})
+def names_in_all() -> list[str]:
+    """Return the names that ``all`` stands for."""
+    return [name for name, each in registered().items() if each.in_all]
 
 
-def _cascade(n_exits: int, settings: Settings, policy: Policy) -> Attack:
-    """The matrix's attacks on the error, selections taken apart: the adaptive one first, AutoAttack last."""
-    matrix, _ = expand(["policy", *(name for name in ALL if name != "slowdown")], n_exits, settings, policy)
-    last = matrix.pop("autoattack")
-    apart = [attack.attacks if isinstance(attack, BestOf) else (attack,) for attack in matrix.values()]
-    return Cascade((*dict.fromkeys(each for attacks in apart for each in attacks), last), policy)
+def groups(n_exits: int) -> dict[str, list[str]]:
+    """Return the names that stand for several attacks in ``all``, each with those that it stands for."""
+    found = [each for each in registered().values() if isinstance(each, AttackGroup) and each.in_all]
+    return {group.name: list(group.members(n_exits)) for group in found}
 
 
-def _exit_number(name: str, text: str, n_exits: int) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= n_exits:
-        raise ValueError(f"attack {name!r}: the model's exits are 1..{n_exits}")
-    return int(text)
+def _superfluous(card: AttackCard) -> str | None:
+    """Why an attack is not run on a network with one exit; None if it is."""
+    if card.same_on_one_exit:
+        return "the same as single:1 on a network with one exit"
+    return "one exit has one cost" if card.goal == "cost" else None
+
+
+def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
+    """Yield the names of single attacks that ``names`` stand for."""
+    known = registered()
+    aliases = {alias: card.name for card in known.values() if isinstance(card, AttackCard) for alias in card.aliases}
+    for name in names:
+        group = known.get(name)
+        if name == "all":
+            yield from _elementary(names_in_all(), n_exits)
+        elif isinstance(group, AttackGroup):
+            yield from group.members(n_exits)
+        else:
+            yield aliases.get(name, name)

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from exitbench.attacks.noise import Noise
+from exitbench.models.errors import InvalidValue
 
 Norm = Literal["Linf", "L2"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
 @dataclass(frozen=True)
-class Ball:
-    """A ball of radius ``eps`` in ``norm`` around the clean image, intersected with the box [0, 1].
+class ThreatModel:
+    """What an attacker may do to an image: move it within ``eps`` in ``norm``, inside the box [0, 1].
+
+    As the region of an attack it is the ball of that radius around the clean image, intersected with the box.
 
     Attributes:
         norm: ``Linf`` or ``L2``.
         eps: Radius, for pixels in [0, 1].
 
     Raises:
-        ValueError: If the norm is unknown, or ``eps`` is negative or not finite.
+        InvalidValue: If the norm is unknown, or ``eps`` is negative or not finite.
     """
+
+    spec_name: ClassVar[str] = "Ball"
 
     norm: Norm
     eps: float
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
-            raise ValueError(f"norm {self.norm!r} is not one of {', '.join(NORMS)}")
+            raise InvalidValue(f"norm {self.norm!r} is not one of {', '.join(NORMS)}")
         if not (math.isfinite(self.eps) and self.eps >= 0):
-            raise ValueError(f"eps must be a finite number >= 0, got {self.eps}")
+            raise InvalidValue(f"eps must be a finite number >= 0, got {self.eps}")
 
     def start(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
         """Draw a point uniformly in the ball: ``x + U(-eps, eps)`` for Linf; a random direction and radius for L2."""
@@ -65,6 +70,10 @@ class Ball:
         return delta.abs().flatten(1).amax(1) if self.norm == "Linf" else _length(delta)
 
 
+Ball = ThreatModel
+"""The name of ``ThreatModel`` in 0.1, for attacks of installed packages."""
+
+
 @dataclass(frozen=True)
 class Penalty:
     """A penalty of ``gamma`` times the squared L2 distance, in place of a ball (WRM: Sinha et al., ICLR 2018, equation 2).
@@ -73,14 +82,14 @@ class Penalty:
     where they lie in the ball.
 
     Raises:
-        ValueError: If ``gamma`` is not a positive finite number.
+        InvalidValue: If ``gamma`` is not a positive finite number.
     """
 
     gamma: float
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"gamma must be a finite number > 0, got {self.gamma}")
+            raise InvalidValue(f"gamma must be a finite number > 0, got {self.gamma}")
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Project into the box [0, 1]."""

@@ -14,9 +14,10 @@ from exitbench.attacks.adaptive_search import COMPACT_EVERY
 from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball, column
+from exitbench.attacks.regions import ThreatModel, column
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy, deployed_logits, exits_within_reach
 
 Mode = Literal["free", "keep_label", "double_kill"]
@@ -48,10 +49,10 @@ class Slowdown(Attack):
         cycles: Number of cycles.
 
     Raises:
-        ValueError: If the costs do not fit the policy or are not positive and finite, or the mode is unknown.
+        InvalidValue: If the costs do not fit the policy or are not positive and finite, or the mode is unknown.
     """
 
-    region: Ball
+    region: ThreatModel
     policy: Policy
     costs: tuple[float, ...]
     mode: Mode = "free"
@@ -61,9 +62,9 @@ class Slowdown(Attack):
     def __post_init__(self) -> None:
         object.__setattr__(self, "costs", tuple(float(cost) for cost in self.costs))
         if not self.costs or not all(math.isfinite(cost) and cost > 0 for cost in self.costs):
-            raise ValueError(f"a slowdown attack needs the cost of every exit, positive and finite, got {self.costs}")
+            raise InvalidValue(f"a slowdown attack needs the cost of every exit, positive and finite, got {self.costs}")
         if self.mode not in MODES:
-            raise ValueError(f"slowdown mode {self.mode!r} is not one of {', '.join(MODES)}")
+            raise InvalidValue(f"slowdown mode {self.mode!r} is not one of {', '.join(MODES)}")
         self.policy.check(len(self.costs))
 
     @property

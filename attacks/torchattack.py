@@ -17,10 +17,10 @@ from torch import Tensor
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue, UnknownName
 from exitbench.models.policies import Policy
-from exitbench.models.registry import UnknownName
 from exitbench.models.views import DeployedView
 
 Parameter = None | bool | int | float | str | tuple["Parameter", ...]
@@ -49,7 +49,7 @@ class TorchAttack(Attack):
         ValueError: When run, if the class has no untargeted mode.
     """
 
-    region: Ball
+    region: ThreatModel
     policy: Policy
     name: str
     parameters: tuple[tuple[str, Parameter], ...] = ()
@@ -89,12 +89,12 @@ class TorchAttack(Attack):
         return x_adv.detach()
 
 
-def torch_attack(region: Ball, policy: Policy, text: str) -> TorchAttack:
+def torch_attack(region: ThreatModel, policy: Policy, text: str) -> TorchAttack:
     """Parse the attack given as ``text``: a class name, optionally with keyword arguments in parentheses.
 
     Raises:
         UnknownName: If there is no such attack; names are case-sensitive, and the message suggests some.
-        ValueError: If ``text`` has another form, the class does not take a parameter, the evaluation sets it, or one is missing.
+        InvalidValue: If ``text`` has another form, the class does not take a parameter, the evaluation sets it, or one lacks.
     """
     name, keywords = _parsed(text)
     classes = _classes()
@@ -103,13 +103,13 @@ def torch_attack(region: Ball, policy: Policy, text: str) -> TorchAttack:
     takes = _parameters(classes[name])
     for keyword in keywords:
         if keyword in _OURS:
-            raise ValueError(f"torchattacks:{name}: {keyword} is the evaluation's; set it with {_OURS[keyword]}")
+            raise InvalidValue(f"torchattacks:{name}: {keyword} is the evaluation's; set it with {_OURS[keyword]}")
         if keyword not in takes:
             allowed = ", ".join(each for each in takes if each not in _OURS)
-            raise ValueError(f"torchattacks:{name} takes no parameter {keyword!r}; it takes {allowed or 'none'}")
+            raise InvalidValue(f"torchattacks:{name} takes no parameter {keyword!r}; it takes {allowed or 'none'}")
     set_by_us = {*_OURS, "n_classes", *keywords}
     if needed := [each for each, parameter in takes.items() if parameter.default is parameter.empty and each not in set_by_us]:
-        raise ValueError(f"torchattacks:{name} needs {', '.join(needed)}: torchattacks:{name}({needed[0]}=...)")
+        raise InvalidValue(f"torchattacks:{name} needs {', '.join(needed)}: torchattacks:{name}({needed[0]}=...)")
     return TorchAttack(region, policy, name, tuple(sorted(keywords.items())))
 
 
@@ -121,17 +121,17 @@ def _parsed(text: str) -> tuple[str, dict[str, Parameter]]:
         if isinstance(node, ast.Name):
             return node.id, {}
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
-            raise ValueError("it is no class name with keyword arguments")
+            raise InvalidValue("it is no class name with keyword arguments")
         keywords: dict[str, Parameter] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
-                raise ValueError("keyword arguments have names")
+                raise InvalidValue("keyword arguments have names")
             if keyword.arg in keywords:
-                raise ValueError(f"{keyword.arg} is given twice")
+                raise InvalidValue(f"{keyword.arg} is given twice")
             keywords[keyword.arg] = _value(keyword.value)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
-        raise ValueError(f"{form} ({reason})") from error
+        raise InvalidValue(f"{form} ({reason})") from error
     return node.func.id, keywords
 
 
@@ -143,7 +143,7 @@ def _value(node: ast.expr) -> Parameter:
     value = ast.literal_eval(node)
     frozen = tuple(value) if isinstance(value, list) else value
     if not _is_parameter(frozen):
-        raise ValueError(f"{value!r} is no number, text, True, False, None or tuple of these")
+        raise InvalidValue(f"{value!r} is no number, text, True, False, None or tuple of these")
     return frozen
 
 

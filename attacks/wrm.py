@@ -15,6 +15,7 @@ from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Objective
 from exitbench.attacks.regions import Penalty, column
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class WRM(Attack):
         start: ``clean``, or the attack whose candidate is the start.
 
     Raises:
-        ValueError: If ``steps`` is below 1.
+        InvalidValue: If ``steps`` is below 1.
     """
 
     objective: Objective
@@ -42,7 +43,7 @@ class WRM(Attack):
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"need at least one step, got {self.steps}")
+            raise InvalidValue(f"need at least one step, got {self.steps}")
 
     @property
     def bounded(self) -> bool:

@@ -1,9 +1,9 @@
 """The robustness benchmark for networks that exit early.
 
 ``evaluate`` attacks a network and returns what is left of its accuracy under its deployed exit rule. ``load_results``,
-``compare``, ``sweep`` and ``write_reports`` work on stored results. ``register_model`` and ``register_dataset`` add to what can
-be named. The networks are in ``exitbench.models``, the attacks in ``exitbench.attacks``. Nothing heavy is imported before it is
-used.
+``compare``, ``sweep`` and ``write_reports`` work on stored results. ``register_model``, ``register_attack`` and
+``register_dataset`` add to what can be named. The networks are in ``exitbench.models``, the attacks in ``exitbench.attacks``.
+Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from exitbench.api.evaluate import evaluate
     from exitbench.api.evaluation import Accuracy, Evaluation
     from exitbench.api.results import Comparison, Sweep, compare, load_results, sweep, write_reports
+    from exitbench.attacks.registry import register_attack
     from exitbench.data.cards import Dataset, DatasetCard, register_dataset
     from exitbench.data.split import Split
     from exitbench.errors import UserError
     from exitbench.models.multi_exit import MultiExitNet
-    from exitbench.models.registry import register as register_model
+    from exitbench.models.registry import register_model
 
     __version__: str
 
@@ -37,6 +38,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load_results",
+    "register_attack",
     "register_dataset",
     "register_model",
     "sweep",
@@ -55,11 +57,12 @@ _HOME = {
     "write_reports": "exitbench.api.results",
     "Dataset": "exitbench.data.cards",
     "DatasetCard": "exitbench.data.cards",
+    "register_attack": "exitbench.attacks.registry",
     "register_dataset": "exitbench.data.cards",
     "Split": "exitbench.data.split",
     "UserError": "exitbench.errors",
     "MultiExitNet": "exitbench.models.multi_exit",
-    "register_model": "exitbench.models.registry:register",
+    "register_model": "exitbench.models.registry",
 }
 
 
@@ -71,8 +74,7 @@ def __getattr__(name: str) -> Any:
         return version("exitbench")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _HOME[name].partition(":")
-    return getattr(import_module(module), attribute or name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

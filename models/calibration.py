@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, Policy, confidence, entropy
 
 Kind = Literal["entropy", "confidence"]
@@ -47,10 +48,10 @@ def target_cost(
         calibration: Digest to record in the policy.
 
     Raises:
-        ValueError: If ``target`` is below the cost of the first exit or above that of the last.
+        InvalidValue: If ``target`` is below the cost of the first exit or above that of the last.
     """
     if not mmacs[0] <= target <= mmacs[-1]:
-        raise ValueError(f"a mean cost of {target:g} is out of reach: the exits cost {mmacs[0]:.2f} to {mmacs[-1]:.2f} mmacs")
+        raise InvalidValue(f"a mean cost of {target:g} is out of reach: the exits cost {mmacs[0]:.2f} to {mmacs[-1]:.2f} mmacs")
     costs = torch.tensor(mmacs, dtype=torch.float64)
 
     def at(share: float) -> tuple[Policy, float]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.traced_cost import trace
 from exitbench.models.zero_weights import ZeroWeights
@@ -54,7 +55,7 @@ def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> Exi
         input_shape: Shape ``(C, H, W)`` of an image.
 
     Raises:
-        ValueError: If no multiply-accumulates are found in a network that is not cut into stages.
+        InvalidValue: If no multiply-accumulates are found in a network that is not cut into stages.
     """
     if not isinstance(model, MultiExitNet):
         return _traced(model, input_shape)
@@ -84,13 +85,13 @@ def count_mmacs(net: nn.Module, input_shape: tuple[int, int, int]) -> float:
     It works on the meta device as well, where a network has no weights and only shapes are computed.
 
     Raises:
-        ValueError: If there are none.
+        InvalidValue: If there are none.
     """
     device = next((tensor.device for tensor in net.parameters() if tensor.ndim), None)
     with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, *input_shape, device=device))
     if not counter.get_total_flops():
-        raise ValueError("no multiply-accumulates of the network could be counted")
+        raise InvalidValue("no multiply-accumulates of the network could be counted")
     return float(counter.get_total_flops()) / 2e6
 
 
@@ -128,7 +129,7 @@ def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts
         declared = tuple(model.exit_costs)
         costs = ExitCosts(declared, costs.mflops_paper, declared, 0.0, "costs per exit as declared by the network itself")
     if not costs.mmacs[0] > 0:
-        raise ValueError("no multiply-accumulates of the network could be counted; give it exit_costs, in mmacs")
+        raise InvalidValue("no multiply-accumulates of the network could be counted; give it exit_costs, in mmacs")
     return costs
 
 

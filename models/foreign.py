@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 
 _FORMS = "a list or tuple of logits (B, classes), one per exit, a stacked tensor (exits, B, classes), or one tensor (B, classes)"
 
 
-class ForeignModelError(ValueError):
+class ForeignModelError(InvalidValue):
     """A network, or its factory, cannot be evaluated as it is; the message says what was found and what is expected."""
 
 

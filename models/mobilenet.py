@@ -9,7 +9,7 @@ from torch import nn
 
 from exitbench.models.blocks import InvertedResidual, conv_bn
 from exitbench.models.multi_exit import MultiExitNet, without_branches
-from exitbench.models.registry import PAPER_RDI, register
+from exitbench.models.registry import PAPER_RDI, register_model
 
 # (expansion, channels, repeats, stride of the first), Sandler et al., table 2, with CIFAR strides.
 BLOCK_GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -66,7 +66,7 @@ def _pool_and_classify(channels: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
 
 
-_cifar = register(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
+_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
 
 
 @_cifar

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from exitbench.models.error_text import first_line
+from exitbench.models.errors import NameTaken
 from exitbench.models.user_imports import imports_of_plugin
 
 _log = logging.getLogger(__name__)
-
-
-class NameTaken(ValueError):
-    """Two things of one name; the message names both."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from exitbench.models.errors import InvalidValue
+
 FAR = 50.0
 """Log slack (absolute value) of a gate that is open, or shut, whatever the logits."""
 
@@ -103,7 +105,7 @@ class _Thresholds(Policy):
         calibration: Digest of the data and procedure that set the thresholds; None if they were given by hand.
 
     Raises:
-        ValueError: If a threshold is NaN.
+        InvalidValue: If a threshold is NaN.
     """
 
     thresholds: tuple[float, ...]
@@ -112,11 +114,11 @@ class _Thresholds(Policy):
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", tuple(float(t) for t in self.thresholds))
         if any(math.isnan(t) for t in self.thresholds):
-            raise ValueError("a threshold is NaN")
+            raise InvalidValue("a threshold is NaN")
 
     def check(self, n_exits: int) -> None:
         if len(self.thresholds) != n_exits - 1:
-            raise ValueError(f"a network of {n_exits} exits needs {n_exits - 1} thresholds, got {len(self.thresholds)}")
+            raise InvalidValue(f"a network of {n_exits} exits needs {n_exits - 1} thresholds, got {len(self.thresholds)}")
 
 
 @dataclass(frozen=True)
@@ -182,4 +184,4 @@ class FixedExit(Policy):
 
     def check(self, n_exits: int) -> None:
         if not 1 <= self.exit <= n_exits:
-            raise ValueError(f"exit {self.exit} is outside 1..{n_exits}")
+            raise InvalidValue(f"exit {self.exit} is outside 1..{n_exits}")

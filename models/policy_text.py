@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
+
+Number = TypeVar("Number", int, float)
 
 _GRAMMAR = "entropy:T1,T2,... | confidence:T1,T2,... | exit:k"
 
@@ -11,21 +16,31 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
     """Parse the policy that ``text`` describes and check it against the number of exits.
 
     Raises:
-        ValueError: If ``text`` has another form, or the policy is for another number of exits.
+        InvalidValue: If ``text`` has another form, or the policy is for another number of exits.
     """
     kind, _, rest = text.partition(":")
     try:
-        if kind == "exit":
-            policy: Policy = FixedExit(int(rest))
-        elif kind in ("entropy", "confidence"):
-            thresholds = tuple(float(t) for t in rest.split(",")) if rest else ()
-            policy = (EntropyPolicy if kind == "entropy" else ConfidencePolicy)(thresholds, calibration)
-        else:
-            raise ValueError(f"unknown kind {kind!r}")
+        policy = _policy(kind, rest, calibration)
         policy.check(n_exits)
-    except ValueError as error:
-        raise ValueError(f"policy {text!r}: {error}; the forms are {_GRAMMAR}") from error
+    except InvalidValue as error:
+        raise InvalidValue(f"policy {text!r}: {error}; the forms are {_GRAMMAR}") from error
     return policy
+
+
+def _policy(kind: str, rest: str, calibration: str | None) -> Policy:
+    if kind == "exit":
+        return FixedExit(_number(int, rest))
+    if kind in ("entropy", "confidence"):
+        thresholds = tuple(_number(float, t) for t in rest.split(",")) if rest else ()
+        return (EntropyPolicy if kind == "entropy" else ConfidencePolicy)(thresholds, calibration)
+    raise InvalidValue(f"unknown kind {kind!r}")
+
+
+def _number(kind: type[Number], text: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InvalidValue(str(error)) from error
 
 
 def policy_text(policy: Policy) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from types import ModuleType
 
+from exitbench.models.errors import NameTaken, UnknownName
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.plugins import NameTaken, Plugin, plugins
+from exitbench.models.plugins import Plugin, plugins
 from exitbench.models.weights import WeightsCard, known_weights
 
 PAPER_RDI = (
@@ -19,8 +18,6 @@ PAPER_RDI = (
 
 GROUP = "exitbench.models"
 """Entry points: modules that register models when they are imported, or a registered function in one."""
-
-_DEFINING_MODULES = ("exitbench.models.smallcnn", "exitbench.models.resnet", "exitbench.models.mobilenet")
 
 
 @dataclass(frozen=True)
@@ -50,21 +47,10 @@ class ModelCard:
         return [card for card, _ in known_weights(self.name)]
 
 
-class UnknownName(LookupError):
-    """A name that is not registered; the message holds the near misses and all that is allowed."""
-
-    def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
-        names = sorted(allowed)
-        by_lower = {known.lower(): known for known in names}
-        near = [by_lower[known] for known in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
-        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
-
-
 _cards: dict[str, ModelCard] = {}
 
 
-def register(
+def register_model(
     *, dataset: str, input_shape: tuple[int, int, int], paper: str, licence: str = "MIT"
 ) -> Callable[[Callable[[], MultiExitNet]], Callable[[], MultiExitNet]]:
     """Register the decorated builder under its function name.
@@ -89,6 +75,10 @@ def register(
     return decorate
 
 
+register = register_model
+"""The name of ``register_model`` in 0.1."""
+
+
 def model_names() -> list[str]:
     """All registered names, in the order of registration."""
     _import_definitions()
@@ -108,12 +98,12 @@ def model_card(name: str) -> ModelCard:
 
 
 def _import_definitions() -> None:
-    for module in _DEFINING_MODULES:
-        import_module(module)
+    import exitbench.models.catalog  # noqa: F401, PLC0415 - registers ours
+
     plugins(GROUP, _fault)
 
 
 def _fault(plugin: Plugin) -> str | None:
     if isinstance(plugin.value, ModuleType) or any(card.build is plugin.value for card in _cards.values()):
         return None
-    return "it names no module and no function registered with exitbench.models.registry.register"
+    return "it names no module and no function registered with exitbench.models.registry.register_model"

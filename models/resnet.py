@@ -11,7 +11,7 @@ from torch import nn
 
 from exitbench.models.blocks import BasicBlock, conv_bn
 from exitbench.models.multi_exit import MultiExitNet, without_branches
-from exitbench.models.registry import PAPER_RDI, register
+from exitbench.models.registry import PAPER_RDI, register_model
 
 GROUP_CHANNELS = (16, 32, 64)
 
@@ -70,7 +70,7 @@ def _linear_head(channels: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-_cifar = register(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
+_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
 
 
 @_cifar

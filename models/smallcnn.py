@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import nn
 
 from exitbench.models.multi_exit import MultiExitNet, without_branches
-from exitbench.models.registry import PAPER_RDI, register
+from exitbench.models.registry import PAPER_RDI, register_model
 
-_mnist = register(dataset="mnist", input_shape=(1, 28, 28), paper=PAPER_RDI)
+_mnist = register_model(dataset="mnist", input_shape=(1, 28, 28), paper=PAPER_RDI)
 
 
 @_mnist

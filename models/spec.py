@@ -16,16 +16,15 @@ JSONValue = None | bool | int | float | str | list[Any] | dict[str, Any]
 def describe(value: Any) -> JSONValue:
     """Turn a frozen data class (nested, with tuples) into plain JSON values.
 
-    A data class becomes ``{"type": class name, field: value, ...}``. The name of a class from outside exitbench includes its
-    module, so that it is never mistaken for one of exitbench. A class attribute ``version``, raised by hand when behaviour
-    changes, is included, so that results of an older behaviour are never mistaken for new ones.
+    A data class becomes ``{"type": name, field: value, ...}`` (see ``type_name``). A class attribute ``version``, raised by hand
+    when behaviour changes, is included, so that results of an older behaviour are never mistaken for new ones.
 
     Raises:
         TypeError: If a value has no canonical JSON form.
         ValueError: If a float is NaN.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        described: dict[str, Any] = {"type": _type_name(type(value))}
+        described: dict[str, Any] = {"type": type_name(type(value))}
         version = getattr(type(value), "version", None)
         if version is not None:
             described["version"] = version
@@ -45,8 +44,15 @@ def describe(value: Any) -> JSONValue:
     raise TypeError(f"no canonical description for {type(value).__name__}")
 
 
-def _type_name(kind: type) -> str:
-    return kind.__name__ if is_own(kind.__module__) else f"{kind.__module__}.{kind.__qualname__}"
+def type_name(kind: type) -> str:
+    """Return the name of a class in descriptions.
+
+    It is the class's own attribute ``spec_name``, which keeps old results valid when a class is renamed, else its name; a class
+    that is not ours has its module before it, so that it is never mistaken for ours.
+    """
+    if is_own(kind.__module__):
+        return str(vars(kind).get("spec_name", kind.__name__))
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def canonical_json(value: Any) -> str:

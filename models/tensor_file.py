@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from exitbench.models.errors import InvalidValue
+
 _UNDER = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts store a state dict beside other things."""
 
@@ -19,7 +21,7 @@ _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that ``DataParallel`` and ``torch.compile`` add to every name."""
 
 
-class WeightsError(ValueError):
+class WeightsError(InvalidValue):
     """A weight file or card cannot be used; the message says what is wrong and what to do."""
 
 

@@ -15,6 +15,7 @@ from exitbench.api.evaluation import Evaluation
 from exitbench.api.execution import execute_plan, plan_evaluation
 from exitbench.api.inputs import attack_names, dataset_named, network_given
 from exitbench.attacks.regions import Norm
+from exitbench.attacks.settings import KNOBS
 from exitbench.errors import UserError
 from exitbench.models.user_folders import data_folder
 from exitbench.runner.prepare import Precision, Request
@@ -96,7 +97,7 @@ def evaluate(
         eps=eps,
         device=device,
         precision=precision,
-        **_known(settings),
+        knobs=_known(settings),
     )
     with _store(results) as store:
         prepared, plan = plan_evaluation(request, attack_names(attacks), seed, store, display, network)
@@ -114,12 +115,11 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
     """Return ``settings`` if all of them are known."""
     import difflib
 
-    known = ("method", "loss", "steps", "step_size", "restarts", "keep", "gamma", "budget")
     for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        if name not in KNOBS:
+            near = difflib.get_close_matches(name, KNOBS, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"evaluate() got an unexpected keyword argument {name!r}{hint} (settings: {', '.join(known)})")
+            raise TypeError(f"evaluate() got an unexpected keyword argument {name!r}{hint} (settings: {', '.join(KNOBS)})")
     return settings
 
 

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 from exitbench.api.display import Display
 from exitbench.checks.probe import ensure_probe
-from exitbench.errors import UserError
-from exitbench.models.registry import UnknownName
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.spec import digest
 from exitbench.runner.batching import GATHERED, stack_size
 from exitbench.runner.plan import Plan, PlannedCell, make_plan
@@ -67,22 +66,8 @@ def plan_evaluation(
         raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
     prepared = prepare(request, network)
     display.prepared(prepared)
-    target = prepared.target
-    try:
-        plan = make_plan(
-            attacks,
-            prepared.split,
-            prepared.n,
-            target.model.n_exits,
-            prepared.settings,
-            target.policy,
-            target.costs.mmacs,
-            target.weights,
-            seed,
-            store,
-        )
-    except (UnknownName, ValueError) as error:
-        raise UserError(str(error)) from error
+    with as_user_errors():
+        plan = make_plan(prepared.target, prepared.samples, prepared.settings, attacks, seed=seed, store=store)
     display.planned(plan)
     return prepared, plan
 

@@ -12,10 +12,8 @@ from torch import nn
 
 from exitbench.api.names import separated
 from exitbench.data.in_memory import arrays_of, register_in_memory
-from exitbench.errors import UserError
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.foreign import ForeignModelError
-from exitbench.models.registry import UnknownName
 from exitbench.target.in_memory import InMemoryNetwork
 from exitbench.target.networks import Network, named_network
 
@@ -46,12 +44,10 @@ def network_given(model: str | nn.Module, name: str | None, device: str) -> tupl
     Raises:
         UserError: no such network, or a module in training mode or on another device.
     """
-    try:
+    with as_user_errors():
         if isinstance(model, str):
             return named_network(model), device
         network = InMemoryNetwork(model, name)
-    except (UnknownName, ForeignModelError) as error:
-        raise UserError(str(error)) from error
     if device not in ("auto", network.device.type):
         raise UserError(
             f"{network.name} is on {network.device}, and device={device!r} was asked for; move it there with net.to({device!r}), "
@@ -75,10 +71,8 @@ def dataset_named(dataset: Any, calibration: Any, network: Network, n: int | Non
     if network.card is not None and shape != network.card.input_shape:
         takes = "x".join(map(str, network.card.input_shape))
         raise UserError(f"the images are {'x'.join(map(str, shape))}, {network.name} takes {takes}")
-    try:
+    with as_user_errors():
         n_classes = _classes(network.build(shape), images[:2])
-    except ForeignModelError as error:
-        raise UserError(str(error)) from error
     name = register_in_memory((images, labels), n_classes=n_classes, calibration=calibration)
     return Samples(name, len(images))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exitbench.attacks.objectives import Margin
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.checks.flag import Flag
 from exitbench.checks.subject import Subject
 from exitbench.models.policies import deployed_logits
@@ -42,11 +42,11 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 def random_points(subject: Subject) -> Tensor:
     """Return whether one of ``POINTS`` random corners (Linf) or surface points (L2) of the ball breaks each sample, ``(B,)``."""
-    ball, x = subject.settings.region, subject.x
+    threat_model, x = subject.settings.region, subject.x
     broken = torch.zeros_like(subject.y, dtype=torch.bool)
     for point in range(POINTS):
-        direction = ball.steepest(subject.noise.normal(x, _NOISE + point))
-        broken |= subject.fails(ball.project(x + ball.eps * direction, x))
+        direction = threat_model.steepest(subject.noise.normal(x, _NOISE + point))
+        broken |= subject.fails(threat_model.project(x + threat_model.eps * direction, x))
     return broken
 
 
@@ -57,11 +57,11 @@ def random_search(subject: Subject) -> Tensor:
     square of random place and sign is set to the edge of the ball and kept where the margin of the deployed prediction grows;
     squares shrink with time. In L2 the change is projected back into the ball, which simplifies the original.
     """
-    ball, x = subject.settings.region, subject.x
+    threat_model, x = subject.settings.region, subject.x
     channels, height, width = x.shape[1:]
     draws = subject.noise.uniform(x.new_empty(len(x), QUERIES, channels + 2), _SEARCH)
     stripes = subject.noise.uniform(x[:, :, :1, :], _SEARCH + 1).sub(0.5).sign().expand_as(x)
-    best = ball.project(x + ball.eps * ball.steepest(stripes), x)
+    best = threat_model.project(x + threat_model.eps * threat_model.steepest(stripes), x)
     margin = _deployed_margin(subject, best)
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     for query in range(QUERIES):
@@ -69,8 +69,8 @@ def random_search(subject: Subject) -> Tensor:
         signs, top, left = draws[:, query, :channels].sub(0.5).sign(), draws[:, query, -2], draws[:, query, -1]
         first_row, first_column = (top * (height - side + 1)).long(), (left * (width - side + 1)).long()
         inside = _between(row, first_row, side)[:, None, :, None] & _between(column, first_column, side)[:, None, None, :]
-        candidate = torch.where(inside, x + _size(ball, side, channels) * signs[:, :, None, None], best)
-        candidate = ball.project(candidate, x)
+        candidate = torch.where(inside, x + _size(threat_model, side, channels) * signs[:, :, None, None], best)
+        candidate = threat_model.project(candidate, x)
         found = _deployed_margin(subject, candidate)
         better = found > margin
         best = torch.where(better[:, None, None, None], candidate, best)
@@ -87,9 +87,9 @@ def _share(progress: float) -> float:
     return 0.8 * 0.5 ** sum(progress > after for after in (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8))
 
 
-def _size(ball: Ball, side: int, channels: int) -> float:
+def _size(threat_model: ThreatModel, side: int, channels: int) -> float:
     """Return the change per pixel of a square: the radius in Linf; in L2, such that the square alone has the length ``eps``."""
-    return ball.eps if ball.norm == "Linf" else ball.eps / (side * channels**0.5)
+    return threat_model.eps if threat_model.norm == "Linf" else threat_model.eps / (side * channels**0.5)
 
 
 def _between(position: Tensor, first: Tensor, side: int) -> Tensor:

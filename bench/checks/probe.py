@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.settings import AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import SoftRule, ascend
@@ -40,7 +40,7 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
     return None
 
 
-def probe(target: Target, settings: Settings, batch: Batch, seed: int) -> dict[str, Any]:
+def probe(target: Target, settings: AttackSettings, batch: Batch, seed: int) -> dict[str, Any]:
     """Take all measurements; ``exitbench.scoring.flags`` derives flags from them."""
     started = time.perf_counter()
     device = next(target.model.parameters()).device

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.checks.flag import Flag
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import ascend
@@ -34,22 +34,22 @@ def measure(subject: Subject, at_eps: list[int] | None = None) -> dict[str, Any]
         ``radii``: ``eps`` and ``broken`` (dataset indices) for eps/2, eps and 2 eps.
         ``unbounded``: The same for the ball that contains the box.
     """
-    ball = subject.settings.region
-    known = {} if at_eps is None else {ball.eps: sorted(at_eps)}
+    threat_model = subject.settings.region
+    known = {} if at_eps is None else {threat_model.eps: sorted(at_eps)}
     radii = [
-        {"eps": eps, "broken": known[eps] if eps in known else _broken(subject, Ball(ball.norm, eps), 1)}
-        for eps in (ball.eps / 2, ball.eps, 2 * ball.eps)
+        {"eps": eps, "broken": known[eps] if eps in known else _broken(subject, ThreatModel(threat_model.norm, eps), 1)}
+        for eps in (threat_model.eps / 2, threat_model.eps, 2 * threat_model.eps)
     ]
-    whole = Ball(ball.norm, 1.0 if ball.norm == "Linf" else math.sqrt(subject.x[:1].numel()))
+    whole = ThreatModel(threat_model.norm, 1.0 if threat_model.norm == "Linf" else math.sqrt(subject.x[:1].numel()))
     return {"radii": radii, "unbounded": {"eps": whole.eps, "broken": _broken(subject, whole, RESTARTS)}}
 
 
-def _broken(subject: Subject, ball: Ball, restarts: int) -> list[int]:
+def _broken(subject: Subject, threat_model: ThreatModel, restarts: int) -> list[int]:
     broken: list[int] = []
     for restart in range(restarts):
         if not len(subject.y):
             break
-        found = ascend(subject, ball, STEPS, STEP_RATIO * ball.eps, restart).broken
+        found = ascend(subject, threat_model, STEPS, STEP_RATIO * threat_model.eps, restart).broken
         broken += subject.names(found)
         subject = subject.rows(~found)
     return sorted(broken)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Mean, Objective
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.settings import AttackSettings
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
 
@@ -32,7 +32,7 @@ class Subject:
     x: Tensor
     y: Tensor
     noise: Noise
-    settings: Settings
+    settings: AttackSettings
 
     @property
     def objective(self) -> Objective:

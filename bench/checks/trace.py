@@ -9,7 +9,7 @@ from torch import Tensor
 
 from exitbench.attacks.deployed_loss import expected_failure
 from exitbench.attacks.objectives import Objective
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.checks.subject import Subject
 from exitbench.models.policies import Policy
 
@@ -54,7 +54,12 @@ class Trace:
 
 
 def ascend(
-    subject: Subject, ball: Ball, steps: int, step_size: float, restart: int = 0, objective: Objective | SoftRule | None = None
+    subject: Subject,
+    threat_model: ThreatModel,
+    steps: int,
+    step_size: float,
+    restart: int = 0,
+    objective: Objective | SoftRule | None = None,
 ) -> Trace:
     """Take the steps of ``PGD`` from a random start, on the plain model.
 
@@ -70,7 +75,7 @@ def ascend(
         RuntimeError: If the objective has no gradient at all (torch's own message).
     """
     x, y, objective = subject.x, subject.y, objective or subject.objective
-    x_adv = ball.start(x, subject.noise, restart)
+    x_adv = threat_model.start(x, subject.noise, restart)
     values: list[Tensor] = []
     wrong: list[Tensor] = []
     exits: list[Tensor] = []
@@ -84,5 +89,5 @@ def ascend(
             kept.append(found)
         if step < steps:
             (gradient,) = torch.autograd.grad(worth.sum(), x_adv)
-            x_adv = ball.project(x_adv.detach() + step_size * ball.steepest(gradient), x)
+            x_adv = threat_model.project(x_adv.detach() + step_size * threat_model.steepest(gradient), x)
     return Trace(torch.stack(values), torch.stack(wrong), torch.stack(exits), x_adv.detach())

@@ -83,7 +83,7 @@ def command(
     values = merged(options, asked, before)
     names, seed = values.pop("attacks"), values.pop("seed")
     display, store = TerminalDisplay(terminal(stderr=True)), Store(results / "store")
-    prepared, plan = plan_evaluation(Request(**values), names, seed, store, display)
+    prepared, plan = plan_evaluation(Request.of(values), names, seed, store, display)
     settings = settings_of(values, names, prepared)
     own = asked.get("policy") == OWN and not update
     found: list[str] = []

@@ -31,22 +31,19 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
     from rich.table import Table
 
     from exitbench.cli.console import terminal
-    from exitbench.errors import UserError
+    from exitbench.errors import UserError, as_user_errors
     from exitbench.models.cost import measure_costs
-    from exitbench.models.registry import UnknownName
     from exitbench.target.networks import named_network
     from exitbench.timing.ptflops_check import ptflops_mmacs
 
     if weights is not None and policy is None:
         raise UserError("--weights go with --policy: what an exit costs does not depend on them")
-    try:
+    with as_user_errors():
         network = named_network(model)
         images = dataset or _own_dataset(network)
         net = network.build(network.input_shape(images))
         costs = measure_costs(net, network.input_shape(images))
         under = _under(network, images, weights, policy, data) if policy is not None else None
-    except (UnknownName, ValueError) as error:
-        raise UserError(str(error)) from error
     places = ".2f" if costs.mmacs[0] >= 1 else ".3g"
     table = Table(box=None, pad_edge=False)
     for heading in ("exit", "mmacs", "mflops_paper"):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from exitbench.cli.options import data_option, number, results_option
+from exitbench.cli.options import data_option, knob_options, number, results_option
 
 if TYPE_CHECKING:
     from exitbench.api.execution import Execution
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
-_OPTIONS = (
+_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option(
         "--model",
         required=True,
@@ -36,16 +36,7 @@ _OPTIONS = (
     click.option("--n", type=int, help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
     click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True),
     click.option("--eps", callback=number, help="Radius, as 0.3 or 8/255 [the dataset's]."),
-    click.option("--method", type=click.Choice(["pgd", "fgsm", "apgd", "wrm"]), default="pgd", show_default=True),
-    click.option("--loss", type=click.Choice(["ce", "margin", "dlr", "dlr-targeted"]), default="ce", show_default=True),
-    click.option("--steps", type=click.IntRange(min=1), help="Of PGD, APGD [100] and WRM [the dataset's]."),
-    click.option("--step-size", callback=number, help="Of PGD [the dataset's]."),
-    click.option("--restarts", type=click.IntRange(min=1), default=1, show_default=True),
-    click.option("--keep", type=click.Choice(["best", "last"]), default="best", show_default=True, help="last: as in the paper."),
-    click.option("--gamma", callback=number, default="0.3", show_default=True, help="Price of distance, of WRM."),
-    click.option(
-        "--budget", type=click.IntRange(min=1), default=250, show_default=True, help="Of policy: gradients per image at most."
-    ),
+    *knob_options(),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
     click.option(

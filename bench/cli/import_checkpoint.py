@@ -18,7 +18,8 @@ def command(file: Path, model: str, out: Path | None) -> None:
     """
     from exitbench.errors import UserError
     from exitbench.models.authors_checkpoint import RELEASED_SHA256, import_checkpoint
-    from exitbench.models.registry import UnknownName, model_card
+    from exitbench.models.errors import UnknownName
+    from exitbench.models.registry import model_card
     from exitbench.models.user_folders import weights_folder
     from exitbench.models.weights import IMPORTED, WeightsCard, WeightsError, save_weights
 

@@ -46,7 +46,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     if threads is not None:
         torch.set_num_threads(threads)
     store = Store(results / "store")
-    prepared = prepare(Request(**asked))
+    prepared = prepare(Request.of(asked))
     errors = terminal(stderr=True)
     if prepared.note:
         errors.print(prepared.note, style="yellow", markup=False, highlight=False)

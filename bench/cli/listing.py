@@ -30,6 +30,7 @@ def _models() -> list[tuple[str, ...]]:
     from exitbench.errors import UserError
     from exitbench.models.registry import model_card, model_names
     from exitbench.models.weights import WeightsError
+    from exitbench.models.zoo.sources import SOURCES
 
     rows: list[tuple[str, ...]] = []
     try:
@@ -38,24 +39,13 @@ def _models() -> list[tuple[str, ...]]:
             rows.append((card.name, card.dataset, weights or "-", card.summary))
     except WeightsError as error:
         raise UserError(str(error)) from error
-    return [*rows, *_PUBLISHED]
-
-
-_PUBLISHED = (
-    (
-        "pyautoattack:resnet18",
-        "cifar10",
-        "cifar10 (undefended)",
-        "ResNet-18 that ships with pyautoattack, trained without a defence",
-    ),
-    ("robustbench:NAME", "cifar10", "downloaded", "an entry of RobustBench's model zoo, such as robustbench:Wong2020Fast"),
-)
+    return [*rows, *((source.form, source.dataset, source.weights, source.summary) for source in SOURCES.values())]
 
 
 def _attacks() -> list[tuple[str, ...]]:
-    from exitbench.attacks.presets import ALL, attack_texts
+    from exitbench.attacks.presets import attack_texts, names_in_all
 
-    return [("all", f"{', '.join(ALL)}"), *attack_texts().items()]
+    return [("all", ", ".join(names_in_all())), *attack_texts().items()]
 
 
 def _datasets() -> list[tuple[str, ...]]:

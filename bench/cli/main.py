@@ -64,9 +64,8 @@ def cli(verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from exitbench.errors import UserError
+    from exitbench.models.errors import InputError
     from exitbench.models.own_code import IncompleteInstallation
-    from exitbench.models.plugins import NameTaken
 
     try:
         code = cli.main(standalone_mode=False)
@@ -75,7 +74,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (UserError, NameTaken, IncompleteInstallation, OSError) as error:
+    except (InputError, IncompleteInstallation, OSError) as error:
         code = _say(f"error: {error}", 2)
     sys.exit(code or 0)
 

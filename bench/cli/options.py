@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import click
+
+from exitbench.attacks.settings import KNOBS
 
 
 def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -43,3 +47,17 @@ results_option = click.option(
     show_default=True,
     help="Folder of the store, the leaderboards and the plots.",
 )
+
+
+def knob_options() -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
+    """Yield an option for every setting of the attacks, in the order of their definition."""
+    for name, knob in KNOBS.items():
+        details: dict[str, Any] = {"default": knob.default, "show_default": knob.default is not None, "help": knob.help}
+        if knob.choices:
+            details["type"] = click.Choice(knob.choices)
+        elif knob.kind is int:
+            details["type"] = click.IntRange(min=1)
+        elif knob.kind is float:
+            details["callback"] = number
+            details["default"] = None if knob.default is None else str(knob.default)
+        yield click.option(f"--{name.replace('_', '-')}", **details)

@@ -42,7 +42,7 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     from exitbench.runner.search_backend import with_search_model
 
     console = terminal(stderr=True)
-    prepared, backend = with_search_model(prepare(Request(**asked)), work=100.0 * asked["n"])
+    prepared, backend = with_search_model(prepare(Request.of(asked)), work=100.0 * asked["n"])
     console.print(backend.text(), markup=False, highlight=False, soft_wrap=True)
     with console.status("starting") as status:
         found = measure(prepared, backend, status.update, autoattack=autoattack, batch=batch)

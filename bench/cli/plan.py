@@ -48,7 +48,7 @@ def command(
         raise UserError("--cores and --gpus go with --estimate")
     store = Store(results / "store")
     names = [name for text in attacks for name in separated(text)]
-    prepared, plan = plan_evaluation(Request(**asked), names, seed, store, TerminalDisplay(terminal()))
+    prepared, plan = plan_evaluation(Request.of(asked), names, seed, store, TerminalDisplay(terminal()))
     if not estimate or not plan.missing:
         return
 

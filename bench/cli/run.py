@@ -37,7 +37,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     console = terminal(stderr=True)
     display = TerminalDisplay(console)
     where = {name: asked.pop(name) for name in WHERE}
-    request, store = Request(**asked), Store(results / "store")
+    request, store = Request.of(asked), Store(results / "store")
     prepared, plan = plan_evaluation(request, names, seed, store, display)
     if dry_run:
         return

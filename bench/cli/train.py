@@ -84,13 +84,10 @@ def command(
 
 
 def _recipe(name: str, epochs: int | None) -> Recipe:
-    from exitbench.errors import UserError
-    from exitbench.models.registry import UnknownName
+    from exitbench.errors import as_user_errors
     from exitbench.training.recipe_file import read_recipe
     from exitbench.training.recipes import named_recipe, shortened
 
-    try:
+    with as_user_errors():
         recipe = read_recipe(Path(name)) if name.endswith(".json") else named_recipe(name)
         return shortened(recipe, epochs) if epochs else recipe
-    except (UnknownName, ValueError) as error:
-        raise UserError(str(error)) from error

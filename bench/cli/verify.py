@@ -39,7 +39,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     """
     import time
 
-    from exitbench.errors import UserError
+    from exitbench.errors import UserError, as_user_errors
     from exitbench.target.networks import own_network
     from exitbench.verify.check import verify
     from exitbench.verify.scorer import Scorer
@@ -55,10 +55,8 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
         if which not in scorers:
             net, digest = load_subject(claims, weights, device, network)
             scorers[which] = Scorer(net), digest
-        try:
+        with as_user_errors():
             verified.append(verify(claims, *scorers[which]))
-        except ValueError as error:
-            raise UserError(str(error)) from error
         _show(verified[-1])
     if not verified:
         raise UserError(f"{what} holds nothing to verify" + (f" of model {name!r}" if name else ""))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
-from exitbench.models.plugins import NameTaken, Plugin, by_name, plugins
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import NameTaken, UnknownName
+from exitbench.models.own_code import is_own
+from exitbench.models.plugins import Plugin, by_name, plugins
 from exitbench.models.safe_name import safe_name
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from exitbench.data.split import Split
 
 GROUP = "exitbench.datasets"
-"""Entry points: each a ``Dataset``."""
+"""Entry points: modules that register datasets when they are imported, or a ``Dataset``."""
 
 
 @dataclass(frozen=True)
@@ -61,98 +64,100 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset that an installed package adds: its card, and how it is read."""
+    """A dataset: its card, and how it is read.
+
+    Attributes:
+        card: what is known without reading it.
+        load: reads one split.
+        origin: the installed package or module that it is from; None for ours.
+        listed: whether listings and messages name it.
+    """
 
     card: DatasetCard
     load: Loader
-
-
-# No threat model of digits is established. 0.23, a little beyond what the shipped weights are trained at (0.2), was picked where
-# attacks differ most on the test images themselves: a demonstration, not a benchmark.
-# CIFAR-10 and MNIST as in RobustBench and "Triple Wins": 20 steps of 2/255, 40 steps of 0.01.
-_CARDS = {
-    card.name: card
-    for card in (
-        DatasetCard(
-            "cifar10", "CIFAR-10, 10 classes of 32x32 colour images", (3, 32, 32), 10_000, {"Linf": 8 / 255, "L2": 0.5}, 20, 1 / 4
-        ),
-        DatasetCard("mnist", "MNIST, handwritten digits of 28x28", (1, 28, 28), 10_000, {"Linf": 0.3, "L2": 2.0}, 40, 1 / 30),
-        DatasetCard(
-            "digits",
-            "scikit-learn's 8x8 digits, enlarged; needs no download",
-            (1, 8, 8),
-            500,
-            {"Linf": 0.23, "L2": 2.0},
-            20,
-            1 / 4,
-            resizable=True,
-        ),
-    )
-}
+    origin: str | None = None
+    listed: bool = True
 
 
 _registered: dict[str, Dataset] = {}
 
 
 def register_dataset(dataset: Dataset, *, replace: bool = False) -> Dataset:
-    """Register a dataset under its card's name, for as long as the process lives.
+    """Register a dataset under its card's name.
 
     Args:
         dataset: its card and loader.
-        replace: whether one registered before under this name gives way.
+        replace: whether one registered before under this name gives way, unless it is ours.
 
     Raises:
-        NameTaken: the name is.
+        NameTaken: for a name that is taken; both are named.
+        ValueError: for a card that cannot be used.
     """
-    name = dataset.card.name
-    if name in _CARDS or (name in _registered and not replace):
-        raise NameTaken(f"dataset {name!r} is registered already")
+    name, module = dataset.card.name, dataset.load.__module__
+    if wrong := _wrong(dataset.card):
+        raise ValueError(wrong)
+    if not is_own(module):
+        import exitbench.data.catalog  # noqa: F401 - ours come first
+    before = _registered.get(name)
+    if before is not None and not (replace and before.origin is not None):
+        raise NameTaken(f"dataset {name!r} of {module} is already registered by {before.load.__module__}")
+    if dataset.origin is None and not is_own(module):
+        dataset = dataclasses.replace(dataset, origin=module)
     _registered[name] = dataset
     return dataset
 
 
-def registered(name: str) -> Dataset | None:
-    """Return the dataset that was registered in this process under ``name``; None without one."""
-    return _registered.get(name)
+def registered() -> Mapping[str, Dataset]:
+    """Return all datasets by name, in the order of registration, those of installed packages last.
+
+    Raises:
+        NameTaken: two datasets of one name.
+    """
+    import exitbench.data.catalog  # noqa: F401 - registers ours
+
+    found = [plugin for plugin in plugins(GROUP, _fault) if not _registers_itself(plugin)]
+    added = by_name("dataset", ((plugin.value.card.name, plugin) for plugin in found), _registered)
+    return {**_registered, **{name: dataclasses.replace(plugin.value, origin=plugin.origin) for name, plugin in added.items()}}
 
 
 def dataset_names() -> list[str]:
-    """All known datasets, those of installed packages last."""
-    return [*_CARDS, *added_datasets()]
+    """Return all known datasets, those of installed packages last."""
+    return [name for name, dataset in registered().items() if dataset.listed]
 
 
-def dataset_card(name: str) -> DatasetCard:
-    """The card of a dataset.
+def find_dataset(name: str) -> Dataset:
+    """Return a dataset by its name.
 
     Raises:
         UnknownName: with suggestions.
         NameTaken: two datasets of one name.
     """
-    added = added_datasets()
-    if name in _CARDS:
-        return _CARDS[name]
-    if name in _registered:
-        return _registered[name].card
-    if name not in added:
-        raise UnknownName("dataset", name, [*_CARDS, *added])
-    card: DatasetCard = added[name].value.card
-    return card
+    known = registered()
+    if name not in known:
+        raise UnknownName("dataset", name, dataset_names())
+    return known[name]
 
 
-def added_datasets() -> dict[str, Plugin]:
-    """The datasets of installed packages by name, each the value of its plugin.
+def dataset_card(name: str) -> DatasetCard:
+    """Return the card of a dataset; see ``find_dataset``."""
+    return find_dataset(name).card
 
-    Raises:
-        NameTaken: two datasets of one name.
-    """
-    return by_name("dataset", ((plugin.value.card.name, plugin) for plugin in plugins(GROUP, _fault)), _CARDS)
+
+def _registers_itself(plugin: Plugin) -> bool:
+    loaders = [each.load for each in _registered.values()]
+    return isinstance(plugin.value, ModuleType) or getattr(plugin.value, "load", None) in loaders
 
 
 def _fault(plugin: Plugin) -> str | None:
     value = plugin.value
+    if _registers_itself(plugin):
+        return None
     if not isinstance(value, Dataset) or not isinstance(value.card, DatasetCard):
         return f"it is {type(value).__name__}, not a exitbench.data.cards.Dataset"
-    card = value.card
+    return _wrong(value.card)
+
+
+def _wrong(card: DatasetCard) -> str | None:
     if card.name != safe_name(card.name):
         return f"a dataset cannot be called {card.name!r}: letters, digits, '_', '.' and '-' alone"
     if any(not card.eps.get(norm, 0) > 0 for norm in ("Linf", "L2")):

@@ -75,7 +75,7 @@ def register_in_memory(samples: object, *, n_classes: int, n: int | None = None,
 
     summary = f"{len(images)} images of {'x'.join(map(str, made.shape))}, handed over in memory"
     card = DatasetCard(name, summary, made.shape, len(images), USUAL_EPS, STEPS, STEP_RATIO)
-    register_dataset(Dataset(card, load), replace=True)
+    register_dataset(Dataset(card, load, "this process", listed=False), replace=True)
     return name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,3 +91,16 @@ class Split:
         pixels = torch.tensor(self.images[start:stop])  # a copy: memory-mapped or zipped files are read-only
         x = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
         return Batch(x, torch.tensor(self.labels[start:stop]), tuple(range(start, min(stop, len(self)))))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of an evaluation: the first ``n`` of a split."""
+
+    split: Split
+    n: int
+
+    def slices(self, size: int) -> Iterator[Batch]:
+        """Yield them in slices of fixed bounds, so that a larger n finds a smaller one's whole slices done."""
+        for start in range(0, self.n, size):
+            yield self.split.batch(start, min(start + size, self.n))

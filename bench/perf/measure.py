@@ -17,7 +17,7 @@ from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.base import Attack
 from exitbench.attacks.cascade import Cascade
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.presets import ALL, expand
+from exitbench.attacks.presets import expand
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
 from exitbench.models.policy_text import policy_text
@@ -175,7 +175,7 @@ def named_attacks(prepared: Prepared) -> dict[str, Attack]:
     which an accuracy is reached is known more finely.
     """
     target, settings = prepared.target, prepared.settings
-    built, _ = expand(["worst", *ALL], target.model.n_exits, settings, target.policy, target.costs.mmacs)
+    built, _ = expand(["worst", "all"], target.deployment, settings)
     cascade = built.pop("cascade")
     names = {attack: name for name, attack in built.items()}
     attacks = cascade.attacks if isinstance(cascade, Cascade) else (cascade,)
@@ -230,7 +230,7 @@ def measure(
 
 def describe(prepared: Prepared) -> dict[str, Any]:
     """Return what is measured, on which machine and with which versions."""
-    target, split, ball = prepared.target, prepared.split, prepared.settings.region
+    target, split, threat_model = prepared.target, prepared.split, prepared.settings.region
     return {
         "model": target.name,
         "training": target.training,
@@ -238,8 +238,8 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "policy": policy_text(target.policy),
         "dataset": split.dataset,
         "n": prepared.n,
-        "norm": ball.norm,
-        "eps": ball.eps,
+        "norm": threat_model.norm,
+        "eps": threat_model.eps,
         "steps": prepared.settings.steps,
         "machine": machine(next(target.model.parameters()).device),
         "versions": {"torch": torch.__version__, **{name: version(name) for name in ("torchattacks", "pyautoattack")}},

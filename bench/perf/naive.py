@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from exitbench.attacks.autoattack import run_autoattack
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.views import DeployedView, ExitView
 
 
-def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: Settings) -> Iterator[tuple[str, Tensor]]:
+def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: AttackSettings) -> Iterator[tuple[str, Tensor]]:
     """Yield the images of torchattacks' PGD on each exit in turn, on all samples each time.
 
     Raises:
@@ -30,8 +30,10 @@ def pgd_images(model: EarlyExitNet, x: Tensor, y: Tensor, settings: Settings) ->
         yield f"exit {k}", attack(x.clone(), y.clone()).detach()
 
 
-def autoattack_images(model: EarlyExitNet, x: Tensor, y: Tensor, ball: Ball, policy: Policy) -> Iterator[tuple[str, Tensor]]:
+def autoattack_images(
+    model: EarlyExitNet, x: Tensor, y: Tensor, threat_model: ThreatModel, policy: Policy
+) -> Iterator[tuple[str, Tensor]]:
     """Yield the images of AutoAttack (standard) on each exit and then on the deployed rule, on all samples each time."""
     views = {f"exit {k}": ExitView(model, k) for k in range(1, model.n_exits + 1)}
     for name, view in {**views, "deployed": DeployedView(model, policy)}.items():
-        yield name, run_autoattack(view.eval(), x.clone(), y.clone(), ball, seed=0, variant="standard")
+        yield name, run_autoattack(view.eval(), x.clone(), y.clone(), threat_model, seed=0, variant="standard")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
 from exitbench.report.leaderboard.plot import draw
@@ -23,7 +23,7 @@ def boards(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     found: dict[str, list[Evaluation]] = {}
     for evaluation in sorted(evaluations, key=rank):
         record = evaluation.record
-        name = board_name(record["dataset"], Ball(record["norm"], record["eps"]))
+        name = board_name(record["dataset"], ThreatModel(record["norm"], record["eps"]))
         found.setdefault(name, []).append(evaluation)
     return dict(sorted(found.items()))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.store.cell import TOLERANCE
 
@@ -30,7 +30,7 @@ class Certified:
 
 
 @torch.no_grad()
-def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, ball: Ball, *, bounded: bool = True) -> Certified:
+def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatModel, *, bounded: bool = True) -> Certified:
     """Check that ``x_adv`` is finite, in the box and in ``ball`` around ``x``, and compute all exits' logits.
 
     Args:
@@ -46,10 +46,12 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, ball: Ball, *, bounde
         raise NotCertified(f"{bad} of {len(x)} images hold NaN or infinite pixels")
     if bad := int(((x_adv < 0) | (x_adv > 1)).flatten(1).any(1).sum()):
         raise NotCertified(f"{bad} of {len(x)} images leave the box [0, 1]")
-    distances = ball.distance(x_adv, x)
-    excess = distances - ball.eps
-    if bounded and (bad := int((excess > TOLERANCE[ball.norm]).sum())):
-        raise NotCertified(f"{bad} of {len(x)} images leave the {ball.norm} ball of {ball.eps:.6g}, by up to {excess.max():.3g}")
+    distances = threat_model.distance(x_adv, x)
+    excess = distances - threat_model.eps
+    if bounded and (bad := int((excess > TOLERANCE[threat_model.norm]).sum())):
+        raise NotCertified(
+            f"{bad} of {len(x)} images leave the {threat_model.norm} ball of {threat_model.eps:.6g}, by up to {excess.max():.3g}"
+        )
     logits = model(x_adv)
     if not torch.isfinite(logits).all():
         raise NotCertified("the model returns NaN or infinite logits on the attack's images")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
+from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.presets import Skipped, expand
-from exitbench.attacks.settings import Settings
-from exitbench.data.split import Batch, Split
-from exitbench.models.policies import Policy
+from exitbench.attacks.settings import AttackSettings
+from exitbench.data.split import Batch, Samples, Split
 from exitbench.store.cell import SLICE, cell_key
 from exitbench.store.run_record import CLEAN
 from exitbench.store.store import Store
+from exitbench.target.target import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,46 +99,39 @@ class Plan:
 
 
 def make_plan(
-    names: Iterable[str],
-    split: Split,
-    n: int,
-    n_exits: int,
-    settings: Settings,
-    policy: Policy,
-    costs: Sequence[float],
-    weights: str,
-    seed: int,
-    store: Store,
+    target: Target, samples: Samples, settings: AttackSettings, names: Iterable[str], *, seed: int, store: Store
 ) -> Plan:
-    """Resolve attack names over the first ``n`` samples of ``split`` and look up what is done; ``costs`` are mmacs per exit.
+    """Resolve attack names for a target over samples, and look up what is done.
+
+    Args:
+        target: what is evaluated.
+        samples: what it is evaluated on.
+        settings: how the attacks are run, threat model included.
+        names: of attacks (``exitbench.attacks.presets``).
+        seed: of the attacks' noise.
+        store: where finished cells are looked for.
 
     Raises:
-        UnknownName, ValueError: see ``exitbench.attacks.presets.expand``.
+        InputError: see ``exitbench.attacks.presets.expand``.
     """
-    wanted, skipped = expand(names, n_exits, settings, policy, costs)
-    attacks = with_components({CLEAN: Clean(), **wanted}, n_exits, settings, policy)
+    wanted, skipped = expand(names, target.deployment, settings)
+    attacks = with_components({CLEAN: Clean(), **wanted}, target.deployment, settings)
     cells = []
-    for batch in slices(split, n):
-        part = Slice(split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
+    for batch in samples.slices(SLICE):
+        part = Slice(samples.split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
         for name, attack in attacks.items():
-            key = cell_key(weights, part.inputs, attack, seed)
+            key = cell_key(target.weights, part.inputs, attack, seed)
             cells.append(PlannedCell(name, attack, key, part, store.has(key), name not in (CLEAN, *wanted)))
     return Plan(tuple(cells), tuple(skipped))
 
 
-def slices(split: Split, n: int) -> Iterator[Batch]:
-    """The first ``n`` samples in slices of fixed bounds, so that a larger n finds a smaller one's whole slices done."""
-    for start in range(0, n, SLICE):
-        yield split.batch(start, min(start + SLICE, n))
-
-
-def with_components(wanted: dict[str, Attack], n_exits: int, settings: Settings, policy: Policy) -> dict[str, Attack]:
+def with_components(wanted: dict[str, Attack], deployment: Deployment, settings: AttackSettings) -> dict[str, Attack]:
     """``wanted`` with the components of every selection before it, as attacks of their own right.
 
     A component that has a name of its own (``single:3``) goes by it; another is called after its selection,
     ``average_max[4]``. Components count in the worst case like any attack.
     """
-    elementary, _ = expand(["single", "average", "max"], n_exits, settings, policy)
+    elementary, _ = expand(["single", "average", "max"], deployment, settings)
     known = {attack: name for name, attack in [*wanted.items(), *elementary.items()]}
     named: dict[str, Attack] = {}
     for name, attack in wanted.items():

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from exitbench.attacks.adaptive import BUDGET
-from exitbench.attacks.objectives import CE, DLR, Loss, Margin, TargetedDLR
-from exitbench.attacks.pgd import Keep
-from exitbench.attacks.regions import Ball, Norm
-from exitbench.attacks.settings import Method, Settings
+from exitbench.attacks.regions import Norm, ThreatModel
+from exitbench.attacks.settings import KNOBS, AttackSettings, settings_for
 from exitbench.data.cards import dataset_card, dataset_names
 from exitbench.data.download import DataUnavailable
 from exitbench.data.in_memory import has_calibration, is_in_memory
 from exitbench.data.load import load_split
-from exitbench.data.split import Split
-from exitbench.errors import UserError
+from exitbench.data.split import Samples, Split
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.calibration import Kind
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy
-from exitbench.models.registry import UnknownName
 from exitbench.models.weights import WeightsError, find_weights
-from exitbench.runner.plan import slices
+from exitbench.store.cell import SLICE
 from exitbench.target.calibrate import calibrated_policy
 from exitbench.target.networks import Loaded, Network, Shape, named_network
 from exitbench.target.target import Target, check_model
 
-LOSSES: dict[str, Loss | TargetedDLR] = {"ce": CE(), "margin": Margin(), "dlr": DLR(), "dlr-targeted": TargetedDLR()}
-APGD_STEPS = 100
 DEFAULT_N = {"cpu": 64, "cuda": 1000}
 EMBEDDED = "digits"
 
@@ -55,10 +48,10 @@ class Request:
         calibration: digest of what set the thresholds written in ``policy``; None when typed in.
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.
-        method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
-        budget: gradients per image that ``policy`` may spend at most.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: of the search: ``auto``, ``fp32`` (the plain model) or ``bf16``; verdicts are the plain model's in any case.
+        knobs: settings of the attacks by name (``exitbench.attacks.settings.KNOBS``); what is left out or None is the
+            dataset's, or the default.
     """
 
     model: str
@@ -70,17 +63,16 @@ class Request:
     n: int | None = None
     norm: Norm = "Linf"
     eps: float | None = None
-    method: Method = "pgd"
-    loss: str = "ce"
-    steps: int | None = None
-    step_size: float | None = None
-    restarts: int = 1
-    keep: Keep = "best"
-    gamma: float = 0.3
-    budget: int = BUDGET
     device: str = "auto"
     calibration: str | None = None
     precision: Precision = "auto"
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Request:
+        """Return the request of a flat mapping, such as a command's options, in which knobs stand beside everything else."""
+        knobs = {name: value for name, value in values.items() if name in KNOBS}
+        return cls(knobs=knobs, **{name: value for name, value in values.items() if name not in KNOBS})
 
 
 @dataclass(frozen=True)
@@ -100,10 +92,15 @@ class Prepared:
     target: Target
     split: Split
     n: int
-    settings: Settings
+    settings: AttackSettings
     note: str | None
     asked: Mapping[str, str | None] = field(default_factory=dict)
     precision: Precision = "auto"
+
+    @property
+    def samples(self) -> Samples:
+        """What the target is evaluated on."""
+        return Samples(self.split, self.n)
 
 
 def prepare(request: Request, network: Network | None = None) -> Prepared:
@@ -116,7 +113,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     Raises:
         UserError: for anything that the user can mend.
     """
-    try:
+    with as_user_errors():
         network = network or named_network(request.model)
         device = _device(request.device)
         dataset, split, note = _dataset(request, network)
@@ -124,12 +121,10 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         n = _n(request, split, device)
         loaded = network.load(_weights_for(network, dataset), split.shape, request.training, request.weights)
         model = loaded.model
-        for batch in slices(split, n):
+        for batch in Samples(split, n).slices(SLICE):
             check_model(model, batch.x, batch.y, split.n_classes)
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
         costs = measure_costs(model, split.shape)
-    except (UnknownName, WeightsError, ValueError) as error:
-        raise UserError(str(error)) from error
     target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
     note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm), assumed))) or None
@@ -208,20 +203,10 @@ def _test_split(dataset: str, network: Network, request: Request) -> Split:
     return load_split(dataset, "test", network.input_shape(dataset), request.data)
 
 
-def _settings(request: Request, dataset: str) -> Settings:
+def _settings(request: Request, dataset: str) -> AttackSettings:
     card = dataset_card(dataset)
-    ball = Ball(request.norm, card.eps[request.norm] if request.eps is None else request.eps)
-    default = APGD_STEPS if request.method == "apgd" else card.steps
-    steps = default if request.steps is None else request.steps
-    if request.restarts < 1 or steps < 1:
-        raise UserError(f"steps and restarts must be at least 1, got {steps} and {request.restarts}")
-    step_size = ball.eps * card.step_ratio if request.step_size is None else request.step_size
-    if not (math.isfinite(step_size) and step_size >= 0):
-        raise UserError(f"the step size must be a finite number >= 0, got {step_size}")
-    if request.budget < 1:
-        raise UserError(f"the budget must be at least 1 gradient per image, got {request.budget}")
-    loss = LOSSES[request.loss]
-    return Settings(ball, steps, step_size, request.method, loss, request.restarts, request.keep, request.gamma, request.budget)
+    threat_model = ThreatModel(request.norm, card.eps[request.norm] if request.eps is None else request.eps)
+    return settings_for(threat_model, request.knobs, card)
 
 
 def _n(request: Request, split: Split, device: torch.device) -> int:
@@ -239,7 +224,7 @@ def deployed_policy(
     """The exit rule that ``text`` asks for; None for the weights' own, or without one, equal shares by entropy.
 
     Raises:
-        ValueError, UserError: not of the form, for another number of exits, or a cost out of reach.
+        InputError: not of the form, for another number of exits, or a cost out of reach.
     """
     model = loaded.model
     if text is None and loaded.policy is not None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from exitbench.data.cards import added_datasets, dataset_card
-from exitbench.data.in_memory import is_in_memory
+from exitbench.data.cards import find_dataset
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import describe, digest
 from exitbench.runner.probe_key import probe_key
@@ -14,7 +13,7 @@ from exitbench.store.run_record import RECORD_SCHEMA
 from exitbench.store.store import Store
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
-    from exitbench.attacks.regions import Ball
+    from exitbench.attacks.regions import ThreatModel
     from exitbench.models.cost import ExitCosts
     from exitbench.runner.plan import Plan
     from exitbench.runner.prepare import Prepared
@@ -30,7 +29,7 @@ def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Map
 def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
     """The record of an evaluation, known before any work."""
     target, split = prepared.target, prepared.split
-    ball = prepared.settings.region
+    threat_model = prepared.settings.region
     return {
         "schema": RECORD_SCHEMA,
         "model": target.name,
@@ -42,18 +41,18 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
         "mmacs": list(target.costs.mmacs),
         "mflops_paper": list(target.costs.mflops_paper),
         "dataset": split.dataset,
-        "dataset_summary": dataset_card(split.dataset).summary,
+        "dataset_summary": find_dataset(split.dataset).card.summary,
         "data": data_digest(plan),
         "n": prepared.n,
-        "norm": ball.norm,
-        "eps": ball.eps,
+        "norm": threat_model.norm,
+        "eps": threat_model.eps,
         "seed": seed,
         "note": prepared.note,
         "trust": probe_key(prepared, seed),
         "asked": dict(prepared.asked),
         "attacks": _attacks(plan),
         **_pruned(target.costs),
-        **_of_added(split.dataset, ball),
+        **_of_added(split.dataset, threat_model),
     }
 
 
@@ -62,9 +61,10 @@ def _pruned(costs: ExitCosts) -> dict[str, Any]:
     return {"mmacs_dense": list(costs.mmacs_dense), "sparsity": costs.sparsity} if costs.sparsity else {}
 
 
-def _of_added(dataset: str, ball: Ball) -> dict[str, Any]:
+def _of_added(dataset: str, threat_model: ThreatModel) -> dict[str, Any]:
     """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
-    return {"usual_eps": dataset_card(dataset).eps[ball.norm]} if dataset in added_datasets() or is_in_memory(dataset) else {}
+    found = find_dataset(dataset)
+    return {} if found.origin is None else {"usual_eps": found.card.eps[threat_model.norm]}
 
 
 def data_digest(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.slowdown import Slowdown
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.runner.certify import certify
@@ -84,7 +84,9 @@ class Rescored:
         return found
 
 
-def rescore(target: Target, attack: Attack, x: Tensor, y: Tensor, x_adv: Tensor, noise: Noise, ball: Ball) -> Rescored:
+def rescore(
+    target: Target, attack: Attack, x: Tensor, y: Tensor, x_adv: Tensor, noise: Noise, threat_model: ThreatModel
+) -> Rescored:
     """Certify the candidates ``x_adv`` that ``attack`` found on the search model, and score them with the plain model.
 
     Where the search model claims a success that the plain model does not see, the sample is attacked again on the plain
@@ -93,7 +95,7 @@ def rescore(target: Target, attack: Attack, x: Tensor, y: Tensor, x_adv: Tensor,
     Raises:
         NotCertified: see ``certify``.
     """
-    found = certify(target.model, x, x_adv, ball, bounded=attack.bounded)
+    found = certify(target.model, x, x_adv, threat_model, bounded=attack.bounded)
     nothing = torch.zeros_like(y, dtype=torch.bool)
     rescored = Rescored(x_adv, found.logits, found.distances, nothing, nothing, Passes(), 0.0)
     if target.search_model is target.model or isinstance(attack, Clean):
@@ -108,7 +110,7 @@ def rescore(target: Target, attack: Attack, x: Tensor, y: Tensor, x_adv: Tensor,
         rerun = attack(target.model, x[rows], y[rows], noise=noise.of(rows))
     seconds = time.perf_counter() - began
     target.model.eval()
-    certified = certify(target.model, x[rows], rerun, ball, bounded=attack.bounded)
+    certified = certify(target.model, x[rows], rerun, threat_model, bounded=attack.bounded)
     x_adv, logits, distances = x_adv.clone(), found.logits.clone(), found.distances.clone()
     x_adv[rows], logits[:, rows], distances[rows] = rerun, certified.logits, certified.distances
     return Rescored(x_adv, logits, distances, differs, unconfirmed, passes, seconds)

@@ -15,7 +15,7 @@ import torch
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.spec import describe
 from exitbench.runner.generate import Generated, Work, generate, noise_of
 from exitbench.runner.oom import in_halves, out_of_memory
@@ -60,9 +60,9 @@ class Runner:
     """
 
     def __init__(
-        self, target: Target, ball: Ball, seed: int, dataset: str, store: Cells, stack: int = 1, gathered: int = 1
+        self, target: Target, threat_model: ThreatModel, seed: int, dataset: str, store: Cells, stack: int = 1, gathered: int = 1
     ) -> None:
-        self.target, self.ball, self.seed, self.dataset, self.store = target, ball, seed, dataset, store
+        self.target, self.threat_model, self.seed, self.dataset, self.store = target, threat_model, seed, dataset, store
         self.stack, self.gathered = stack, max(stack, gathered)
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
@@ -143,9 +143,9 @@ class Runner:
 
         def rescored_rows(rows: slice) -> Rescored:
             if rows == whole:  # as it came, for the judge to refuse what is no batch of candidates
-                return rescore(self.target, attack, x, y, x_adv, noise, self.ball)
+                return rescore(self.target, attack, x, y, x_adv, noise, self.threat_model)
             own_noise = noise.of(torch.arange(rows.start, rows.stop))
-            return rescore(self.target, attack, x[rows], y[rows], x_adv[rows], own_noise, self.ball)
+            return rescore(self.target, attack, x[rows], y[rows], x_adv[rows], own_noise, self.threat_model)
 
         rescored = Rescored.joined(in_halves(rescored_rows, whole) if len(works) == 1 else [rescored_rows(whole)])
         sizes = [len(work.y) for work in works]

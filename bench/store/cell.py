@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from exitbench.models.errors import InvalidValue
 from exitbench.models.spec import describe, digest
 
 if TYPE_CHECKING:  # reading cells back takes no attack's code
@@ -30,7 +31,7 @@ TOLERANCE = {"Linf": 1e-6, "L2": 1e-5}
 """How far rounding may carry an image over the edge of its ball."""
 
 
-class BadCell(ValueError):
+class BadCell(InvalidValue):
     """A file that is not a whole cell of this schema."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exitbench.models.spec import canonical_json
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
-    from exitbench.attacks.regions import Ball
+    from exitbench.attacks.regions import ThreatModel
 
 
 CLEAN = "none"
@@ -34,6 +34,6 @@ def eps_text(eps: float) -> str:
     return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else repr(eps)
 
 
-def board_name(dataset: str, ball: Ball) -> str:
+def board_name(dataset: str, threat_model: ThreatModel) -> str:
     """Name of the leaderboard a result belongs to, usable as a file name."""
-    return f"{dataset}-{ball.norm}-{eps_text(ball.eps).replace('/', '_')}"
+    return f"{dataset}-{threat_model.norm}-{eps_text(threat_model.eps).replace('/', '_')}"

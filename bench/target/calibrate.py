@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from exitbench.data.split import Split
-from exitbench.errors import UserError
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.calibration import Kind, equal_share, target_cost
 from exitbench.models.cost import measure_costs
 from exitbench.models.early_exit import EarlyExitNet
@@ -49,10 +49,11 @@ def calibrated_policy(model: EarlyExitNet, calibration: Split, kind: Kind = "ent
     if method == "equal":
         return equal_share(logits, kind, origin)
     name, _, cost = method.partition("=")
+    if name != "mmacs":
+        raise UserError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
     try:
-        if name != "mmacs":
-            raise ValueError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
-        costs = measure_costs(model, calibration.shape).mmacs
-        return target_cost(logits, costs, float(cost), kind, origin)
+        target = float(cost)
     except ValueError as error:
         raise UserError(str(error)) from error
+    with as_user_errors():
+        return target_cost(logits, measure_costs(model, calibration.shape).mmacs, target, kind, origin)

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from exitbench.data.cards import dataset_card
-from exitbench.errors import UserError
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.factory import Factory, find_factory, is_reference
 from exitbench.models.foreign import ForeignModelError, ForeignNet
 from exitbench.models.identity import network_digest, source_digest, tensors_digest
-from exitbench.models.registry import ModelCard, UnknownName, model_card
+from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.safe_name import safe_name
 from exitbench.models.spec import digest as canonical_digest
 from exitbench.models.weights import find_weights, load_weights
@@ -101,10 +101,8 @@ def own_network(model: str | None) -> Network | None:
     """
     if model is None or not (is_reference(model) or is_published(model)):
         return None
-    try:
+    with as_user_errors():
         return named_network(model)
-    except (ForeignModelError, UnknownName) as error:
-        raise UserError(str(error)) from error
 
 
 def stored_network(name: str) -> Network:

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from exitbench.attacks.deployment import Deployment
 from exitbench.errors import UserError
 from exitbench.models.cost import ExitCosts
 from exitbench.models.early_exit import EarlyExitNet
@@ -39,6 +40,11 @@ class Target:
     policy: Policy
     costs: ExitCosts
     search_config: SearchConfig = FOLDED
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the makers of attacks are told of it."""
+        return Deployment(self.model.n_exits, self.policy, tuple(self.costs.mmacs))
 
     @cached_property
     def search_model(self) -> EarlyExitNet:

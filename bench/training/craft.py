@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from exitbench.attacks.deployed_loss import exit_probabilities, expected_failure
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.training.recipe import Crafting
@@ -24,7 +24,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 def craft(
-    model: MultiExitNet, x: Tensor, y: Tensor, crafting: Crafting, ball: Ball, noise: Noise, policy: Policy | None = None
+    model: MultiExitNet, x: Tensor, y: Tensor, crafting: Crafting, ball: ThreatModel, noise: Noise, policy: Policy | None = None
 ) -> Tensor:
     """Return attacked images ``(B, C, H, W)`` in [0, 1], detached.
 
@@ -108,8 +108,8 @@ def _sampled_loss(model: MultiExitNet, x: Tensor, y: Tensor, exits: Tensor) -> T
     return torch.stack(losses).sum(0)
 
 
-def _ascend(x: Tensor, crafting: Crafting, ball: Ball, noise: Noise, restart: int, loss: Loss) -> Tensor:
-    wide = Ball(ball.norm, crafting.start * ball.eps)
+def _ascend(x: Tensor, crafting: Crafting, ball: ThreatModel, noise: Noise, restart: int, loss: Loss) -> Tensor:
+    wide = ThreatModel(ball.norm, crafting.start * ball.eps)
     x_adv = wide.start(x, noise, restart) if crafting.start else x
     for _ in range(crafting.steps):
         inputs = x_adv.detach().requires_grad_()

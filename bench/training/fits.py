@@ -6,8 +6,9 @@ import torch
 
 from exitbench.data.cards import dataset_card
 from exitbench.errors import UserError
+from exitbench.models.errors import UnknownName
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.registry import ModelCard, UnknownName, model_card
+from exitbench.models.registry import ModelCard, model_card
 from exitbench.training.prune import prunable
 from exitbench.training.recipe import Pruning, Recipe
 

@@ -14,7 +14,7 @@ import torch
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.training.images import Images, resized
 from exitbench.training.recipe import Crafting
@@ -30,7 +30,7 @@ WORTH_WATCHING = 0.15
 class Guard:
     """A measurement of the last exit's accuracy, clean and under PGD-10 (``average``), on the first held-out images."""
 
-    def __init__(self, held_out: Images, ball: Ball) -> None:
+    def __init__(self, held_out: Images, ball: ThreatModel) -> None:
         rows = torch.arange(min(N_WATCHED, len(held_out)))
         self.x, self.y = held_out.batch(rows)
         self.noise = Noise(0, tuple(rows.tolist()))

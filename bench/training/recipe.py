@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
+from exitbench.models.errors import InvalidValue
 from exitbench.models.spec import describe
 
 Against = Literal["main", "average", "max_average", "sampled", "policy"]
@@ -43,11 +44,11 @@ class Crafting:
 
     def __post_init__(self) -> None:
         if self.against not in get_args(Against):
-            raise ValueError(f"no such attack to train against: {self.against!r}; known: {', '.join(get_args(Against))}")
+            raise InvalidValue(f"no such attack to train against: {self.against!r}; known: {', '.join(get_args(Against))}")
         if self.deferral and self.against != "policy":
-            raise ValueError(f"only crafting against the policy can pull at its gates, not against {self.against!r}")
+            raise InvalidValue(f"only crafting against the policy can pull at its gates, not against {self.against!r}")
         if self.steps < 1 or self.step <= 0 or self.start < 0 or self.temperature <= 0:
-            raise ValueError(f"need at least one step of a positive length, a start >= 0 and a temperature > 0: {self}")
+            raise InvalidValue(f"need at least one step of a positive length, a start >= 0 and a temperature > 0: {self}")
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise ValueError(f"a phase needs at least one epoch, got {self.epochs}")
+            raise InvalidValue(f"a phase needs at least one epoch, got {self.epochs}")
         if self.attacked_share is not None and not 0 < self.attacked_share <= 1:
-            raise ValueError(f"attacked_share is a probability above 0, got {self.attacked_share}")
+            raise InvalidValue(f"attacked_share is a probability above 0, got {self.attacked_share}")
         if self.deployed_weight < 0 or self.agreement < 0:
-            raise ValueError(f"deployed_weight and agreement are at least 0, got {self.deployed_weight} and {self.agreement}")
+            raise InvalidValue(f"deployed_weight and agreement are at least 0, got {self.deployed_weight} and {self.agreement}")
 
     @property
     def needs_policy(self) -> bool:
@@ -113,9 +114,9 @@ class Pruning:
 
     def __post_init__(self) -> None:
         if not 0 < self.sparsity < 1:
-            raise ValueError(f"sparsity is a share of the weights, between 0 and 1, got {self.sparsity}")
+            raise InvalidValue(f"sparsity is a share of the weights, between 0 and 1, got {self.sparsity}")
         if self.epochs < 0:
-            raise ValueError(f"pruning takes a number of epochs >= 0, got {self.epochs}")
+            raise InvalidValue(f"pruning takes a number of epochs >= 0, got {self.epochs}")
 
     def share(self, step: int, steps_per_epoch: int) -> float:
         """Return the share of each layer's weights that are removed after ``step`` steps."""
@@ -149,7 +150,7 @@ class Recipe:
     model: str
     dataset: str
     training: str
-    ball: Ball
+    ball: ThreatModel
     phases: tuple[Phase, ...]
     batch_size: int
     peak_lr: float
@@ -164,7 +165,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise ValueError("a recipe needs at least one phase")
+            raise InvalidValue("a recipe needs at least one phase")
 
     @property
     def name(self) -> str:
@@ -190,7 +191,7 @@ class Recipe:
             if start <= epoch < start + phase.epochs:
                 return start, phase
             start += phase.epochs
-        raise ValueError(f"{self.name} has epochs 0..{self.epochs - 1}, asked for {epoch}")
+        raise InvalidValue(f"{self.name} has epochs 0..{self.epochs - 1}, asked for {epoch}")
 
     def work(self, n_exits: int, side: int) -> list[float]:
         """Return the relative duration of each epoch, to estimate the time left.

@@ -8,11 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
+from exitbench.models.errors import InputError, InvalidValue
+from exitbench.models.spec import type_name
 from exitbench.training.recipe import Crafting, Phase, Pruning, Recipe
 
-Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Ball)
+Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, ThreatModel)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -29,7 +31,7 @@ def read_recipe(path: Path) -> Recipe:
         content = content["recipe"]
     try:
         return recipe_of(content)
-    except (TypeError, ValueError) as error:
+    except (TypeError, InputError) as error:
         raise UserError(f"{path} is not a recipe: {error}") from error
 
 
@@ -37,10 +39,10 @@ def recipe_of(content: Any) -> Recipe:
     """Return the recipe whose ``summary()`` is ``content``.
 
     Raises:
-        ValueError: If settings are unknown, missing or invalid.
+        InvalidValue: If settings are unknown, missing or invalid.
     """
     recipe = dict(_mapping(content, Recipe))
-    recipe["ball"] = _made(Ball, recipe.get("ball", {}))
+    recipe["ball"] = _made(ThreatModel, recipe.get("ball", {}))
     recipe["phases"] = tuple(_phase(phase) for phase in recipe.get("phases", ()))
     if recipe.get("pruning") is not None:
         recipe["pruning"] = _made(Pruning, recipe["pruning"])
@@ -56,7 +58,7 @@ def _phase(content: Any) -> Phase:
 
 def _mapping(content: Any, kind: type) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{kind.__name__.lower()} settings are an object, got {content!r}")
+        raise InvalidValue(f"{type_name(kind).lower()} settings are an object, got {content!r}")
     return content
 
 
@@ -64,8 +66,8 @@ def _made(kind: type[Setting], content: Any) -> Setting:
     settings = {name: value for name, value in _mapping(content, kind).items() if name != "type"}
     known = [field.name for field in fields(kind)]
     if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(f"unknown {kind.__name__.lower()} settings {', '.join(unknown)} (known: {', '.join(known)})")
+        raise InvalidValue(f"unknown {type_name(kind).lower()} settings {', '.join(unknown)} (known: {', '.join(known)})")
     try:
         return kind(**settings)
     except TypeError as error:  # a setting is missing, or of a type that cannot be compared
-        raise ValueError(f"{kind.__name__.lower()}: {error}") from error
+        raise InvalidValue(f"{type_name(kind).lower()}: {error}") from error

@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exitbench.attacks.regions import Ball
-from exitbench.models.registry import UnknownName
+from exitbench.attacks.regions import ThreatModel
+from exitbench.models.errors import InvalidValue, UnknownName
 from exitbench.training.recipe import Against, Crafting, Phase, Pruning, Recipe
 
-_DIGITS = Ball("Linf", 0.2)
-_MNIST = Ball("Linf", 0.3)
-_CIFAR = Ball("Linf", 8 / 255)
+_DIGITS = ThreatModel("Linf", 0.2)
+_MNIST = ThreatModel("Linf", 0.3)
+_CIFAR = ThreatModel("Linf", 8 / 255)
 _TRAINING_IMAGES = {"cifar10": 48_000, "mnist": 58_000}
 
 
@@ -178,11 +178,11 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     """Return ``recipe`` with its phases scaled to ``epochs`` in total, at least one each.
 
     Raises:
-        ValueError: If there are fewer epochs than phases.
+        InvalidValue: If there are fewer epochs than phases.
     """
     n_phases = len(recipe.phases)
     if epochs < n_phases:
-        raise ValueError(f"{recipe.name} has {n_phases} phases; it needs at least as many epochs, got {epochs}")
+        raise InvalidValue(f"{recipe.name} has {n_phases} phases; it needs at least as many epochs, got {epochs}")
     phases = []
     start = end = 0
     for number, phase in enumerate(recipe.phases, start=1):

@@ -9,7 +9,7 @@ import numpy as np
 from exitbench.data.download import DataUnavailable
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import UnknownName
 from exitbench.verify.claims import Claims, Mismatch
 
 

@@ -11,7 +11,7 @@ from exitbench.data.cards import dataset_card
 from exitbench.data.download import DataUnavailable
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import InputError
 from exitbench.verify.claims import Claims
 from exitbench.verify.dataset import dataset_mismatches
 from exitbench.verify.export_file import from_bytes
@@ -56,7 +56,9 @@ def claims_in_results(what: str, results: Path, data: Path, model: str | None) -
                 f"a results folder holds no clean images, and {subject['dataset']} is not at hand: {error}. Name its folder with "
                 "--data, or have the claims exported where the data is: bench export --counterexamples --output FILE"
             ) from error
-        except (UnknownName, ValueError) as error:
+        except UserError:
+            raise
+        except InputError as error:
             raise UserError(str(error)) from error
         if claims is None:
             _log.error("a run of %s on %s has no finished clean pass: it claims nothing", subject["model"], subject["dataset"])

@@ -8,8 +8,8 @@ import torch
 
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import UnknownName
 from exitbench.models.foreign import ForeignModelError
-from exitbench.models.registry import UnknownName
 from exitbench.models.weights import WeightsError
 from exitbench.target.networks import Network, stored_network
 from exitbench.target.registered_weights import registered_weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.zoo.published import Published
+from exitbench.models.zoo.sources import SOURCES
 
 
 def find_published(reference: str) -> Published:
@@ -14,12 +15,7 @@ def find_published(reference: str) -> Published:
         UnknownName: If there is no such network; the message suggests names.
     """
     source, _, name = reference.partition(":")
-    if not name:
-        raise ForeignModelError(f"{reference!r} names no network; the forms are robustbench:NAME and pyautoattack:resnet18")
-    if source == "robustbench":
-        from exitbench.models.zoo.robustbench_entry import find_entry
-
-        return find_entry(name)
-    from exitbench.models.zoo.pyautoattack_example import find_example
-
-    return find_example(name)
+    if not name or source not in SOURCES:
+        forms = " and ".join(each.form for each in SOURCES.values())
+        raise ForeignModelError(f"{reference!r} names no network; the forms are {forms}")
+    return SOURCES[source].find(name)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from exitbench.models.safe_name import safe_name
-
-SOURCES = ("robustbench", "pyautoattack")
-"""Names that may precede the colon. To use a factory in one of these packages, give a module in it."""
+from exitbench.models.zoo.sources import SOURCES
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,10 @@ class Published(ABC):
 
 
 def is_published(model: str) -> bool:
-    """Return whether ``model`` names a published network rather than a factory or a registered one."""
+    """Return whether ``model`` names a published network rather than a factory or a registered one.
+
+    To use a factory in one of these packages, name a module in the package.
+    """
     source, colon, _ = model.partition(":")
     return bool(colon) and source in SOURCES
 

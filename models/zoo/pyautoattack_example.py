@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from exitbench.models.error_text import first_line
+from exitbench.models.errors import UnknownName
 from exitbench.models.foreign import ForeignModelError
-from exitbench.models.registry import UnknownName
 from exitbench.models.weights import load_weights
 from exitbench.models.zoo.published import Published, WithWeights
 

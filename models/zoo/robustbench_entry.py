@@ -15,8 +15,8 @@ from torch import nn
 
 from exitbench.models.cost import count_mmacs
 from exitbench.models.error_text import first_line
+from exitbench.models.errors import UnknownName
 from exitbench.models.foreign import ForeignModelError
-from exitbench.models.registry import UnknownName
 from exitbench.models.tensor_file import WeightsError
 from exitbench.models.user_folders import weights_folder
 from exitbench.models.zoo.checkpoints import guarded_loads

@@ -12,7 +12,7 @@ from exitbench.attacks.gradient import value
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only, TargetedDLR
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import NORMS, Ball
+from exitbench.attacks.regions import NORMS, ThreatModel
 from exitbench.data.digits import load_digits
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.registry import model_card
@@ -28,14 +28,14 @@ def test_apgd_hits_the_optimum_of_a_linear_multi_exit_net(norm, over):
     """The largest margin of an affine exit in a ball is ``m(x) + eps * ||w||_dual``."""
     net = linear_exits(3, n_classes=2)
     x, y, noise = batch(8, n_classes=2)
-    objective, ball = Objective(Margin(), over), Ball(norm, EPS[norm])
+    objective, ball = Objective(Margin(), over), ThreatModel(norm, EPS[norm])
     x_adv = APGD(objective, ball, steps=40)(net, x, y, noise=noise)
     gain = EPS[norm] * difference_of_weights(net, y, over).norm(DUAL[norm], dim=1)
     torch.testing.assert_close(value(net, objective, x_adv, y), value(net, objective, x, y) + gain, atol=1e-5, rtol=1e-5)
 
 
 reductions = st.sampled_from([Only(1), Only(2), Mean(), Max()])
-regions = st.builds(Ball, st.sampled_from(NORMS), st.floats(0, 0.5))
+regions = st.builds(ThreatModel, st.sampled_from(NORMS), st.floats(0, 0.5))
 starts = st.sampled_from(["random", "clean"])
 untargeted = st.builds(
     APGD,
@@ -87,7 +87,7 @@ def test_keeping_the_best_never_lowers_the_objective_unless_it_fools(attack, see
 @given(st.integers(1, 12), st.integers(0, 1000))
 def test_more_restarts_never_fool_fewer(steps, seed):
     x, y, noise = sample(seed)
-    objective, ball = Objective(Margin(), Mean()), Ball("Linf", 0.1)
+    objective, ball = Objective(Margin(), Mean()), ThreatModel("Linf", 0.1)
     fooled = [
         objective.fools(NET(APGD(objective, ball, steps, restarts=restarts)(NET, x, y, noise=noise)), y) for restarts in (1, 3)
     ]
@@ -98,7 +98,7 @@ def test_more_restarts_never_fool_fewer(steps, seed):
 def test_on_one_exit_every_form_is_the_plain_attack(over):
     net = small_convolutional(1)
     x, y, noise = sample()
-    ball = Ball("Linf", 0.2)
+    ball = ThreatModel("Linf", 0.2)
     for make in (lambda o: APGD(Objective(CE(), o), ball, 9), lambda o: APGDTargeted(o, ball, 5)):
         assert torch.equal(make(over)(net, x, y, noise=noise), make(Only(1))(net, x, y, noise=noise))
 
@@ -114,8 +114,8 @@ def test_checkpoints_are_those_of_the_paper():
 def test_targets_are_the_nearest_wrong_classes_in_order():
     logits = torch.tensor([[[5.0, 1.0, 4.0, 3.0, 2.0]], [[5.0, 9.0, 0.0, 3.0, 2.0]]])  # two exits, one sample
     y = torch.tensor([0])
-    assert APGDTargeted(Only(1), Ball("Linf", 0.1))._ranked(logits[:1], y).tolist() == [[2, 3, 4, 1]]
-    assert APGDTargeted(Mean(), Ball("Linf", 0.1))._ranked(logits, y).tolist() == [[1, 3, 2, 4]]
+    assert APGDTargeted(Only(1), ThreatModel("Linf", 0.1))._ranked(logits[:1], y).tolist() == [[2, 3, 4, 1]]
+    assert APGDTargeted(Mean(), ThreatModel("Linf", 0.1))._ranked(logits, y).tolist() == [[1, 3, 2, 4]]
 
 
 def test_targeted_dlr_is_the_papers_equation():
@@ -128,7 +128,7 @@ def test_the_targeted_loss_needs_four_classes_and_a_target():
     net = linear_exits(1, n_classes=3)
     x, y, noise = batch(2)
     with pytest.raises(ValueError, match="at least 4 classes, the model has 3"):
-        APGDTargeted(Only(1), Ball("Linf", 0.1))(net, x, y, noise=noise)
+        APGDTargeted(Only(1), ThreatModel("Linf", 0.1))(net, x, y, noise=noise)
     with pytest.raises(ValueError, match="needs target classes"):
         Objective(TargetedDLR(), Mean())(torch.zeros(1, 1, 5), y[:1])
 
@@ -136,22 +136,24 @@ def test_the_targeted_loss_needs_four_classes_and_a_target():
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"restarts": 0}, {"restarts": 2, "start": "clean"}])
 def test_settings_without_meaning_are_refused(bad):
     with pytest.raises(ValueError, match=r"at least one|restarts"):
-        APGD(Objective(CE(), Mean()), Ball("Linf", 0.1), **bad)
+        APGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.1), **bad)
 
 
 def test_it_starts_from_anothers_result():
     x, y, noise = sample()
     objective = Objective(CE(), Only(1))
-    first = PGD(objective, Ball("Linf", 0.2), 3, 0.05)
+    first = PGD(objective, ThreatModel("Linf", 0.2), 3, 0.05)
     before = value(NET, objective, first(NET, x, y, noise=noise), y)
-    assert (value(NET, objective, APGD(objective, Ball("Linf", 0.2), 5, start=first)(NET, x, y, noise=noise), y) >= before).all()
+    assert (
+        value(NET, objective, APGD(objective, ThreatModel("Linf", 0.2), 5, start=first)(NET, x, y, noise=noise), y) >= before
+    ).all()
 
 
 def test_a_nan_objective_is_shown_not_hidden():
     net = linear_exits(1)
     net.heads[0][1].bias.fill_(float("nan"))
     x, y, noise = batch()
-    assert not torch.equal(APGD(Objective(CE(), Only(1)), Ball("Linf", 0.1), 2)(net, x, y, noise=noise), x)
+    assert not torch.equal(APGD(Objective(CE(), Only(1)), ThreatModel("Linf", 0.1), 2)(net, x, y, noise=noise), x)
 
 
 @cache
@@ -180,7 +182,7 @@ def test_it_breaks_whom_the_original_breaks(norm, eps, loss):
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
     net, x, y, right = one_exit_digits()
-    view, ball, steps, targets = ExitView(net, 1), Ball(norm, eps), 12, 2
+    view, ball, steps, targets = ExitView(net, 1), ThreatModel(norm, eps), 12, 2
     attack = {
         "ce": APGD(Objective(CE(), Only(1)), ball, steps),
         "dlr": APGD(Objective(DLR(), Only(1)), ball, steps),

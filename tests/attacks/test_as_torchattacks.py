@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from exitbench.attacks import as_torchattacks
 from exitbench.attacks.as_torchattacks import Average, MultiExitAttack, PolicyAttack, SingleExit, content_noise, deployed_view
+from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective, TargetedDLR
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.presets import FORMS, expand
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.presets import attack_texts, expand
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.models.calibration import equal_share
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import EntropyPolicy, FixedExit
@@ -65,13 +66,13 @@ def make(cls, model=NET, **more):
 
 
 def native(name, **more):
-    settings = Settings(Ball("Linf", EPS), steps=3, step_size=0.04, budget=60, **more)
-    (attack,) = expand([name], 3, settings, POLICY, COSTS)[0].values()
+    settings = AttackSettings(ThreatModel("Linf", EPS), steps=3, step_size=0.04, budget=60, **more)
+    (attack,) = expand([name], Deployment(3, POLICY, COSTS), settings)[0].values()
     return attack
 
 
 def test_every_form_of_ours_has_its_class():
-    of_exits = {name.removesuffix(":k").removesuffix(":each") for name in FORMS}
+    of_exits = {name.removesuffix(":k").removesuffix(":each") for name in attack_texts()}
     assert set(forms()) == of_exits - {"torchattacks:NAME", "slowdown"}
 
 
@@ -92,7 +93,9 @@ def test_autoattack_is_the_real_one():
     y = net(x)[-1].argmax(-1)
     atk = as_torchattacks.AutoAttack(net, EPS, policy=FixedExit(2), k=2, seed=5)
     x_adv = atk(x, y)
-    (attack,) = expand(["autoattack:2"], 2, Settings(Ball("Linf", EPS), 1, 0.1), FixedExit(2))[0].values()
+    (attack,) = expand(
+        ["autoattack:2"], Deployment(2, FixedExit(2)), AttackSettings(ThreatModel("Linf", EPS), steps=1, step_size=0.1)
+    )[0].values()
     assert torch.equal(x_adv, attack(net, x, y, noise=content_noise(x, 5)))
     assert (net(x_adv)[-1].argmax(-1) != y).all()
     assert atk.native.implementation.startswith("pyautoattack")
@@ -123,7 +126,7 @@ def test_l2_is_an_option():
 def test_neither_order_nor_batches_change_an_image(order, cut):
     x, y = images()
     x = x.double()
-    attack = PGD(Objective(CE(), Mean()), Ball("Linf", EPS), steps=3, step_size=0.04)
+    attack = PGD(Objective(CE(), Mean()), ThreatModel("Linf", EPS), steps=3, step_size=0.04)
     atk = MultiExitAttack(PRECISE, attack, POLICY, seed=5)
     rows = torch.tensor(order)
     mixed = torch.cat([atk(x[rows[:cut]], y[rows[:cut]]), atk(x[rows[cut:]], y[rows[cut:]])])

@@ -9,7 +9,7 @@ import torch
 
 from exitbench.attacks.autoattack import AutoAttack, implementation, run_autoattack
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.policies import FixedExit
 from exitbench.models.views import ExitView
 from tests.toys import batch, linear_exits
@@ -30,7 +30,7 @@ def sample(net, n=4):
 def test_it_breaks_what_can_be_broken_within_the_ball():
     net = fragile()
     x, y, noise = sample(net)
-    ball = Ball("Linf", 0.1)
+    ball = ThreatModel("Linf", 0.1)
     x_adv = AutoAttack(ball, FixedExit(2))(net, x, y, noise=noise)
     assert (net(x_adv)[1].argmax(-1) != y).all()
     assert ball.distance(x_adv, x).max() <= 0.1 + 1e-6
@@ -40,14 +40,14 @@ def test_an_exit_can_be_attacked_by_number():
     net = fragile()
     x, _, noise = sample(net)
     y = net(x)[0].argmax(-1)
-    x_adv = AutoAttack(Ball("L2", 1.0), 1)(net, x, y, noise=noise)
+    x_adv = AutoAttack(ThreatModel("L2", 1.0), 1)(net, x, y, noise=noise)
     assert (net(x_adv)[0].argmax(-1) != y).all()
 
 
 def test_the_same_seed_gives_the_same_images():
     net = fragile()
     x, y, noise = sample(net)
-    attack = AutoAttack(Ball("Linf", 0.02), FixedExit(2))
+    attack = AutoAttack(ThreatModel("Linf", 0.02), FixedExit(2))
     torch.manual_seed(1)
     first = attack(net, x[:1], y[:1], noise=Noise(noise.seed, (0,)))
     torch.manual_seed(2)
@@ -68,7 +68,7 @@ def test_global_state_is_as_it_was():
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        run_autoattack(ExitView(net, 2), x, y, Ball("Linf", 0.1), seed=3, variant="standard")
+        run_autoattack(ExitView(net, 2), x, y, ThreatModel("Linf", 0.1), seed=3, variant="standard")
         assert sys.gettrace() is trace
     finally:
         sys.settrace(before)
@@ -85,7 +85,7 @@ def test_counters_of_an_earlier_model_do_not_flag_the_next(caplog):
     checks.funcs["grad"] = 3
     try:
         with caplog.at_level(logging.WARNING, logger="auto-attack"):
-            run_autoattack(ExitView(net, 2), x, y, Ball("Linf", 0.1), seed=3, variant="standard")
+            run_autoattack(ExitView(net, 2), x, y, ThreatModel("Linf", 0.1), seed=3, variant="standard")
         assert "dynamic" not in caplog.text
         assert checks.funcs["grad"] == 3
     finally:
@@ -96,14 +96,14 @@ def test_fewer_than_four_classes_are_refused():
     net = fragile(3)
     x, y, noise = sample(net)
     with pytest.raises(ValueError, match="at least 4 classes"):
-        AutoAttack(Ball("Linf", 0.1), FixedExit(2))(net, x, y, noise=noise)
+        AutoAttack(ThreatModel("Linf", 0.1), FixedExit(2))(net, x, y, noise=noise)
 
 
 def test_fewer_than_ten_classes_do_not_ask_for_nine_targets(caplog):
     net = fragile(5)
     x, y, _ = sample(net)
     with caplog.at_level(logging.WARNING, logger="auto-attack"):
-        run_autoattack(ExitView(net, 2), x, y, Ball("Linf", 0.1), seed=3, variant="standard")
+        run_autoattack(ExitView(net, 2), x, y, ThreatModel("Linf", 0.1), seed=3, variant="standard")
     assert "target classes" not in caplog.text
 
 
@@ -129,5 +129,5 @@ def test_the_package_gets_images_row_after_row(monkeypatch):
     assert not x.is_contiguous()
     view = ExitView(net, 1)
     assert torch.equal(
-        run_autoattack(view, x, torch.zeros(2, dtype=torch.int64), Ball("Linf", 0.1), seed=0, variant="standard"), x
+        run_autoattack(view, x, torch.zeros(2, dtype=torch.int64), ThreatModel("Linf", 0.1), seed=0, variant="standard"), x
     )

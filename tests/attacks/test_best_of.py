@@ -7,11 +7,11 @@ from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.gradient import value
 from exitbench.attacks.objectives import CE, Max, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from tests.toys import batch, small_convolutional
 
 NET = small_convolutional(3)
-BALL = Ball("Linf", 0.2)
+BALL = ThreatModel("Linf", 0.2)
 SINGLES = tuple(PGD(Objective(CE(), Only(k)), BALL, 3, 0.05) for k in (1, 2, 3))
 
 

@@ -9,14 +9,14 @@ from exitbench.attacks.cascade import Cascade
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball, Penalty
+from exitbench.attacks.regions import Penalty, ThreatModel
 from exitbench.attacks.wrm import WRM
 from exitbench.models.policies import deployed_logits
 from exitbench.runner.passes import counted
 from tests.attacks.test_adaptive import NET, policy_for, right, sample
 from tests.toys import small_convolutional
 
-BALL = Ball("Linf", 0.06)
+BALL = ThreatModel("Linf", 0.06)
 STEPS = tuple(PGD(Objective(CE(), over), BALL, 5, 0.02) for over in (Only(1), Only(2), Only(3), Mean()))
 POLICY = policy_for()
 
@@ -53,7 +53,7 @@ def test_survivors_alone_go_on():
 
 def test_survivors_keep_their_clean_image_and_the_wrong_ones_cost_nothing():
     x, y, noise = sample(POLICY)
-    nothing = Cascade(tuple(PGD(Objective(CE(), Mean()), Ball("Linf", 0.0), 1, 0.0) for _ in range(2)), POLICY)
+    nothing = Cascade(tuple(PGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.0), 1, 0.0) for _ in range(2)), POLICY)
     assert torch.equal(nothing(NET, x, y, noise=noise), x)
     with counted(NET) as passes:
         Cascade(STEPS, POLICY)(NET, x, (y + 1) % 5, noise=noise)

@@ -6,12 +6,12 @@ import torch
 from exitbench.attacks.early_stop import EarlyStopModel
 from exitbench.attacks.objectives import CE, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.policies import FixedExit
 from exitbench.runner.passes import counted
 from tests.attacks.test_adaptive import NET, policy_for, right, sample
 
-BALL = Ball("Linf", 0.06)
+BALL = ThreatModel("Linf", 0.06)
 POLICY = policy_for()
 
 

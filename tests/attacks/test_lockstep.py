@@ -9,7 +9,7 @@ from torch import nn
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.lockstep import run_batched
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.policies import FixedExit
 from tests.toys import batch, linear_exits
 
@@ -154,7 +154,7 @@ def test_autoattack_finds_the_same_images_for_several_batches_at_once():
     net = linear_exits(2, 5, shape, scale=3)
     x, _, noise = batch(4, shape)
     y = net(x)[-1].argmax(-1)
-    attack = AutoAttack(Ball("Linf", 0.09), FixedExit(2))
+    attack = AutoAttack(ThreatModel("Linf", 0.09), FixedExit(2))
     together = attack(net, x, y, noise=Noise(0, noise.samples, (0, 0, 32, 32)))
     parts = [slice(0, 2), slice(2, 4)]
     alone = [attack(net, x[rows], y[rows], noise=Noise(0, noise.samples[rows])) for rows in parts]

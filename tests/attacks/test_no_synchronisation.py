@@ -11,7 +11,7 @@ from exitbench.attacks.early_stop import EarlyStopModel
 from exitbench.attacks.gradient import value_and_gradient
 from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.attacks.wrm import WRM, Penalty
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, entropy
@@ -67,11 +67,14 @@ def test_synchronisations_are_noticed():
 @pytest.mark.parametrize("loss", [CE(), Margin(), DLR()])
 def test_a_step_of_pgd_asks_nothing(loss, norm, keep):
     for over in (Mean(), Max(), Only(2)):
-        assert more_per_step(lambda steps, over=over: PGD(Objective(loss, over), Ball(norm, 0.1), steps, 0.05, keep=keep)) == 0
+        assert (
+            more_per_step(lambda steps, over=over: PGD(Objective(loss, over), ThreatModel(norm, 0.1), steps, 0.05, keep=keep))
+            == 0
+        )
 
 
 def test_a_step_of_apgd_and_wrm_asks_nothing():
-    assert more_per_step(lambda steps: APGD(Objective(CE(), Mean()), Ball("Linf", 0.1), steps)) == 0
+    assert more_per_step(lambda steps: APGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.1), steps)) == 0
     assert more_per_step(lambda steps: WRM(Objective(CE(), Mean()), Penalty(1.0), steps)) == 0
 
 
@@ -79,12 +82,12 @@ def test_a_step_of_apgd_and_wrm_asks_nothing():
 def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy, monkeypatch):
     """As on a GPU, broken samples leave the batch only every few steps; results are the same."""
     easy = (Y + 1) % 5
-    at_once = PolicyAttack(Ball("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
+    at_once = PolicyAttack(ThreatModel("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
     monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 5})
-    later = PolicyAttack(Ball("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
+    later = PolicyAttack(ThreatModel("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
     assert torch.allclose(at_once, later, atol=1e-6)
     monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 1000})
-    hard = PolicyAttack(Ball("Linf", 1e-4), policy, 20)
+    hard = PolicyAttack(ThreatModel("Linf", 1e-4), policy, 20)
     seldom = len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE)))
     monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 1})
     assert len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE))) - seldom >= 15
@@ -92,7 +95,7 @@ def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy
 
 def test_a_watched_step_asks_only_who_survived(monkeypatch):
     monkeypatch.setattr(early_stop, "COMPACT_EVERY", {"cpu": 1000})
-    ball = Ball("Linf", 0.1)
+    ball = ThreatModel("Linf", 0.1)
 
     def attacked(steps):
         return lambda net, x, y, noise: PGD(Objective(CE(), Only(1)), ball, steps, 0.05)(
@@ -108,7 +111,7 @@ def test_a_step_of_the_slowdown_attack_asks_only_who_is_finished_and_not_at_ever
     policy = EntropyPolicy(tuple(entropy(NET(X)).median(1).values[:2].tolist()))
 
     def attack(steps):
-        return Slowdown(Ball("Linf", 0.1), policy, (1.0, 2.0, 3.0), mode, steps)
+        return Slowdown(ThreatModel("Linf", 0.1), policy, (1.0, 2.0, 3.0), mode, steps)
 
     monkeypatch.setattr(slowdown, "COMPACT_EVERY", {"cpu": 1})
     at_once = attack(20)(NET, X, Y, noise=NOISE)

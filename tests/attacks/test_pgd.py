@@ -9,7 +9,7 @@ from exitbench.attacks.gradient import value
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, DLR, Margin, Max, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD, fgsm
-from exitbench.attacks.regions import NORMS, Ball
+from exitbench.attacks.regions import NORMS, ThreatModel
 from exitbench.models.views import ExitView
 from tests.toys import SHAPE, batch, linear_exits, small_convolutional
 
@@ -32,7 +32,7 @@ def test_pgd_hits_the_optimum_of_a_linear_multi_exit_net(norm, over, keep):
     """The largest margin of an affine exit in a ball is ``m(x) + eps * ||w||_dual``."""
     net = linear_exits(3, n_classes=2)
     x, y, noise = batch(8, n_classes=2)
-    objective, ball = Objective(Margin(), over), Ball(norm, EPS[norm])
+    objective, ball = Objective(Margin(), over), ThreatModel(norm, EPS[norm])
     x_adv = PGD(objective, ball, steps=30, step_size=EPS[norm] / 3, keep=keep)(net, x, y, noise=noise)
     gain = EPS[norm] * difference_of_weights(net, y, over).norm(DUAL[norm], dim=1)
     torch.testing.assert_close(value(net, objective, x_adv, y), value(net, objective, x, y) + gain, atol=1e-5, rtol=1e-5)
@@ -41,7 +41,7 @@ def test_pgd_hits_the_optimum_of_a_linear_multi_exit_net(norm, over, keep):
 def test_fgsm_is_optimal_on_a_linear_exit_and_stays_in_the_ball():
     net = linear_exits(2, n_classes=2)
     x, y, noise = batch(8, n_classes=2)
-    objective, ball = Objective(Margin(), Only(2)), Ball("Linf", 0.1)
+    objective, ball = Objective(Margin(), Only(2)), ThreatModel("Linf", 0.1)
     for start in ("clean", "random"):
         x_adv = fgsm(objective, ball, start)(net, x, y, noise=noise)
         assert ball.distance(x_adv, x).max() <= 0.1 + 1e-6
@@ -55,7 +55,7 @@ reductions = st.sampled_from([Only(1), Only(2), Mean(), Max()])
 attacks = st.builds(
     PGD,
     objective=st.builds(Objective, losses, reductions),
-    region=st.builds(Ball, st.sampled_from(NORMS), st.floats(0, 0.5)),
+    region=st.builds(ThreatModel, st.sampled_from(NORMS), st.floats(0, 0.5)),
     steps=st.integers(1, 5),
     step_size=st.floats(0, 0.3),
     keep=st.sampled_from(["best", "last"]),
@@ -109,7 +109,7 @@ def test_results_do_not_depend_on_the_order_of_the_batch(attack, order):
 @given(st.integers(1, 4))
 def test_more_restarts_are_never_worse(restarts):
     x, y, noise = sample()
-    objective, ball = Objective(CE(), Mean()), Ball("Linf", 0.2)
+    objective, ball = Objective(CE(), Mean()), ThreatModel("Linf", 0.2)
     fewer = PGD(objective, ball, 2, 0.05, restarts=restarts)(NET, x, y, noise=noise)
     more = PGD(objective, ball, 2, 0.05, restarts=restarts + 1)(NET, x, y, noise=noise)
     assert (value(NET, objective, more, y) >= value(NET, objective, fewer, y)).all()
@@ -119,8 +119,8 @@ def test_more_restarts_are_never_worse(restarts):
 def test_on_one_exit_every_form_is_plain_pgd(over):
     net = small_convolutional(1)
     x, y, noise = sample()
-    plain = PGD(Objective(CE(), Only(1)), Ball("Linf", 0.2), 5, 0.05)
-    form = PGD(Objective(CE(), over), Ball("Linf", 0.2), 5, 0.05)
+    plain = PGD(Objective(CE(), Only(1)), ThreatModel("Linf", 0.2), 5, 0.05)
+    form = PGD(Objective(CE(), over), ThreatModel("Linf", 0.2), 5, 0.05)
     assert torch.equal(form(net, x, y, noise=noise), plain(net, x, y, noise=noise))
 
 
@@ -131,15 +131,15 @@ def test_plain_pgd_is_torchattacks_pgd():
     x, y, noise = sample()
     for k in (1, 3):
         theirs = torchattacks.PGD(ExitView(NET, k), eps=0.2, alpha=0.05, steps=7, random_start=False)(x, y)
-        ours = PGD(Objective(CE(), Only(k)), Ball("Linf", 0.2), 7, 0.05, keep="last", start="clean")
+        ours = PGD(Objective(CE(), Only(k)), ThreatModel("Linf", 0.2), 7, 0.05, keep="last", start="clean")
         torch.testing.assert_close(ours(NET, x, y, noise=noise), theirs, atol=1e-6, rtol=0)
 
 
 def test_an_attack_can_start_from_anothers_result():
     x, y, noise = sample()
-    first = PGD(Objective(CE(), Only(1)), Ball("Linf", 0.2), 3, 0.05)
+    first = PGD(Objective(CE(), Only(1)), ThreatModel("Linf", 0.2), 3, 0.05)
     objective = Objective(CE(), Only(1))
-    chained = PGD(objective, Ball("Linf", 0.2), 3, 0.05, start=first)
+    chained = PGD(objective, ThreatModel("Linf", 0.2), 3, 0.05, start=first)
     before = value(NET, objective, first(NET, x, y, noise=noise), y)
     assert (value(NET, objective, chained(NET, x, y, noise=noise), y) >= before).all()
 
@@ -148,12 +148,12 @@ def test_an_attack_can_start_from_anothers_result():
 def test_settings_without_meaning_are_refused(bad):
     arguments = {"steps": 3, "step_size": 0.1, **bad}
     with pytest.raises(ValueError, match=r"at least one|restarts"):
-        PGD(Objective(CE(), Mean()), Ball("Linf", 0.1), **arguments)
+        PGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.1), **arguments)
 
 
 def test_a_nan_objective_is_shown_not_hidden():
     net = linear_exits(1, shape=SHAPE)
     net.heads[0][1].bias.fill_(float("nan"))
     x, y, noise = batch()
-    x_adv = PGD(Objective(CE(), Only(1)), Ball("Linf", 0.1), 2, 0.05)(net, x, y, noise=noise)
+    x_adv = PGD(Objective(CE(), Only(1)), ThreatModel("Linf", 0.1), 2, 0.05)(net, x, y, noise=noise)
     assert not torch.equal(x_adv, x)

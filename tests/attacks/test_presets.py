@@ -3,21 +3,22 @@ import pytest
 from exitbench.attacks.adaptive import PolicyAttack
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.best_of import BestOf
+from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.objectives import CE, Max, Mean, Objective, Only
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.presets import FORMS, expand, matrix_names
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.presets import attack_texts, expand, matrix_names
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.attacks.slowdown import MODES, Slowdown
+from exitbench.models.errors import UnknownName
 from exitbench.models.policies import FixedExit
-from exitbench.models.registry import UnknownName
 
 COSTS = (1.0, 2.5, 3.0)
-SETTINGS = Settings(Ball("Linf", 0.1), steps=4, step_size=0.025)
+SETTINGS = AttackSettings(ThreatModel("Linf", 0.1), steps=4, step_size=0.025)
 
 
 def names(*wanted, n_exits=3):
-    return expand(wanted, n_exits, SETTINGS, FixedExit(n_exits), COSTS[:n_exits])
+    return expand(wanted, Deployment(n_exits, FixedExit(n_exits), COSTS[:n_exits]), SETTINGS)
 
 
 def test_all_is_the_whole_matrix():
@@ -83,12 +84,12 @@ def test_slowdown_on_one_exit_is_no_attack_at_all():
 
 def test_slowdown_without_costs_is_refused():
     with pytest.raises(ValueError, match="needs the cost of every exit"):
-        expand(["slowdown"], 3, SETTINGS, FixedExit(3))
-    assert expand(["average"], 3, SETTINGS, FixedExit(3))[0]
+        expand(["slowdown"], Deployment(3, FixedExit(3)), SETTINGS)
+    assert expand(["average"], Deployment(3, FixedExit(3)), SETTINGS)[0]
 
 
 def test_every_form_listed_can_be_built():
-    for form in FORMS:
+    for form in attack_texts():
         attacks, _ = names(form.removesuffix(":k") + ":2" if form.endswith(":k") else form.replace("NAME", "PGD"))
         assert attacks
 
@@ -110,8 +111,8 @@ def test_an_unknown_slowdown_mode_brings_suggestions():
 
 
 def test_the_budget_reaches_the_policy_attack():
-    generous = Settings(SETTINGS.region, steps=4, step_size=0.025, budget=400)
-    attacks, _ = expand(["policy"], 3, generous, FixedExit(3))
+    generous = AttackSettings(SETTINGS.region, steps=4, step_size=0.025, budget=400)
+    attacks, _ = expand(["policy"], Deployment(3, FixedExit(3)), generous)
     assert attacks["policy"] == PolicyAttack(SETTINGS.region, FixedExit(3), 400)
 
 

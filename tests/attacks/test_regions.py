@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import NORMS, Ball
+from exitbench.attacks.regions import NORMS, ThreatModel
 
-balls = st.builds(Ball, st.sampled_from(NORMS), st.floats(0, 2))
+balls = st.builds(ThreatModel, st.sampled_from(NORMS), st.floats(0, 2))
 seeds = st.integers(0, 10_000)
 
 
@@ -33,7 +33,7 @@ def test_projection_lands_in_ball_and_box_and_is_idempotent(ball, seed, spread):
 @given(balls, seeds)
 def test_projection_leaves_what_is_inside_alone(ball, seed):
     x, _ = images(seed, 0)
-    delta = Ball(ball.norm, 0.9 * ball.eps).project(torch.rand_like(x), x)
+    delta = ThreatModel(ball.norm, 0.9 * ball.eps).project(torch.rand_like(x), x)
     torch.testing.assert_close(ball.project(delta, x), delta, atol=1e-6, rtol=0)
 
 
@@ -46,7 +46,7 @@ def test_a_random_start_is_inside(ball, seed, restart):
 @pytest.mark.parametrize("norm", NORMS)
 def test_random_starts_fill_the_ball(norm):
     x = torch.full((200, 1, 2, 2), 0.5)
-    ball = Ball(norm, 0.3)
+    ball = ThreatModel(norm, 0.3)
     distance = ball.distance(ball.start(x, Noise(0, tuple(range(200))), 0), x)
     # In d = 4 the median radius of a uniform point is eps * 0.5^(1/4).
     assert distance.median().item() == pytest.approx(0.3 * 0.5**0.25, rel=0.05)
@@ -55,8 +55,8 @@ def test_random_starts_fill_the_ball(norm):
 @given(seeds)
 def test_steepest_is_a_unit_step_along_the_gradient(seed):
     _, gradient = images(seed, 1)
-    assert torch.equal(Ball("Linf", 1).steepest(gradient), gradient.sign())
-    unit = Ball("L2", 1).steepest(gradient)
+    assert torch.equal(ThreatModel("Linf", 1).steepest(gradient), gradient.sign())
+    unit = ThreatModel("L2", 1).steepest(gradient)
     torch.testing.assert_close(unit.flatten(1).norm(dim=1), torch.ones(4))
     torch.testing.assert_close((unit * gradient).flatten(1).sum(1), gradient.flatten(1).norm(dim=1))
 
@@ -66,20 +66,22 @@ def test_steepest_is_a_unit_step_along_the_gradient(seed):
 def test_the_size_of_a_gradient_does_not_matter(norm, scale):
     """A saturated loss has gradients whose squares vanish in fp32; a step of zero would look like robustness."""
     gradient = torch.tensor([[[[3.0, -4.0]]]])
-    torch.testing.assert_close(Ball(norm, 1).steepest(scale * gradient), Ball(norm, 1).steepest(gradient), atol=2e-2, rtol=0)
+    torch.testing.assert_close(
+        ThreatModel(norm, 1).steepest(scale * gradient), ThreatModel(norm, 1).steepest(gradient), atol=2e-2, rtol=0
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_zero_gradient_is_no_step(norm):
-    assert (Ball(norm, 1).steepest(torch.zeros(2, 1, 2, 2)) == 0).all()
+    assert (ThreatModel(norm, 1).steepest(torch.zeros(2, 1, 2, 2)) == 0).all()
 
 
 @pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])
 def test_a_radius_that_is_none_is_refused(eps):
     with pytest.raises(ValueError, match="eps must be a finite number >= 0"):
-        Ball("Linf", eps)
+        ThreatModel("Linf", eps)
 
 
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="Linf, L2"):
-        Ball("L7", 0.1)
+        ThreatModel("L7", 0.1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import NORMS, Ball
+from exitbench.attacks.regions import NORMS, ThreatModel
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates, uniform_cross_entropy
 from exitbench.models.calibration import equal_share
@@ -27,7 +27,7 @@ KINDS = ["entropy", "confidence"]
 
 modes = st.sampled_from(MODES)
 kinds = st.sampled_from(KINDS)
-balls = st.builds(Ball, st.sampled_from(NORMS), st.floats(0, 0.4))
+balls = st.builds(ThreatModel, st.sampled_from(NORMS), st.floats(0, 0.4))
 
 
 def policy_for(kind="entropy"):
@@ -78,7 +78,7 @@ def test_a_sample_is_delayed_exactly_where_its_linear_gate_can_be_shut(norm, sca
     middle = needed.sort().values
     eps = float(middle[29:31].mean())
     assert eps < 0.35 and middle[30] - middle[29] > 1e-5, "the box must not bind, and no sample be on the edge"
-    x_adv = Slowdown(Ball(norm, eps), policy, (1.0, 4.0), steps=60)(net, x, y, noise=noise)
+    x_adv = Slowdown(ThreatModel(norm, eps), policy, (1.0, 4.0), steps=60)(net, x, y, noise=noise)
     delayed = policy(net(x_adv)) == 1
     clear = (needed - eps).abs() > 0.02 * eps
     assert torch.equal(delayed[clear], (needed < eps)[clear])
@@ -97,7 +97,7 @@ def test_where_the_entropy_has_no_gradient_the_attack_still_delays():
     assert len(x) > 5 and not gradient.any(), "plain entropy must have no gradient at all"
     delayed = 0
     for eps in (0.0, 0.35):
-        x_adv = Slowdown(Ball("Linf", eps), policy, (1.0, 4.0), steps=200)(net, x, y, noise=noise)
+        x_adv = Slowdown(ThreatModel("Linf", eps), policy, (1.0, 4.0), steps=200)(net, x, y, noise=noise)
         delayed = int((policy(net(x_adv)) == 1).sum())
         assert eps or not delayed
     assert delayed > 0
@@ -110,7 +110,7 @@ def test_keep_label_pays_only_where_the_prediction_survives():
     policy = ConfidencePolicy((0.6,))
     predicted = deployed_logits(net(x), policy)[0].argmax(-1)
     early = policy(net(x)) == 0
-    ball = Ball("Linf", 0.3)
+    ball = ThreatModel("Linf", 0.3)
     results = {mode: Slowdown(ball, policy, (1.0, 4.0), mode)(net, x, y, noise=noise) for mode in MODES}
     late = {mode: policy(net(x_adv)) == 1 for mode, x_adv in results.items()}
     assert late["free"].all()
@@ -147,7 +147,7 @@ def test_it_delays_no_less_than_deepsloth(norm, eps, kind):
     """DeepSloth sums the cross-entropy to the uniform distribution over all early exits."""
     policy = policy_for(kind)
     x, y, noise = sample(40)
-    ball = Ball(norm, eps)
+    ball = ThreatModel(norm, eps)
     sloth = ball.start(x, noise, 0)
     for _ in range(30):
         sloth.requires_grad_()
@@ -163,7 +163,7 @@ def test_it_delays_no_less_than_deepsloth(norm, eps, kind):
 def test_where_no_input_can_change_the_exit_the_clean_images_come_back_at_no_cost(policy, mode):
     x, y, noise = sample()
     with counted(NET) as passes:
-        x_adv = Slowdown(Ball("Linf", 0.3), policy, COSTS, mode)(NET, x, y, noise=noise)
+        x_adv = Slowdown(ThreatModel("Linf", 0.3), policy, COSTS, mode)(NET, x, y, noise=noise)
     assert torch.equal(x_adv, x) and passes.forwards == passes.backwards == 0
 
 
@@ -188,7 +188,7 @@ def test_samples_at_the_costliest_exit_within_reach_cost_no_gradient():
     for policy in (EntropyPolicy((1e-3, math.inf)), EntropyPolicy((1e-3, 1e-3))):
         for mode in ("free", "keep_label"):
             with counted(NET) as passes:
-                x_adv = Slowdown(Ball("Linf", 0.1), policy, COSTS, mode)(NET, x, y, noise=noise)
+                x_adv = Slowdown(ThreatModel("Linf", 0.1), policy, COSTS, mode)(NET, x, y, noise=noise)
             assert passes.backwards == 0 and torch.equal(x_adv, x)
 
 
@@ -197,9 +197,9 @@ def test_survivors_alone_go_on():
     policy = policy_for()
     early = int((policy(NET(x)) < 2).sum())
     with counted(NET) as none_delayed:
-        Slowdown(Ball("Linf", 0.0), policy, COSTS)(NET, x, y, noise=noise)
+        Slowdown(ThreatModel("Linf", 0.0), policy, COSTS)(NET, x, y, noise=noise)
     with counted(NET) as delayed:
-        Slowdown(Ball("Linf", 0.3), policy, COSTS)(NET, x, y, noise=noise)
+        Slowdown(ThreatModel("Linf", 0.3), policy, COSTS)(NET, x, y, noise=noise)
     assert none_delayed.backwards == early * 2 * 25
     assert delayed.backwards < none_delayed.backwards / 2
 
@@ -210,7 +210,7 @@ def test_results_depend_neither_on_split_nor_on_order_and_come_again(norm, mode,
     policy = policy_for(kind)
     x, y, noise = sample(12)
     x = x.double()
-    attack = Slowdown(Ball(norm, 0.08), policy, COSTS, mode, steps=8, cycles=2)
+    attack = Slowdown(ThreatModel(norm, 0.08), policy, COSTS, mode, steps=8, cycles=2)
     whole = attack(PRECISE, x, y, noise=noise)
     assert torch.equal(attack(PRECISE, x, y, noise=noise), whole)
     parts = [attack(PRECISE, x[s], y[s], noise=Noise(noise.seed, noise.samples[s])) for s in (slice(0, 5), slice(5, 12))]
@@ -223,7 +223,7 @@ def test_results_depend_neither_on_split_nor_on_order_and_come_again(norm, mode,
 def test_inputs_are_left_alone():
     x, y, noise = sample()
     before = x.clone(), y.clone()
-    Slowdown(Ball("Linf", 0.1), policy_for(), COSTS, "double_kill")(NET, x, y, noise=noise)
+    Slowdown(ThreatModel("Linf", 0.1), policy_for(), COSTS, "double_kill")(NET, x, y, noise=noise)
     assert torch.equal(x, before[0]) and torch.equal(y, before[1])
 
 
@@ -238,7 +238,7 @@ def test_inputs_are_left_alone():
 )
 def test_what_makes_no_attack_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        Slowdown(**{"region": Ball("Linf", 0.1), "policy": EntropyPolicy((0.5, 0.5)), "costs": COSTS, **fields})
+        Slowdown(**{"region": ThreatModel("Linf", 0.1), "policy": EntropyPolicy((0.5, 0.5)), "costs": COSTS, **fields})
 
 
 logits_of = st.integers(0, 10_000).map(lambda seed: 3 * torch.randn(3, 9, 6, generator=torch.Generator().manual_seed(seed)))

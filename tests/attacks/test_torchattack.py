@@ -12,15 +12,15 @@ import torchattacks
 from exitbench.attacks import torchattack
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.torchattack import TorchAttack, torch_attack
+from exitbench.models.errors import UnknownName
 from exitbench.models.policies import EntropyPolicy
-from exitbench.models.registry import UnknownName
 from exitbench.models.spec import canonical_json
 from exitbench.models.views import DeployedView
 from tests.toys import small_convolutional
 
-BALL = Ball("Linf", 0.1)
+BALL = ThreatModel("Linf", 0.1)
 POLICY = EntropyPolicy((1.45, 1.45))
 NET = small_convolutional(3)
 
@@ -118,7 +118,7 @@ def test_radius_norm_seed_and_classes_are_handed_over_where_they_are_taken(monke
 
     planted(monkeypatch, Probe)
     x, y, noise = samples()
-    torch_attack(Ball("L2", 0.5), POLICY, "Probe(other=4)")(NET, x, y, noise=noise)
+    torch_attack(ThreatModel("L2", 0.5), POLICY, "Probe(other=4)")(NET, x, y, noise=noise)
     seed = noise.integer("torchattacks:Probe")
     assert seen == {"norm": "L2", "eps": 0.5, "seed": seed, "n_classes": 5, "other": 4, "device": torch.device("cpu")}
 

@@ -16,11 +16,11 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.presets import expand
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.runner.plan import Plan, PlannedCell, Slice, slices, with_components
+from exitbench.runner.plan import Plan, PlannedCell, Slice, with_components
 from exitbench.runner.prepare import Prepared, Request, prepare
 from exitbench.runner.ray.job import Job, job_of
 from exitbench.runner.runner import Outcome, Runner
-from exitbench.store.cell import cell_key
+from exitbench.store.cell import SLICE, cell_key
 from exitbench.store.store import Store
 
 N = 70
@@ -29,7 +29,7 @@ NAMES = ("single", "average", "max_average", "average_max")
 
 def ready(data: Path, n: int = N) -> tuple[Prepared, Job]:
     """The shipped digits network, as this process and as workers are told of it."""
-    request = Request("rdi_smallcnn", data, dataset="digits", n=n, steps=2, device="cpu")
+    request = Request("rdi_smallcnn", data, dataset="digits", n=n, knobs={"steps": 2}, device="cpu")
     prepared = prepare(request)
     return prepared, job_of(request, prepared, seed=0, threads=1, device="cpu")
 
@@ -37,14 +37,14 @@ def ready(data: Path, n: int = N) -> tuple[Prepared, Job]:
 def named(prepared: Prepared, names: Sequence[str] = NAMES) -> dict[str, Attack]:
     """Attacks by name, with the components of selections."""
     target = prepared.target
-    attacks, _ = expand(names, target.model.n_exits, prepared.settings, target.policy)
-    return with_components(attacks, target.model.n_exits, prepared.settings, target.policy)
+    attacks, _ = expand(names, target.deployment, prepared.settings)
+    return with_components(attacks, target.deployment, prepared.settings)
 
 
 def plan_of(prepared: Prepared, store: Store, attacks: Mapping[str, Attack]) -> Plan:
     """Any attacks on the first samples."""
     cells = []
-    for batch in slices(prepared.split, prepared.n):
+    for batch in prepared.samples.slices(SLICE):
         samples = Slice(prepared.split, batch.indices[0], batch.indices[-1] + 1, tuple(batch.input_hashes()))
         for name, attack in attacks.items():
             key = cell_key(prepared.target.weights, samples.inputs, attack, 0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.data.split import Split
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import EntropyPolicy, Policy
@@ -25,7 +25,7 @@ from tests.toys import small_convolutional
 
 FORMS = ("single", "average", "max", "max_average", "average_max")
 NET = small_convolutional(3)
-SETTINGS = Settings(Ball("Linf", 0.15), steps=3, step_size=0.06)
+SETTINGS = AttackSettings(ThreatModel("Linf", 0.15), steps=3, step_size=0.06)
 
 
 def toy_policy() -> Policy:
@@ -53,19 +53,7 @@ def prepared(policy: Policy | None = None, n: int = 70, name: str = "toy") -> Pr
 
 
 def plan_of(ready: Prepared, store: Store, names: Sequence[str] = FORMS, seed: int = 0) -> Plan:
-    target = ready.target
-    return make_plan(
-        names,
-        ready.split,
-        ready.n,
-        target.model.n_exits,
-        ready.settings,
-        target.policy,
-        target.costs.mmacs,
-        target.weights,
-        seed,
-        store,
-    )
+    return make_plan(ready.target, ready.samples, ready.settings, names, seed=seed, store=store)
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.store.cell import BadCell, Cell, cell_key
 from exitbench.store.store import Store
@@ -80,15 +80,15 @@ def test_a_pickle_is_not_executed(tmp_path):
 
 
 def test_the_key_is_about_content_alone():
-    attack = PGD(Objective(CE(), Mean()), Ball("Linf", 0.1), 3, 0.1)
+    attack = PGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.1), 3, 0.1)
     key = cell_key("w", ["a", "b"], attack, 0)
-    assert key == cell_key("w", ["a", "b"], PGD(Objective(CE(), Mean()), Ball("Linf", 0.1), 3, 0.1), 0)
+    assert key == cell_key("w", ["a", "b"], PGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.1), 3, 0.1), 0)
     others = [
         cell_key("v", ["a", "b"], attack, 0),
         cell_key("w", ["b", "a"], attack, 0),
         cell_key("w", ["a", "b"], attack, 1),
         cell_key("w", ["a", "b"], Clean(), 0),
-        cell_key("w", ["a", "b"], PGD(Objective(CE(), Mean()), Ball("Linf", 0.1), 4, 0.1), 0),
+        cell_key("w", ["a", "b"], PGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.1), 4, 0.1), 0),
     ]
     assert len({key, *others}) == 6
 

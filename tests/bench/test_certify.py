@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import FixedExit
@@ -13,7 +13,7 @@ from exitbench.target.target import check_model
 from tests.toys import Passed, batch, linear_exits, small_convolutional
 
 NET = linear_exits(2)
-BALL = Ball("Linf", 0.1)
+BALL = ThreatModel("Linf", 0.1)
 
 
 def spoiled(spoil):
@@ -35,7 +35,7 @@ def test_a_step_of_a_thousandth_outside_the_ball_is_seen(norm):
     step = torch.zeros_like(x)
     step[0, 0, 0, 0] = 0.101
     with pytest.raises(NotCertified, match=r"1 of 6 images leave the L.* ball of 0.1, by up to 0.001"):
-        certify(NET, x, x + step, Ball(norm, 0.1))
+        certify(NET, x, x + step, ThreatModel(norm, 0.1))
 
 
 def put(value, images):
@@ -69,9 +69,9 @@ def test_black_and_white_pixels_are_in_the_box(end):
 
 def test_rounding_by_the_tolerance_is_forgiven_and_not_a_bit_more():
     x, edge = torch.zeros(1, 1, 2, 2), torch.tensor(TOLERANCE["Linf"])
-    certify(NET, x, x + edge, Ball("Linf", 0.0))
+    certify(NET, x, x + edge, ThreatModel("Linf", 0.0))
     with pytest.raises(NotCertified, match="leave the Linf ball of 0, by up to 1e-06"):
-        certify(NET, x, x + torch.nextafter(edge, torch.tensor(1.0)), Ball("Linf", 0.0))
+        certify(NET, x, x + torch.nextafter(edge, torch.tensor(1.0)), ThreatModel("Linf", 0.0))
 
 
 def test_an_attack_that_pays_for_distance_is_bound_to_the_box_alone():

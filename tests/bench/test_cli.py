@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.registry import model_card
 from exitbench.models.weights import WeightsCard, find_weights, save_weights
 from exitbench.training.recipe import Phase, Recipe
@@ -212,7 +212,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
 
 
 def test_an_interrupted_training_goes_on_from_its_last_epoch(tmp_path):
-    recipe = Recipe("smallcnn", "digits", "tiny", Ball("Linf", 0.1), (Phase(30),), batch_size=64, peak_lr=0.02)
+    recipe = Recipe("smallcnn", "digits", "tiny", ThreatModel("Linf", 0.1), (Phase(30),), batch_size=64, peak_lr=0.02)
     (tmp_path / "tiny.json").write_text(json.dumps(recipe.summary()))
     command = ["train", "tiny.json", "--out", "w"]
     process = start(*command, cwd=tmp_path)

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitbench.api.names import separated
+from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.objectives import DLR, TargetedDLR
 from exitbench.attacks.presets import expand
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.cli.engine import WHERE
 from exitbench.cli.main import cli
 from exitbench.cli.options import number
@@ -33,16 +34,16 @@ from exitbench.store.store import Store
 from tests.bench.evaluated import plan_of, prepared
 from tests.bench.pages import evaluation
 
-BALL = Ball("Linf", 8 / 255)
+BALL = ThreatModel("Linf", 8 / 255)
 SETTINGS = {
-    "pgd": Settings(BALL, 20, 2 / 255),
-    "pgd as in the paper": Settings(BALL, 20, 2 / 255, keep="last", restarts=3),
-    "pgd with dlr in L2": Settings(Ball("L2", 0.5), 7, 0.1 + 0.2, loss=DLR()),
-    "fgsm": Settings(BALL, 20, 2 / 255, method="fgsm"),
-    "apgd": Settings(BALL, 33, 2 / 255, method="apgd", restarts=2),
-    "apgd with targeted dlr": Settings(BALL, 9, 2 / 255, method="apgd", loss=TargetedDLR()),
-    "wrm": Settings(Ball("Linf", 0.3), 15, 0.01, method="wrm", gamma=1 / 3),
-    "policy with a budget": Settings(BALL, 20, 2 / 255, budget=60),
+    "pgd": AttackSettings(BALL, steps=20, step_size=2 / 255),
+    "pgd as in the paper": AttackSettings(BALL, steps=20, step_size=2 / 255, keep="last", restarts=3),
+    "pgd with dlr in L2": AttackSettings(ThreatModel("L2", 0.5), steps=7, step_size=0.1 + 0.2, loss=DLR()),
+    "fgsm": AttackSettings(BALL, steps=20, step_size=2 / 255, method="fgsm"),
+    "apgd": AttackSettings(BALL, steps=33, step_size=2 / 255, method="apgd", restarts=2),
+    "apgd with targeted dlr": AttackSettings(BALL, steps=9, step_size=2 / 255, method="apgd", loss=TargetedDLR()),
+    "wrm": AttackSettings(ThreatModel("Linf", 0.3), steps=15, step_size=0.01, method="wrm", gamma=1 / 3),
+    "policy with a budget": AttackSettings(BALL, steps=20, step_size=2 / 255, budget=60),
 }
 NAMES = (
     ["all"],
@@ -87,11 +88,15 @@ def test_parsed_again_it_asks_for_the_same(tmp_path, how, names):
     attacks, seed = asked.pop("attacks"), asked.pop("seed")
     for name in ("dry_run", "results", *WHERE):
         del asked[name]
-    request = Request(**asked)
+    request = Request.of(asked)
     assert (request.model, request.dataset, request.training, request.n) == ("toy", "digits", "none", record["n"])
     assert (request.norm, request.eps, seed) == (record["norm"], record["eps"], 7)
     policy = parse_policy(request.policy, 3)
-    wanted, _ = expand([n for text in attacks for n in separated(text)], 3, _settings(request, "digits"), policy, record["mmacs"])
+    wanted, _ = expand(
+        [n for text in attacks for n in separated(text)],
+        Deployment(3, policy, tuple(record["mmacs"])),
+        _settings(request, "digits"),
+    )
     stored = {each["name"]: each["spec"] for each in record["attacks"] if not each["component"] and each["name"] != CLEAN}
     assert {name: describe(attack) for name, attack in wanted.items()} == stored
 

@@ -5,14 +5,14 @@ import torch
 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.calibration import equal_share
 from exitbench.models.policies import EntropyPolicy
 from exitbench.training.craft import craft
 from exitbench.training.recipe import Crafting
 from tests.toys import batch, linear_exits, small_convolutional
 
-BALL = Ball("Linf", 0.1)
+BALL = ThreatModel("Linf", 0.1)
 POLICY = EntropyPolicy((0.5, 0.5))
 
 
@@ -30,7 +30,7 @@ def test_n_fgsm_steps_from_a_wide_start_and_is_not_brought_back():
     net = linear_exits()
     x, y, noise = batch(32)
     x_adv = craft(net, x, y, Crafting("main"), BALL, noise)
-    start = Ball("Linf", 0.2).start(x, noise, 0)
+    start = ThreatModel("Linf", 0.2).start(x, noise, 0)
     assert torch.allclose(x_adv, start + 0.1 * direction(net, start, y, lambda loss: loss[-1]), atol=1e-6)
     assert (x_adv - x).abs().max() > 0.25
 
@@ -47,7 +47,7 @@ def test_without_a_random_start_a_step_on_the_mean_is_fgsm():
 def test_bounded_crafting_stays_in_ball_and_box_and_raises_the_loss(against, norm):
     net = small_convolutional()
     x, y, noise = batch(16, shape=(1, 4, 4), n_classes=5)
-    ball = Ball(norm, 0.3)
+    ball = ThreatModel(norm, 0.3)
     x_adv = craft(net, x, y, Crafting(against, 5, 0.4, 1.0, bounded=True), ball, noise, POLICY)
     assert ball.distance(x_adv, x).max() <= 0.3 + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
     assert not x_adv.requires_grad
@@ -105,7 +105,9 @@ def test_deferral_sends_images_to_later_exits():
     x, y, noise = batch(64, shape=(1, 4, 4), n_classes=5)
     policy = equal_share(net(x))
     mean_exit = [
-        policy(net(craft(net, x, y, Crafting("policy", 8, 0.3, 1.0, True, deferral=weight), Ball("Linf", 0.3), noise, policy)))
+        policy(
+            net(craft(net, x, y, Crafting("policy", 8, 0.3, 1.0, True, deferral=weight), ThreatModel("Linf", 0.3), noise, policy))
+        )
         .double()
         .mean()
         for weight in (0.0, 50.0)

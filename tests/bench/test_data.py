@@ -13,7 +13,7 @@ from exitbench.data.download import DataUnavailable, fetch
 from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.errors import UserError
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import UnknownName
 
 RGB, GREY = (3, 32, 32), (1, 28, 28)
 

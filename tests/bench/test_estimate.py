@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from exitbench.attacks.best_of import BestOf
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.cli.main import main
 from exitbench.models.policies import EntropyPolicy
 from exitbench.runner.estimate import EXPECTED, estimate
@@ -63,14 +63,14 @@ def test_what_is_measured_on_the_same_images_is_what_it_takes(tmp_path):
 def test_other_settings_and_other_networks_do_for_want_of_better(tmp_path):
     evaluate(tmp_path, ["policy", "single:1"])
     store = Store(tmp_path)
-    wider = replace(prepared(), settings=replace(SETTINGS, region=Ball("Linf", 0.3), step_size=0.1))
+    wider = replace(prepared(), settings=replace(SETTINGS, region=ThreatModel("Linf", 0.3), step_size=0.1))
     assert rows_of(store, wider, ["single:1"])["single:1"].source == "measured on this network, other settings, n = 70"
     stricter = prepared(EntropyPolicy((0.5, 0.5)))
     assert "other settings" in rows_of(store, stricter, ["policy"])["policy"].source
     ready = prepared()
     other = replace(ready, target=replace(ready.target, weights="1" * 64))
     assert rows_of(store, other, ["policy"], "1" * 64)["policy"].source == "measured on toy, n = 70"
-    longer = replace(prepared(), settings=Settings(SETTINGS.region, steps=5, step_size=0.06))
+    longer = replace(prepared(), settings=AttackSettings(SETTINGS.region, steps=5, step_size=0.06))
     assert rows_of(store, longer, ["single:1"])["single:1"].source == EXPECTED, "more steps are another attack"
 
 

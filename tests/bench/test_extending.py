@@ -11,11 +11,15 @@ import tomllib
 
 import pytest
 
-from exitbench.data.cards import dataset_card
+from exitbench.attacks import registry as attack_registry
+from exitbench.attacks.presets import attack_texts
+from exitbench.data import cards
+from exitbench.data.cards import dataset_card, dataset_names
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models import registry
-from exitbench.models.plugins import NameTaken, plugins
+from exitbench.models.errors import NameTaken
+from exitbench.models.plugins import plugins
 from exitbench.models.registry import model_names
 from tests.toys import ROOT
 
@@ -28,7 +32,10 @@ EXAMPLE = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL))
 def installed(tmp_path, monkeypatch):
     """Installs a package of one module into a folder of the path; all is forgotten afterwards."""
     assert "rdi_resnet38" in model_names()
+    assert attack_texts() and dataset_names()
     monkeypatch.setattr(registry, "_cards", dict(registry._cards))
+    for each in (attack_registry, cards):
+        monkeypatch.setattr(each, "_registered", dict(each._registered))
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -81,6 +88,38 @@ def test_the_example_is_listed_and_evaluated(example, bench, tmp_path):
     plugins.cache_clear()
     assert bench("report")[0] == 0
     assert board.read_bytes() == before
+
+
+BY_DECORATORS = EXAMPLE.replace("def corner(", '@register_attack("corner:k", "a corner")\ndef corner(').replace(
+    "def corner(deployment, settings)", "def corner(deployment, settings, k)"
+)
+BY_DECORATORS = f"""
+from exitbench.attacks.registry import register_attack
+from exitbench.data.cards import register_dataset
+{BY_DECORATORS}
+register_dataset(Dataset(DatasetCard("bars", "bars", (1, 8, 8), 16, {{"Linf": 0.1, "L2": 0.5}}, 10, 1 / 4), load))
+"""
+
+
+def test_a_module_registers_by_the_same_functions_as_ours(installed, bench):
+    installed("decorated", BY_DECORATORS, models="x = decorated", attacks="x = decorated", datasets="x = decorated")
+    assert "striped stripes" in bench("list", "models")[1]
+    assert "corner:k a corner [decorated]" in bench("list", "attacks")[1]
+    assert "bars 0.1 0.5 16 bars" in bench("list", "datasets")[1]
+    run = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--n", "2", "--dry-run", "--attack"]
+    code, _, err = bench(*run, "corner:2,average")
+    assert code == 0 and "corner:2 0/1" in err, err
+    assert "exits are 1..3" in bench(*run, "corner:4")[2]
+
+
+def test_a_factory_of_0_1_is_run_as_before(installed, bench, tmp_path):
+    old = EXAMPLE.replace("def corner(deployment, settings)", "def corner(n_exits, settings, policy, costs)")
+    installed(
+        "older", old.replace("regions import ThreatModel", "regions import Ball as ThreatModel"), attacks="corner = older:corner"
+    )
+    run = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--n", "2", "--attack", "corner"]
+    code, out, err = bench(*run)
+    assert code == 0 and "corner" in out, err
 
 
 def test_help_loads_no_plugin(installed, bench, tmp_path):
@@ -219,7 +258,7 @@ def test_a_loader_that_fails_is_one_clear_message(case, installed, tmp_path):
 
 
 def test_attacks_of_the_same_class_name_as_ours_do_not_share_results(installed):
-    from exitbench.attacks.regions import Ball
+    from exitbench.attacks.regions import ThreatModel
     from exitbench.models.spec import describe, digest
 
     source = EXAMPLE.replace("class Corner", "class Clean").replace("Corner(", "Clean(")
@@ -228,8 +267,8 @@ def test_attacks_of_the_same_class_name_as_ours_do_not_share_results(installed):
 
     from exitbench.attacks.clean import Clean as Ours
 
-    assert digest(Theirs(Ball("Linf", 0.1))) != digest(Ours())
-    assert (describe(Ours())["type"], describe(Theirs(Ball("Linf", 0.1)))["type"]) == ("Clean", "theirs.Clean")
+    assert digest(Theirs(ThreatModel("Linf", 0.1))) != digest(Ours())
+    assert (describe(Ours())["type"], describe(Theirs(ThreatModel("Linf", 0.1)))["type"]) == ("Clean", "theirs.Clean")
 
 
 def test_ours_are_known_without_any_package():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.policy_text import parse_policy
@@ -19,7 +19,13 @@ from exitbench.training.recipe import Crafting, Phase, Recipe
 from exitbench.training.recipe_file import read_recipe
 
 RECIPE = Recipe(
-    "rdi_smallcnn", "digits", "x", Ball("Linf", 0.1), (Phase(1), Phase(1, Crafting("average"), 1.0)), batch_size=8, peak_lr=0.02
+    "rdi_smallcnn",
+    "digits",
+    "x",
+    ThreatModel("Linf", 0.1),
+    (Phase(1), Phase(1, Crafting("average"), 1.0)),
+    batch_size=8,
+    peak_lr=0.02,
 )
 
 

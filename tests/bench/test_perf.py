@@ -8,8 +8,8 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.cli.main import cli
 from exitbench.perf import measure as measuring
 from exitbench.perf.measure import Race, Spent, compared, measure, named_attacks, reached
@@ -69,7 +69,7 @@ def test_a_measurement_is_json_and_a_table(monkeypatch):
 def test_pgd_by_hand_is_for_linf_alone(monkeypatch):
     monkeypatch.setattr(measuring, "MATRIX", 32)
     monkeypatch.setattr(Race, "suite", lambda self, goal: [Spent("all", goal, 1.0, 1, 1)])
-    in_l2 = Prepared(READY.target, READY.split, 2, Settings(Ball("L2", 0.5), 2, 0.2), None)
+    in_l2 = Prepared(READY.target, READY.split, 2, AttackSettings(ThreatModel("L2", 0.5), steps=2, step_size=0.2), None)
     found = measure(in_l2, SearchBackend(), lambda _: None, autoattack=False, batch=2)
     assert found["against"] == {} and found["suite"] == [vars(Spent("all", 0, 1.0, 1, 1))]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.cost import measure_costs
@@ -148,7 +148,7 @@ def test_zeros_are_exact_in_the_saved_weights_and_the_card_tells_of_them(tmp_pat
         return replace(split, images=split.images[:64], labels=split.labels[:64])
 
     monkeypatch.setattr(make_weights_module, "load_split", few)
-    recipe = Recipe("rdi_smallcnn", "digits", "x", Ball("Linf", 0.1), (Phase(2),), 16, 0.02, pruning=Pruning(0.3, 1))
+    recipe = Recipe("rdi_smallcnn", "digits", "x", ThreatModel("Linf", 0.1), (Phase(2),), 16, 0.02, pruning=Pruning(0.3, 1))
     card, path = make_weights(recipe, 0, tmp_path, tmp_path, "")
     net = model_card("rdi_smallcnn").build()
     load_weights(net, path, card.sha256)

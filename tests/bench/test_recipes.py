@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
-from exitbench.models.registry import UnknownName
+from exitbench.models.errors import UnknownName
 from exitbench.training.fits import check_fit
 from exitbench.training.recipe import Crafting, Phase, Recipe
 from exitbench.training.recipe_file import read_recipe, recipe_of
@@ -17,7 +17,7 @@ FAST = Recipe(
     "rdi_resnet38",
     "cifar10",
     "x",
-    Ball("Linf", 8 / 255),
+    ThreatModel("Linf", 8 / 255),
     (Phase(5, image_size=16), Phase(3, Crafting("sampled"), attacked_share=0.5), Phase(2, Crafting("average", steps=2))),
     batch_size=128,
     peak_lr=0.1,

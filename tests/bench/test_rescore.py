@@ -6,7 +6,7 @@ import torch
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.slowdown import Slowdown
 from exitbench.models.policies import deployed_logits
 from exitbench.runner.passes import Passes
@@ -14,7 +14,7 @@ from exitbench.runner.rescore import disagreement, rescore
 from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy, toy_split
 from tests.toys import small_convolutional
 
-BALL = Ball("Linf", 0.15)
+BALL = ThreatModel("Linf", 0.15)
 PGD_ = PGD(Objective(CE(), Mean()), BALL, 3, 0.06)
 
 

@@ -8,7 +8,7 @@ import torch
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.data.cards import dataset_card
 from exitbench.data.load import load_split
 from exitbench.models.policies import FixedExit, deployed_logits
@@ -61,7 +61,7 @@ def test_the_first_samples_score_as_the_cards_say(request):
         root = request.getfixturevalue("data_dir")
         split = load_split(card.dataset, "test", model_card(card.model).input_shape, root, download=False)
         batch = split.batch(0, subset["n"])
-        ball = Ball("Linf", dataset_card(card.dataset).eps["Linf"])
+        ball = ThreatModel("Linf", dataset_card(card.dataset).eps["Linf"])
         pgd = PGD(Objective(CE(), Mean()), ball, subset["steps"], subset["step_size"])
         attacked = pgd(net, batch.x, batch.y, noise=Noise(0, batch.indices))
         assert verdicts(net, policy, batch.x, batch.y) == subset["none"], stem

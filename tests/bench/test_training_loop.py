@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from exitbench.attacks.deployed_loss import expected_failure
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.data.digits import load_digits
 from exitbench.data.split import Split
 from exitbench.errors import UserError
@@ -23,7 +23,7 @@ from exitbench.training.machine import Machine
 from exitbench.training.recipe import Crafting, Phase, Recipe
 
 PGD = Crafting("average", steps=1, step=1.0, start=1.0, bounded=True)
-RECIPE = Recipe("rdi_smallcnn", "digits", "average", Ball("Linf", 0.1), (Phase(3, PGD),), batch_size=32, peak_lr=0.05)
+RECIPE = Recipe("rdi_smallcnn", "digits", "average", ThreatModel("Linf", 0.1), (Phase(3, PGD),), batch_size=32, peak_lr=0.05)
 KINDS = {
     "halves": Phase(2, PGD),
     "clean": Phase(2),
@@ -207,5 +207,5 @@ def test_stepping_down_means_more_and_shorter_steps_within_the_ball():
 
 def test_the_guard_sees_through_a_net_that_is_right_on_clean_images_alone(tmp_path):
     net, _ = trained(tmp_path, recipe=replace(RECIPE, phases=(Phase(20),)))
-    clean, attacked = Guard(Images(few(64), torch.device("cpu")), Ball("Linf", 0.3)).measure(net, None)
+    clean, attacked = Guard(Images(few(64), torch.device("cpu")), ThreatModel("Linf", 0.3)).measure(net, None)
     assert clean > 0.5 and attacked < clean / 2

@@ -156,9 +156,9 @@ def test_what_is_wrong_with_the_model_no_setting_lifts(tmp_path):
 
 
 def test_l2_is_checked_too(tmp_path):
-    from exitbench.attacks.regions import Ball
+    from exitbench.attacks.regions import ThreatModel
 
-    settings = replace(toys.SETTINGS, region=Ball("L2", 1.0), step_size=0.25)
+    settings = replace(toys.SETTINGS, region=ThreatModel("L2", 1.0), step_size=0.25)
     assert names(checked(tmp_path / "healthy", ready(settings=settings)), "failure") == set()
     quantised = checked(tmp_path / "quantised", ready(planted(stage=toys.Quantised()), settings), ["average"])
     assert "zero gradients" in names(quantised, "failure")

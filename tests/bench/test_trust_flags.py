@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.checks import controls, path, radii
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace, ascend
@@ -133,10 +133,10 @@ class TestControls:
         assert (flag.name, flag.numbers["noise"], flag.numbers["search"]) == ("missed by attacks", 2, 3)
         assert (flag.numbers["missed by noise"], flag.numbers["missed by search"]) == (1, 2)
 
-    @pytest.mark.parametrize("ball", [Ball("Linf", 0.3), Ball("L2", 2.0)])
+    @pytest.mark.parametrize("ball", [ThreatModel("Linf", 0.3), ThreatModel("L2", 2.0)])
     def test_the_search_breaks_what_it_says_and_more_than_random_points(self, ball, monkeypatch):
         seen = []
-        probed = subject(settings=toys.Settings(ball, 20, ball.eps / 4))
+        probed = subject(settings=toys.AttackSettings(ball, steps=20, step_size=ball.eps / 4))
         fails = Subject.fails
 
         def stopping(self, x_adv):

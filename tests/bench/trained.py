@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from exitbench.attacks.regions import Ball
-from exitbench.attacks.settings import Settings
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.settings import AttackSettings
 from exitbench.data.split import Split
 from exitbench.models.calibration import equal_share
 from exitbench.models.cost import measure_costs
@@ -22,7 +22,7 @@ from exitbench.runner.prepare import Prepared
 from exitbench.target.target import Target
 
 EPS = 0.2
-SETTINGS = Settings(Ball("Linf", EPS), steps=20, step_size=EPS / 4)
+SETTINGS = AttackSettings(ThreatModel("Linf", EPS), steps=20, step_size=EPS / 4)
 SHAPE = (1, 8, 8)
 TRAINED_ON = 1400
 
@@ -61,7 +61,7 @@ def _loss(logits: Tensor, y: Tensor) -> Tensor:
     return torch.stack([F.cross_entropy(exit_, y) for exit_ in logits]).mean()
 
 
-def ready(net: MultiExitNet | None = None, settings: Settings = SETTINGS, weights: str = "0", n: int = 32) -> Prepared:
+def ready(net: MultiExitNet | None = None, settings: AttackSettings = SETTINGS, weights: str = "0", n: int = 32) -> Prepared:
     """An evaluation of ``net``, by default the healthy one, on images that it was not trained on."""
     healthy, policy = trained()
     split = digits()

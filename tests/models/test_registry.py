@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from exitbench.models.cost import measure_costs
+from exitbench.models.errors import UnknownName
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.registry import UnknownName, model_card, model_names, register
+from exitbench.models.registry import model_card, model_names, register
 from exitbench.models.views import DeployedView, ExitView
 
 EXPECTED = {

@@ -4,12 +4,12 @@ import pytest
 
 from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.spec import canonical_json, describe, digest
 
 
 def test_every_field_and_the_version_are_in_the_description():
-    attack = PGD(Objective(CE(), Mean()), Ball("Linf", 0.5), steps=3, step_size=0.1)
+    attack = PGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.5), steps=3, step_size=0.1)
     described = describe(attack)
     assert described["type"] == "PGD" and described["version"] == PGD.version
     assert described["objective"] == {"type": "Objective", "loss": {"type": "CE"}, "over": {"type": "Mean"}}
@@ -17,7 +17,7 @@ def test_every_field_and_the_version_are_in_the_description():
 
 
 def test_a_bumped_version_changes_the_digest(monkeypatch):
-    attack = PGD(Objective(CE(), Mean()), Ball("Linf", 0.5), steps=3, step_size=0.1)
+    attack = PGD(Objective(CE(), Mean()), ThreatModel("Linf", 0.5), steps=3, step_size=0.1)
     before = digest(attack)
     monkeypatch.setattr(PGD, "version", PGD.version + 1)
     assert digest(attack) != before

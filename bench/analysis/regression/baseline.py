@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from exitbench.analysis.regression.snapshot import SNAPSHOT_FIELDS, Snapshot
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.models.spec import digest
 from exitbench.scoring.ranking import WORST
@@ -95,7 +95,7 @@ def _row(written: Mapping[str, str], n: int, n_exits: int) -> Row:
 
 def default_path(folder: Path, subject: Mapping[str, Any]) -> Path:
     """``<model>-<training>-<dataset>-<norm>-<eps>.json``: one baseline for each place on a leaderboard."""
-    board = board_name(subject["dataset"], Ball(subject["norm"], subject["eps"]))
+    board = board_name(subject["dataset"], ThreatModel(subject["norm"], subject["eps"]))
     return folder / f"{_safe(subject['model'])}-{_safe(subject['training'])}-{board}.json"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from exitbench.analysis.regression.baseline import describe, find_baseline, read_baseline
 from exitbench.analysis.regression.snapshot import Snapshot
+from exitbench.attacks.settings import KNOBS
 from exitbench.errors import UserError
 from exitbench.models.factory import is_reference, reported_name
 from exitbench.runner.prepare import Prepared
@@ -21,10 +22,7 @@ OWN = "own"
 PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"attacks": ["average", "policy"], "n": 128, "budget": 100}}
 """Settings to make a baseline with, by one name."""
 
-SETTINGS = (
-    *("attacks", "dataset", "n", "norm", "eps", "method", "loss", "steps"),
-    *("step_size", "restarts", "keep", "gamma", "budget"),
-)
+SETTINGS = ("attacks", "dataset", "n", "norm", "eps", *KNOBS)
 """Options that a baseline remembers, as given: what is left to a default is left to it again."""
 
 
@@ -57,7 +55,7 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
 
 
 def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Snapshot | None) -> dict[str, Any]:
-    """Fields of ``exitbench.runner.prepare.Request``, ``attacks`` and ``seed``.
+    """Values for ``exitbench.runner.prepare.Request.of``, ``attacks`` and ``seed``.
 
     The deployed rule is the baseline's unless another, or ``OWN``, is asked for: new weights under recalibrated thresholds
     are another system, whose accuracy may rise because it costs more.

@@ -12,9 +12,10 @@ import torch
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.calibration import Kind, target_cost
+from exitbench.models.errors import UnknownName
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.policies import Policy
-from exitbench.models.registry import UnknownName, model_card
+from exitbench.models.registry import model_card
 from exitbench.models.weights import WeightsError
 from exitbench.store.calibration_logits import HeldOut, held_out_key
 from exitbench.store.store import Store

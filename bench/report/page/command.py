@@ -6,14 +6,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from exitbench.attacks.adaptive import BUDGET
-from exitbench.attacks.presets import SLOWDOWNS
+from exitbench.attacks.knobs import Spec
+from exitbench.attacks.presets import groups
+from exitbench.attacks.settings import read_back
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.store.run_record import CLEAN, eps_text
 
-Spec = Mapping[str, Any]
-
-_LOSSES = {"CE": "ce", "Margin": "margin", "DLR": "dlr"}
 _FROM_FILE = "file "  # how the source of weights begins in records from before it was kept what was asked for
 
 
@@ -66,57 +64,17 @@ def _before(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _short(names: Sequence[str], n_exits: int) -> list[str]:
-    """``single`` for all of ``single:1..K``, ``slowdown`` for its three modes, where there is more than one."""
-    for short, parts in (("single", [f"single:{k}" for k in range(1, n_exits + 1)]), ("slowdown", list(SLOWDOWNS))):
+    """Return names with ``single`` in place of all of ``single:1..K``, and so on for each group, where there is more than one."""
+    for short, parts in groups(n_exits).items():
         if len(parts) > 1 and set(parts) <= set(names):
             names = [short if name == parts[0] else name for name in names if name not in parts[1:]]
     return list(names)
 
 
 def _settings(specs: Iterable[Spec], record: Mapping[str, Any]) -> Iterator[str]:
-    simple = [each for spec in specs for each in _simple(spec)]
-    ascent = next((spec for spec in simple if spec["type"] in _ASCENTS and not isinstance(spec["start"], Mapping)), None)
-    if ascent is not None:
-        yield from _ASCENTS[ascent["type"]](ascent)
-    budgets = {spec["budget"] for spec in simple if spec["type"] == "PolicyAttack"} - {BUDGET}
-    for budget in budgets:
-        yield from ("--budget", str(budget))
+    for name, value in read_back(specs):
+        yield from (f"--{name.replace('_', '-')}", number_text(value) if isinstance(value, float) else str(value))
     yield from ("--seed", str(record["seed"]))
-
-
-def _simple(spec: Spec) -> Iterator[Spec]:
-    """The attacks that ``spec`` is made of."""
-    if "attacks" in spec:
-        for child in spec["attacks"]:
-            yield from _simple(child)
-    else:
-        yield spec
-
-
-def _pgd(spec: Spec) -> Iterator[str]:
-    loss = _LOSSES[spec["objective"]["loss"]["type"]]
-    if spec["start"] == "clean":
-        yield from ("--method", "fgsm", "--loss", loss)
-        return
-    yield from ("--method", "pgd", "--loss", loss, "--steps", str(spec["steps"]))
-    yield from ("--step-size", number_text(spec["step_size"]), "--restarts", str(spec["restarts"]), "--keep", spec["keep"])
-
-
-def _apgd(spec: Spec) -> Iterator[str]:
-    yield from ("--method", "apgd", "--loss", _LOSSES[spec["objective"]["loss"]["type"]])
-    yield from ("--steps", str(spec["steps"]), "--restarts", str(spec["restarts"]))
-
-
-def _apgd_targeted(spec: Spec) -> Iterator[str]:
-    yield from ("--method", "apgd", "--loss", "dlr-targeted", "--steps", str(spec["steps"]))
-
-
-def _wrm(spec: Spec) -> Iterator[str]:
-    yield from ("--method", "wrm", "--loss", _LOSSES[spec["objective"]["loss"]["type"]])
-    yield from ("--steps", str(spec["steps"]), "--gamma", number_text(spec["region"]["gamma"]))
-
-
-_ASCENTS = {"PGD": _pgd, "APGD": _apgd, "APGDTargeted": _apgd_targeted, "WRM": _wrm}
 
 
 def number_text(value: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exitbench.analysis.sweep.curve import Curve
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
 from exitbench.report.style import to_bytes
@@ -29,7 +29,7 @@ def write_sweep(curves: Sequence[Curve], results: Path, only: str = "") -> list[
     boards: dict[str, list[Curve]] = {}
     for curve in curves:
         record = curve.pool.record
-        boards.setdefault(board_name(record["dataset"], Ball(record["norm"], record["eps"])), []).append(curve)
+        boards.setdefault(board_name(record["dataset"], ThreatModel(record["norm"], record["eps"])), []).append(curve)
     files: dict[Path, bytes] = {}
     for name, found in sorted(boards.items()):
         figure = draw(found, f"{name}: {found[0].pool.record['dataset_summary']}")

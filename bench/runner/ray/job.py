@@ -13,7 +13,7 @@ import torch
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.factory import absolute_reference, is_reference
 from exitbench.models.own_code import own_sources
 from exitbench.models.policies import Policy
@@ -50,7 +50,7 @@ class Job:
     weights: str
     policy: Policy
     config: SearchConfig
-    ball: Ball
+    threat_model: ThreatModel
     dataset: str
     seed: int
     threads: int
@@ -146,7 +146,7 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
         weights=target.weights,
         policy=target.policy,
         config=_search_config(prepared, device),
-        ball=prepared.settings.region,
+        threat_model=prepared.settings.region,
         dataset=prepared.split.dataset,
         seed=seed,
         threads=threads,

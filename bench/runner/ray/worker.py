@@ -37,7 +37,7 @@ def work(job: Job, shard: Shard) -> Iterator[Answer]:
     cells = [cell for part in shard.parts for cell in _planned(job, ready, part)]
     held = Held(shard.stored)
     fitting = stack_size(ready.target.search_model, ready.split.shape, next(ready.target.model.parameters()).device)
-    runner = Runner(ready.target, job.ball, job.seed, job.dataset, held, min(fitting, shard.stack))
+    runner = Runner(ready.target, job.threat_model, job.seed, job.dataset, held, min(fitting, shard.stack))
     for step in runner.steps(Plan(tuple(cells), ())):
         yield CellStarted(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exitbench.attacks.regions import Ball
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.policies import EntropyPolicy, entropy
 from exitbench.models.policy_text import policy_text
 from exitbench.runner.certify import TOLERANCE as CERTIFIED
@@ -220,7 +220,7 @@ def test_whatever_the_harness_certifies_is_in_the_second_check_s_ball(seed, norm
     """The check of its own never refuses what the judge lets pass, and refuses what is beyond."""
     generator = torch.Generator().manual_seed(seed)
     clean = torch.rand(1, 3, 8, 8, generator=generator)
-    ball = Ball(norm, eps)
+    ball = ThreatModel(norm, eps)
     image = ball.project(clean + torch.randn(clean.shape, generator=generator), clean)
     assert ball.distance(image, clean).item() <= eps + CERTIFIED[norm]
     assert outside(image[0].numpy(), clean[0].numpy(), norm, eps) is None

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from exitbench.models.cost import count_mmacs, measure_costs
+from exitbench.models.errors import UnknownName
 from exitbench.models.foreign import ForeignModelError, ForeignNet
-from exitbench.models.registry import UnknownName
 from exitbench.models.safe_name import safe_name
 from exitbench.models.tensor_file import WeightsError
 from exitbench.models.zoo.find import find_published

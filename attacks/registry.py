@@ -1,0 +1,219 @@
+"""The registry of attacks: ours and those of installed packages, by the name typed on the command line.
+
+Nothing here imports torch, so that listings are quick; what makes an attack imports what it needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from exitbench.attacks.plugin_call import made_by_plugin
+from exitbench.models.errors import InvalidValue, NameTaken, UnknownName
+from exitbench.models.own_code import is_own
+from exitbench.models.plugins import Plugin, by_name, plugins
+
+if TYPE_CHECKING:
+    from exitbench.attacks.base import Attack
+    from exitbench.attacks.deployment import Deployment
+    from exitbench.attacks.settings import AttackSettings
+
+GROUP = "exitbench.attacks"
+"""Entry points: modules that register attacks when they are imported, or the attack's name and an ``AttackFactory``."""
+
+Goal = Literal["error", "cost"]
+
+_PART = r"[A-Za-z][A-Za-z0-9_.-]*"
+_NAME = re.compile(f"{_PART}(:{_PART})?")
+_RESERVED = ("all", "none")
+
+
+class AttackFactory(Protocol):
+    """Makes the attack for one evaluation."""
+
+    def __call__(self, deployment: Deployment, settings: AttackSettings, *parameter: Any) -> Attack:
+        """Return the attack on a network as it is deployed; of a name with a parameter, such as ``single:k``, for its value."""
+
+
+@dataclass(frozen=True)
+class AttackCard:
+    """What is known of a registered attack without making it.
+
+    Attributes:
+        name: as typed on the command line; ``single:k`` for any exit and ``torchattacks:NAME`` for any text after the colon.
+        summary: one line for listings.
+        make: makes it.
+        goal: ``error`` for an attack that breaks labels, ``cost`` for one that raises what a sample costs.
+        in_all: whether it is part of ``all``, by which leaderboards compare.
+        same_on_one_exit: whether it is ``single:1`` on a network with one exit.
+        aliases: other names for it.
+        origin: the installed package that it is from; None for ours.
+    """
+
+    name: str
+    summary: str
+    make: Callable[..., Attack]
+    goal: Goal = "error"
+    in_all: bool = False
+    same_on_one_exit: bool = False
+    aliases: tuple[str, ...] = ()
+    origin: str | None = None
+
+    @property
+    def parameter(self) -> str | None:
+        """What stands for its parameter: ``k`` for an exit, capitals for text; None for a name without one."""
+        text = self.name.partition(":")[2]
+        return text if text == "k" or text.isupper() else None
+
+
+@dataclass(frozen=True)
+class AttackGroup:
+    """A name that stands for several attacks.
+
+    Attributes:
+        name: as typed on the command line.
+        summary: one line for listings.
+        members: their names, for a number of exits.
+        in_all: whether they are part of ``all``.
+    """
+
+    name: str
+    summary: str
+    members: Callable[[int], Iterable[str]]
+    in_all: bool = False
+
+
+_registered: dict[str, AttackCard | AttackGroup] = {}
+
+
+def register_attack(
+    name: str,
+    summary: str,
+    *,
+    goal: Goal = "error",
+    in_all: bool = False,
+    same_on_one_exit: bool = False,
+    aliases: tuple[str, ...] = (),
+) -> Callable[[Callable[..., Attack]], Callable[..., Attack]]:
+    """Register the decorated ``AttackFactory`` under a name; see ``AttackCard`` for the arguments.
+
+    Raises:
+        NameTaken: for a name that is taken; both modules are named.
+        ValueError: for text that is no name, or another package's attack in ``all``.
+    """
+
+    def decorate(make: Callable[..., Attack]) -> Callable[..., Attack]:
+        ours = is_own(make.__module__)
+        if in_all and not ours:
+            raise ValueError(f"attack {name!r} cannot be part of all: that is what leaderboards compare by")
+        for each in (name, *aliases):
+            _check_free(each, make.__module__)
+        origin = None if ours else make.__module__
+        text = summary if ours else f"{summary} [{origin}]"
+        _registered[name] = AttackCard(name, text, make, goal, in_all, same_on_one_exit, aliases, origin)
+        return make
+
+    return decorate
+
+
+def register_group(name: str, summary: str, members: Callable[[int], Iterable[str]], *, in_all: bool = False) -> None:
+    """Register a name that stands for several attacks; see ``AttackGroup`` for the arguments."""
+    _registered[name] = AttackGroup(name, summary, members, in_all)
+
+
+def _check_free(name: str, module: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"an attack cannot be called {name!r}: letters, digits, '_', '.' and '-', a colon before a parameter")
+    for other in _registered.values():
+        if isinstance(other, AttackCard) and name in (other.name, *other.aliases):
+            raise NameTaken(f"attack {name!r} of {module} is already registered by {other.make.__module__}")
+    if not is_own(module) and name.partition(":")[0] in _our_names():
+        raise NameTaken(f"attack {name!r} of {module} is also one of exitbench; rename or uninstall one")
+
+
+def _our_names() -> set[str]:
+    """What is taken: everything before a colon, and what stands for others."""
+    names = set(_RESERVED)
+    for name, each in _registered.items():
+        if isinstance(each, AttackGroup) or each.origin is None:
+            names |= {name.partition(":")[0], *(each.aliases if isinstance(each, AttackCard) else ())}
+    return names
+
+
+def registered() -> Mapping[str, AttackCard | AttackGroup]:
+    """Return all attacks and groups by name, in the order of registration, those of installed packages last.
+
+    Raises:
+        NameTaken: two attacks of one name.
+    """
+    import exitbench.attacks.catalog  # noqa: F401 - registers ours
+
+    found = [plugin for plugin in plugins(GROUP, _fault) if not _registers_itself(plugin)]
+    added = by_name("attack", ((plugin.name, plugin) for plugin in found), _our_names())
+    return {**_registered, **{name: _card(plugin) for name, plugin in added.items()}}
+
+
+def find_attack(name: str) -> tuple[AttackCard, str | None]:
+    """Return the attack of a name, and its parameter as typed where it has one.
+
+    Raises:
+        UnknownName: with suggestions.
+        NameTaken: two attacks of one name.
+    """
+    known = registered()
+    cards = [card for card in known.values() if isinstance(card, AttackCard)]
+    for card in cards:
+        if name in (card.name, *card.aliases) and card.parameter is None:
+            return card, None
+    form, _, parameter = name.partition(":")
+    for card in cards:
+        if card.parameter is not None and form == card.name.partition(":")[0]:
+            return card, parameter
+    raise UnknownName("attack", name, ["all", *known])
+
+
+def build(name: str, deployment: Deployment, settings: AttackSettings) -> Attack:
+    """Make the attack of a name for one evaluation.
+
+    Raises:
+        UnknownName: with suggestions.
+        InvalidValue: for an exit that the network does not have, a parameter that is not of the form, or an attack of an
+            installed package that cannot be made.
+    """
+    card, text = find_attack(name)
+    parameter: tuple[Any, ...] = () if text is None else (text,)
+    if text is not None and card.parameter == "k":
+        parameter = (_exit_number(name, text, deployment.n_exits),)
+    if card.origin is None:
+        return card.make(deployment, settings, *parameter)
+    return made_by_plugin(card.make, f"attack {name!r} of {card.origin}", deployment, settings, *parameter)
+
+
+def _exit_number(name: str, text: str, n_exits: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= n_exits:
+        raise InvalidValue(f"attack {name!r}: the model's exits are 1..{n_exits}")
+    return int(text)
+
+
+def _registers_itself(plugin: Plugin) -> bool:
+    cards = [each for each in _registered.values() if isinstance(each, AttackCard)]
+    return isinstance(plugin.value, ModuleType) or any(card.make is plugin.value for card in cards)
+
+
+def _card(plugin: Plugin) -> AttackCard:
+    lines = (plugin.value.__doc__ or "").strip().splitlines()
+    summary = f"{lines[0] if lines else 'no description'} [{plugin.origin.partition(' (')[0]}]"
+    return AttackCard(plugin.name, summary, plugin.value, origin=plugin.origin)
+
+
+def _fault(plugin: Plugin) -> str | None:
+    if _registers_itself(plugin):
+        return None
+    if not re.fullmatch(_PART, plugin.name):
+        return f"an attack cannot be called {plugin.name!r}: letters, digits, '_', '.' and '-' alone"
+    if not callable(plugin.value):
+        return f"it is {type(plugin.value).__name__}, not a function that makes an attack"
+    return None

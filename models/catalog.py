@@ -1,0 +1,6 @@
+"""Every architecture of ours, in the order of listings: the modules that register them when they are imported."""
+
+# isort: off
+from exitbench.models import smallcnn  # noqa: F401
+from exitbench.models import resnet  # noqa: F401
+from exitbench.models import mobilenet  # noqa: F401
