@@ -45,6 +45,14 @@ def describe(value: Any) -> JSONValue:
     raise TypeError(f"no canonical description for {type(value).__name__}")
 
 
+def description(value: Any) -> dict[str, Any]:
+    """The description of a frozen data class; see ``describe``."""
+    described = describe(value)
+    if not isinstance(described, dict):
+        raise TypeError(f"{type(value).__name__} is no data class")
+    return described
+
+
 def _type_name(kind: type) -> str:
     return kind.__name__ if is_own(kind.__module__) else f"{kind.__module__}.{kind.__qualname__}"
 

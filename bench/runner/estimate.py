@@ -106,9 +106,9 @@ class Known:
         self._store, self._weights = store, weights
         self._stored: dict[str, list[tuple[str, str, str, Sequence[str]]]] = defaultdict(list)
         for record in store.runs():
-            for attack in record["attacks"]:
-                spec = canonical_json(attack["spec"])
-                self._stored[_form(attack["spec"])].append((record["weights"], spec, record["model"], attack["keys"]))
+            for attack in record.attacks:
+                spec = canonical_json(attack.spec)
+                self._stored[_form(attack.spec)].append((record.weights, spec, record.model, attack.keys))
         self._found: dict[Attack, Passes] = {}
 
     def own(self, attack: Attack) -> Passes:

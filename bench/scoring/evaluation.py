@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,14 @@ from exitbench.attacks.slowdown import Slowdown
 from exitbench.checks.flag import Flag
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
+from exitbench.store.run_record import RunRecord
+from exitbench.store.trust_result import TrustResult
 from exitbench.timing.latency import Latency
 
 Bools = npt.NDArray[np.bool_]
+
+CostFigure = Literal["mmacs", "mmacs_dense", "mflops_paper"]
+"""How the cost of an exit is counted."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,17 @@ class Evaluation:
         latency: how long each exit takes, where that was measured.
     """
 
-    record: Mapping[str, Any]
+    record: RunRecord
     clean: Result
     attacks: tuple[Result, ...]
     unfinished: tuple[Unfinished, ...]
     survived_unfinished: Bools
     unfinished_any_exit_wrong: Bools
-    probes: tuple[Mapping[str, Any], ...] = ()
+    probes: tuple[TrustResult, ...] = ()
     probe_error: str | None = None
     attacked_settings: frozenset[str] = frozenset()
     flags: tuple[Flag, ...] = ()
-    records: tuple[Mapping[str, Any], ...] = ()
+    records: tuple[RunRecord, ...] = ()
     latency: Latency | None = None
 
     @property
@@ -144,7 +149,7 @@ class Evaluation:
     def complete(self) -> bool:
         """Whether the whole matrix of attacks is finished, so that the worst case may stand beside others."""
         finished = {attack.name for attack in self.attacks if attack.within.all()}
-        return "cascade" in finished or matrix_names(len(self.record["mmacs"])) <= finished
+        return "cascade" in finished or matrix_names(self.record.n_exits) <= finished
 
     def robust(self, attack: Result) -> Bools:
         """``(n,)``: right on the clean image and on the attack's, wherever that lies."""
@@ -196,13 +201,18 @@ class Evaluation:
     @property
     def sparsity(self) -> float:
         """Share of the network's weights that are zero; 0 where it is not pruned."""
-        return float(self.record.get("sparsity", 0.0))
+        return self.record.sparsity or 0.0
 
-    def mean_cost(self, result: Result, per_exit: str = "mmacs") -> float:
-        """Mean cost of the exits taken; ``per_exit`` is ``mmacs``, ``mflops_paper`` or ``mmacs_dense``."""
-        if per_exit == "mmacs_dense" and not self.sparsity:
-            per_exit = "mmacs"
-        return float(np.asarray(self.record[per_exit])[result.exits].mean())
+    def costs(self, figure: CostFigure = "mmacs") -> tuple[float, ...]:
+        """The cost of each exit; ``mmacs_dense`` are the mmacs where the network is not pruned."""
+        record = self.record
+        return {"mmacs": record.mmacs, "mflops_paper": record.mflops_paper, "mmacs_dense": record.mmacs_dense or record.mmacs}[
+            figure
+        ]
+
+    def mean_cost(self, result: Result, figure: CostFigure = "mmacs") -> float:
+        """Mean cost of the exits taken."""
+        return float(np.asarray(self.costs(figure))[result.exits].mean())
 
     def mean_latency(self, result: Result) -> float | None:
         """Mean milliseconds of the exits taken, one image at a time; None where it was not measured."""
@@ -213,11 +223,11 @@ class Evaluation:
 
     def slowed(self, result: Result) -> Slowed:
         """How much slower than the clean images those of ``result`` are, in mmacs."""
-        return slowed(self.clean.exits, result.exits, self.record["mmacs"])
+        return slowed(self.clean.exits, result.exits, self.record.mmacs)
 
     def exit_counts(self, result: Result) -> list[int]:
         """How many samples take each exit."""
-        counts = np.bincount(result.exits, minlength=len(self.record["mmacs"]))
+        counts = np.bincount(result.exits, minlength=self.record.n_exits)
         return [int(count) for count in counts]
 
 

@@ -79,7 +79,7 @@ def test_reports_read_no_counterexample(tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "read", stopping)
     evaluation = only_evaluation(Store(tmp_path))
     monkeypatch.undo()
-    key = evaluation.record["attacks"][1]["keys"][0]
+    key = evaluation.record.attacks[1].keys[0]
     with_images, without = Store(tmp_path).read(key), Store(tmp_path).read(key, images=False)
     assert len(with_images.counterexamples) == len(with_images.broken_rows) > 0 == len(without.counterexamples)
     assert (with_images.logits == without.logits).all() and (with_images.broken_rows == without.broken_rows).all()

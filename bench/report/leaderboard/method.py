@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exitbench.scoring.evaluation import Result
-from exitbench.store.run_record import eps_text
+from exitbench.store.identity import eps_text
 
 Spec = Mapping[str, Any]
 
