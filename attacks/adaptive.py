@@ -56,6 +56,10 @@ class PolicyAttack(Attack):
             raise ValueError(f"the budget must be at least 1 gradient per image, got {self.budget}")
 
     @property
+    def summary(self) -> str:
+        return f"soft gates, then exit by exit; at most {self.budget} gradients"
+
+    @property
     def expected_gradients(self) -> float:
         return self.budget / 3  # most samples break early
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from exitbench.attacks.adaptive_search import COMPACT_EVERY
-from exitbench.attacks.base import Attack
+from exitbench.attacks.base import Attack, Goal
 from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import Ball, column
@@ -51,6 +51,8 @@ class Slowdown(Attack):
         ValueError: If the costs do not fit the policy or are not positive and finite, or the mode is unknown.
     """
 
+    goal: ClassVar[Goal] = "cost"
+
     region: Ball
     policy: Policy
     costs: tuple[float, ...]
@@ -65,6 +67,11 @@ class Slowdown(Attack):
         if self.mode not in MODES:
             raise ValueError(f"slowdown mode {self.mode!r} is not one of {', '.join(MODES)}")
         self.policy.check(len(self.costs))
+
+    @property
+    def summary(self) -> str:
+        cycles = f", {self.cycles} cycles" if self.cycles > 1 else ""
+        return f"gates shut, then soft gates; {self.steps} steps each{cycles}"
 
     @property
     def expected_gradients(self) -> float:

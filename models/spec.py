@@ -17,15 +17,16 @@ def describe(value: Any) -> JSONValue:
     """Turn a frozen data class (nested, with tuples) into plain JSON values.
 
     A data class becomes ``{"type": class name, field: value, ...}``. The name of a class from outside exitbench includes its
-    module, so that it is never mistaken for one of exitbench. A class attribute ``version``, raised by hand when behaviour
-    changes, is included, so that results of an older behaviour are never mistaken for new ones.
+    module, so that it is never mistaken for one of exitbench; a class attribute ``spec_type`` takes the place of the name. A class attribute
+    ``version``, raised by hand when behaviour changes, is included, so that results of an older behaviour are never mistaken for
+    new ones.
 
     Raises:
         TypeError: If a value has no canonical JSON form.
         ValueError: If a float is NaN.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        described: dict[str, Any] = {"type": _type_name(type(value))}
+        described: dict[str, Any] = {"type": type_name(type(value))}
         version = getattr(type(value), "version", None)
         if version is not None:
             described["version"] = version
@@ -53,7 +54,10 @@ def description(value: Any) -> dict[str, Any]:
     return described
 
 
-def _type_name(kind: type) -> str:
+def type_name(kind: type) -> str:
+    """What a description calls a class: its ``spec_type`` where it states one, so that it may be renamed."""
+    if (stated := kind.__dict__.get("spec_type")) is not None:
+        return str(stated)
     return kind.__name__ if is_own(kind.__module__) else f"{kind.__module__}.{kind.__qualname__}"
 
 

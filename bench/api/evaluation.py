@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from exitbench.checks.flag import Flag
+from exitbench.models.number_text import eps_text
 from exitbench.report.evaluation.tables import attack_table, markdown, summary_table
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.leaderboard.table import rows_of
 from exitbench.scoring import evaluation as scoring
 from exitbench.scoring.evaluation import Bools, accuracy
-from exitbench.store.identity import eps_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

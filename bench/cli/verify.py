@@ -81,7 +81,7 @@ def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator
 
 def _show(verified: Verified) -> None:
     """One evaluation: what was checked, what holds, and every claim that does not."""
-    from exitbench.store.identity import eps_text
+    from exitbench.models.number_text import eps_text
 
     claims, subject = verified.claims, verified.claims.subject
     n = len(claims.indices)

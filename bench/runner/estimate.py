@@ -17,7 +17,9 @@ from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.store.store import Store
 from exitbench.timing.throughput import Throughput
 
-_RULES = {"EntropyPolicy", "ConfidencePolicy", "FixedExit"}
+_RULES = ("policy", "target")
+"""Fields of a description that hold the deployed rule, where it is no number of an exit."""
+
 _LOOKED_AT = 32
 EXPECTED = "expected, nothing is measured"
 """Source of passes that an attack is taken at its word for."""
@@ -160,5 +162,5 @@ def _form(spec: Any) -> str:
 def _without(value: Any) -> Any:
     if isinstance(value, Mapping):
         kept = {name: _without(each) for name, each in value.items() if name not in ("eps", "step_size", "costs")}
-        return {"type": "rule"} if value.get("type") in _RULES else kept
+        return kept | {name: "rule" for name in _RULES if isinstance(value.get(name), Mapping)}
     return [_without(each) for each in value] if isinstance(value, list) else value

@@ -71,6 +71,13 @@ def _attacks(plan: Plan) -> tuple[AttackEntry, ...]:
         first.setdefault(cell.name, cell)
         keys.setdefault(cell.name, []).append(cell.key)
     return tuple(
-        AttackEntry(name=name, spec=description(cell.attack), component=cell.component, keys=tuple(keys[name]))
+        AttackEntry(
+            name=name,
+            goal=cell.attack.goal,
+            summary=cell.attack.summary,
+            spec=description(cell.attack),
+            component=cell.component,
+            keys=tuple(keys[name]),
+        )
         for name, cell in first.items()
     )

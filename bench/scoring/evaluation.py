@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from exitbench.attacks.base import Goal
 from exitbench.attacks.presets import matrix_names
-from exitbench.attacks.slowdown import Slowdown
 from exitbench.checks.flag import Flag
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
@@ -48,6 +48,8 @@ class Result:
 
     Attributes:
         name: as asked for.
+        goal: what it raises: the deployed rule's ``error``, or its ``cost``.
+        summary: how it was run, in a few words.
         spec: the resolved attack.
         seed: of its noise.
         correct: ``(n,)`` the deployed prediction is right on the attack's image.
@@ -64,6 +66,8 @@ class Result:
     """
 
     name: str
+    goal: Goal
+    summary: str
     spec: Mapping[str, Any]
     seed: int
     correct: Bools
@@ -87,7 +91,12 @@ class Result:
     @property
     def is_slowdown(self) -> bool:
         """Whether it raises the cost rather than the error."""
-        return bool(self.spec["type"] == Slowdown.__name__)
+        return self.goal == "cost"
+
+    @property
+    def method(self) -> str:
+        """How it was run, in a few words, and by whose package; ``-`` where there is nothing to say."""
+        return ", ".join(part for part in (self.summary, self.implementation) if part) or "-"
 
 
 @dataclass(frozen=True)

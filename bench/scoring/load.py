@@ -112,6 +112,8 @@ def result_of(attack: AttackEntry, record: RunRecord, cells: Sequence[Cell], pol
     implementations = {each["implementation"] for each in provenance if "implementation" in each}
     return Result(
         name=attack.name,
+        goal=attack.goal,
+        summary=attack.summary,
         spec=attack.spec,
         seed=record.seed,
         correct=(predicted.argmax(-1) == labels).numpy(),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta
 
+from exitbench.models.number_text import eps_text
 from exitbench.models.stored import Stored
 
 Norm = Literal["Linf", "L2"]
@@ -122,12 +123,3 @@ class Identity(Stored, frozen=True, kw_only=True):
             "eps": eps_text(self.eps),
             "n": str(self.n),
         }
-
-
-def eps_text(eps: float) -> str:
-    """``0.3`` where that is the number itself, ``8/255`` where it is such a fraction, else every digit."""
-    short = f"{eps:g}"
-    if float(short) == eps:
-        return short
-    pixels = round(eps * 255)
-    return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else repr(eps)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from exitbench.models.number_text import eps_text
 from exitbench.models.spec import canonical_json, digest
 from exitbench.models.stored import Format, Stored, Unreadable, parsed
-from exitbench.store.identity import Costs, Identity, Radius, eps_text
+from exitbench.store.identity import Costs, Identity, Radius
+from exitbench.store.migrations import run_record_1_to_2
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
     from exitbench.attacks.regions import Ball
@@ -24,12 +26,16 @@ class AttackEntry(Stored, frozen=True, kw_only=True):
 
     Attributes:
         name: as reported.
+        goal: what it raises: the deployed rule's ``error``, or its ``cost``.
+        summary: how it was run, in a few words; empty of the clean pass.
         spec: the resolved attack, as JSON values.
         component: there because a selection is made among it and others, not asked for by name.
         keys: of its cells, in the order of their samples.
     """
 
     name: str
+    goal: Literal["error", "cost"]
+    summary: str
     spec: dict[str, Any]
     component: bool
     keys: tuple[str, ...]
@@ -93,7 +99,7 @@ class RunRecord(Identity, frozen=True, kw_only=True):
         return len(self.mmacs)
 
 
-RUN_RECORD = Format("a run record", RunRecord)
+RUN_RECORD = Format("a run record", RunRecord, {1: run_record_1_to_2})
 
 
 def read_run(path: Path) -> RunRecord:

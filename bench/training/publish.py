@@ -9,10 +9,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.models.weights import JOURNAL, WEIGHTS_CARD, WeightsCard
 from exitbench.models.whole_file import write_whole
 from exitbench.scoring.evaluation import Evaluation, Result
-from exitbench.store.identity import eps_text
 
 SUBSET = 32
 """Number of samples whose verdicts are recorded on the card, so that they can be checked again."""
@@ -94,7 +94,8 @@ def _share(evaluation: Evaluation, result: Result) -> float:
 def _is_plain_pgd(result: Result) -> bool:
     """Return whether a result can be reproduced in seconds, whatever the batch."""
     spec = result.spec
-    return result.name in ("average", "single:1") and spec["type"] == "PGD" and (spec["restarts"], spec["keep"]) == (1, "best")
+    # Which iterate is kept is a setting of PGD alone.
+    return result.name in ("average", "single:1") and (spec.get("restarts"), spec.get("keep")) == (1, "best")
 
 
 def _verdicts(result: Result) -> str:

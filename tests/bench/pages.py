@@ -10,9 +10,9 @@ import numpy as np
 from exitbench.checks.flag import Flag
 from exitbench.models.spec import describe
 from exitbench.scoring.evaluation import Evaluation, Result
-from exitbench.store.run_record import AttackEntry, Requested
+from exitbench.store.run_record import Requested
 from tests.bench.evaluated import SETTINGS
-from tests.bench.records import probe_of, record_of
+from tests.bench.records import entry_of, probe_of, record_of
 
 COSTS = (10.0, 40.0, 100.0)
 N = 200
@@ -23,6 +23,8 @@ def result(name: str, rng: np.random.Generator, right: float, spec: dict[str, ob
     correct = rng.random(N) < right
     return Result(
         name=name,
+        goal="cost" if "slow" in name else "error",
+        summary="",
         spec=spec,
         seed=0,
         correct=correct,
@@ -70,7 +72,7 @@ def evaluation(i: int, model: str = "", dataset: str = "cifar10", n_exits: int =
         eps=8 / 255,
         requested=Requested(model=model, weights=None, policy=None),
         trust="t",
-        attacks=tuple(AttackEntry(name=each.name, spec=dict(each.spec), component=False, keys=()) for each in (clean, *attacks)),
+        attacks=tuple(entry_of(each.name, dict(each.spec)) for each in (clean, *attacks)),
     )
     nothing = np.zeros(N, dtype=np.bool_)
     probes = (probe_of("t"),)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from exitbench.models.stored import Stored
-from exitbench.store.run_record import RunRecord
+from exitbench.store.run_record import AttackEntry, RunRecord
 from exitbench.store.trust_result import Gradients, Outputs, SearchModelDifference, TrustResult
 
 Kind = TypeVar("Kind", bound=Stored)
@@ -22,6 +22,11 @@ def record_of(**fields: Any) -> RunRecord:
         **fields,
     }
     return RunRecord(**{"mflops_paper": content["mmacs"], **content})
+
+
+def entry_of(name: str, spec: dict[str, Any] | None = None, keys: tuple[str, ...] = ()) -> AttackEntry:
+    """An attack of a run."""
+    return AttackEntry(name=name, goal="error", summary="", spec=spec or {}, component=False, keys=keys)
 
 
 def probe_of(key: str, **outputs: Any) -> TrustResult:

@@ -29,7 +29,7 @@ from exitbench.store.status import statuses
 from exitbench.store.store import Store
 from exitbench.store.trust_result import TRUST_RESULT
 from exitbench.timing.latency import LATENCY
-from tests.bench.records import changed, probe_of, record_of
+from tests.bench.records import changed, entry_of, probe_of, record_of
 from tests.toys import ROOT
 
 GOLDEN = Path(__file__).parent / "golden" / "schema1"
@@ -109,13 +109,22 @@ def test_an_old_archive_is_packed_again_to_the_same_bytes(tmp_path):
 texts = st.text(max_size=8)
 numbers = st.floats(0, 1e9, allow_nan=False)
 specs = st.dictionaries(texts, st.integers() | texts | st.booleans() | st.lists(numbers, max_size=3), max_size=3)
+goals = st.sampled_from(["error", "cost"])
 requests = st.none() | st.builds(Requested, model=texts, weights=st.none() | texts, policy=st.none() | texts)
 
 
 @st.composite
 def records(draw):
     costs = tuple(draw(st.lists(numbers, min_size=1, max_size=4)))
-    entry = st.builds(AttackEntry, name=texts, spec=specs, component=st.booleans(), keys=st.lists(texts, max_size=3).map(tuple))
+    entry = st.builds(
+        AttackEntry,
+        name=texts,
+        goal=goals,
+        summary=texts,
+        spec=specs,
+        component=st.booleans(),
+        keys=st.lists(texts, max_size=3).map(tuple),
+    )
     pruned = draw(st.booleans())
     return record_of(
         model=draw(texts),
@@ -243,7 +252,7 @@ MALFORMED = {
 
 
 def attacked():
-    return record_of(attacks=(AttackEntry(name="average", spec={}, component=False, keys=("ab",)),))
+    return record_of(attacks=(entry_of("average", keys=("ab",)),))
 
 
 @pytest.mark.parametrize("case", MALFORMED)

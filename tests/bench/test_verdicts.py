@@ -12,8 +12,7 @@ from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import result_of
 from exitbench.store.cell import Cell
-from exitbench.store.run_record import AttackEntry
-from tests.bench.records import record_of
+from tests.bench.records import entry_of, record_of
 
 K, N, CLASSES, EPS = 3, 12, 4, 0.1
 
@@ -46,7 +45,7 @@ def evaluation(seed: int, policy: Policy, n_attacks: int) -> Evaluation:
         one = cell(generator, labels, 4.0 if i == 0 else 3.0)
         if i == 0:
             one.distances[:] = 0
-        results.append(result_of(AttackEntry(name=str(i), spec={}, component=False, keys=()), record, [one], policy))
+        results.append(result_of(entry_of(str(i)), record, [one], policy))
     whole, nothing = np.ones(N, np.bool_), np.zeros(N, np.bool_)
     return Evaluation(record, results[0], tuple(results[1:]), (), whole, nothing)
 

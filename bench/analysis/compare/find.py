@@ -8,10 +8,10 @@ from pathlib import Path
 
 from exitbench.analysis.compare.pairs import unpaired
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.models.zoo.published import is_published, published_name
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluation_of, evaluations
-from exitbench.store.identity import eps_text
 from exitbench.store.store import Store
 from exitbench.verify.results import find_results
 

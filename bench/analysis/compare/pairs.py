@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.models.spec import canonical_json
 from exitbench.scoring.evaluation import Evaluation, Result
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import TITLES, Row
 from exitbench.stats.paired import mcnemar, mean_interval, newcombe
 from exitbench.stats.proportions import wilson
-from exitbench.store.identity import Identity, eps_text
+from exitbench.store.identity import Identity
 from exitbench.store.run_record import CLEAN
 
 Interval = tuple[float, float]

@@ -12,11 +12,12 @@ import numpy as np
 from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.attacks.regions import Ball
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
 from exitbench.models.stored import Content, Format, NewerSchema, Stored, Unreadable, parsed
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row
-from exitbench.store.identity import Identity, eps_text
+from exitbench.store.identity import Identity
 from exitbench.store.run_record import CLEAN, board_name
 
 FORMAT: Literal["exitbench baseline"] = "exitbench baseline"

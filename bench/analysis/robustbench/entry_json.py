@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 from exitbench.scoring.ranking import flags_text, worst_status
-from exitbench.store.identity import eps_text
 
 AUTOATTACK = "autoattack"
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from exitbench.analysis.sweep.pool import same_samples
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.identity import Network, Threat, eps_text
+from exitbench.store.identity import Network, Threat
 
 Group = list[Evaluation]
 

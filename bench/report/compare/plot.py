@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from exitbench.analysis.compare.pairs import Comparison
+from exitbench.models.number_text import eps_text
 from exitbench.report.compare.terminal import name_of
 from exitbench.report.style import network_style, styled
-from exitbench.store.identity import eps_text
 
 _APART = 0.16  # of A and B within a row, in rows
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from exitbench.analysis.compare.pairs import Comparison
+from exitbench.models.number_text import eps_text
 from exitbench.report.compare.terminal import name_of
-from exitbench.store.identity import eps_text
 
 
 def comparison_table(found: Comparison) -> pd.DataFrame:

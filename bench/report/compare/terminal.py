@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.analysis.compare.pairs import Comparison, Interval, Pair
+from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.identity import eps_text
 
 
 def name_of(evaluation: Evaluation, other: Evaluation) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from exitbench.models.number_text import eps_text
 from exitbench.report.style import styled
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.rows import TITLES, rows_of
 from exitbench.stats.proportions import wilson
-from exitbench.store.identity import eps_text
 
 
 @styled

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from exitbench.models.weights import IMPORTED
-from exitbench.report.leaderboard.method import method_text
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 from exitbench.scoring.ranking import WORST, flags_text, rank, worst_status
 from exitbench.store.run_record import CLEAN, RunRecord
@@ -98,7 +97,7 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
     slowed = evaluation.slowed(result)
     return {
         "attack": result.name,
-        "method": method_text(result),
+        "method": result.method,
         "seed": str(result.seed),
         "accuracy": share,
         "ci_low": low,

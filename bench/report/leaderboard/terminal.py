@@ -11,11 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import lines, verdict
-from exitbench.report.leaderboard.method import method_text
 from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.scoring.evaluation import Bools, CostFigure, Evaluation, Result, accuracy
-from exitbench.store.identity import eps_text
 
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
 
@@ -33,7 +32,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     shown = [attack for attack in evaluation.attacks if attack.name in asked_for]
     times_shown = Counter(attack.name for attack in shown)
     for attack in shown:
-        apart = f" ({method_text(attack)}, seed {attack.seed})" if times_shown[attack.name] > 1 else ""
+        apart = f" ({attack.method}, seed {attack.seed})" if times_shown[attack.name] > 1 else ""
         unbound = "" if attack.within.all() else f" (distance {attack.distance:.3g})"
         table.add_row(escape(attack.name + apart + unbound), *_figures(evaluation, attack))
     for each in evaluation.unfinished:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
 from exitbench.report.leaderboard.flags import SIGNS, verdict
 from exitbench.report.leaderboard.table import COLUMNS, rows_of, training_text
 from exitbench.scoring.evaluation import Evaluation, Result
 from exitbench.scoring.ranking import WORST
-from exitbench.store.identity import eps_text
 from exitbench.store.run_record import evaluation_key
 
 _LEFT_OUT = {

@@ -8,8 +8,8 @@ from typing import Any
 
 from exitbench.attacks.adaptive import BUDGET
 from exitbench.attacks.presets import SLOWDOWNS
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.identity import eps_text
 from exitbench.store.run_record import CLEAN, Requested, RunRecord
 
 Spec = Mapping[str, Any]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from exitbench.models.policies import FixedExit
 from exitbench.models.policy_text import parse_policy
 from exitbench.report.leaderboard.flags import Line, lines
-from exitbench.report.leaderboard.method import method_text
 from exitbench.report.page.board import costliest
 from exitbench.report.page.command import commands
 from exitbench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
@@ -184,7 +183,7 @@ def _attacks(evaluation: Evaluation) -> tuple[AttackRow, ...]:
         found.append(
             AttackRow(
                 name=named[id(attack)],
-                method=method_text(attack),
+                method=attack.method,
                 seed=attack.seed,
                 accuracy=accuracy(evaluation.robust(attack)),
                 broken=int(breaks.sum()),

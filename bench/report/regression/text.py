@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from exitbench.analysis.regression.judge import Compared, Judgement
 from exitbench.analysis.regression.snapshot import Snapshot
-from exitbench.store.identity import eps_text
+from exitbench.models.number_text import eps_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
 UPDATE = "update the baseline: bench check --update"

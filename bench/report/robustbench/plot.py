@@ -13,12 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from exitbench.analysis.robustbench.join import DATASET, CostAxis, Costed
 from exitbench.data.cards import dataset_card
+from exitbench.models.number_text import eps_text
 from exitbench.report.label_places import Name, write_names
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.report.robustbench.table import autoattack_accuracy
 from exitbench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
 from exitbench.scoring.evaluation import Evaluation, accuracy
-from exitbench.store.identity import eps_text
 
 _PUBLISHED = {
     "plain": ("o", "#7F8C9A", "published (RobustBench)"),

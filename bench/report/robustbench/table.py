@@ -9,9 +9,9 @@ import pandas as pd
 
 from exitbench.analysis.robustbench.join import CostAxis, Costed
 from exitbench.analysis.robustbench.published import OPTIONAL
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation, accuracy
 from exitbench.scoring.ranking import flags_text, worst_status
-from exitbench.store.identity import eps_text
 
 AUTOATTACK = "autoattack"
 

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.analysis.sweep.curve import Curve, Point
+from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.sweep.table import status
 from exitbench.scoring.evaluation import Bools, accuracy
-from exitbench.store.identity import eps_text
 
 
 def curve_text(curve: Curve) -> RenderableType:
