@@ -27,7 +27,7 @@ Soft = Callable[[Tensor, Tensor, Policy, float], Tensor]
 
 
 @dataclass(frozen=True)
-class PolicyAttack(Attack):
+class Adaptive(Attack):
     """A sign ascent with momentum on the deployed rule; every iterate is tested on all exits and under the policy.
 
     The attack first ascends the expected failure under soft gates from a random start, then the expected margin from the
@@ -46,6 +46,7 @@ class PolicyAttack(Attack):
     """
 
     version: ClassVar[int] = 3
+    spec_type: ClassVar[str] = "PolicyAttack"  # as it was called when the first keys of cells were made of it
 
     region: Ball
     policy: Policy

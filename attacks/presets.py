@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from exitbench.attacks import plugins
-from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
@@ -28,7 +28,7 @@ FORMS = {
     "max": "ascend the largest loss over the exits",
     "max_average": "of single:1..K, keep per sample the one with the highest mean loss",
     "average_max": "ascend the mean loss from 1 + K starts (random, each single:k), keep the one with the highest maximum loss",
-    "policy": "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
+    "adaptive": "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
     "slowdown": "slowdown:free, slowdown:keep_label and slowdown:double_kill",
     "slowdown:free": "raise the cost of the exit taken; the prediction may become anything",
     "slowdown:keep_label": "raise it, the deployed prediction staying what it is on the clean image",
@@ -41,7 +41,7 @@ FORMS = {
 }
 """Every name and its one-line meaning."""
 
-ALL = ("single", "average", "max", "max_average", "average_max", "policy", "slowdown", "autoattack")
+ALL = ("single", "average", "max", "max_average", "average_max", "adaptive", "slowdown", "autoattack")
 """What ``all`` stands for."""
 
 SAME_ON_ONE_EXIT = {"average", "max", "max_average", "average_max"}
@@ -49,6 +49,10 @@ SAME_ON_ONE_EXIT = {"average", "max", "max_average", "average_max"}
 
 SLOWDOWNS = tuple(f"slowdown:{mode}" for mode in MODES)
 """What ``slowdown`` stands for; one exit has one cost, so that there is none on a network with one exit."""
+
+
+ALIASES = {"worst": "cascade", "policy": "adaptive"}
+"""Other names that attacks are asked for by, and the names that they are reported under."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,8 @@ def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
             yield from (f"single:{k}" for k in range(1, n_exits + 1))
         elif name == "autoattack:each":
             yield from (f"autoattack:{k}" for k in range(1, n_exits + 1))
-        elif name == "worst":
-            yield "cascade"
+        elif name in ALIASES:
+            yield ALIASES[name]
         elif name == "slowdown":
             yield from SLOWDOWNS
         else:
@@ -130,7 +134,7 @@ def _build(name: str, n_exits: int, settings: Settings, policy: Policy, costs: S
         "max_average": lambda: settings.select(singles, by=Mean()),
         "average_max": lambda: settings.select([settings.ascend(Mean(), start) for start in starts], by=Max()),
         **{f"slowdown:{mode}": partial(Slowdown, settings.region, policy, tuple(costs), mode) for mode in MODES},
-        "policy": lambda: PolicyAttack(settings.region, policy, settings.budget),
+        "adaptive": lambda: Adaptive(settings.region, policy, settings.budget),
         "autoattack": lambda: AutoAttack(settings.region, policy),
         "cascade": lambda: _cascade(n_exits, settings, policy),
     }
@@ -149,12 +153,12 @@ def attack_texts() -> dict[str, str]:
 
 def _added() -> dict[str, Plugin]:
     """The attacks of installed packages; everything before a colon, and what stands for others, is taken."""
-    return plugins.plugin_attacks({"all", "none", "worst", *(name.partition(":")[0] for name in FORMS)})
+    return plugins.plugin_attacks({"all", "none", *ALIASES, *(name.partition(":")[0] for name in FORMS)})
 
 
 def _cascade(n_exits: int, settings: Settings, policy: Policy) -> Attack:
     """The matrix's attacks on the error, selections taken apart: the adaptive one first, AutoAttack last."""
-    matrix, _ = expand(["policy", *(name for name in ALL if name != "slowdown")], n_exits, settings, policy)
+    matrix, _ = expand(["adaptive", *(name for name in ALL if name != "slowdown")], n_exits, settings, policy)
     last = matrix.pop("autoattack")
     apart = [attack.attacks if isinstance(attack, BestOf) else (attack,) for attack in matrix.values()]
     return Cascade((*dict.fromkeys(each for attacks in apart for each in attacks), last), policy)

@@ -31,7 +31,7 @@ class Settings:
         steps, step_size, restarts, keep: see ``PGD``; FGSM takes one step of ``eps`` from the clean image, APGD sets its own
             steps' sizes, WRM too.
         gamma: price of distance, of WRM.
-        budget: gradients per image that ``policy`` may spend at most.
+        budget: gradients per image that ``adaptive`` may spend at most.
 
     Raises:
         ValueError: a targeted loss with another method than APGD, or restarts of a method that has none.

@@ -17,9 +17,9 @@ def describe(value: Any) -> JSONValue:
     """Turn a frozen data class (nested, with tuples) into plain JSON values.
 
     A data class becomes ``{"type": class name, field: value, ...}``. The name of a class from outside exitbench includes its
-    module, so that it is never mistaken for one of exitbench; a class attribute ``spec_type`` takes the place of the name. A class attribute
-    ``version``, raised by hand when behaviour changes, is included, so that results of an older behaviour are never mistaken for
-    new ones.
+    module, so that it is never mistaken for one of exitbench; a class attribute ``spec_type`` takes the place of the name. A
+    class attribute ``version``, raised by hand when behaviour changes, is included, so that results of an older behaviour are
+    never mistaken for new ones.
 
     Raises:
         TypeError: If a value has no canonical JSON form.

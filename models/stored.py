@@ -15,6 +15,9 @@ SCHEMA = 2
 
 Bumped when the meaning of any stored field changes, together with a migration from the schema before."""
 
+ATTACKS_RENAMED = {"policy": "adaptive"}
+"""Names of attacks in files of schema 1, and what they are called now."""
+
 Content = dict[str, Any]
 Migration = Callable[[Content], Content]
 

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from exitbench.models.own_code import IncompleteInstallation
-from exitbench.models.stored import Format, Stored, Unreadable
+from exitbench.models.stored import ATTACKS_RENAMED, Content, Format, Stored, Unreadable
 from exitbench.models.tensor_file import WeightsError, read_tensors
 from exitbench.models.user_folders import weights_folder
 from exitbench.models.whole_file import write_whole
@@ -80,7 +80,18 @@ class WeightsCard(Stored, frozen=True):
         return f"{self.model}-{self.dataset}-{self.training}"
 
 
-WEIGHTS_CARD = Format("a weights card", WeightsCard, indent=2, sort=False)
+def _card_1_to_2(content: Content) -> Content:
+    """An attack was renamed: measured accuracies are by attack."""
+    details = content.get("details")
+    measured = details.get("measured") if isinstance(details, dict) else None
+    shares = measured.get("accuracy") if isinstance(measured, dict) else None
+    if not isinstance(shares, dict):
+        return content
+    shares = {ATTACKS_RENAMED.get(name, name): share for name, share in shares.items()}
+    return {**content, "details": {**content["details"], "measured": {**content["details"]["measured"], "accuracy": shares}}}
+
+
+WEIGHTS_CARD = Format("a weights card", WeightsCard, {1: _card_1_to_2}, indent=2, sort=False)
 
 
 def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:

@@ -124,7 +124,7 @@ def flags(numbers: Controls, white_box: Sequence[int] | None, samples: int, robu
         message = (
             f"{len((noise | search) & (robust or set()))} of {samples} samples that every attack leaves robust are broken "
             f"without gradients (random points {missed['noise']}, random search {missed['search']}); the accuracy is too "
-            "high, add stronger attacks (--attack policy,autoattack)"
+            "high, add stronger attacks (--attack adaptive,autoattack)"
         )
         shown = counts | {f"missed by {name}": count for name, count in missed.items()}
         found.append(Flag("missed by attacks", "warning", shown, message))

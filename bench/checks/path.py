@@ -67,7 +67,7 @@ def _silent(numbers: AscentPath, samples: int, robust: set[int]) -> list[Flag]:
         f"(keep {numbers.keep}) is not"
     )
     if missed:
-        message += f"; {len(missed)} of them still count as robust: add --attack policy, which tests every iterate"
+        message += f"; {len(missed)} of them still count as robust: add --attack adaptive, which tests every iterate"
     else:
         message += "; none of them counts as robust, so nothing is lost"
     counts = {"lost": len(lost), "missed": len(missed), "samples": samples}

@@ -44,7 +44,7 @@ _OPTIONS = (
     click.option("--keep", type=click.Choice(["best", "last"]), default="best", show_default=True, help="last: as in the paper."),
     click.option("--gamma", callback=number, default="0.3", show_default=True, help="Price of distance, of WRM."),
     click.option(
-        "--budget", type=click.IntRange(min=1), default=250, show_default=True, help="Of policy: gradients per image at most."
+        "--budget", type=click.IntRange(min=1), default=250, show_default=True, help="Of adaptive: gradients per image at most."
     ),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),

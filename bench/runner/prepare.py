@@ -56,7 +56,7 @@ class Request:
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.
         method, loss, steps, step_size, restarts, keep, gamma: of the gradient attacks; None for the dataset's, or APGD's 100.
-        budget: gradients per image that ``policy`` may spend at most.
+        budget: gradients per image that ``adaptive`` may spend at most.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: of the search: ``auto``, ``fp32`` (the plain model) or ``bf16``; verdicts are the plain model's in any case.
     """

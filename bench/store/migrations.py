@@ -6,26 +6,44 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exitbench.models.number_text import eps_text
-from exitbench.models.stored import Content
+from exitbench.models.stored import ATTACKS_RENAMED, Content
 
 Spec = Mapping[str, Any]
 
 
 def run_record_1_to_2(content: Content) -> Content:
-    """Until schema 2, what an attack is after and how it was run could only be told from its spec."""
+    """Until schema 2, what an attack is after and how it was run could only be told from its spec; one was renamed."""
     attacks = content.get("attacks")
     return {**content, "attacks": list(map(_attack_1_to_2, attacks))} if isinstance(attacks, list) else content
 
 
 def error_1_to_2(content: Content) -> Content:
-    """Errors of the first versions did not always name their attack."""
-    return {"attack": "unknown", **content}
+    """Errors of the first versions did not always name their attack, and an attack was renamed."""
+    return {**content, "attack": renamed(content.get("attack", "unknown"))}
+
+
+def baseline_1_to_2(content: Content) -> Content:
+    """An attack was renamed: what was asked for, specs and verdicts name attacks."""
+    found = {name: _keys_renamed(value) if name in ("attacks", "verdicts") else value for name, value in content.items()}
+    if isinstance(settings := content.get("settings"), dict) and isinstance(asked := settings.get("attacks"), list):
+        found["settings"] = {**settings, "attacks": list(map(renamed, asked))}
+    return found
+
+
+def renamed(name: Any) -> Any:
+    """What an attack of schema 1 is called now."""
+    return ATTACKS_RENAMED.get(name, name) if isinstance(name, str) else name
+
+
+def _keys_renamed(value: Any) -> Any:
+    return {renamed(name): each for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def _attack_1_to_2(attack: Any) -> Any:
     if not isinstance(attack, dict) or not isinstance(spec := attack.get("spec"), dict):
         return attack
-    return {"goal": "cost" if spec.get("type") == "Slowdown" else "error", "summary": _summary(spec), **attack}
+    goal = "cost" if spec.get("type") == "Slowdown" else "error"
+    return {"goal": goal, "summary": _summary(spec), **attack, "name": renamed(attack.get("name"))}
 
 
 def _summary(spec: Spec) -> str:

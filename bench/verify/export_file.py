@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from exitbench.errors import UserError
+from exitbench.store.migrations import renamed
 from exitbench.verify.claims import Claims, ClaimSubject, Source
 
 FORMAT = "exitbench counterexamples"
@@ -89,7 +90,7 @@ def _claims(i: int, described: dict[str, Any], arrays: dict[str, Any]) -> Claims
         expected = tuple(sizes.setdefault(size, at) if isinstance(size, str) else size for size, at in named)
         if array.dtype != dtype or array.ndim != len(shape) or array.shape != expected:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {expected or shape}")
-    cells = tuple(Source(**cell) for cell in described["cells"])
+    cells = tuple(Source(**{**cell, "attack": renamed(cell["attack"])}) for cell in described["cells"])
     limits = (("source", len(cells)), ("row", sizes["n"]), ("exits", sizes["K"]), ("predictions", sizes["classes"]))
     for name, stop in limits:
         if len(own[name]) and not 0 <= own[name].min() <= own[name].max() < stop:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.base import Attack
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.objectives import CE, DLR, Margin, Mean, TargetedDLR
@@ -77,7 +77,7 @@ def test_only_slowdowns_raise_the_cost():
         ("average", "apgd", "apgd-100 x2, dlr"),
         ("average", "apgd-t", "apgd-100, dlr towards 9 classes"),
         ("max_average", "pgd", "best of 3 by mean ce; pgd-20, step 2/255, ce, keep best"),
-        ("policy", "budget", "soft gates, then exit by exit; at most 17 gradients"),
+        ("adaptive", "budget", "soft gates, then exit by exit; at most 17 gradients"),
         ("autoattack", "pgd", "standard"),
         ("torchattacks:FGSM", "pgd", "its defaults"),
         ("torchattacks:PGD(steps=3,alpha=0.01)", "pgd", "alpha=0.01, steps=3"),
@@ -120,7 +120,7 @@ def test_what_is_no_record_is_left_to_the_check_that_follows(content):
 
 def test_the_adaptive_attack_is_described_as_it_always_was():
     """Keys of stored cells depend on it, whatever the class is called."""
-    spec = describe(PolicyAttack(Ball("Linf", 0.25), EntropyPolicy((0.5, 0.25)), 100))
+    spec = describe(Adaptive(Ball("Linf", 0.25), EntropyPolicy((0.5, 0.25)), 100))
     assert spec == {
         "type": "PolicyAttack",
         "version": 3,

@@ -49,7 +49,7 @@ NAMES = (
     ["all"],
     ["average"],
     ["max_average", "average_max", "max"],
-    ["single:2", "policy"],
+    ["single:2", "adaptive"],
     ["worst"],
     ["slowdown:free", "autoattack:each"],
     ["torchattacks:PGD(steps=3,alpha=0.01)", "single"],

@@ -74,6 +74,8 @@ def test_the_leaderboard_of_an_old_store_is_what_it_was(old):
     (evaluation,) = evaluations(Store(old))
     table = list(csv.DictReader(io.StringIO(to_csv(leaderboard([evaluation])))))
     kept = list(csv.DictReader(io.StringIO((GOLDEN / "leaderboard.csv").read_text(encoding="utf-8"))))
+    for row in kept:
+        row["attack"] = {"policy": "adaptive"}.get(row["attack"], row["attack"])
     assert table == kept and len(evaluation.records) == 2
 
 
@@ -92,9 +94,49 @@ def test_an_old_and_a_new_record_of_one_run_are_one_evaluation_with_no_attack_tw
 
 def test_an_old_baseline_says_the_same_when_it_is_written_again():
     snapshot = read_baseline(GOLDEN / "baseline.json")
+    old = json.loads((GOLDEN / "baseline.json").read_bytes())
+    assert old["settings"]["attacks"] == ["average", "policy"]
+    assert snapshot.settings["attacks"] == list(snapshot.attacks) == ["average", "adaptive"]
+    assert snapshot.attacks["adaptive"] == old["attacks"]["policy"]
+    assert list(snapshot.rows) == ["none", "average", "adaptive", "worst"]
     again = from_text(to_text(snapshot), "again")
     assert again.subject == snapshot.subject and list(again.rows) == list(snapshot.rows)
     assert all((again.rows[name].right == row.right).all() for name, row in snapshot.rows.items())
+
+
+def test_an_attack_that_was_renamed_is_called_as_it_is_now(old):
+    (record, *_), (error,) = Store(old).runs(), (old / "errors").glob("*.json")
+    assert [attack.name for attack in record.attacks if attack.spec["type"] == "PolicyAttack"] == ["adaptive"]
+    assert Store(old).read_error(error.stem).attack == "adaptive"
+    card = WEIGHTS_CARD.read_text((GOLDEN / "card.json").read_bytes(), "card")
+    measured = json.loads((GOLDEN / "card.json").read_bytes())["details"]["measured"]["accuracy"]
+    assert card.details["measured"]["accuracy"] == {name.replace("policy", "adaptive"): share for name, share in measured.items()}
+    assert card.policy is not None and card.details["measured"]["policy"] == card.policy, "the exit rule keeps its name"
+
+
+def test_a_run_asked_for_by_the_former_name_finds_the_cells_of_old_runs(old, bench, tmp_path):
+    arguments = [
+        "--model",
+        "rdi_smallcnn",
+        "--dataset",
+        "digits",
+        "--n",
+        "12",
+        "--steps",
+        "2",
+        "--budget",
+        "10",
+        "--device",
+        "cpu",
+    ]
+    for names in ("average,policy", "average,adaptive"):
+        code, _, err = bench("run", *arguments, "--attack", names, "--results", tmp_path)
+        assert code in (0, 1) and "plan: 3 cells, 3 done before" in err, err
+    runs = list(Store(old).runs())
+    assert len(runs) == 3, "two names, one command"
+    (evaluation,) = evaluations(Store(old))
+    names = [(attack.name, attack.seed) for attack in evaluation.attacks]
+    assert len(set(names)) == len(names) and ("adaptive", 0) in names and not any(name == "policy" for name, _ in names)
 
 
 def test_an_old_archive_is_packed_again_to_the_same_bytes(tmp_path):

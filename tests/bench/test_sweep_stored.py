@@ -36,9 +36,9 @@ from tests.toys import ROOT
 def attacked(tmp_path_factory):
     """The toy evaluated under two rules, the adaptive attack included; and the calibration logits that a sweep needs."""
     folder = tmp_path_factory.mktemp("attacked")
-    store = evaluate(folder / "store", (*FORMS, "policy"), prepared(toy_policy(), n=40))[1]
+    store = evaluate(folder / "store", (*FORMS, "adaptive"), prepared(toy_policy(), n=40))[1]
     one = only(store)
-    evaluate(folder / "store", ("policy",), prepared(EntropyPolicy((1.3, 1.2)), n=40))
+    evaluate(folder / "store", ("adaptive",), prepared(EntropyPolicy((1.3, 1.2)), n=40))
     split = toy_split()
     hashes = "".join(split.batch(0, len(split)).input_hashes())
     inputs = np.frombuffer(bytes.fromhex(hashes), dtype=np.uint8).reshape(-1, 32)
@@ -90,7 +90,7 @@ def test_images_made_against_another_rule_count_under_every_rule(attacked):
     assert len(both.attacked) == len(one.attacked) + 1  # every shared cell once
     (before,) = one.evaluations
     other = next(run for run in store.runs() if run.policy != before.record.policy)
-    aimed = next(attack for attack in other.attacks if attack.name == "policy")
+    aimed = next(attack for attack in other.attacks if attack.name == "adaptive")
     carried_over = result_of(aimed, other, [store.read(key) for key in aimed.keys], toy_policy())
     assert (both.judge(toy_policy()).worst == before.worst & carried_over.survived).all()
 

@@ -23,7 +23,7 @@ from tests.bench.records import changed
 from tests.bench.trained import planted, ready
 
 
-def checked(folder, prepared, names=("single", "average", "policy")):
+def checked(folder, prepared, names=("single", "average", "adaptive")):
     """The evaluation of ``prepared`` with its trust checks."""
     _, store = evaluate(folder, names, prepared)
     error = ensure_probe(prepared, 0, store)

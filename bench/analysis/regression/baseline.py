@@ -18,6 +18,7 @@ from exitbench.models.stored import Content, Format, NewerSchema, Stored, Unread
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row
 from exitbench.store.identity import Identity
+from exitbench.store.migrations import baseline_1_to_2
 from exitbench.store.run_record import CLEAN, board_name
 
 FORMAT: Literal["exitbench baseline"] = "exitbench baseline"
@@ -56,7 +57,7 @@ class Baseline(Stored, frozen=True, kw_only=True):
     digest: str
 
 
-BASELINE = Format("a baseline", Baseline, sort=False)
+BASELINE = Format("a baseline", Baseline, {1: baseline_1_to_2}, sort=False)
 
 
 def to_text(measured: Snapshot) -> str:

@@ -18,7 +18,7 @@ BASELINES = Path("baselines")
 OWN = "own"
 """As a policy: the new weights' own rule, not the baseline's."""
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"attacks": ["average", "policy"], "n": 128, "budget": 100}}
+PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"attacks": ["average", "adaptive"], "n": 128, "budget": 100}}
 """Settings to make a baseline with, by one name."""
 
 SETTINGS = (

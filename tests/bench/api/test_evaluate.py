@@ -67,12 +67,12 @@ def cells(results, attack):
 def test_the_verdicts_are_those_of_the_command_line_to_the_last_bit(tmp_path, bench, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.py").write_text(NET_FILE)
-    run = ["run", "--model", "small.py:make", "--dataset", "digits", "--attack", "policy,average", "--policy", RULE]
+    run = ["run", "--model", "small.py:make", "--dataset", "digits", "--attack", "adaptive,average", "--policy", RULE]
     code, _, _ = bench(*run, "--eps", "0.1", "--n", "20", "--results", "by_command")
     assert code == 0
     net = exitbench.models.factory.find_factory("small.py:make").build().eval()
-    found = evaluated(net, "policy,average", steps=20, results=tmp_path / "by_call")
-    for attack in ("policy", "average"):
+    found = evaluated(net, "adaptive,average", steps=20, results=tmp_path / "by_call")
+    for attack in ("adaptive", "average"):
         one, other = cells(tmp_path / "by_command", attack), cells(tmp_path / "by_call", attack)
         assert len(one) == len(other) > 0
         for a, b in zip(one, other, strict=True):

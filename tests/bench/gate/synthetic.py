@@ -33,10 +33,10 @@ def made(
     }
     specs = {
         name: {
-            "type": "PolicyAttack" if name == "policy" else "PGD",
+            "type": "PolicyAttack" if name == "adaptive" else "PGD",
             "version": 1,
             "region": {"type": "Ball", "norm": "Linf", "eps": about["eps"]},
-            **({"policy": {"calibration": about["calibration"]}} if name == "policy" else {"steps": 20}),
+            **({"policy": {"calibration": about["calibration"]}} if name == "adaptive" else {"steps": 20}),
         }
         for name in attacks
     }

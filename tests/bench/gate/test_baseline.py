@@ -13,7 +13,7 @@ from exitbench.models.spec import digest
 from tests.bench.gate.synthetic import bits, made
 from tests.bench.records import changed
 
-ONE = made(bits("1101"), {"average": bits("1001"), "policy": bits("0001")}, {"average": [0, 1, 2, 2]})
+ONE = made(bits("1101"), {"average": bits("1001"), "adaptive": bits("0001")}, {"average": [0, 1, 2, 2]})
 
 
 def edited(change, *, signed=False):
@@ -58,7 +58,7 @@ BAD = {
     "an exit too far": (edited(lambda c: c["verdicts"]["none"].update(exits="1 2 3 4"), signed=True), "numbers of 1..3"),
     "no exits": (edited(lambda c: c["verdicts"]["none"].update(exits=""), signed=True), "numbers of 1..3"),
     "no subject": (edited(lambda c: c.pop("subject"), signed=True), "missing required field `subject`"),
-    "no worst case": (edited(lambda c: c["verdicts"].pop("worst"), signed=True), "verdicts of none, average, policy for"),
+    "no worst case": (edited(lambda c: c["verdicts"].pop("worst"), signed=True), "verdicts of none, average, adaptive for"),
     "verdicts that are none": (
         edited(lambda c: c.update(verdicts=3), signed=True),
         r"Expected `object`, got `int` - at `\$.verdicts`",
