@@ -26,7 +26,7 @@ Soft = Callable[[Tensor, Tensor, Policy, float], Tensor]
 
 
 @dataclass(frozen=True)
-class PolicyAttack(Attack):
+class Adaptive(Attack):
     """A sign ascent with momentum on the deployed rule; every iterate is tested on all exits and under the policy.
 
     The attack first ascends the expected failure under soft gates from a random start, then the expected margin from the
@@ -45,6 +45,7 @@ class PolicyAttack(Attack):
     """
 
     version: ClassVar[int] = 3
+    spec_name: ClassVar[str] = "PolicyAttack"  # as it was called when the first keys of cells were made of it
 
     region: ThreatModel
     policy: Policy
@@ -53,6 +54,10 @@ class PolicyAttack(Attack):
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise InvalidValue(f"the budget must be at least 1 gradient per image, got {self.budget}")
+
+    @property
+    def summary(self) -> str:
+        return f"soft gates, then exit by exit; at most {self.budget} gradients"
 
     @property
     def expected_gradients(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import Ascent, ascent
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.objectives import Objective, Reduction, TargetedDLR
+from exitbench.attacks.objectives import Objective, Reduction, TargetedDLR, label
 from exitbench.attacks.pgd import Start, begin
 from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
@@ -55,6 +55,11 @@ class APGD(Attack):
     @property
     def children(self) -> tuple[Attack, ...]:
         return (self.start,) if isinstance(self.start, Attack) else ()
+
+    @property
+    def summary(self) -> str:
+        restarts = f" x{self.restarts}" if self.restarts > 1 else ""
+        return f"apgd-{self.steps}{restarts}, {label(self.objective.loss)}"
 
     @property
     def expected_gradients(self) -> float:
@@ -103,6 +108,10 @@ class APGDTargeted(Attack):
     @property
     def children(self) -> tuple[Attack, ...]:
         return (self.start,) if isinstance(self.start, Attack) else ()
+
+    @property
+    def summary(self) -> str:
+        return f"apgd-{self.steps}, dlr towards {self.n_targets} classes"
 
     @property
     def expected_gradients(self) -> float:

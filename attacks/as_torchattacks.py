@@ -1,6 +1,6 @@
 """The attacks of exitbench behind the interface of the package ``torchattacks``.
 
-Example: ``atk = PolicyAttack(net, eps=8/255, policy=EntropyPolicy((0.3, 0.4))); adv = atk(images, labels)``. Importing
+Example: ``atk = Adaptive(net, eps=8/255, policy=EntropyPolicy((0.3, 0.4))); adv = atk(images, labels)``. Importing
 this module imports ``torchattacks``.
 """
 
@@ -149,7 +149,7 @@ class _Form(MultiExitAttack):
         model, policy, seed: See ``MultiExitAttack``.
         eps: Radius, for pixels in [0, 1].
         alpha: Step size; a quarter of ``eps`` by default.
-        steps: Number of gradient steps; 20 by default, 100 for ``apgd``. For ``PolicyAttack``, the largest number of gradients
+        steps: Number of gradient steps; 20 by default, 100 for ``apgd``. For ``Adaptive``, the largest number of gradients
             per image.
         k: Exit, from 1, for the attacks that have one.
         norm: ``Linf`` or ``L2``.
@@ -231,11 +231,15 @@ class AverageMax(_Form):
     form = "average_max"
 
 
-class PolicyAttack(_Form):
+class Adaptive(_Form):
     """The adaptive attack on the deployed rule; ``steps`` limits the gradients per image."""
 
-    form = "policy"
+    form = "adaptive"
     ignored = tuple(name for name in _OF_ASCENTS if name != "steps")
+
+
+PolicyAttack = Adaptive
+"""Its former name."""
 
 
 class AutoAttack(_Form):

@@ -45,6 +45,10 @@ class AutoAttack(Attack):
     variant: Literal["standard"] = "standard"
 
     @property
+    def summary(self) -> str:
+        return self.variant
+
+    @property
     def expected_gradients(self) -> float:
         return 1500.0
 

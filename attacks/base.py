@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from torch import Tensor
 
 from exitbench.attacks.noise import Noise
+from exitbench.attacks.registry import Goal
 from exitbench.models.early_exit import EarlyExitNet
 
 
@@ -23,6 +24,8 @@ class Attack(ABC):
 
     version: ClassVar[int] = 1
 
+    goal: ClassVar[Goal] = "error"
+
     gathers: ClassVar[bool] = False
     """Whether it gains by being handed several batches at once even on a CPU, as it goes on with the few samples left of each."""
 
@@ -35,6 +38,11 @@ class Attack(ABC):
     def bounded(self) -> bool:
         """Whether candidates are bound to the threat model's ball; if not, those outside it count for nothing but themselves."""
         return True
+
+    @property
+    def summary(self) -> str:
+        """How it is run, in a few words, as tables show it; its numbers and words by name where a subclass does not say."""
+        return summary_of({field.name: getattr(self, field.name) for field in fields(self)})
 
     @property
     def expected_gradients(self) -> float:
@@ -64,3 +72,8 @@ class Attack(ABC):
         """
         candidates = [child(model, x, y, noise=noise) for child in self.children]
         return self.generate(model, x, y, noise=noise, candidates=candidates)
+
+
+def summary_of(values: Mapping[str, object]) -> str:
+    """The numbers and words among ``values``, by name: ``restarts=1, steps=20``."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(values.items()) if isinstance(value, (bool, int, float, str)))

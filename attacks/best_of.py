@@ -11,7 +11,7 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import value
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.objectives import Objective
+from exitbench.attacks.objectives import Objective, label
 from exitbench.models.early_exit import EarlyExitNet
 
 
@@ -44,6 +44,11 @@ class BestOf(Attack):
     @property
     def bounded(self) -> bool:
         return all(attack.bounded for attack in self.attacks)
+
+    @property
+    def summary(self) -> str:
+        chosen = f"best of {len(self.attacks)} by {label(self.by.over)} {label(self.by.loss)}"
+        return f"{chosen}; {self.attacks[0].summary}"
 
     def choose(self, logits: Sequence[Tensor], y: Tensor) -> Tensor:
         """Return the index ``(B,)`` of the child chosen for each sample, from each child's logits ``(K, B, C)``."""

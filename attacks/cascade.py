@@ -49,6 +49,10 @@ class Cascade(Attack):
             raise InvalidValue("an attack without a ball has no place in a worst case")
 
     @property
+    def summary(self) -> str:
+        return f"{len(self.attacks)} attacks in turn, each on the survivors of those before"
+
+    @property
     def expected_gradients(self) -> float:
         return max(attack.expected_gradients for attack in self.attacks)
 

@@ -67,12 +67,15 @@ def _average_max(deployment: Deployment, settings: AttackSettings) -> Attack:
 
 
 @register_attack(
-    "policy", "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take", in_all=True
+    "adaptive",
+    "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
+    in_all=True,
+    aliases=("policy",),
 )
-def _policy(deployment: Deployment, settings: AttackSettings) -> Attack:
-    from exitbench.attacks.adaptive import PolicyAttack
+def _adaptive(deployment: Deployment, settings: AttackSettings) -> Attack:
+    from exitbench.attacks.adaptive import Adaptive
 
-    return PolicyAttack(settings.region, deployment.policy, settings.budget)
+    return Adaptive(settings.region, deployment.policy, settings.budget)
 
 
 register_group(
@@ -134,8 +137,8 @@ def _cascade(deployment: Deployment, settings: AttackSettings) -> Attack:
     from exitbench.attacks.cascade import Cascade
     from exitbench.attacks.presets import expand, matrix
 
-    breaking = [name for name in matrix(deployment.n_exits, "error") if name not in ("policy", "autoattack")]
-    built, _ = expand(["policy", *breaking], deployment, settings)
+    breaking = [name for name in matrix(deployment.n_exits, "error") if name not in ("adaptive", "autoattack")]
+    built, _ = expand(["adaptive", *breaking], deployment, settings)
     apart = [attack.attacks if isinstance(attack, BestOf) else (attack,) for attack in built.values()]
     last = build("autoattack", deployment, settings)
     return Cascade((*dict.fromkeys(each for attacks in apart for each in attacks), last), deployment.policy)

@@ -16,5 +16,9 @@ from exitbench.models.early_exit import EarlyExitNet
 class Clean(Attack):
     """An attack that returns the clean images; it is called ``none`` in results."""
 
+    @property
+    def summary(self) -> str:
+        return ""
+
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         return x

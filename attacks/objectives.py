@@ -12,6 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from exitbench.models.spec import type_name
+
+
+def label(part: Loss | TargetedDLR | Reduction) -> str:
+    """The name of a loss or reduction in lower case, for summaries."""
+    return type_name(type(part)).lower()
+
 
 class Loss(ABC):
     """A loss at each exit; it maps logits ``(K, B, C)`` and labels ``(B,)`` to ``(K, B)``."""

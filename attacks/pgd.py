@@ -12,10 +12,11 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import value, value_and_gradient
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.objectives import Objective
+from exitbench.attacks.objectives import Objective, label
 from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
+from exitbench.models.number_text import eps_text
 
 Keep = Literal["best", "last"]
 Start = Literal["random", "clean"]
@@ -55,6 +56,13 @@ class PGD(Attack):
     @property
     def children(self) -> tuple[Attack, ...]:
         return (self.start,) if isinstance(self.start, Attack) else ()
+
+    @property
+    def summary(self) -> str:
+        if self.steps == 1 and self.step_size == self.region.eps and self.start != "random":
+            return f"fgsm, {label(self.objective.loss)}"
+        restarts = f" x{self.restarts}" if self.restarts > 1 else ""
+        return f"pgd-{self.steps}{restarts}, step {eps_text(self.step_size)}, {label(self.objective.loss)}, keep {self.keep}"
 
     @property
     def expected_gradients(self) -> float:

@@ -25,6 +25,7 @@ GROUP = "exitbench.attacks"
 """Entry points: modules that register attacks when they are imported, or the attack's name and an ``AttackFactory``."""
 
 Goal = Literal["error", "cost"]
+"""What an attack raises: the deployed rule's error, or what a sample costs."""
 
 _PART = r"[A-Za-z][A-Za-z0-9_.-]*"
 _NAME = re.compile(f"{_PART}(:{_PART})?")

@@ -26,7 +26,7 @@ BUDGET = 250
 APGD_STEPS = 100
 
 _LOSSES = {"ce": "CE", "margin": "Margin", "dlr": "DLR", "dlr-targeted": "TargetedDLR"}
-_METHODS = {"PGD": "pgd", "APGD": "apgd", "APGDTargeted": "apgd", "WRM": "wrm", "PolicyAttack": "policy"}
+_METHODS = {"PGD": "pgd", "APGD": "apgd", "APGDTargeted": "apgd", "WRM": "wrm", "PolicyAttack": "adaptive"}
 
 
 def _loss(name: str) -> Loss | TargetedDLR:
@@ -88,7 +88,7 @@ class AttackSettings:
     restarts: int = knob(int, 1, of=("pgd", "apgd"))
     keep: Keep = knob(str, "best", of=("pgd",), choices=("best", "last"), help="last: as in the paper.")
     gamma: float = knob(float, 0.3, of=("wrm",), help="Price of distance, of WRM.", place=("region", "gamma"))
-    budget: int = knob(int, BUDGET, of=("policy",), help="Of policy: gradients per image at most.")
+    budget: int = knob(int, BUDGET, of=("adaptive",), help="Of adaptive: gradients per image at most.")
 
     def __post_init__(self) -> None:
         for name, each in KNOBS.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel, column
+from exitbench.attacks.registry import Goal
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
@@ -52,6 +53,8 @@ class Slowdown(Attack):
         InvalidValue: If the costs do not fit the policy or are not positive and finite, or the mode is unknown.
     """
 
+    goal: ClassVar[Goal] = "cost"
+
     region: ThreatModel
     policy: Policy
     costs: tuple[float, ...]
@@ -66,6 +69,11 @@ class Slowdown(Attack):
         if self.mode not in MODES:
             raise InvalidValue(f"slowdown mode {self.mode!r} is not one of {', '.join(MODES)}")
         self.policy.check(len(self.costs))
+
+    @property
+    def summary(self) -> str:
+        cycles = f", {self.cycles} cycles" if self.cycles > 1 else ""
+        return f"gates shut, then soft gates; {self.steps} steps each{cycles}"
 
     @property
     def expected_gradients(self) -> float:

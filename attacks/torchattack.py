@@ -55,6 +55,10 @@ class TorchAttack(Attack):
     parameters: tuple[tuple[str, Parameter], ...] = ()
 
     @property
+    def summary(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.parameters) or "its defaults"
+
+    @property
     def expected_gradients(self) -> float:
         return 50.0
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.gradient import ascent, value
 from exitbench.attacks.noise import Noise
-from exitbench.attacks.objectives import Objective
+from exitbench.attacks.objectives import Objective, label
 from exitbench.attacks.regions import Penalty, column
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
@@ -52,6 +52,10 @@ class WRM(Attack):
     @property
     def children(self) -> tuple[Attack, ...]:
         return (self.start,) if isinstance(self.start, Attack) else ()
+
+    @property
+    def summary(self) -> str:
+        return f"wrm-{self.steps}, gamma {self.region.gamma:g}, {label(self.objective.loss)}; not bound to the ball"
 
     @property
     def expected_gradients(self) -> float:

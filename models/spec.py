@@ -55,6 +55,14 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def description(value: Any) -> dict[str, Any]:
+    """Return the description of a frozen data class; see ``describe``."""
+    described = describe(value)
+    if not isinstance(described, dict):
+        raise TypeError(f"{type(value).__name__} is no data class")
+    return described
+
+
 def canonical_json(value: Any) -> str:
     """Return the canonical JSON of ``value``: keys sorted, no white space.
 

@@ -8,18 +8,19 @@ freshly trained weights go. A card in the user's folder comes first.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from msgspec.structs import replace
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from exitbench.models.own_code import IncompleteInstallation
+from exitbench.models.stored import ATTACKS_RENAMED, Content, Format, Stored, Unreadable
 from exitbench.models.tensor_file import WeightsError, read_tensors
 from exitbench.models.user_folders import weights_folder
 from exitbench.models.whole_file import write_whole
@@ -50,8 +51,7 @@ _FAR, _SMALL = 20, 1 << 20
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True)
-class WeightsCard:
+class WeightsCard(Stored, frozen=True):
     """What is known of one weight file.
 
     Attributes:
@@ -72,12 +72,26 @@ class WeightsCard:
     source: str
     policy: str | None = None
     calibration: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def stem(self) -> str:
         """File name without its ending."""
         return f"{self.model}-{self.dataset}-{self.training}"
+
+
+def _card_1_to_2(content: Content) -> Content:
+    """An attack was renamed: measured accuracies are by attack."""
+    details = content.get("details")
+    measured = details.get("measured") if isinstance(details, dict) else None
+    shares = measured.get("accuracy") if isinstance(measured, dict) else None
+    if not isinstance(shares, dict):
+        return content
+    shares = {ATTACKS_RENAMED.get(name, name): share for name, share in shares.items()}
+    return {**content, "details": {**content["details"], "measured": {**content["details"]["measured"], "accuracy": shares}}}
+
+
+WEIGHTS_CARD = Format("a weights card", WeightsCard, {1: _card_1_to_2}, indent=2, sort=False)
 
 
 def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
@@ -211,7 +225,7 @@ def save_weights(model: nn.Module, folder: Path, card: WeightsCard) -> tuple[Wei
     signed = replace(card, sha256=hashlib.sha256(content).hexdigest())
     path = folder / f"{card.stem}.safetensors"
     write_whole(path, content)
-    write_whole(path.with_suffix(".json"), (json.dumps(asdict(signed), indent=2) + "\n").encode())
+    write_whole(path.with_suffix(".json"), WEIGHTS_CARD.text(signed))
     return signed, path
 
 
@@ -223,9 +237,11 @@ def _smallest(tensor: Tensor) -> Tensor:
 
 def _read_card(path: Path) -> WeightsCard:
     try:
-        card = WeightsCard(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} is not a readable weights card ({error})") from error
+        card = WEIGHTS_CARD.read_text(path.read_bytes(), path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Unreadable as error:
+        raise WeightsError(str(error)) from error
     if card.stem != path.stem:
         raise WeightsError(f"{path} describes {card.stem}; a card has the name of what it describes")
     return card

@@ -20,7 +20,7 @@ from exitbench.errors import UserError
 from exitbench.models.user_folders import data_folder
 from exitbench.runner.prepare import Precision, Request
 from exitbench.scoring.load import evaluation_of
-from exitbench.store.run_record import evaluation_key
+from exitbench.store.run_record import RunRecord, evaluation_key
 from exitbench.store.store import Store
 
 
@@ -133,6 +133,6 @@ def _store(results: str | Path | None) -> Iterator[Store]:
         yield Store(Path(folder))
 
 
-def _error(record: Any, store: Store) -> str:
-    errors = [error["error"] for key in record["attacks"][0]["keys"] if (error := store.read_error(key))]
+def _error(record: RunRecord, store: Store) -> str:
+    errors = [error.error for key in record.attacks[0].keys if (error := store.read_error(key))]
     return str(errors[0]) if errors else "unknown error"

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from exitbench.checks.flag import Flag
+from exitbench.models.number_text import eps_text
 from exitbench.report.evaluation.tables import attack_table, markdown, summary_table
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.leaderboard.table import rows_of
 from exitbench.scoring import evaluation as scoring
 from exitbench.scoring.evaluation import Bools, accuracy
-from exitbench.store.run_record import eps_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,18 +48,18 @@ class Evaluation:
     @property
     def model(self) -> str:
         """Name of the network."""
-        return str(self.scored.record["model"])
+        return str(self.scored.record.model)
 
     @property
     def threat_model(self) -> str:
         """Dataset, norm and radius, as ``cifar10 Linf 8/255``."""
         record = self.scored.record
-        return f"{record['dataset']} {record['norm']} {eps_text(record['eps'])}"
+        return f"{record.dataset} {record.norm} {eps_text(record.eps)}"
 
     @property
     def policy(self) -> str:
         """The deployed exit rule, as ``--policy`` takes it."""
-        return str(self.scored.record["policy"])
+        return str(self.scored.record.policy)
 
     @property
     def n(self) -> int:
@@ -146,7 +146,7 @@ class Evaluation:
             f"  worst case  {self.worst_case}   over {len(self.scored.attacks)} attacks",
             f"  mean cost   {self.mean_mmacs:.2f} mmacs",
         ]
-        found += [f"  note        {self.scored.record['note']}"] if self.scored.record["note"] else []
+        found += [f"  note        {self.scored.record.note}"] if self.scored.record.note else []
         found += [f"  {line.kind}: {line.label}: {line.message}" for line in lines(self.scored)]
         found += [f"  unfinished: {each.name}: {each.reason}" for each in self.scored.unfinished]
         return "\n".join(found)
@@ -158,7 +158,7 @@ class Evaluation:
             f"<li><strong>{escape(line.kind)}</strong>: {escape(line.label)}: {escape(line.message)}</li>"
             for line in lines(self.scored)
         )
-        note = escape(self.scored.record["note"] or "")
+        note = escape(self.scored.record.note or "")
         parts = [f"<strong>{title}</strong>", note]
         above = "".join(f"<p>{part}</p>" for part in parts if part)
         return f"<div>{above}{table}{f'<ul>{flags}</ul>' if flags else ''}</div>"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from exitbench.api.display import Display
 from exitbench.checks.probe import ensure_probe
 from exitbench.errors import UserError, as_user_errors
-from exitbench.models.spec import digest
 from exitbench.runner.batching import GATHERED, stack_size
 from exitbench.runner.plan import Plan, PlannedCell, make_plan
 from exitbench.runner.prepare import Prepared, Request, prepare
@@ -17,6 +16,7 @@ from exitbench.runner.record import write_record
 from exitbench.runner.runner import Outcome, Runner
 from exitbench.runner.search_backend import with_search_model
 from exitbench.store.heartbeat import RunMonitor
+from exitbench.store.run_record import RunRecord, run_name
 from exitbench.store.store import Store
 from exitbench.target.networks import Network
 
@@ -41,7 +41,7 @@ class Execution:
         interrupted: whether it was interrupted; finished cells are in the store.
     """
 
-    record: Mapping[str, Any]
+    record: RunRecord
     failed: bool = False
     interrupted: bool = False
 
@@ -108,10 +108,10 @@ def local_runner(prepared: Prepared, seed: int, store: Store) -> Runner:
     return Runner(target, prepared.settings.region, seed, split.dataset, store, stack, GATHERED)
 
 
-def _run(runner: PlanRunner, plan: Plan, record: Mapping[str, Any], store: Store, display: Display) -> Execution:
+def _run(runner: PlanRunner, plan: Plan, record: RunRecord, store: Store, display: Display) -> Execution:
     outcomes: list[Outcome] = []
     missing, work = len(plan.missing), sum(cell.work for cell in plan.missing)
-    with RunMonitor(store.root, digest(record), missing, work) as monitor, display.running(work):
+    with RunMonitor(store.root, run_name(record), missing, work) as monitor, display.running(work):
 
         def on_start(cell: PlannedCell) -> None:
             monitor.working_on(cell.text)

@@ -217,7 +217,7 @@ def curves_of(
         if len(pool.mmacs) == 1:
             curves.append(one_exit(pool))
             continue
-        model = pool.record["model"]
+        model = pool.record.model
         with showing(f"setting thresholds of {model}"):
             curves += swept(pool, held_out(pool.record, store, data, weights, networks.get(model)), points)
     return curves

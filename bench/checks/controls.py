@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from exitbench.attacks.regions import ThreatModel
 from exitbench.checks.flag import Flag
 from exitbench.checks.subject import Subject
 from exitbench.models.policies import deployed_logits
+from exitbench.store.trust_result import Controls
 
 POINTS = 20
 """Random points per sample: as many as the default number of steps of a gradient attack."""
@@ -31,13 +31,9 @@ _NOISE, _SEARCH = 1000, 2000  # restarts of the samples' noise that no attack us
 
 
 @torch.no_grad()
-def measure(subject: Subject) -> dict[str, Any]:
-    """Run the controls on samples that are right when clean.
-
-    Returns:
-        Dataset indices of the samples that each control breaks: ``noise`` (random points) and ``search`` (random search).
-    """
-    return {"noise": subject.names(random_points(subject)), "search": subject.names(random_search(subject))}
+def measure(subject: Subject) -> Controls:
+    """Run the controls on samples that are right when clean; the result holds the dataset indices of those that each breaks."""
+    return Controls(noise=subject.names(random_points(subject)), search=subject.names(random_search(subject)))
 
 
 def random_points(subject: Subject) -> Tensor:
@@ -96,7 +92,7 @@ def _between(position: Tensor, first: Tensor, side: int) -> Tensor:
     return (position[None] >= first[:, None]) & (position[None] < first[:, None] + side)
 
 
-def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int, robust: set[int] | None) -> list[Flag]:
+def flags(numbers: Controls, white_box: Sequence[int] | None, samples: int, robust: set[int] | None) -> list[Flag]:
     """Return the flags ``black-box beats white-box``, ``noise as good as gradients`` (failures), ``missed by attacks`` (warning).
 
     Args:
@@ -107,7 +103,7 @@ def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int,
         robust: Dataset indices that the whole evaluation leaves robust; None if it has no attack.
     """
     found: list[Flag] = []
-    noise, search = set(numbers["noise"]), set(numbers["search"])
+    noise, search = set(numbers.noise), set(numbers.search)
     counts = {"noise": len(noise), "search": len(search), "samples": samples}
     if white_box is not None:
         counts["gradients"] = len(white_box)
@@ -128,7 +124,7 @@ def flags(numbers: Mapping[str, Any], white_box: list[int] | None, samples: int,
         message = (
             f"{len((noise | search) & (robust or set()))} of {samples} samples that every attack leaves robust are broken "
             f"without gradients (random points {missed['noise']}, random search {missed['search']}); the accuracy is too "
-            "high, add stronger attacks (--attack policy,autoattack)"
+            "high, add stronger attacks (--attack adaptive,autoattack)"
         )
         shown = counts | {f"missed by {name}": count for name, count in missed.items()}
         found.append(Flag("missed by attacks", "warning", shown, message))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from exitbench.attacks.objectives import Loss, Margin
 from exitbench.checks.flag import Flag, exits_text
 from exitbench.checks.subject import Subject
 from exitbench.models.policies import Policy, exits_within_reach
+from exitbench.store.trust_result import Gradients
 
 ZERO_SHARE = 0.05
 """Largest share of samples without a gradient that is put down to chance (one of 32); a sound model has none."""
@@ -28,29 +27,22 @@ SATURATED_SHARE = 0.5
 """Share of saturated samples above which the gate counts as saturated, rather than some confident samples."""
 
 
-def measure(subject: Subject) -> dict[str, Any]:
-    """Measure gradients at the random starts of the attacks.
-
-    Returns:
-        ``zero``, ``zero_margin``: For each exit, the share of the samples it has right whose gradient, of the evaluation's loss
-        and of the margin, is zero or not finite; None if the exit has no gradient at all.
-        ``saturated``: For each gate, the share of saturated samples; None if the policy has no threshold there.
-        ``reachable``: The exits (0-based) that some input may take.
-    """
+def measure(subject: Subject) -> Gradients:
+    """Measure gradients at the random starts of the attacks."""
     x = subject.settings.region.start(subject.x, subject.noise, 0).requires_grad_()
     with torch.enable_grad():
         logits = subject.model(x)
-    return {
-        "zero": _zero_shares(logits, subject.y, subject.settings.untargeted_loss, x),
-        "zero_margin": _zero_shares(logits, subject.y, Margin(), x),
-        "saturated": [_saturated_share(logits_k.detach(), subject.policy, k) for k, logits_k in enumerate(logits[:-1])],
+    return Gradients(
+        zero=_zero_shares(logits, subject.y, subject.settings.untargeted_loss, x),
+        zero_margin=_zero_shares(logits, subject.y, Margin(), x),
+        saturated=tuple(_saturated_share(logits_k.detach(), subject.policy, k) for k, logits_k in enumerate(logits[:-1])),
         # Zero gradients at an exit that no input can take do not matter.
-        "reachable": exits_within_reach(subject.policy, len(logits)),
-    }
+        reachable=tuple(exits_within_reach(subject.policy, len(logits))),
+    )
 
 
-def _zero_shares(logits: Tensor, y: Tensor, loss: Loss, x: Tensor) -> list[float | None]:
-    return [_zero_share(loss, logits_k, y, x) for logits_k in logits]
+def _zero_shares(logits: Tensor, y: Tensor, loss: Loss, x: Tensor) -> tuple[float | None, ...]:
+    return tuple(_zero_share(loss, logits_k, y, x) for logits_k in logits)
 
 
 def _zero_share(loss: Loss, logits_k: Tensor, y: Tensor, x: Tensor) -> float | None:
@@ -75,12 +67,12 @@ def _saturated_share(logits_k: Tensor, policy: Policy, k: int) -> float | None:
     return float((gradient.abs().amax(-1) < SATURATED).double().mean())
 
 
-def flags(numbers: Mapping[str, Any]) -> list[Flag]:
+def flags(numbers: Gradients) -> list[Flag]:
     """Return the failures ``zero gradients`` and ``missing gradients``, and the warning ``saturated gates``."""
     found = []
-    zero = numbers["zero"]
-    missing = [k for k in numbers["reachable"] if zero[k] is None]
-    vanishing = [k for k in numbers["reachable"] if zero[k] is not None and zero[k] > ZERO_SHARE]
+    missing = [k for k in numbers.reachable if numbers.zero[k] is None]
+    zero = {k: share for k in numbers.reachable if (share := numbers.zero[k]) is not None and share > ZERO_SHARE}
+    vanishing = list(zero)
     if missing:
         message = (
             "the logits do not depend differentiably on the image, so gradient attacks end in errors; "
@@ -88,8 +80,8 @@ def flags(numbers: Mapping[str, Any]) -> list[Flag]:
         )
         found.append(Flag("missing gradients", "failure", {"exits": len(missing)}, message, exits_text(missing)))
     if vanishing:
-        largest = max(zero[k] for k in vanishing)
-        margins = [numbers["zero_margin"][k] for k in vanishing]
+        largest = max(zero.values())
+        margins = [numbers.zero_margin[k] for k in vanishing]
         cure = (
             "the loss is saturated, but the margin has a gradient: attack with --loss margin"
             if all(share is not None and share <= ZERO_SHARE for share in margins)
@@ -99,7 +91,7 @@ def flags(numbers: Mapping[str, Any]) -> list[Flag]:
         found.append(
             Flag("zero gradients", "failure", {f"exit {k + 1}": zero[k] for k in vanishing}, message, exits_text(vanishing))
         )
-    saturated = {k: share for k, share in enumerate(numbers["saturated"]) if share is not None and share > SATURATED_SHARE}
+    saturated = {k: share for k, share in enumerate(numbers.saturated) if share is not None and share > SATURATED_SHARE}
     if saturated:
         message = (
             f"the gate is so sure of up to {100 * max(saturated.values()):.0f} % of the samples that its gradient vanishes, and "

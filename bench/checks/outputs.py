@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from exitbench.checks.flag import Flag, exits_text
 from exitbench.checks.subject import Subject
 from exitbench.models.search_model import relative_difference
+from exitbench.store.trust_result import Outputs
 
 ROUNDING = 1e-4
 """Largest difference, relative to the spread of an exit's logits, that counts as rounding.
@@ -24,25 +22,18 @@ NEAR = 0.01
 
 
 @torch.no_grad()
-def measure(subject: Subject) -> dict[str, Any]:
-    """Measure differences between forward passes of the same images, and whether outputs look like a distribution.
-
-    Returns:
-        ``repeated``: The largest difference of logits between two forward passes of the same batch, relative to the spread of
-        the exit's logits.
-        ``batched``: The same for the batch in reverse order and in two parts.
-        ``probabilities``, ``log_probabilities``: The exits (0-based) whose outputs look like these on every sample.
-    """
+def measure(subject: Subject) -> Outputs:
+    """Measure differences between forward passes of the same images, and whether outputs look like a distribution."""
     logits = subject.model(subject.x)
     half = (len(subject.x) + 1) // 2
     parts = torch.cat([subject.model(part) for part in (subject.x[:half], subject.x[half:]) if len(part)], dim=1)
     others = [subject.model(subject.x.flip(0)).flip(1), parts]
-    return {
-        "repeated": relative_difference(subject.model(subject.x), logits),
-        "batched": max(relative_difference(other, logits) for other in others),
-        "probabilities": [k for k, exit_ in enumerate(logits) if _is_distribution(exit_)],
-        "log_probabilities": [k for k, exit_ in enumerate(logits) if bool((exit_.logsumexp(-1).abs() < 1e-3).all())],
-    }
+    return Outputs(
+        repeated=relative_difference(subject.model(subject.x), logits),
+        batched=max(relative_difference(other, logits) for other in others),
+        probabilities=tuple(k for k, exit_ in enumerate(logits) if _is_distribution(exit_)),
+        log_probabilities=tuple(k for k, exit_ in enumerate(logits) if bool((exit_.logsumexp(-1).abs() < 1e-3).all())),
+    )
 
 
 def _is_distribution(logits: Tensor) -> bool:
@@ -55,25 +46,25 @@ def _is_distribution(logits: Tensor) -> bool:
     return mean > 0 and bool((logits > -NEAR * mean).all() and ((sums - mean).abs() < NEAR * mean).all())
 
 
-def flags(numbers: Mapping[str, Any]) -> list[Flag]:
+def flags(numbers: Outputs) -> list[Flag]:
     """Return the failures ``randomised outputs`` and ``probabilities``, and the warning ``log-probabilities``.
 
     Log-probabilities are only a warning, because softmax, losses, margins and entropies are the same as on logits; but an
     attack is rarely meant to go through a layer that normalises.
     """
     found = []
-    worst = max(numbers["repeated"], numbers["batched"])
+    worst = max(numbers.repeated, numbers.batched)
     if worst > ROUNDING:
-        what = "twice the same batch" if numbers["repeated"] > ROUNDING else "the same images in other batches"
+        what = "twice the same batch" if numbers.repeated > ROUNDING else "the same images in other batches"
         message = (
             f"{what} gives logits that differ by {worst:.2g} of their spread (rounding stays below {ROUNDING:g}): the number "
             "is random; fix the model's random state, or put it into evaluation mode"
         )
         found.append(Flag("randomised outputs", "failure", {"difference": worst}, message))
-    if exits := numbers["probabilities"]:
+    if exits := numbers.probabilities:
         message = "the outputs are a probability distribution up to scale and noise, not logits; remove the model's softmax"
         found.append(Flag("probabilities", "failure", {"exits": len(exits)}, message, exits_text(exits)))
-    if exits := numbers["log_probabilities"]:
+    if exits := numbers.log_probabilities:
         message = "the outputs are log-probabilities, not logits; return what the last layer computes"
         found.append(Flag("log-probabilities", "warning", {"exits": len(exits)}, message, exits_text(exits)))
     return found

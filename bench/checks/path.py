@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -11,6 +10,7 @@ from exitbench.attacks.pgd import Keep
 from exitbench.checks.flag import Flag
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace
+from exitbench.store.trust_result import AscentPath
 
 LAST = 0.1
 """Share of the steps that counts as the end."""
@@ -27,34 +27,26 @@ BLIND = 0.5
 the gradient of the exit taken alone, and more often than not the next step is decided at another exit."""
 
 
-def measure(subject: Subject, trace: Trace, keep: Keep) -> dict[str, Any]:
-    """Measure the path of the attack on the samples that are right when clean.
-
-    Returns:
-        ``on_path``: Dataset indices of the samples that some iterate breaks.
-        ``returned``: Those that the returned iterate breaks.
-        ``late``: Those not broken whose best value lies in the last steps.
-        ``rising``: Those not broken whose value is still rising there.
-        ``switches``: Share of steps at which the exit taken changes.
-    """
+def measure(subject: Subject, trace: Trace, keep: Keep) -> AscentPath:
+    """Measure the path of the attack on the samples that are right when clean."""
     steps = len(trace.values) - 1
     reached = trace.values.argmax(0)
     returned = trace.wrong.gather(0, (reached if keep == "best" else torch.full_like(reached, steps))[None])[0]
     last = max(1, round(LAST * steps))
     best = trace.values.cummax(0).values
     mean_gain, late_gain = (best[-1] - best[0]) / steps, (best[-1] - best[-1 - last]) / last
-    return {
-        "keep": keep,
-        "steps": steps,
-        "on_path": subject.names(trace.broken),
-        "returned": subject.names(returned),
-        "late": subject.names(~trace.broken & (reached > steps - last)),
-        "rising": subject.names(~trace.broken & (late_gain > STILL_RISING * mean_gain)),
-        "switches": float((trace.exits[1:] != trace.exits[:-1]).double().mean()),
-    }
+    return AscentPath(
+        keep=keep,
+        steps=steps,
+        on_path=subject.names(trace.broken),
+        returned=subject.names(returned),
+        late=subject.names(~trace.broken & (reached > steps - last)),
+        rising=subject.names(~trace.broken & (late_gain > STILL_RISING * mean_gain)),
+        switches=float((trace.exits[1:] != trace.exits[:-1]).double().mean()),
+    )
 
 
-def flags(numbers: Mapping[str, Any], probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
+def flags(numbers: AscentPath, probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
     """Return the flags ``silent success``, ``unfinished optimisation`` and ``exit switches``, each a warning or for the record.
 
     Args:
@@ -65,41 +57,41 @@ def flags(numbers: Mapping[str, Any], probed: Sequence[int], robust: set[int] | 
     return [*_silent(numbers, len(probed), robust or set()), *_unfinished(numbers, probed, robust), *_switches(numbers)]
 
 
-def _silent(numbers: Mapping[str, Any], samples: int, robust: set[int]) -> list[Flag]:
-    lost = set(numbers["on_path"]) - set(numbers["returned"])
+def _silent(numbers: AscentPath, samples: int, robust: set[int]) -> list[Flag]:
+    lost = set(numbers.on_path) - set(numbers.returned)
     if not lost:
         return []
     missed = lost & robust
     message = (
         f"on {len(lost)} of {samples} samples an earlier iterate of the gradient attack was broken and the one returned "
-        f"(keep {numbers['keep']}) is not"
+        f"(keep {numbers.keep}) is not"
     )
     if missed:
-        message += f"; {len(missed)} of them still count as robust: add --attack policy, which tests every iterate"
+        message += f"; {len(missed)} of them still count as robust: add --attack adaptive, which tests every iterate"
     else:
         message += "; none of them counts as robust, so nothing is lost"
     counts = {"lost": len(lost), "missed": len(missed), "samples": samples}
     return [Flag("silent success", "warning" if missed else "info", counts, message)]
 
 
-def _unfinished(numbers: Mapping[str, Any], probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
+def _unfinished(numbers: AscentPath, probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
     """Return the flag for an unfinished ascent; only samples that every attack of the evaluation leaves robust count."""
-    left = set(probed) & (set(probed) - set(numbers["on_path"]) if robust is None else robust)
-    rising, late = left & set(numbers["rising"]), left & set(numbers["late"])
+    left = set(probed) & (set(probed) - set(numbers.on_path) if robust is None else robust)
+    rising, late = left & set(numbers.rising), left & set(numbers.late)
     if not rising:
         return []
     short = len(rising) >= UNFINISHED_SAMPLES and len(rising) >= UNFINISHED_SHARE * len(left)
     message = (
-        f"after {numbers['steps']} steps the gradient attack's loss was still rising at over half its mean rate on "
+        f"after {numbers.steps} steps the gradient attack's loss was still rising at over half its mean rate on "
         f"{len(rising)} of the {len(left)} samples left robust (best value in the last steps on {len(late)})"
     )
     message += "; give more --steps" if short else "; too few to matter"
-    counts = {"rising": len(rising), "late": len(late), "robust": len(left), "steps": numbers["steps"]}
+    counts = {"rising": len(rising), "late": len(late), "robust": len(left), "steps": numbers.steps}
     return [Flag("unfinished optimisation", "warning" if short else "info", counts, message)]
 
 
-def _switches(numbers: Mapping[str, Any]) -> list[Flag]:
-    share = numbers["switches"]
+def _switches(numbers: AscentPath) -> list[Flag]:
+    share = numbers.switches
     blind = share > BLIND
     message = f"the exit taken changes at {100 * share:.1f} % of the attack's steps"
     if blind:

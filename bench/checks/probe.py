@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import Any
 
 import torch
 
@@ -14,10 +13,12 @@ from exitbench.checks import controls, gradients, outputs, path, radii, search_m
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import SoftRule, ascend
 from exitbench.data.split import Batch
-from exitbench.models.spec import describe
+from exitbench.models.spec import description
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.probe_key import VERSION, probe_key, probed_batch
+from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
+from exitbench.store.trust_result import TrustProvenance, TrustResult
 from exitbench.target.target import Target
 
 
@@ -31,55 +32,66 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
     if store.read_probe(key) is not None:
         return None
     try:
-        numbers = probe(prepared.target, prepared.settings, probed_batch(prepared), seed)
+        result = probe(key, prepared.target, prepared.settings, probed_batch(prepared), seed)
     except Exception as error:  # noqa: BLE001 - the model is the user's code: whatever it raises is a result
         message = f"{type(error).__name__}: {error}"
-        store.write_error(key, {"attack": "trust checks", "error": message})
+        store.write_error(key, CellError(attack="trust checks", error=message))
         return message
-    store.write_probe(key, numbers)
+    store.write_probe(result)
     return None
 
 
-def probe(target: Target, settings: AttackSettings, batch: Batch, seed: int) -> dict[str, Any]:
-    """Take all measurements; ``exitbench.scoring.flags`` derives flags from them."""
+def probe(key: str, target: Target, settings: AttackSettings, batch: Batch, seed: int) -> TrustResult:
+    """Take all measurements; ``exitbench.scoring.flags`` derives flags from them.
+
+    Args:
+        key: Key of the result in the store.
+    """
     started = time.perf_counter()
     device = next(target.model.parameters()).device
     x, y = batch.x.to(device), batch.y.to(device)
     subject = Subject(target.model, target.policy, x, y, Noise(seed, batch.indices), settings)
     is_right = ~subject.fails(x)
     right = subject.rows(is_right)
-    found: dict[str, Any] = {"outputs": outputs.measure(subject), "gradients": gradients.measure(subject)}
-    found |= {"path": None, "soft_rule": None, "radii": None, "controls": controls.measure(right) if len(right.y) else None}
+    of_outputs, of_gradients = outputs.measure(subject), gradients.measure(subject)
+    of_controls = controls.measure(right) if len(right.y) else None
+    of_path = soft_rule = of_radii = None
     x_adv = settings.region.start(x, subject.noise, 0)
-    if any(share is not None for share in found["gradients"]["zero"]):
+    if any(share is not None for share in of_gradients.zero):
         trace = ascend(subject, settings.region, settings.steps, settings.step_size)
         x_adv = trace.last
         if len(right.y):
-            found["path"] = path.measure(right, trace.rows(is_right), settings.keep)
-            found["soft_rule"] = _broken_by_soft_rule(right.rows(~trace.broken[is_right]))
+            of_path = path.measure(right, trace.rows(is_right), settings.keep)
+            soft_rule = _broken_by_soft_rule(right.rows(~trace.broken[is_right]))
             usual = (settings.steps, settings.step_size) == (radii.STEPS, radii.STEP_RATIO * settings.region.eps)
-            found["radii"] = radii.measure(right, found["path"]["on_path"] if usual else None)
-    found["twin"] = search_model.measure(subject, target.search_model, x_adv, target.used_config.precision)
-    return {
-        "version": VERSION,
-        "seed": seed,
-        "settings": describe(settings),
-        "samples": list(batch.indices),
-        "right": list(right.noise.samples),
-        **found,
-        "provenance": {
-            "seconds": round(time.perf_counter() - started, 3),
-            "device": str(device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
+            of_radii = radii.measure(right, of_path.on_path if usual else None)
+    return TrustResult(
+        key=key,
+        version=VERSION,
+        seed=seed,
+        settings=description(settings),
+        samples=tuple(batch.indices),
+        right=right.noise.samples,
+        outputs=of_outputs,
+        gradients=of_gradients,
+        path=of_path,
+        soft_rule=soft_rule,
+        radii=of_radii,
+        controls=of_controls,
+        search_model=search_model.measure(subject, target.search_model, x_adv, target.used_config.precision),
+        provenance=TrustProvenance(
+            seconds=round(time.perf_counter() - started, 3),
+            device=str(device),
+            torch=str(torch.__version__),
+            python=platform.python_version(),
+        ),
+    )
 
 
-def _broken_by_soft_rule(left: Subject) -> list[int]:
+def _broken_by_soft_rule(left: Subject) -> tuple[int, ...]:
     """Return the dataset indices of the samples in ``left`` that an ascent on the soft deployed rule breaks."""
     settings = left.settings
     if not len(left.y):
-        return []
+        return ()
     trace = ascend(left, settings.region, settings.steps, settings.step_size, objective=SoftRule(left.policy))
     return left.names(trace.broken)

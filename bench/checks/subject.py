@@ -54,6 +54,6 @@ class Subject:
         samples = tuple(sample for sample, kept in zip(self.noise.samples, mask.tolist(), strict=True) if kept)
         return Subject(self.model, self.policy, self.x[mask], self.y[mask], Noise(self.noise.seed, samples), self.settings)
 
-    def names(self, mask: Tensor) -> list[int]:
+    def names(self, mask: Tensor) -> tuple[int, ...]:
         """Return the dataset indices of the samples where ``mask`` ``(B,)`` is true."""
-        return list(self.rows(mask).noise.samples)
+        return self.rows(mask).noise.samples

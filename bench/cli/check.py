@@ -26,7 +26,7 @@ PASSED, FAILED = 0, 1
     "--baseline", type=click.Path(path_type=Path, dir_okay=False), help="The baseline's file [the model's in baselines/]."
 )
 @click.option("--update", is_flag=True, help="Write the baseline instead of comparing with it, and say what changed.")
-@click.option("--preset", type=click.Choice(["quick"]), help="quick: --attack average,policy --n 128 --budget 100.")
+@click.option("--preset", type=click.Choice(["quick"]), help="quick: --attack average,adaptive --n 128 --budget 100.")
 @click.option(
     "--level",
     type=click.FloatRange(0.001, 0.2),

@@ -12,6 +12,7 @@ from exitbench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
     from exitbench.scoring.evaluation import Evaluation
+    from exitbench.store.run_record import RunRecord
 
 COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustbench"
 
@@ -103,7 +104,7 @@ def _figures(
     from exitbench.verify.results import find_results
 
     runs = find_results(what or str(results), results, model)
-    records = [record for group in runs.records for record in group if training in (None, record["training"])]
+    records = [record for group in runs.records for record in group if training in (None, record.training)]
     if not records:
         raise UserError(f"{results} holds no run of {model or 'any model'} with training {training}")
     content = figures(Store(runs.store), records)
@@ -124,24 +125,24 @@ def _robustbench(
     given = given_fields(fields)
     evaluation = _one_evaluation(model, training, what, results)
     entry = robustbench_entry(evaluation, given)
-    lines = [f"wrote {output}: {evaluation.record['model']} ({evaluation.record['training']})"]
+    lines = [f"wrote {output}: {evaluation.record.model} ({evaluation.record.training})"]
     if left := [name for name, value in entry.items() if value is None]:
         lines.append(f"null, for nobody told or measured them: {', '.join(left)}")
     lines += _caveats(evaluation.record, entry)
     return f"{json.dumps(entry, indent=2)}\n".encode(), "\n".join(lines)
 
 
-def _caveats(record: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+def _caveats(record: RunRecord, entry: Mapping[str, Any]) -> list[str]:
     """What keeps an entry from standing on RobustBench's leaderboards."""
     from exitbench.data.cards import dataset_card
 
     found = []
     if entry["autoattack_acc"] is None:
         found.append("RobustBench ranks by AutoAttack: run `--attack autoattack`, too")
-    if record["dataset"] != "cifar10":
-        found.append(f"RobustBench has no leaderboard of {record['dataset']}")
-    elif record["n"] < (n := dataset_card(record["dataset"]).n_test):
-        found.append(f"RobustBench evaluates all {n:,} test images, this is of the first {record['n']:,}")
+    if record.dataset != "cifar10":
+        found.append(f"RobustBench has no leaderboard of {record.dataset}")
+    elif record.n < (n := dataset_card(record.dataset).n_test):
+        found.append(f"RobustBench evaluates all {n:,} test images, this is of the first {record.n:,}")
     return found
 
 
@@ -158,7 +159,7 @@ def _one_evaluation(model: str | None, training: str | None, what: str | None, r
     from exitbench.verify.results import find_results
 
     runs = find_results(what or str(results), results, model)
-    found = [evaluation_of(records, Store(runs.store)) for records in runs.records if training in (None, records[0]["training"])]
+    found = [evaluation_of(records, Store(runs.store)) for records in runs.records if training in (None, records[0].training)]
     evaluations = [each for each in found if each is not None]
     if not evaluations:
         raise UserError(f"{results} holds no finished clean pass of what is asked for; finish an evaluation first")

@@ -42,6 +42,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     from exitbench.scoring.load import evaluations
     from exitbench.store.store import Store
     from exitbench.timing.latency import BATCH, latencies, measure_latency
+    from exitbench.timing.latency import write_latency as keep_latency
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -54,7 +55,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
         images = prepared.split.batch(0, prepared.n).x
         latency = measure_latency(prepared.target, prepared.split.dataset, images, rounds)
     try:
-        store.write_latency(latency.key, latency.to_json())
+        keep_latency(latency, store.root)
         written = [*write_latency(latencies(store.root), results), *write_reports(evaluations(store), results)]
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error

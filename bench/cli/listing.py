@@ -50,7 +50,7 @@ def _attacks() -> list[tuple[str, ...]]:
 
 def _datasets() -> list[tuple[str, ...]]:
     from exitbench.data.cards import dataset_card, dataset_names
-    from exitbench.store.run_record import eps_text
+    from exitbench.models.number_text import eps_text
 
     cards = map(dataset_card, dataset_names())
     return [(card.name, eps_text(card.eps["Linf"]), eps_text(card.eps["L2"]), str(card.n_test), card.summary) for card in cards]

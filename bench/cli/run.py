@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from exitbench.cli.engine import WHERE, chosen_engine, engine_options
 from exitbench.cli.evaluation import evaluation_options, exit_code, unwritable
 
 if TYPE_CHECKING:
+    from exitbench.store.run_record import RunRecord
     from exitbench.store.store import Store
 
 
@@ -50,7 +50,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     raise SystemExit(exit_code(execution))
 
 
-def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
+def _report(results: Path, store: Store, record: RunRecord) -> None:
     """Write the reports and print the summary of what was asked for."""
     from exitbench.cli.console import terminal
     from exitbench.report.leaderboard.terminal import summary
@@ -63,7 +63,7 @@ def _report(results: Path, store: Store, record: Mapping[str, Any]) -> None:
     console = terminal()
     for evaluation in found:
         if evaluation_key(evaluation.record) == evaluation_key(record):
-            asked_for = [attack["name"] for attack in record["attacks"] if not attack["component"]]
+            asked_for = [attack.name for attack in record.attacks if not attack.component]
             console.print(summary(evaluation, asked_for))
     files = ", ".join(str(path) for path in written)
     console.print(f"written: {files}", style="dim", markup=False, highlight=False, soft_wrap=True)

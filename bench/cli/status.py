@@ -34,9 +34,9 @@ def command(run: str | None, results: Path) -> None:
     store = results / "store"
     if not store.is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
-    found, damaged = statuses(store)
-    for path in damaged:
-        click.echo(f"{path} is damaged; delete it and run the evaluation again", err=True)
+    found, unreadable = statuses(store)
+    for why in unreadable:
+        click.echo(why, err=True)
     if run is not None:
         chosen = [status for status in found if status.run.startswith(run)]
         if len(chosen) != 1:
@@ -52,14 +52,14 @@ def command(run: str | None, results: Path) -> None:
         table.add_column(heading, overflow="fold", justify="right" if heading in ("n", "cells", "left") else "left")
     for status in found:
         record = status.record
-        model = escape(f"{record['model']} ({record['training']})")
+        model = escape(f"{record.model} ({record.training})")
         cells = f"{status.done}/{status.cells}"
         state = escape(status.state)
         table.add_row(
             status.run[:8],
             model,
-            record["dataset"],
-            str(record["n"]),
+            record.dataset,
+            str(record.n),
             cells,
             state,
             _left(status),
@@ -79,7 +79,7 @@ def _left(status: RunStatus) -> str:
 def _tell(status: RunStatus, store: Path) -> None:
     record, heartbeat = status.record, status.heartbeat
     click.echo(f"{status.run}: {status.state}, {status.done} of {status.cells} cells stored")
-    click.echo(f"{record['model']} ({record['training']}) on {record['dataset']}, n = {record['n']}, policy {record['policy']}")
+    click.echo(f"{record.model} ({record.training}) on {record.dataset}, n = {record.n}, policy {record.policy}")
     if heartbeat is not None and status.state != "finished":
         click.echo(
             f"process {heartbeat.pid}, since {heartbeat.started}, last heartbeat {heartbeat.updated}, "

@@ -51,7 +51,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []
     for claims in _claims(what, results, data, name):
-        which = (claims.subject["model"], claims.subject["weights"])
+        which = (claims.subject.model, claims.subject.weights)
         if which not in scorers:
             net, digest = load_subject(claims, weights, device, network)
             scorers[which] = Scorer(net), digest
@@ -79,13 +79,13 @@ def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator
 
 def _show(verified: Verified) -> None:
     """One evaluation: what was checked, what holds, and every claim that does not."""
-    from exitbench.store.run_record import eps_text
+    from exitbench.models.number_text import eps_text
 
     claims, subject = verified.claims, verified.claims.subject
     n = len(claims.indices)
     click.echo(
-        f"{subject['model']} ({subject['training']}, weights {subject['weights'][:12]}) on {subject['dataset']} test, "
-        f"{subject['norm']} {eps_text(subject['eps'])}, n = {n}, policy {subject['policy']}"
+        f"{subject.model} ({subject.training}, weights {subject.weights[:12]}) on {subject.dataset} test, "
+        f"{subject.norm} {eps_text(subject.eps)}, n = {n}, policy {subject.policy}"
     )
     for mismatch in verified.mismatches[:_SHOWN]:
         click.echo(f"  MISMATCH {mismatch}", err=True)
@@ -99,6 +99,6 @@ def _show(verified: Verified) -> None:
     if rounding := int(verified.borderline.sum() + verified.clean_borderline.sum()):
         click.echo(f"  {rounding} images lie within rounding of a threshold and are decided otherwise on this machine")
     if claims.is_the_dataset is None:
-        click.echo(f"  {subject['dataset']} is not at hand: that these are its test images is not checked (see --data)")
+        click.echo(f"  {subject.dataset} is not at hand: that these are its test images is not checked (see --data)")
     if claims.reported:
         click.echo("  compared with the reported clean accuracy and worst case")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.base import Attack
 from exitbench.attacks.cascade import Cascade
@@ -180,7 +180,7 @@ def named_attacks(prepared: Prepared) -> dict[str, Attack]:
     names = {attack: name for name, attack in built.items()}
     attacks = cascade.attacks if isinstance(cascade, Cascade) else (cascade,)
     found = {names.get(attack, f"{type(attack).__name__} {i}"): attack for i, attack in enumerate(attacks, start=1)}
-    short = {f"policy, {budget} gradients": PolicyAttack(settings.region, target.policy, budget) for budget in SHORT_BUDGETS}
+    short = {f"adaptive, {budget} gradients": Adaptive(settings.region, target.policy, budget) for budget in SHORT_BUDGETS}
     return {**short, **found}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.noise import Noise
 from exitbench.runner.prepare import Prepared
 from exitbench.timing.timing import seconds
@@ -32,7 +32,7 @@ REST, BETWEEN = "arithmetic of losses, rule and steps", "between operations"
 def profile(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict[str, float]:
     """Return the shares of the adaptive attack's time on the search model, by part; ``between operations`` is overhead."""
     target = prepared.target
-    attack = PolicyAttack(prepared.settings.region, target.policy, BUDGET)
+    attack = Adaptive(prepared.settings.region, target.policy, BUDGET)
     with _Timed(x.device) as timed:
         attack(target.search_model, x, y, noise=noise)
     # Profiling lengthens the time between operations, so that the total is timed without it.

@@ -17,7 +17,9 @@ from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.store.store import Store
 from exitbench.timing.throughput import Throughput
 
-_RULES = {"EntropyPolicy", "ConfidencePolicy", "FixedExit"}
+_RULES = ("policy", "target")
+"""Fields of a description that hold the deployed rule, where it is no number of an exit."""
+
 _LOOKED_AT = 32
 EXPECTED = "expected, nothing is measured"
 """Source of passes that an attack is taken at its word for."""
@@ -106,9 +108,9 @@ class Known:
         self._store, self._weights = store, weights
         self._stored: dict[str, list[tuple[str, str, str, Sequence[str]]]] = defaultdict(list)
         for record in store.runs():
-            for attack in record["attacks"]:
-                spec = canonical_json(attack["spec"])
-                self._stored[_form(attack["spec"])].append((record["weights"], spec, record["model"], attack["keys"]))
+            for attack in record.attacks:
+                spec = canonical_json(attack.spec)
+                self._stored[_form(attack.spec)].append((record.weights, spec, record.model, attack.keys))
         self._found: dict[Attack, Passes] = {}
 
     def own(self, attack: Attack) -> Passes:
@@ -160,5 +162,5 @@ def _form(spec: Any) -> str:
 def _without(value: Any) -> Any:
     if isinstance(value, Mapping):
         kept = {name: _without(each) for name, each in value.items() if name not in ("eps", "step_size", "costs")}
-        return {"type": "rule"} if value.get("type") in _RULES else kept
+        return kept | {name: "rule" for name in _RULES if isinstance(value.get(name), Mapping)}
     return [_without(each) for each in value] if isinstance(value, list) else value

@@ -2,69 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from exitbench.data.cards import find_dataset
 from exitbench.models.policy_text import policy_text
-from exitbench.models.spec import describe, digest
+from exitbench.models.spec import description, digest
 from exitbench.runner.probe_key import probe_key
-from exitbench.store.run_record import RECORD_SCHEMA
+from exitbench.store.run_record import AttackEntry, Requested, RunRecord
 from exitbench.store.store import Store
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
-    from exitbench.attacks.regions import ThreatModel
-    from exitbench.models.cost import ExitCosts
-    from exitbench.runner.plan import Plan
+    from exitbench.runner.plan import Plan, PlannedCell
     from exitbench.runner.prepare import Prepared
 
 
-def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> Mapping[str, Any]:
+def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> RunRecord:
     """Store the record of an evaluation under the digest of its content: the same command, the same file."""
     record = record_of(prepared, plan, seed)
     store.write_run(record)
     return record
 
 
-def record_of(prepared: Prepared, plan: Plan, seed: int) -> dict[str, Any]:
+def record_of(prepared: Prepared, plan: Plan, seed: int) -> RunRecord:
     """The record of an evaluation, known before any work."""
     target, split = prepared.target, prepared.split
-    threat_model = prepared.settings.region
-    return {
-        "schema": RECORD_SCHEMA,
-        "model": target.name,
-        "training": target.training,
-        "weights": target.weights,
-        "source": target.source,
-        "policy": policy_text(target.policy),
-        "calibration": getattr(target.policy, "calibration", None),
-        "mmacs": list(target.costs.mmacs),
-        "mflops_paper": list(target.costs.mflops_paper),
-        "dataset": split.dataset,
-        "dataset_summary": find_dataset(split.dataset).card.summary,
-        "data": data_digest(plan),
-        "n": prepared.n,
-        "norm": threat_model.norm,
-        "eps": threat_model.eps,
-        "seed": seed,
-        "note": prepared.note,
-        "trust": probe_key(prepared, seed),
-        "asked": dict(prepared.asked),
-        "attacks": _attacks(plan),
-        **_pruned(target.costs),
-        **_of_added(split.dataset, threat_model),
-    }
-
-
-def _pruned(costs: ExitCosts) -> dict[str, Any]:
-    """What is said of a pruned network alone, so that the records of all others stay as they were before there were any."""
-    return {"mmacs_dense": list(costs.mmacs_dense), "sparsity": costs.sparsity} if costs.sparsity else {}
-
-
-def _of_added(dataset: str, threat_model: ThreatModel) -> dict[str, Any]:
-    """What reports need of the card of an installed package's dataset, so that they can be written without the package."""
-    found = find_dataset(dataset)
-    return {} if found.origin is None else {"usual_eps": found.card.eps[threat_model.norm]}
+    threat_model, costs = prepared.settings.region, target.costs
+    dataset = find_dataset(split.dataset)
+    card = dataset.card
+    return RunRecord(
+        model=target.name,
+        training=target.training,
+        weights=target.weights,
+        source=target.source,
+        policy=policy_text(target.policy),
+        calibration=getattr(target.policy, "calibration", None),
+        mmacs=tuple(costs.mmacs),
+        mflops_paper=tuple(costs.mflops_paper),
+        mmacs_dense=tuple(costs.mmacs_dense) if costs.sparsity else None,
+        sparsity=costs.sparsity or None,
+        dataset=split.dataset,
+        dataset_summary=card.summary,
+        usual_eps=None if dataset.origin is None else card.eps[threat_model.norm],
+        data=data_digest(plan),
+        n=prepared.n,
+        norm=threat_model.norm,
+        eps=threat_model.eps,
+        seed=seed,
+        note=prepared.note,
+        trust=probe_key(prepared, seed),
+        requested=msgspec.convert(prepared.asked, Requested) if prepared.asked else None,
+        attacks=_attacks(plan),
+    )
 
 
 def data_digest(plan: Plan) -> str:
@@ -73,10 +63,21 @@ def data_digest(plan: Plan) -> str:
     return digest([text for start in sorted(by_start) for text in by_start[start].inputs])
 
 
-def _attacks(plan: Plan) -> list[dict[str, Any]]:
-    """Every attack in the order of the plan; ``component``: there for a selection's sake, not asked for by name."""
-    attacks: dict[str, dict[str, Any]] = {}
+def _attacks(plan: Plan) -> tuple[AttackEntry, ...]:
+    """Every attack in the order of the plan."""
+    first: dict[str, PlannedCell] = {}
+    keys: dict[str, list[str]] = {}
     for cell in plan.cells:
-        fresh = {"name": cell.name, "spec": describe(cell.attack), "component": cell.component, "keys": []}
-        attacks.setdefault(cell.name, fresh)["keys"].append(cell.key)
-    return list(attacks.values())
+        first.setdefault(cell.name, cell)
+        keys.setdefault(cell.name, []).append(cell.key)
+    return tuple(
+        AttackEntry(
+            name=name,
+            goal=cell.attack.goal,
+            summary=cell.attack.summary,
+            spec=description(cell.attack),
+            component=cell.component,
+            keys=tuple(keys[name]),
+        )
+        for name, cell in first.items()
+    )

@@ -13,7 +13,6 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
-from exitbench.attacks.slowdown import Slowdown
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.runner.certify import certify
 from exitbench.runner.passes import Passes, counted
@@ -126,7 +125,7 @@ def disagreement(attack: Attack, search_model: Tensor, plain: Tensor, y: Tensor,
     """
     (searched, exits), (rescored, judged_exits) = deployed_logits(search_model, policy), deployed_logits(plain, policy)
     classes, judged_classes = searched.argmax(-1), rescored.argmax(-1)
-    if isinstance(attack, Slowdown):
+    if attack.goal == "cost":
         differs = (classes != judged_classes) | (exits != judged_exits)
         return differs, differs
     claimed, wrong = classes != y, judged_classes != y

@@ -16,12 +16,13 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import ThreatModel
-from exitbench.models.spec import describe
+from exitbench.models.spec import describe, description
 from exitbench.runner.generate import Generated, Work, generate, noise_of
 from exitbench.runner.oom import in_halves, out_of_memory
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.rescore import Rescored, rescore
 from exitbench.store.cell import Cell
+from exitbench.store.cell_error import CellError
 from exitbench.store.store import Cells
 from exitbench.target.target import Target
 
@@ -125,7 +126,7 @@ class Runner:
     def _failed(self, cell: PlannedCell, error: Exception) -> Outcome:
         _log.info("%s failed", cell.name, exc_info=error)
         message = f"{type(error).__name__}: {error}"
-        self.store.write_error(cell.key, {"attack": cell.name, "spec": describe(cell.attack), "error": message})
+        self.store.write_error(cell.key, CellError(attack=cell.name, spec=description(cell.attack), error=message))
         return Outcome(cell, message)
 
     def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[Cell]:

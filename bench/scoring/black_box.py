@@ -26,5 +26,5 @@ def flags(evaluation: Evaluation) -> list[Flag]:
         f"{best_black} takes no gradient and leaves {100 * left[best_black] / evaluation.n:.1f} %, {best_white}, the strongest "
         f"with gradients, {100 * left[best_white] / evaluation.n:.1f} %: gradients are masked, or the attack too short"
     )
-    strong = evaluation.complete or "policy" in white
+    strong = evaluation.complete or "adaptive" in white
     return [Flag("black-box beats white-box", "failure" if strong else "warning", {"points": lead}, message)]

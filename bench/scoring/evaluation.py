@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from exitbench.attacks.presets import matrix_names
-from exitbench.attacks.slowdown import Slowdown
+from exitbench.attacks.registry import Goal
 from exitbench.checks.flag import Flag
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
+from exitbench.store.run_record import RunRecord
+from exitbench.store.trust_result import TrustResult
 from exitbench.timing.latency import Latency
 
 Bools = npt.NDArray[np.bool_]
+
+CostFigure = Literal["mmacs", "mmacs_dense", "mflops_paper"]
+"""How the cost of an exit is counted."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Result:
 
     Attributes:
         name: as asked for.
+        goal: what it raises: the deployed rule's ``error``, or its ``cost``.
+        summary: how it was run, in a few words.
         spec: the resolved attack.
         seed: of its noise.
         correct: ``(n,)`` the deployed prediction is right on the attack's image.
@@ -59,6 +66,8 @@ class Result:
     """
 
     name: str
+    goal: Goal
+    summary: str
     spec: Mapping[str, Any]
     seed: int
     correct: Bools
@@ -82,7 +91,12 @@ class Result:
     @property
     def is_slowdown(self) -> bool:
         """Whether it raises the cost rather than the error."""
-        return bool(self.spec["type"] == Slowdown.__name__)
+        return self.goal == "cost"
+
+    @property
+    def method(self) -> str:
+        """How it was run, in a few words, and by whose package; ``-`` where there is nothing to say."""
+        return ", ".join(part for part in (self.summary, self.implementation) if part) or "-"
 
 
 @dataclass(frozen=True)
@@ -112,17 +126,17 @@ class Evaluation:
         latency: how long each exit takes, where that was measured.
     """
 
-    record: Mapping[str, Any]
+    record: RunRecord
     clean: Result
     attacks: tuple[Result, ...]
     unfinished: tuple[Unfinished, ...]
     survived_unfinished: Bools
     unfinished_any_exit_wrong: Bools
-    probes: tuple[Mapping[str, Any], ...] = ()
+    probes: tuple[TrustResult, ...] = ()
     probe_error: str | None = None
     attacked_settings: frozenset[str] = frozenset()
     flags: tuple[Flag, ...] = ()
-    records: tuple[Mapping[str, Any], ...] = ()
+    records: tuple[RunRecord, ...] = ()
     latency: Latency | None = None
 
     @property
@@ -144,7 +158,7 @@ class Evaluation:
     def complete(self) -> bool:
         """Whether the whole matrix of attacks is finished, so that the worst case may stand beside others."""
         finished = {attack.name for attack in self.attacks if attack.within.all()}
-        return "cascade" in finished or matrix_names(len(self.record["mmacs"])) <= finished
+        return "cascade" in finished or matrix_names(self.record.n_exits) <= finished
 
     def robust(self, attack: Result) -> Bools:
         """``(n,)``: right on the clean image and on the attack's, wherever that lies."""
@@ -196,13 +210,18 @@ class Evaluation:
     @property
     def sparsity(self) -> float:
         """Share of the network's weights that are zero; 0 where it is not pruned."""
-        return float(self.record.get("sparsity", 0.0))
+        return self.record.sparsity or 0.0
 
-    def mean_cost(self, result: Result, per_exit: str = "mmacs") -> float:
-        """Mean cost of the exits taken; ``per_exit`` is ``mmacs``, ``mflops_paper`` or ``mmacs_dense``."""
-        if per_exit == "mmacs_dense" and not self.sparsity:
-            per_exit = "mmacs"
-        return float(np.asarray(self.record[per_exit])[result.exits].mean())
+    def costs(self, figure: CostFigure = "mmacs") -> tuple[float, ...]:
+        """The cost of each exit; ``mmacs_dense`` are the mmacs where the network is not pruned."""
+        record = self.record
+        return {"mmacs": record.mmacs, "mflops_paper": record.mflops_paper, "mmacs_dense": record.mmacs_dense or record.mmacs}[
+            figure
+        ]
+
+    def mean_cost(self, result: Result, figure: CostFigure = "mmacs") -> float:
+        """Mean cost of the exits taken."""
+        return float(np.asarray(self.costs(figure))[result.exits].mean())
 
     def mean_latency(self, result: Result) -> float | None:
         """Mean milliseconds of the exits taken, one image at a time; None where it was not measured."""
@@ -213,11 +232,11 @@ class Evaluation:
 
     def slowed(self, result: Result) -> Slowed:
         """How much slower than the clean images those of ``result`` are, in mmacs."""
-        return slowed(self.clean.exits, result.exits, self.record["mmacs"])
+        return slowed(self.clean.exits, result.exits, self.record.mmacs)
 
     def exit_counts(self, result: Result) -> list[int]:
         """How many samples take each exit."""
-        counts = np.bincount(result.exits, minlength=len(self.record["mmacs"]))
+        counts = np.bincount(result.exits, minlength=self.record.n_exits)
         return [int(count) for count in counts]
 
 

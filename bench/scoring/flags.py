@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from exitbench.data.cards import dataset_card
 from exitbench.models.spec import canonical_json
 from exitbench.scoring import black_box as stored
 from exitbench.scoring.evaluation import Evaluation
+from exitbench.store.trust_result import TrustResult
 
 OF_THE_ATTACK = frozenset(
     {
@@ -40,9 +40,9 @@ def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
     that does not raise it, if its gradient attacks on every exit are finished: the worst case is over these, too.
     What is wrong with the model itself is never cleared, nor do seeds of the same setting clear each other.
     """
-    by_setting: dict[str, list[Mapping[str, Any]]] = {}
+    by_setting: dict[str, list[TrustResult]] = {}
     for probe in evaluation.probes:
-        by_setting.setdefault(canonical_json(probe["settings"]), []).append(probe)
+        by_setting.setdefault(canonical_json(probe.settings), []).append(probe)
     rounds = {setting: _of_probes(probes, evaluation) for setting, probes in by_setting.items()}
     backed = [found for setting, found in rounds.items() if setting in evaluation.attacked_settings]
     standing = [
@@ -58,7 +58,7 @@ def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
     return tuple(unique.values())
 
 
-def _of_probes(probes: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> dict[str, Flag]:
+def _of_probes(probes: Sequence[TrustResult], evaluation: Evaluation) -> dict[str, Flag]:
     found: dict[str, Flag] = {}
     for probe in probes:
         for flag in _of_probe(probe, evaluation):
@@ -67,16 +67,17 @@ def _of_probes(probes: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> d
     return found
 
 
-def _of_probe(probe: Mapping[str, Any], evaluation: Evaluation) -> list[Flag]:
+def _of_probe(probe: TrustResult, evaluation: Evaluation) -> list[Flag]:
     record = evaluation.record
     robust = set(np.flatnonzero(evaluation.worst).tolist()) if evaluation.attacks else None
-    samples = len(probe["right"])
-    found = [*outputs.flags(probe["outputs"]), *gradients.flags(probe["gradients"]), *search_model.flags(probe["twin"])]
-    if probe["path"] is not None:
-        found += path.flags(probe["path"], probe["right"], robust)
-        usual = record["usual_eps"] if "usual_eps" in record else dataset_card(record["dataset"]).eps[record["norm"]]
-        found += radii.flags(probe["radii"], samples, usual)
-    if probe["controls"] is not None:
-        white_box = probe["path"]["on_path"] + probe["soft_rule"] if probe["path"] is not None else None
-        found += controls.flags(probe["controls"], white_box, samples, robust)
+    samples = len(probe.right)
+    found = [*outputs.flags(probe.outputs), *gradients.flags(probe.gradients), *search_model.flags(probe.search_model)]
+    white_box = None
+    if probe.path is not None and probe.radii is not None and probe.soft_rule is not None:
+        white_box = [*probe.path.on_path, *probe.soft_rule]
+        found += path.flags(probe.path, probe.right, robust)
+        usual = dataset_card(record.dataset).eps[record.norm] if record.usual_eps is None else record.usual_eps
+        found += radii.flags(probe.radii, samples, usual)
+    if probe.controls is not None:
+        found += controls.flags(probe.controls, white_box, samples, robust)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,45 +16,41 @@ from exitbench.runner.probe_key import VERSION
 from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
 from exitbench.scoring.flags import flags_of
 from exitbench.store.cell import Cell
-from exitbench.store.run_record import CLEAN, RECORD_SCHEMA, evaluation_key
+from exitbench.store.run_record import CLEAN, AttackEntry, RunRecord, evaluation_key
 from exitbench.store.store import Store
+from exitbench.store.trust_result import TrustResult
 from exitbench.timing.latency import latencies, latency_of
-
-_log = logging.getLogger(__name__)
 
 
 def evaluations(store: Store) -> list[Evaluation]:
     """Every evaluation in the store with a finished clean pass, runs that differ in attacks, seed or note alone merged."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[RunRecord]] = {}
     for record in store.runs():
-        if record.get("schema") == RECORD_SCHEMA:
-            groups.setdefault(evaluation_key(record), []).append(record)
-        else:
-            _log.error("a run recorded under schema %s is left out; run it again", record.get("schema"))
+        groups.setdefault(evaluation_key(record), []).append(record)
     found = [evaluation_of(records, store) for _, records in sorted(groups.items())]
     measured = latencies(store.root)
     return [replace(each, latency=latency_of(each.record, measured)) for each in found if each is not None]
 
 
-def evaluation_of(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluation | None:
+def evaluation_of(records: Sequence[RunRecord], store: Store) -> Evaluation | None:
     """What records of one evaluation come to, of their own attacks alone; None without a finished clean pass."""
     record = records[0]
-    policy = parse_policy(record["policy"], len(record["mmacs"]), record["calibration"])
+    policy = parse_policy(record.policy, record.n_exits, record.calibration)
     results: dict[str, Result] = {}
     unfinished: dict[str, Unfinished] = {}
-    survived = np.ones(record["n"], dtype=np.bool_)
-    any_wrong = np.zeros(record["n"], dtype=np.bool_)
+    survived = np.ones(record.n, dtype=np.bool_)
+    any_wrong = np.zeros(record.n, dtype=np.bool_)
     for each in records:
-        for attack in each["attacks"]:
-            name = attack["name"]
-            identity = canonical_json([name, attack["spec"], each["seed"]]) if name != CLEAN else CLEAN
+        for attack in each.attacks:
+            name = attack.name
+            identity = _identity(attack, each) if name != CLEAN else CLEAN
             if identity in results or identity in unfinished:
                 continue
-            cells = [cell for key in attack["keys"] if (cell := store.read(key, images=False)) is not None]
-            if len(cells) == len(attack["keys"]):
+            cells = [cell for key in attack.keys if (cell := store.read(key, images=False)) is not None]
+            if len(cells) == len(attack.keys):
                 results[identity] = result_of(attack, each, cells, policy)
                 continue
-            unfinished[identity] = Unfinished(name, _reason(attack["keys"], store))
+            unfinished[identity] = Unfinished(name, _reason(attack.keys, store))
             for cell in cells:
                 partial = result_of(attack, each, [cell], policy)
                 survived[cell.indices] &= partial.survived
@@ -68,33 +63,38 @@ def evaluation_of(records: Sequence[Mapping[str, Any]], store: Store) -> Evaluat
     return replace(found, flags=flags_of(found), records=tuple(records))
 
 
-def _probes(records: Sequence[Mapping[str, Any]], store: Store) -> tuple[tuple[Mapping[str, Any], ...], str | None]:
+def _identity(attack: AttackEntry, record: RunRecord) -> str:
+    """What runs of one evaluation share when they are of the same attack with the same noise."""
+    return canonical_json([attack.name, attack.spec, record.seed])
+
+
+def _probes(records: Sequence[RunRecord], store: Store) -> tuple[tuple[TrustResult, ...], str | None]:
     """The stored trust checks of all records, and the first error of those that failed; older records have none."""
-    keys = dict.fromkeys(record["trust"] for record in records if "trust" in record)
-    found = [probe for key in keys if (probe := store.read_probe(key)) and probe["version"] == VERSION]
-    errors = [error["error"] for key in keys if (error := store.read_error(key))]
+    keys = dict.fromkeys(record.trust for record in records if record.trust is not None)
+    found = [probe for key in keys if (probe := store.read_probe(key)) and probe.version == VERSION]
+    errors = [error.error for key in keys if (error := store.read_error(key))]
     return tuple(found), errors[0] if errors else None
 
 
-def _attacked_settings(records: Sequence[Mapping[str, Any]], results: Mapping[str, Result], store: Store) -> frozenset[str]:
+def _attacked_settings(records: Sequence[RunRecord], results: Mapping[str, Result], store: Store) -> frozenset[str]:
     found = set()
     for record in records:
-        probe = store.read_probe(record["trust"]) if "trust" in record else None
-        named = {attack["name"]: canonical_json([attack["name"], attack["spec"], record["seed"]]) for attack in record["attacks"]}
-        n_exits = len(record["mmacs"])
+        probe = store.read_probe(record.trust) if record.trust is not None else None
+        named = {attack.name: _identity(attack, record) for attack in record.attacks}
+        n_exits = record.n_exits
         wanted = [f"single:{k}" for k in range(1, n_exits + 1)]
         done = [results[named[name]] for name in wanted if named.get(name) in results]
         if probe and len(done) == len(wanted) and all(result.within.all() for result in done):
-            found.add(canonical_json(probe["settings"]))
+            found.add(canonical_json(probe.settings))
     return frozenset(found)
 
 
 def _reason(keys: Iterable[str], store: Store) -> str:
-    errors = [error["error"] for key in keys if (error := store.read_error(key))]
+    errors = [error.error for key in keys if (error := store.read_error(key))]
     return f"error: {errors[0]}" if errors else "not finished"
 
 
-def result_of(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Sequence[Cell], policy: Policy) -> Result:
+def result_of(attack: AttackEntry, record: RunRecord, cells: Sequence[Cell], policy: Policy) -> Result:
     """One attack's result under ``policy``, from its cells.
 
     Args:
@@ -107,13 +107,15 @@ def result_of(attack: Mapping[str, Any], record: Mapping[str, Any], cells: Seque
     predicted, exits = deployed_logits(logits, policy)
     forwards, backwards = np.sum([cell.passes for cell in cells], axis=0) / len(labels)
     distances = np.concatenate([cell.distances for cell in cells])
-    within = np.concatenate([cell.within(record["norm"], record["eps"]) for cell in cells])
+    within = np.concatenate([cell.within(record.norm, record.eps) for cell in cells])
     provenance = [cell.header["provenance"] for cell in cells]
     implementations = {each["implementation"] for each in provenance if "implementation" in each}
     return Result(
-        name=attack["name"],
-        spec=attack["spec"],
-        seed=record["seed"],
+        name=attack.name,
+        goal=attack.goal,
+        summary=attack.summary,
+        spec=attack.spec,
+        seed=record.seed,
         correct=(predicted.argmax(-1) == labels).numpy(),
         any_exit_wrong=(logits.argmax(-1) != labels).any(0).numpy() & within,
         exits=exits.numpy(),

@@ -20,10 +20,10 @@ def rank(evaluation: Evaluation) -> tuple[Any, ...]:
         bool(evaluation.failures),
         not (evaluation.complete and evaluation.checked),
         -evaluation.worst.mean(),
-        record["model"],
-        record["training"],
-        record["policy"],
-        record["n"],
+        record.model,
+        record.training,
+        record.policy,
+        record.n,
     )
 
 

@@ -1,6 +1,7 @@
 """Evaluations in one file without their counterexamples: all that reports and sweeps are made from, small enough to hand on.
 
-The file is a ``tar.xz`` of a store's files, the same bytes for the same results; ``bench merge`` takes it like any store.
+The file is a ``tar.xz`` of a store's files, the same bytes for the same results; ``bench merge`` takes it like any store. Its
+schema is that of the run records in it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.models.spec import digest
+from exitbench.models.stored import NewerSchema
 from exitbench.store.calibration_logits import held_out_key
+from exitbench.store.run_record import RunRecord, read_run
 from exitbench.store.store import Store
 
 MEMBER = re.compile(r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz")
@@ -28,18 +29,20 @@ MOST = 2**30
 """Bytes that a file may unpack to: ten times what a network of seven exits takes on 10,000 images."""
 
 
-def figures(store: Store, records: Sequence[Mapping[str, Any]]) -> bytes:
+def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
     """The finished cells of ``records`` without their images, the trust checks, and the calibration logits, packed.
 
     Raises:
         UserError: none of the cells is there.
     """
     files: dict[str, bytes] = {}
-    for record in records:
-        files[f"runs/{digest(record)}.json"] = (store.root / "runs" / f"{digest(record)}.json").read_bytes()
+    for path, record in store.run_files():
+        if record not in records:
+            continue
+        files[f"runs/{path.name}"] = path.read_bytes()
         files |= dict(_cells(store, record))
-        held = held_out_key(record["model"], record["weights"], record["dataset"])
-        for name in (f"trust/{record.get('trust')}.json", f"calibration/{held}.npz"):
+        held = held_out_key(record.model, record.weights, record.dataset)
+        for name in (f"trust/{record.trust}.json", f"calibration/{held}.npz"):
             if (store.root / name).is_file():
                 files[name] = (store.root / name).read_bytes()
     if not any(name.startswith("cells/") for name in files):
@@ -63,14 +66,18 @@ def unpacked(path: Path) -> Iterator[Path]:
                 raise ValueError(f"it unpacks to more than {MOST:,} bytes")
             with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
                 _extract(archive, root)
+            for run in sorted((root / "runs").glob("*.json")):
+                read_run(run)
+        except NewerSchema as error:
+            raise UserError(f"{path} holds figures that cannot be read: {str(error).removeprefix(f'{root}/')}") from error
         except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
             raise UserError(f"{path} holds no whole figures ({error}); export it again with --format figures") from error
         yield root
 
 
-def _cells(store: Store, record: Mapping[str, Any]) -> Iterable[tuple[str, bytes]]:
-    for attack in record["attacks"]:
-        for key in attack["keys"]:
+def _cells(store: Store, record: RunRecord) -> Iterable[tuple[str, bytes]]:
+    for attack in record.attacks:
+        for key in attack.keys:
             if (cell := store.read(key)) is not None:
                 told = replace(cell, counterexamples=cell.counterexamples[:0])
                 # Packed together below, which takes half the room of packing each.

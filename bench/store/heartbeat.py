@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -17,6 +16,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from filelock import has_fcntl, lock_descriptor, unlock_descriptor
+from msgspec.structs import replace
+
+from exitbench.models.stored import Format, Stored, Unreadable
 
 _TRIES, _PAUSE_S = 6, 0.01
 _LOG_BYTES, _LOG_FILES = 1_000_000, 3
@@ -24,8 +26,7 @@ _LOGGED = "exitbench"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Heartbeat:
+class Heartbeat(Stored, frozen=True):
     """The last sign of life of a run.
 
     Attributes:
@@ -49,6 +50,9 @@ class Heartbeat:
     cells: int
     elapsed_s: float
     left_s: float | None
+
+
+HEARTBEAT = Format("a heartbeat", Heartbeat)
 
 
 class RunMonitor:
@@ -131,7 +135,9 @@ class RunMonitor:
         self._heartbeat = replace(self._heartbeat, updated=_now(), elapsed_s=round(time.monotonic() - self._began, 1))
         with suppress(OSError):
             self._file.seek(0)
-            self._file.write(json.dumps(asdict(self._heartbeat)) + "\n")  # one write: who reads in between sees a whole line
+            self._file.write(
+                json.dumps(HEARTBEAT.content(self._heartbeat)) + "\n"
+            )  # one write: who reads in between sees a whole line
             self._file.truncate()
             self._file.flush()
 
@@ -146,8 +152,8 @@ def heartbeats(store: Path) -> Iterator[tuple[Heartbeat, bool | None]]:
         try:
             with path.open("r+", encoding="utf-8") as file:
                 lives = _is_held(file)
-                heartbeat = Heartbeat(**json.loads(file.readline()))
-        except (OSError, ValueError, TypeError):
+                heartbeat = HEARTBEAT.read_text(file.readline(), path)
+        except (OSError, UnicodeDecodeError, Unreadable):
             continue  # it ended, or was killed as it wrote its first sign
         yield heartbeat, lives if heartbeat.host == socket.gethostname() else None
 

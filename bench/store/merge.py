@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,15 @@ import torch
 from exitbench.errors import UserError
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
-from exitbench.models.spec import digest
+from exitbench.models.stored import NewerSchema, Unreadable
 from exitbench.models.whole_file import write_whole
 from exitbench.store.calibration_logits import BadHeldOut, HeldOut
 from exitbench.store.cell import BadCell, Cell
-from exitbench.store.run_record import RECORD_SCHEMA
+from exitbench.store.run_record import read_run
 from exitbench.store.store import cell_path
+from exitbench.store.trust_result import TRUST_RESULT, TrustResult
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> 
         verdicts = [_verdicts(cell, policies.get(key, ())) for _, cell in versions]
         _settle("cell", key, versions, verdicts, target, prefer, cell_path, done)
     for key in _keys(places, "trust/*.json"):
-        probes = list(_json_files("trust", key, places, done))
+        probes = list(_trust_results(key, places, done))
         _settle("trust checks", key, probes, [_numbers(probe) for _, probe in probes], target, prefer, _trust_path, done)
     for key in _keys(places, "calibration/*.npz"):
         held = list(_held_out(key, places, done))
@@ -166,7 +170,7 @@ def _rows(one: Any, other: Any, version: Any) -> Iterable[int]:
 
 
 def _about(version: Any) -> str:
-    header = version if isinstance(version, Mapping) else version.header
+    header = {} if isinstance(version, TrustResult) else version.header
     attack = header.get("attack", {}).get("type", "")
     return " ".join(filter(None, (str(header.get("model", "")), attack))) or "unknown"
 
@@ -178,7 +182,7 @@ def _verdicts(cell: Cell, policies: Iterable[Policy]) -> np.ndarray[Any, np.dtyp
     return np.concatenate([cell.labels[None], cell.logits.argmax(-1), *taken])
 
 
-def _numbers(probe: Mapping[str, Any]) -> str:
+def _numbers(probe: TrustResult) -> str:
     """The trust checks' numbers, to six digits, for machines differ in the last bits; how long they took is left out."""
 
     def rounded(value: Any) -> Any:
@@ -188,7 +192,7 @@ def _numbers(probe: Mapping[str, Any]) -> str:
             return {name: rounded(each) for name, each in value.items() if name != "seconds"}
         return [rounded(each) for each in value] if isinstance(value, list) else value
 
-    return json.dumps(rounded(probe), sort_keys=True)
+    return json.dumps(rounded(TRUST_RESULT.content(probe)), sort_keys=True)
 
 
 def _policies(places: Iterable[Path], done: Merged) -> dict[str, tuple[Policy, ...]]:
@@ -196,26 +200,30 @@ def _policies(places: Iterable[Path], done: Merged) -> dict[str, tuple[Policy, .
     found: dict[str, dict[str, Policy]] = {}
     for place in places:
         for path in sorted((place / "runs").glob("*.json")):
-            record = _record(path)
-            if record is None:
-                done.damaged.append(str(path))
+            try:
+                record = read_run(path)
+                policy = parse_policy(record.policy, record.n_exits)
+            except NewerSchema as error:
+                _log.error("%s; its cells are merged by the class that each exit predicts alone", error)
                 continue
-            if record.get("schema") != RECORD_SCHEMA or len(record["mmacs"]) < 2:
+            except (OSError, ValueError) as error:
+                done.damaged.append(str(error) if isinstance(error, Unreadable) else f"{path} ({error})")
                 continue
-            policy = parse_policy(record["policy"], len(record["mmacs"]))
-            for attack in record["attacks"]:
-                for key in attack["keys"]:
-                    found.setdefault(key, {})[record["policy"]] = policy
+            for attack in record.attacks:
+                for key in attack.keys if record.n_exits > 1 else ():
+                    found.setdefault(key, {})[record.policy] = policy
     return {key: tuple(policies[text] for text in sorted(policies)) for key, policies in found.items()}
 
 
-def _record(path: Path) -> dict[str, Any] | None:
-    """A run's record; None where it is not whole: it is named by the digest of its content."""
+def _is_whole(path: Path) -> bool:
+    """Whether a run's record can be read, here or by a newer exitbench."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and digest(record) == path.stem else None
+        read_run(path)
+    except NewerSchema:
+        return True
+    except (OSError, Unreadable):
+        return False
+    return True
 
 
 def _keys(places: Iterable[Path], pattern: str) -> list[str]:
@@ -233,18 +241,18 @@ def _cells(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Pat
             done.damaged.append(f"{path} ({error})")
 
 
-def _json_files(folder: str, key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _trust_results(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, TrustResult]]:
     for place in places:
-        path = place / folder / f"{key}.json"
+        path = _trust_path(place, key)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            result = TRUST_RESULT.read_text(path.read_bytes(), path)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
-            done.damaged.append(f"{path} ({error})")
+        except (OSError, Unreadable) as error:
+            done.damaged.append(str(error))
             continue
-        if isinstance(content, dict) and content.get("key") == key:
-            yield place, content
+        if result.key == key:
+            yield place, result
         else:
             done.damaged.append(f"{path} (it is another's)")
 
@@ -264,9 +272,9 @@ def _runs(target: Path, sources: Iterable[Path], done: Merged) -> None:
     for place in sources:
         for path in sorted((place / "runs").glob("*.json")):
             here = target / "runs" / path.name
-            if here.exists() and _record(here) is not None:
+            if here.exists() and _is_whole(here):
                 continue
-            if _record(path) is not None:
+            if _is_whole(path):
                 write_whole(here, path.read_bytes())
                 done.took("run")
 

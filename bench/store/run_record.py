@@ -2,36 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from exitbench.models.spec import canonical_json
+import msgspec
+from msgspec import Meta
+
+from exitbench.models.number_text import eps_text
+from exitbench.models.spec import canonical_json, digest
+from exitbench.models.stored import Format, Stored, Unreadable, parsed
+from exitbench.store.identity import Costs, Identity, Radius
+from exitbench.store.migrations import run_record_1_to_2
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
     from exitbench.attacks.regions import ThreatModel
-
 
 CLEAN = "none"
 """Name of the clean cells' attack."""
 
 
-RECORD_SCHEMA = 1
+class AttackEntry(Stored, frozen=True, kw_only=True):
+    """One attack of a run.
 
-_OWN = ("attacks", "trust", "seed", "note", "asked")  # what records of the same evaluation may differ in
+    Attributes:
+        name: as reported.
+        goal: what it raises: the deployed rule's ``error``, or its ``cost``.
+        summary: how it was run, in a few words; empty of the clean pass.
+        spec: the resolved attack, as JSON values.
+        component: there because a selection is made among it and others, not asked for by name.
+        keys: of its cells, in the order of their samples.
+    """
+
+    name: str
+    goal: Literal["error", "cost"]
+    summary: str
+    spec: dict[str, Any]
+    component: bool
+    keys: tuple[str, ...]
 
 
-def evaluation_key(record: Mapping[str, Any]) -> str:
-    """What two records share when they are of the same evaluation: everything but what ``_OWN`` names."""
-    return canonical_json({name: value for name, value in record.items() if name not in _OWN})
+class Requested(Stored, frozen=True, kw_only=True):
+    """What names the target, as it was asked for.
+
+    Attributes:
+        model: as on the command line.
+        weights: a file of tensors; None for registered weights.
+        policy: the exit rule; None for the weights' own.
+    """
+
+    model: str
+    weights: str | None
+    policy: str | None
 
 
-def eps_text(eps: float) -> str:
-    """``0.3`` where that is the number itself, ``8/255`` where it is such a fraction, else every digit."""
-    short = f"{eps:g}"
-    if float(short) == eps:
-        return short
-    pixels = round(eps * 255)
-    return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else repr(eps)
+class RunRecord(Identity, frozen=True, kw_only=True):
+    """One run of an evaluation.
+
+    Attributes:
+        source: where the weights come from.
+        mmacs: 10^6 multiply-accumulates of each exit.
+        mflops_paper: cost of each exit in the paper's figure.
+        mmacs_dense: mmacs with zero weights counted; None where the network is not pruned.
+        sparsity: share of the weights that are zero; None where it is not pruned.
+        dataset_summary: the dataset in a line.
+        usual_eps: radius that is usual for the dataset, where only an installed package knows it; None elsewhere.
+        seed: of the attacks' noise.
+        note: a choice made for the user, in a line; None where there was none.
+        trust: key of the trust checks' result; None in records from before there were any.
+        requested: what was asked for; None in records from before it was kept.
+        attacks: in the order in which they are run, the clean pass among them.
+    """
+
+    source: str
+    mmacs: Costs
+    mflops_paper: Costs
+    mmacs_dense: Costs | None = None
+    sparsity: Annotated[float, Meta(gt=0, le=1)] | None = None
+    dataset_summary: str
+    usual_eps: Radius | None = None
+    seed: int
+    note: str | None
+    trust: str | None = None
+    requested: Requested | None = msgspec.field(default=None, name="asked")
+    attacks: tuple[AttackEntry, ...]
+
+    def __post_init__(self) -> None:
+        if (self.mmacs_dense is None) != (self.sparsity is None):
+            raise ValueError("`mmacs_dense` and `sparsity` are given together, or neither is")
+        for name, costs in (("mflops_paper", self.mflops_paper), ("mmacs_dense", self.mmacs_dense)):
+            if costs is not None and len(costs) != len(self.mmacs):
+                raise ValueError(f"`{name}` has {len(costs)} values, `mmacs` has {len(self.mmacs)}: one of each exit")
+
+    @property
+    def n_exits(self) -> int:
+        """How many exits the network has."""
+        return len(self.mmacs)
+
+
+RUN_RECORD = Format("a run record", RunRecord, {1: run_record_1_to_2})
+
+
+def read_run(path: Path) -> RunRecord:
+    """The record in a file, which is named by the digest of its content.
+
+    Raises:
+        NewerSchema: only a newer exitbench reads it.
+        Unreadable: it is damaged, or no run record.
+        OSError: the file cannot be opened.
+    """
+    content, _ = RUN_RECORD.checked(parsed(path.read_bytes(), path), path)
+    if digest(content) != path.stem:
+        raise Unreadable(f"{path} cannot be read: its content is not that of its name")
+    return RUN_RECORD.read(content, path)
+
+
+def run_name(record: RunRecord) -> str:
+    """Name of the file that a record is written to: the same command, the same file."""
+    return digest(RUN_RECORD.content(record))
+
+
+def evaluation_key(record: RunRecord) -> str:
+    """What two records share when they are of the same evaluation: all but attacks, trust checks, seed, note and request.
+
+    Records of every schema of one evaluation have the same key, which links to the rows of pages depend on, too.
+    """
+    bare = msgspec.structs.replace(record, attacks=(), trust=None, seed=0, note=None, requested=None)
+    content = {**RUN_RECORD.content(bare), "schema": 1}
+    return canonical_json({name: value for name, value in content.items() if name not in ("attacks", "seed", "note")})
 
 
 def board_name(dataset: str, threat_model: ThreatModel) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from exitbench.models.spec import digest
+from exitbench.models.stored import Unreadable
+from exitbench.store.cell_error import CELL_ERROR
 from exitbench.store.heartbeat import Heartbeat, heartbeats
+from exitbench.store.run_record import RunRecord, read_run
 from exitbench.store.store import cell_path
 
 
@@ -44,7 +43,7 @@ class RunStatus:
     """
 
     run: str
-    record: Mapping[str, Any]
+    record: RunRecord
     attacks: tuple[AttackStatus, ...]
     last: str | None
     heartbeat: Heartbeat | None
@@ -79,32 +78,33 @@ class RunStatus:
         return f"ended, errors in {self.errors} attacks" if self.errors else "stopped"
 
 
-def statuses(store: Path) -> tuple[list[RunStatus], list[Path]]:
-    """Every run of a store, the one worked on last first, and the records that cannot be read."""
+def statuses(store: Path) -> tuple[list[RunStatus], list[str]]:
+    """Every run of a store, the one worked on last first, and why each of the others cannot be read."""
     living: dict[str, tuple[Heartbeat, bool | None]] = {}
     for heartbeat, lives in heartbeats(store):
         if heartbeat.run not in living or lives:
             living[heartbeat.run] = (heartbeat, lives)
-    found, damaged = [], []
+    found, unreadable = [], []
     for path in sorted((store / "runs").glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if digest(record) != path.stem:
-                raise ValueError("its content is not that of its name")
+            record = read_run(path)
+        except OSError as error:
+            unreadable.append(f"{path} cannot be read: {error.strerror or error}")
+        except Unreadable as error:
+            unreadable.append(str(error))
+        else:
             found.append(_status(store, path, record, *living.get(path.stem, (None, None))))
-        except (OSError, ValueError, KeyError, TypeError):
-            damaged.append(path)
-    return sorted(found, key=lambda status: (status.state == "running", status.last or ""), reverse=True), damaged
+    return sorted(found, key=lambda status: (status.state == "running", status.last or ""), reverse=True), unreadable
 
 
-def _status(store: Path, path: Path, record: Mapping[str, Any], heartbeat: Heartbeat | None, lives: bool | None) -> RunStatus:
+def _status(store: Path, path: Path, record: RunRecord, heartbeat: Heartbeat | None, lives: bool | None) -> RunStatus:
     attacks, newest = [], 0.0
-    for attack in record["attacks"]:
-        written = [_written(cell_path(store, key)) for key in attack["keys"]]
+    for attack in record.attacks:
+        written = [_written(cell_path(store, key)) for key in attack.keys]
         newest = max(newest, *written, 0.0)
-        missing = [key for key, when in zip(attack["keys"], written, strict=True) if not when]
+        missing = [key for key, when in zip(attack.keys, written, strict=True) if not when]
         error = next((text for key in missing if (text := _error(store, key))), None)
-        attacks.append(AttackStatus(attack["name"], len(written) - len(missing), len(written), error))
+        attacks.append(AttackStatus(attack.name, len(written) - len(missing), len(written), error))
     last = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else None
     return RunStatus(path.stem, record, tuple(attacks), last, heartbeat, lives)
 
@@ -119,6 +119,9 @@ def _written(path: Path) -> float:
 
 def _error(store: Path, key: str) -> str | None:
     try:
-        return str(json.loads((store / "errors" / f"{key}.json").read_text(encoding="utf-8"))["error"])
-    except (OSError, ValueError, KeyError, TypeError):
+        path = store / "errors" / f"{key}.json"
+        return CELL_ERROR.read_text(path.read_bytes(), path).error
+    except OSError:
         return None
+    except Unreadable as error:
+        return str(error)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from exitbench.errors import UserError
-from exitbench.models.spec import digest
+from exitbench.models.stored import NewerSchema, Unreadable
 from exitbench.models.whole_file import sweep, write_whole
 from exitbench.store.calibration_logits import BadHeldOut, HeldOut
 from exitbench.store.cell import BadCell, Cell
+from exitbench.store.cell_error import CELL_ERROR, CellError
+from exitbench.store.run_record import RUN_RECORD, RunRecord, read_run, run_name
+from exitbench.store.trust_result import TRUST_RESULT, TrustResult
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ class Cells(Protocol):
     def write(self, cell: Cell) -> None:
         """Keep a finished cell."""
 
-    def write_error(self, key: str, what: dict[str, Any]) -> None:
+    def write_error(self, key: str, what: CellError) -> None:
         """Keep what went wrong in a cell that could not be finished."""
 
 
@@ -101,36 +103,44 @@ class Store:
         write_whole(self._cell(key), raw)
         self._error(key).unlink(missing_ok=True)
 
-    def write_error(self, key: str, what: dict[str, Any]) -> None:
+    def write_error(self, key: str, what: CellError) -> None:
         """Record that a cell could not be finished; it stays missing and is tried again."""
-        write_whole(self._error(key), _json(what))
+        write_whole(self._error(key), CELL_ERROR.text(what))
 
-    def read_error(self, key: str) -> dict[str, Any] | None:
-        """What went wrong in the last try at a cell that is still missing."""
+    def read_error(self, key: str) -> CellError | None:
+        """What went wrong in the last try at a cell that is still missing; an error that cannot be read says so itself."""
+        path = self._error(key)
         try:
-            what: dict[str, Any] = json.loads(self._error(key).read_text(encoding="utf-8"))
+            return CELL_ERROR.read_text(path.read_bytes(), path)
         except FileNotFoundError:
             return None
-        return what
+        except Unreadable as error:
+            return CellError(attack="unknown", error=str(error))
 
-    def write_probe(self, key: str, numbers: dict[str, Any]) -> None:
+    def write_probe(self, result: TrustResult) -> None:
         """Store what the trust checks measured and forget the error that they may have had."""
-        write_whole(self._probe(key), _json({"key": key, **numbers}))
-        self._error(key).unlink(missing_ok=True)
+        write_whole(self._probe(result.key), TRUST_RESULT.text(result))
+        self._error(result.key).unlink(missing_ok=True)
 
-    def read_probe(self, key: str) -> dict[str, Any] | None:
-        """What the trust checks measured, or None where it is absent or damaged; damaged, it is moved to quarantine."""
+    def read_probe(self, key: str) -> TrustResult | None:
+        """What the trust checks measured, or None where it is absent, damaged or of a newer schema.
+
+        A damaged result is moved to quarantine.
+        """
         path = self._probe(key)
         try:
-            numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(numbers, dict) or numbers.get("key") != key:
-                raise ValueError("it is another probe's")
+            result = TRUST_RESULT.read_text(path.read_bytes(), path)
+            if result.key != key:
+                raise Unreadable("it is the result of another probe")
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except NewerSchema as error:
+            _log.error("%s; the trust checks count as not run", error)
+            return None
+        except Unreadable as error:
             self._set_aside(path, "trust checks", error)
             return None
-        return numbers
+        return result
 
     def write_held_out(self, held: HeldOut) -> None:
         """Store a network's logits on the calibration split."""
@@ -147,28 +157,30 @@ class Store:
             self._set_aside(path, "calibration logits", error)
             return None
 
-    def write_latency(self, key: str, measured: dict[str, Any]) -> None:
-        """Store how long a network takes on some machine, in place of what was measured there before."""
-        write_whole(self.root / "latency" / f"{key}.json", _json(measured))
-
-    def write_run(self, run: dict[str, Any]) -> None:
+    def write_run(self, run: RunRecord) -> None:
         """Record which cells belong together, under the digest of what is recorded."""
-        write_whole(self.root / "runs" / f"{digest(run)}.json", _json(run))
+        write_whole(self.root / "runs" / f"{run_name(run)}.json", RUN_RECORD.text(run))
 
-    def runs(self) -> Iterator[dict[str, Any]]:
-        """All recorded runs, in the order of their names.
+    def runs(self) -> Iterator[RunRecord]:
+        """All recorded runs, in the order of their names; see ``run_files``."""
+        for _, record in self.run_files():
+            yield record
+
+    def run_files(self) -> Iterator[tuple[Path, RunRecord]]:
+        """All recorded runs with their files; those of a newer schema are named in the log and left out.
 
         Raises:
             UserError: for a run file that cannot be read.
         """
         for path in sorted((self.root / "runs").glob("*.json")):
             try:
-                run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                if digest(run) != path.stem:
-                    raise ValueError("its content is not that of its name")
-                yield run
-            except ValueError as error:
-                raise UserError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error
+                record = read_run(path)
+            except NewerSchema as error:
+                _log.error("%s; this run is left out", error)
+            except Unreadable as error:
+                raise UserError(f"{error}; delete it and run the evaluation again") from error
+            else:
+                yield path, record
 
     def _set_aside(self, path: Path, what: str, why: Exception) -> None:
         quarantine = self.root / "quarantine"
@@ -192,7 +204,3 @@ class Store:
 def cell_path(root: Path, key: str) -> Path:
     """Where the store in ``root`` keeps the cell of this key."""
     return root / "cells" / key[:2] / f"{key}.npz"
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

@@ -5,16 +5,16 @@ Multiply-accumulates are not time; latency is what they are checked against.
 
 from __future__ import annotations
 
-import json
+import logging
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from exitbench.errors import UserError
@@ -23,18 +23,24 @@ from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import digest
+from exitbench.models.stored import Format, Stored, Unreadable
 from exitbench.models.views import ExitView
+from exitbench.models.whole_file import write_whole
+from exitbench.store.identity import Costs, Count, Deployed
+from exitbench.store.run_record import RunRecord
 from exitbench.target.target import Target
 from exitbench.timing.ptflops_check import ptflops_mmacs
 
 BATCH = 128
 """Size of the large batch: the first clean test images, repeated if there are fewer."""
 
-SCHEMA = 1
+_log = logging.getLogger(__name__)
+
+Milliseconds = Annotated[float, Meta(ge=0)]
+Quartiles = tuple[Milliseconds, Milliseconds, Milliseconds]
 
 
-@dataclass(frozen=True)
-class Latency:
+class Latency(Stored, frozen=True, kw_only=True):
     """The latency of one network on one machine.
 
     Attributes:
@@ -59,17 +65,26 @@ class Latency:
     policy: str
     machine: str
     device: str
-    threads: int
+    threads: Count
     torch: str
     measured: str
-    rounds: int
+    rounds: Count
     stops: bool
-    mmacs: tuple[float, ...]
+    mmacs: Costs
     ptflops: tuple[float | None, ...]
-    one: tuple[tuple[float, float, float], ...]
-    many: tuple[tuple[float, float, float], ...]
-    deployed_one: tuple[float, float, float]
-    deployed_many: tuple[float, float, float]
+    one: tuple[Quartiles, ...]
+    many: tuple[Quartiles, ...]
+    deployed_one: Quartiles
+    deployed_many: Quartiles
+
+    def __post_init__(self) -> None:
+        if not len(self.mmacs) == len(self.ptflops) == len(self.one) == len(self.many):
+            raise ValueError("`mmacs`, `ptflops`, `one` and `many` are of different numbers of exits")
+
+    @property
+    def deployed(self) -> Deployed:
+        """The network under its rule that was timed."""
+        return Deployed(self.model, self.weights, self.dataset, self.policy)
 
     @property
     def key(self) -> str:
@@ -83,25 +98,8 @@ class Latency:
         threads = "" if self.device == "cuda" else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         return self.machine + threads
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form for the store."""
-        return {"schema": SCHEMA, **asdict(self)}
 
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Latency:
-        """Build a latency from its JSON form in the store.
-
-        Raises:
-            KeyError, ValueError, TypeError: If ``content`` has another form.
-        """
-        fields = dict(content)
-        if fields.pop("schema") != SCHEMA:
-            raise ValueError("of another schema")
-        for name in ("mmacs", "ptflops", "deployed_one", "deployed_many"):
-            fields[name] = tuple(fields[name])
-        for name in ("one", "many"):
-            fields[name] = tuple(tuple(quartiles) for quartiles in fields[name])
-        return Latency(**fields)
+LATENCY = Format("a measured latency", Latency)
 
 
 def measure_latency(
@@ -147,7 +145,7 @@ def measure_latency(
         machine=processor(device),
         device=device.type,
         threads=torch.get_num_threads(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         measured=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         rounds=rounds,
         stops=isinstance(model, MultiExitNet) or n_exits == 1,
@@ -173,21 +171,25 @@ def run_to(model: EarlyExitNet, x: Tensor, k: int, policy: Policy) -> Tensor:
     raise ValueError(f"exit index {k} is outside 0..{model.n_exits - 1}")
 
 
+def write_latency(latency: Latency, store: Path) -> None:
+    """Keep a measurement in the store with this root, in place of what was measured there before."""
+    write_whole(store / "latency" / f"{latency.key}.json", LATENCY.text(latency))
+
+
 def latencies(store: Path) -> list[Latency]:
-    """Return all measurements in a store, oldest first; other files are ignored."""
+    """Return all measurements in the store with this root, oldest first; files that cannot be read are logged and left out."""
     found = []
     for path in sorted((store / "latency").glob("*.json")):
         try:
-            found.append(Latency.from_json(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError, KeyError):
-            continue
+            found.append(LATENCY.read_text(path.read_bytes(), path))
+        except (OSError, Unreadable) as error:
+            _log.error("%s; this measurement is left out", error)
     return sorted(found, key=lambda latency: (latency.measured, latency.key))
 
 
-def latency_of(record: Mapping[str, Any], measured: Sequence[Latency]) -> Latency | None:
+def latency_of(record: RunRecord, measured: Sequence[Latency]) -> Latency | None:
     """Return the newest measurement of the network and policy of a run record, or None."""
-    wanted = [record[name] for name in ("model", "weights", "dataset", "policy")]
-    same = [each for each in measured if [each.model, each.weights, each.dataset, each.policy] == wanted]
+    same = [each for each in measured if each.deployed == record.deployed]
     return same[-1] if same else None
 
 

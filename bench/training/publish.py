@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from exitbench.errors import UserError
-from exitbench.models.weights import JOURNAL, WeightsCard
+from exitbench.models.number_text import eps_text
+from exitbench.models.weights import JOURNAL, WEIGHTS_CARD, WeightsCard
 from exitbench.models.whole_file import write_whole
 from exitbench.scoring.evaluation import Evaluation, Result
-from exitbench.store.run_record import eps_text
 
 SUBSET = 32
 """Number of samples whose verdicts are recorded on the card, so that they can be checked again."""
@@ -40,7 +40,7 @@ def publish(card: WeightsCard, weights: Path, evaluations: Sequence[Evaluation],
     shipped = replace(card, details={**card.details, "measured": measured(evaluation)})
     target = folder / f"{card.stem}.json"
     write_whole(target.with_suffix(".safetensors"), weights.read_bytes())
-    write_whole(target, (json.dumps(asdict(shipped), indent=2) + "\n").encode())
+    write_whole(target, WEIGHTS_CARD.text(shipped))
     for ending in COMPANIONS:
         kept = weights.with_name(card.stem + ending)
         if kept.is_file():
@@ -52,7 +52,7 @@ def _evaluation(card: WeightsCard, evaluations: Sequence[Evaluation]) -> Evaluat
     own = [
         each
         for each in evaluations
-        if each.record["weights"] == card.sha256 and card.policy in (None, each.record["policy"]) and each.attacks
+        if each.record.weights == card.sha256 and card.policy in (None, each.record.policy) and each.attacks
     ]
     if not own:
         raise UserError(f"no evaluation of {card.stem} ({card.sha256[:12]}) under its own policy in the store; run one first")
@@ -78,9 +78,9 @@ def measured(evaluation: Evaluation) -> Mapping[str, Any]:
     steps = {key: again[0].spec[key] for key in ("steps", "step_size")} if again else {}
     verdicts = {each.name: _verdicts(each) for each in (evaluation.clean, *again)}
     return {
-        "data": f"{record['dataset']} test, first {evaluation.n}, {record['data'][:12]}",
-        "threat_model": f"{record['norm']} {eps_text(record['eps'])}",
-        "policy": record["policy"],
+        "data": f"{record.dataset} test, first {evaluation.n}, {record.data[:12]}",
+        "threat_model": f"{record.norm} {eps_text(record.eps)}",
+        "policy": record.policy,
         "mmacs": round(evaluation.mean_cost(evaluation.clean), 3),
         "accuracy": {**{each.name: _share(evaluation, each) for each in results}, "worst": float(evaluation.worst.mean())},
         "subset": {"n": min(SUBSET, evaluation.n), **steps, **verdicts},
@@ -94,7 +94,8 @@ def _share(evaluation: Evaluation, result: Result) -> float:
 def _is_plain_pgd(result: Result) -> bool:
     """Return whether a result can be reproduced in seconds, whatever the batch."""
     spec = result.spec
-    return result.name in ("average", "single:1") and spec["type"] == "PGD" and (spec["restarts"], spec["keep"]) == (1, "best")
+    # Which iterate is kept is a setting of PGD alone.
+    return result.name in ("average", "single:1") and (spec.get("restarts"), spec.get("keep")) == (1, "best")
 
 
 def _verdicts(result: Result) -> str:

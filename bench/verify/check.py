@@ -51,8 +51,8 @@ def verify(claims: Claims, scorer: Scorer, weights: str) -> Verified:
     """
     m, n = len(claims.row), len(claims.indices)
     mismatches = list(claims.flaws)
-    if weights != claims.subject["weights"]:
-        mismatches.append(Mismatch("weights", f"claimed SHA-256 {claims.subject['weights'][:16]}..., found {weights[:16]}..."))
+    if weights != claims.subject.weights:
+        mismatches.append(Mismatch("weights", f"claimed SHA-256 {claims.subject.weights[:16]}..., found {weights[:16]}..."))
         return _nothing(claims, mismatches)
     policy = claims.policy
     mismatches += _input_mismatches(claims)
@@ -145,7 +145,7 @@ def _difference(claimed: Floats, found: Floats) -> npt.NDArray[np.float64]:
 
 def _fault(claims: Claims, m: int) -> str | None:
     row = claims.row[m]
-    fault = outside(claims.images[m], claims.clean_images[row], claims.subject["norm"], claims.subject["eps"])
+    fault = outside(claims.images[m], claims.clean_images[row], claims.subject.norm, claims.subject.eps)
     if fault is not None:
         return fault
     if claims.broken[m] != (claims.predictions[m] != claims.labels[row]):
@@ -163,8 +163,8 @@ def _input_mismatches(claims: Claims) -> list[Mismatch]:
         if text != texts[i]:
             what = f"claimed input hash {texts[i][:16]}..., its clean image and label hash to {text[:16]}..."
             found.append(Mismatch(f"sample {claims.indices[i]}", what))
-    if (text := digest(texts)) != claims.subject["data"]:
-        found.append(Mismatch("data", f"claimed digest {claims.subject['data'][:16]}..., the inputs' is {text[:16]}..."))
+    if (text := digest(texts)) != claims.subject.data:
+        found.append(Mismatch("data", f"claimed digest {claims.subject.data[:16]}..., the inputs' is {text[:16]}..."))
     return found
 
 

@@ -11,14 +11,24 @@ import numpy.typing as npt
 
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import parse_policy
+from exitbench.store.identity import Identity
+from exitbench.store.run_record import RunRecord
 
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-CLAIM_FIELDS = ("model", "training", "weights", "source", "policy", "calibration", "dataset", "data", "norm", "eps", "n")
-"""What identifies an evaluation; all of it stands in its run record."""
+
+class ClaimSubject(Identity, frozen=True, kw_only=True):
+    """What claims are about: what identifies the evaluation, and where its weights come from (``source``)."""
+
+    source: str
+
+
+def subject_of(record: RunRecord) -> ClaimSubject:
+    """What the claims of a run are about."""
+    return ClaimSubject(**{name: getattr(record, name) for name in ClaimSubject.__struct_fields__})
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Claims:
     """All that is claimed of one model under one policy on the same n samples and threat model.
 
     Attributes:
-        subject: the fields ``CLAIM_FIELDS`` of the run record.
+        subject: what they are about.
         sources: the cells that the counterexamples come from.
         indices: ``(n,)`` sample indices in the test split.
         labels: ``(n,)``.
@@ -73,7 +83,7 @@ class Claims:
         is_the_dataset: whether the inputs are those of the dataset named; None where it is not at hand.
     """
 
-    subject: Mapping[str, Any]
+    subject: ClaimSubject
     sources: tuple[Source, ...]
     indices: Ints
     labels: Ints
@@ -98,7 +108,7 @@ class Claims:
         Raises:
             ValueError: if its text is none, or for another number of exits.
         """
-        return parse_policy(self.subject["policy"], len(self.clean_logits), self.subject["calibration"])
+        return parse_policy(self.subject.policy, len(self.clean_logits), self.subject.calibration)
 
     @property
     def n_attacks(self) -> int:

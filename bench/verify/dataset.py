@@ -22,7 +22,7 @@ def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:
         UserError: unknown dataset, one of other images, or one that is damaged.
     """
     try:
-        split = load_split(claims.subject["dataset"], "test", claims.clean_images.shape[1:], data, download=False)
+        split = load_split(claims.subject.dataset, "test", claims.clean_images.shape[1:], data, download=False)
     except DataUnavailable:
         return None
     except UnknownName as error:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from exitbench.errors import UserError
-from exitbench.verify.claims import CLAIM_FIELDS, Claims, Source
+from exitbench.store.migrations import renamed
+from exitbench.verify.claims import Claims, ClaimSubject, Source
 
 FORMAT = "exitbench counterexamples"
 EXPORT_SCHEMA = 1
@@ -37,7 +40,11 @@ _TYPES = {
 def to_bytes(evaluations: Sequence[Claims]) -> bytes:
     """A compressed npz without pickles: a JSON ``header``, and the arrays of evaluation i as ``i/name``."""
     described = [
-        {**claims.subject, "reported": dict(claims.reported), "cells": [asdict(source) for source in claims.sources]}
+        {
+            **msgspec.to_builtins(claims.subject),
+            "reported": dict(claims.reported),
+            "cells": [asdict(source) for source in claims.sources],
+        }
         for claims in evaluations
     ]
     header = json.dumps({"format": FORMAT, "schema": EXPORT_SCHEMA, "evaluations": described}, sort_keys=True)
@@ -83,16 +90,17 @@ def _claims(i: int, described: dict[str, Any], arrays: dict[str, Any]) -> Claims
         expected = tuple(sizes.setdefault(size, at) if isinstance(size, str) else size for size, at in named)
         if array.dtype != dtype or array.ndim != len(shape) or array.shape != expected:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {expected or shape}")
-    cells = tuple(Source(**cell) for cell in described["cells"])
+    cells = tuple(Source(**{**cell, "attack": renamed(cell["attack"])}) for cell in described["cells"])
     limits = (("source", len(cells)), ("row", sizes["n"]), ("exits", sizes["K"]), ("predictions", sizes["classes"]))
     for name, stop in limits:
         if len(own[name]) and not 0 <= own[name].min() <= own[name].max() < stop:
             raise ValueError(f"{name} is outside 0..{stop - 1}")
     if not 0 <= own["labels"].min() <= own["labels"].max() < sizes["classes"]:
         raise ValueError(f"labels are outside 0..{sizes['classes'] - 1}")
-    subject = {name: described[name] for name in CLAIM_FIELDS}
+    known = {name: value for name, value in described.items() if name not in ("reported", "cells")}
+    subject = msgspec.convert(known, ClaimSubject)
     claims = Claims(subject, cells, reported={name: int(count) for name, count in described["reported"].items()}, **own)
-    if subject["norm"] not in ("Linf", "L2") or not subject["eps"] >= 0:
-        raise ValueError(f"no such threat model: {subject['norm']} {subject['eps']}")
+    if not math.isfinite(subject.eps):
+        raise ValueError(f"no such threat model: {subject.norm} {subject.eps}")
     claims.policy.check(sizes["K"])
     return claims

@@ -13,14 +13,13 @@ from exitbench.errors import UserError
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json, digest
 from exitbench.store.cell import SCHEMA, Cell
+from exitbench.store.run_record import CLEAN, RunRecord
 from exitbench.verify.check import deployed
-from exitbench.verify.claims import CLAIM_FIELDS, Claims, Mismatch, Source
+from exitbench.verify.claims import Claims, ClaimSubject, Mismatch, Source, subject_of
 from exitbench.verify.results import read_cell
 
-CLEAN = "none"
 
-
-def gather(store: Path, records: Sequence[Mapping[str, Any]], split: Split, reported: Mapping[str, int]) -> Claims | None:
+def gather(store: Path, records: Sequence[RunRecord], split: Split, reported: Mapping[str, int]) -> Claims | None:
     """The claims of the records of one evaluation; None while its clean pass is not finished.
 
     Attacks without all their cells claim what their finished cells hold, as the worst case does.
@@ -29,8 +28,8 @@ def gather(store: Path, records: Sequence[Mapping[str, Any]], split: Split, repo
         UserError: a cell that cannot be read, or fewer samples in the dataset than were evaluated.
         ValueError: if the policy's text is none.
     """
-    subject = {name: records[0][name] for name in CLAIM_FIELDS}
-    n = subject["n"]
+    subject = subject_of(records[0])
+    n = subject.n
     if n > len(split):
         raise UserError(f"{split.dataset} ({split.source}) has {len(split)} test samples, the evaluation has {n}")
     flaws: list[Mismatch] = []
@@ -44,7 +43,7 @@ def gather(store: Path, records: Sequence[Mapping[str, Any]], split: Split, repo
         name: np.concatenate([getattr(cell, name) for cell in clean]) for name in ("indices", "labels", "inputs")
     }
     if not np.array_equal(table["indices"], np.arange(n)):
-        raise UserError(f"the clean cells of {subject['model']} hold samples other than the first {n}; run the evaluation again")
+        raise UserError(f"the clean cells of {subject.model} hold samples other than the first {n}; run the evaluation again")
     attacked = [(source, cell) for source, cell in cells if source.attack != CLEAN]
     for source, cell in attacked:
         flaws += _row_flaws(source, cell, table)
@@ -60,14 +59,14 @@ def gather(store: Path, records: Sequence[Mapping[str, Any]], split: Split, repo
     )
 
 
-def _cells(store: Path, records: Sequence[Mapping[str, Any]]) -> list[tuple[Source, Cell]]:
+def _cells(store: Path, records: Sequence[RunRecord]) -> list[tuple[Source, Cell]]:
     """Every finished cell, once, clean ones in order of their samples."""
     found: dict[str, tuple[Source, Cell]] = {}
     for record in records:
-        for attack in record["attacks"]:
-            for key in attack["keys"]:
+        for attack in record.attacks:
+            for key in attack.keys:
                 if key not in found and (cell := read_cell(store, key)) is not None:
-                    found[key] = (Source(attack["name"], attack["spec"], record["seed"], key), cell)
+                    found[key] = (Source(attack.name, attack.spec, record.seed, key), cell)
     seen_clean: set[int] = set()
     cells = []
     for source, cell in found.values():
@@ -81,17 +80,17 @@ def _cells(store: Path, records: Sequence[Mapping[str, Any]]) -> list[tuple[Sour
     return sorted(cells, key=lambda each: int(each[1].indices[0]) if each[0].attack == CLEAN else -1)
 
 
-def _counterexamples(cells: Sequence[Cell], clean: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
+def _counterexamples(cells: Sequence[Cell], clean: Cell, record: RunRecord) -> dict[str, Any]:
     if any(cell.lacks_images for cell in cells):
         raise UserError(
-            f"results of {record['model']} ({record['training']}) came without their counterexamples, for their figures alone: "
+            f"results of {record.model} ({record.training}) came without their counterexamples, for their figures alone: "
             "verify them where they were made, or run the evaluation in an empty results folder"
         )
     n_exits, _, n_classes = clean.logits.shape
-    policy = parse_policy(record["policy"], n_exits, record["calibration"])
+    policy = parse_policy(record.policy, n_exits, record.calibration)
     nothing = (np.empty((n_exits, 0, n_classes), np.float32), np.empty(0, np.int64))
     # Images of attacks without a ball (WRM) that lie outside it claim nothing about the threat model.
-    counted = [cell.within(record["norm"], record["eps"])[cell.broken_rows] for cell in cells]
+    counted = [cell.within(record.norm, record.eps)[cell.broken_rows] for cell in cells]
     rows = [cell.broken_rows[kept] for cell, kept in zip(cells, counted, strict=True)]
     logits = np.concatenate([nothing[0], *(cell.logits[:, at] for cell, at in zip(cells, rows, strict=True))], axis=1)
     row = np.concatenate([nothing[1], *(cell.indices[at] for cell, at in zip(cells, rows, strict=True))])
@@ -109,16 +108,16 @@ def _counterexamples(cells: Sequence[Cell], clean: Cell, record: Mapping[str, An
     }
 
 
-def _cell_flaws(source: Source, cell: Cell, subject: Mapping[str, Any]) -> list[Mismatch]:
+def _cell_flaws(source: Source, cell: Cell, subject: ClaimSubject) -> list[Mismatch]:
     """What a cell holds against its own name, its record, and the rule that every wrong row comes with its image."""
     where = f"{source.attack} (cell {cell.key[:12]})"
     flaws = []
     inputs = [row.tobytes().hex() for row in cell.inputs]
-    what = {"schema": SCHEMA, "weights": subject["weights"], "inputs": inputs, "attack": source.spec, "seed": source.seed}
+    what = {"schema": SCHEMA, "weights": subject.weights, "inputs": inputs, "attack": source.spec, "seed": source.seed}
     if digest(what) != cell.key:
         flaws.append(Mismatch(where, "its key is not the digest of its weights, inputs, attack and seed"))
     said = canonical_json([cell.header.get("weights"), cell.header.get("attack"), cell.header.get("seed")])
-    if said != canonical_json([subject["weights"], source.spec, source.seed]):
+    if said != canonical_json([subject.weights, source.spec, source.seed]):
         flaws.append(Mismatch(where, "its header names other weights, another attack or seed than its run record"))
     if source.attack != CLEAN:
         wrong = np.flatnonzero((cell.logits.argmax(-1) != cell.labels).any(0))

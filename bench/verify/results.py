@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from exitbench.errors import UserError
+from exitbench.models.stored import NewerSchema, Unreadable
 from exitbench.store.cell import BadCell, Cell
-from exitbench.store.run_record import RECORD_SCHEMA, eps_text
+from exitbench.store.identity import Identity
+from exitbench.store.run_record import RunRecord, evaluation_key, read_run
 from exitbench.store.store import cell_path
-from exitbench.verify.claims import CLAIM_FIELDS
+
+_log = logging.getLogger(__name__)
 
 AGAIN = "run the evaluation again to mend it"
 
@@ -29,7 +31,7 @@ class Results:
     """
 
     store: Path
-    records: tuple[tuple[Mapping[str, Any], ...], ...]
+    records: tuple[tuple[RunRecord, ...], ...]
     whole: bool
 
 
@@ -54,7 +56,7 @@ def find_results(what: str, results: Path, model: str | None = None) -> Results:
                 f"{what!r} is no file and no folder, and {found} of that id in {results}: name a results folder, an exported "
                 "file, or a run by enough of its id (the names in store/runs) with --results"
             )
-    records = [record for record in map(_read_record, files) if model in (None, record["model"])]
+    records = [record for path in files if (record := _read(path, alone=not whole)) and model in (None, record.model)]
     if not records:
         of = f" of model {model!r}" if model is not None and files else ""
         raise UserError(f"there is no recorded run{of} in {store}; nothing to verify")
@@ -76,37 +78,35 @@ def read_cell(store: Path, key: str) -> Cell | None:
         raise UserError(f"{path} cannot be read ({error}); {AGAIN}") from error
 
 
-def image_shape(store: Path, records: Sequence[Mapping[str, Any]]) -> tuple[int, int, int] | None:
+def image_shape(store: Path, records: Sequence[RunRecord]) -> tuple[int, int, int] | None:
     """``(C, H, W)`` of the images that were evaluated, which every cell knows; None where there is no cell yet.
 
     Raises:
         UserError: a cell that cannot be read.
     """
     for record in records:
-        for attack in record["attacks"]:
-            for key in attack["keys"]:
+        for attack in record.attacks:
+            for key in attack.keys:
                 if (cell := read_cell(store, key)) is not None:
                     channels, height, width = cell.counterexamples.shape[1:]
                     return channels, height, width
     return None
 
 
-def reported(store: Path, subject: Mapping[str, Any]) -> dict[str, int]:
+def reported(store: Path, of: Identity) -> dict[str, int]:
     """How many samples the leaderboard beside the store reports right, clean (``none``) and in the ``worst`` case.
 
     Raises:
         UserError: a leaderboard that cannot be read.
     """
-    wanted = {name: subject[name] for name in ("model", "training", "policy", "dataset", "norm", "n")}
-    wanted |= {"calibration": subject["calibration"] or "", "weights": subject["weights"][:12], "data": subject["data"][:12]}
-    wanted = {name: str(value) for name, value in {**wanted, "eps": eps_text(subject["eps"])}.items()}
+    wanted = of.columns()
     found: dict[str, int] = {}
     for path in sorted((store.parent / "leaderboards").glob("*.csv")):
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     if row["attack"] in ("none", "worst") and all(row[name] == value for name, value in wanted.items()):
-                        found[row["attack"]] = round(float(row["accuracy"]) * subject["n"])
+                        found[row["attack"]] = round(float(row["accuracy"]) * of.n)
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise UserError(f"{path} cannot be read ({error!r}); write it again with `bench report`") from error
     return found
@@ -117,30 +117,23 @@ def _plain(what: str) -> str:
     return what if what.isalnum() else "-"
 
 
-def _read_record(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, *, alone: bool) -> RunRecord | None:
+    """The record in a file; of one among several that only a newer exitbench reads, None, and its name in the log."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or "attacks" not in record:
-            raise ValueError("it is no run record")
-        if record.get("schema") == RECORD_SCHEMA:
-            missing = [name for name in (*CLAIM_FIELDS, "seed", "mmacs") if name not in record]
-            missing += [name for attack in record["attacks"] for name in ("name", "spec", "keys") if name not in attack]
-            if missing:
-                raise ValueError(f"it lacks {', '.join(dict.fromkeys(missing))}")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {AGAIN}") from error
-    if record.get("schema") != RECORD_SCHEMA:
-        raise UserError(
-            f"{path} is a run record of schema {record.get('schema')}, this exitbench reads {RECORD_SCHEMA}; "
-            "verify it with the exitbench that made it"
-        )
-    return record
+        return read_run(path)
+    except NewerSchema as error:
+        if alone:
+            raise UserError(str(error)) from error
+        _log.error("%s; this run is left out", error)
+        return None
+    except Unreadable as error:
+        raise UserError(f"{error}; {AGAIN}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _grouped(records: Sequence[Mapping[str, Any]]) -> tuple[tuple[Mapping[str, Any], ...], ...]:
-    from exitbench.store.run_record import evaluation_key
-
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+def _grouped(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
+    groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(evaluation_key(record), []).append(record)
     return tuple(tuple(group) for _, group in sorted(groups.items()))

@@ -32,7 +32,7 @@ def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     for claims in from_bytes(raw, str(path)):
-        if model in (None, claims.subject["model"]):
+        if model in (None, claims.subject.model):
             found = dataset_mismatches(claims, data)
             yield replace(claims, flaws=tuple(found or ()), is_the_dataset=None if found is None else not found)
 
@@ -47,13 +47,13 @@ def claims_in_results(what: str, results: Path, data: Path, model: str | None) -
     for records in found.records:
         subject = records[0]
         try:
-            shape = image_shape(found.store, records) or dataset_card(subject["dataset"]).input_shape
-            split = load_split(subject["dataset"], "test", shape, data)
+            shape = image_shape(found.store, records) or dataset_card(subject.dataset).input_shape
+            split = load_split(subject.dataset, "test", shape, data)
             figures = reported(found.store, subject) if found.whole else {}
             claims = gather(found.store, records, split, figures)
         except DataUnavailable as error:
             raise UserError(
-                f"a results folder holds no clean images, and {subject['dataset']} is not at hand: {error}. Name its folder with "
+                f"a results folder holds no clean images, and {subject.dataset} is not at hand: {error}. Name its folder with "
                 "--data, or have the claims exported where the data is: bench export --counterexamples --output FILE"
             ) from error
         except UserError:
@@ -61,6 +61,6 @@ def claims_in_results(what: str, results: Path, data: Path, model: str | None) -
         except InputError as error:
             raise UserError(str(error)) from error
         if claims is None:
-            _log.error("a run of %s on %s has no finished clean pass: it claims nothing", subject["model"], subject["dataset"])
+            _log.error("a run of %s on %s has no finished clean pass: it claims nothing", subject.model, subject.dataset)
         else:
             yield claims

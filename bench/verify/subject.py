@@ -33,17 +33,17 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
     torch.backends.cudnn.allow_tf32 = False  # the judge's arithmetic is fp32
-    dataset = claims.subject["dataset"]
+    dataset = claims.subject.dataset
     shape = claims.clean_images.shape[1:]
     try:
-        network = network or stored_network(claims.subject["model"])
+        network = network or stored_network(claims.subject.model)
         if shape != network.input_shape(dataset):
             raise UserError(f"the claims are about images {shape}, {network.name} takes {network.input_shape(dataset)}")
         if weights is None and network.card is not None:
-            weights = registered_weights(network.name, claims.subject["weights"])
+            weights = registered_weights(network.name, claims.subject.weights)
         loaded = network.load(dataset, shape, None, weights)
     except (UnknownName, WeightsError, ForeignModelError) as error:
-        raise UserError(f"{error}{_hint(claims.subject['model'])}") from error
+        raise UserError(f"{error}{_hint(claims.subject.model)}") from error
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     return loaded.model.to("cuda" if on_gpu else "cpu"), loaded.weights
 

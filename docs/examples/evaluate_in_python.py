@@ -36,10 +36,10 @@ for _ in range(100):
     optimiser.step()
 net.eval()
 
-found = exitbench.evaluate(net, dataset=test, calibration=held_out, eps=0.05, attacks="average,policy", results="results")
+found = exitbench.evaluate(net, dataset=test, calibration=held_out, eps=0.05, attacks="average,adaptive", results="results")
 print(found)
 print(found.attacks[["accuracy", "ci_low", "ci_high", "mmacs", "backwards"]])
 found.plot().savefig("evaluation.png")
 
-last = exitbench.evaluate(net, dataset=test, policy="exit:2", eps=0.05, attacks="average,policy", results="results")
+last = exitbench.evaluate(net, dataset=test, policy="exit:2", eps=0.05, attacks="average,adaptive", results="results")
 print(exitbench.compare(found, last))

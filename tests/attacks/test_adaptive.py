@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.deployed_loss import (
     distance_to_failure,
@@ -103,7 +103,7 @@ def test_the_margin_of_a_target_is_that_of_its_class():
 def test_candidates_are_in_ball_and_box(norm, eps, kind):
     policy = policy_for(kind)
     x, y, noise = sample(policy, 8)
-    x_adv = PolicyAttack(ThreatModel(norm, eps), policy, 60)(NET, x, y, noise=noise)
+    x_adv = Adaptive(ThreatModel(norm, eps), policy, 60)(NET, x, y, noise=noise)
     assert (ThreatModel(norm, eps).distance(x_adv, x) <= eps + 1e-5).all()
     assert x_adv.min() >= 0 and x_adv.max() <= 1
 
@@ -115,7 +115,7 @@ def test_it_leaves_no_more_than_pgd_on_the_average(norm, eps, kind):
     x, y, noise = sample(policy)
     ball = ThreatModel(norm, eps)
     average = PGD(Objective(CE(), Mean()), ball, 40, eps / 4)(NET, x, y, noise=noise)
-    adaptive = PolicyAttack(ball, policy)(NET, x, y, noise=noise)
+    adaptive = Adaptive(ball, policy)(NET, x, y, noise=noise)
     left = [int(right(NET, x_adv, y, policy).sum()) for x_adv in (average, adaptive)]
     assert left[1] <= left[0] < len(y)
 
@@ -132,7 +132,7 @@ def test_on_one_exit_it_breaks_what_can_be_broken():
     radius = margin / weight.abs().sum()
     eps = float(radius.sort().values[19:21].mean())
     assert eps < 0.35, "the box must not bind"
-    x_adv = PolicyAttack(ThreatModel("Linf", eps), FixedExit(1))(net, x, y, noise=noise)
+    x_adv = Adaptive(ThreatModel("Linf", eps), FixedExit(1))(net, x, y, noise=noise)
     assert torch.equal(~right(net, x_adv, y, FixedExit(1)), radius < eps)
 
 
@@ -143,7 +143,7 @@ def test_on_one_exit_it_is_no_weaker_than_pgd_on_the_margin(norm):
     y = net(x)[0].argmax(-1)
     ball = ThreatModel(norm, 0.2 if norm == "Linf" else 0.6)
     margin = PGD(Objective(Margin(), Only(1)), ball, 50, ball.eps / 4, restarts=2)(net, x, y, noise=noise)
-    adaptive = PolicyAttack(ball, FixedExit(1), budget=100)(net, x, y, noise=noise)
+    adaptive = Adaptive(ball, FixedExit(1), budget=100)(net, x, y, noise=noise)
     left = [int(right(net, x_adv, y, FixedExit(1)).sum()) for x_adv in (margin, adaptive)]
     assert left[1] <= left[0] < len(y)
 
@@ -153,20 +153,20 @@ def test_the_budget_is_a_hard_bound_that_survivors_spend(budget):
     policy = policy_for()
     x, y, noise = sample(policy, 6)
     with counted(NET) as passes:
-        PolicyAttack(ThreatModel("Linf", 0.0), policy, budget)(NET, x, y, noise=noise)
+        Adaptive(ThreatModel("Linf", 0.0), policy, budget)(NET, x, y, noise=noise)
     assert passes.backwards == len(y) * budget
 
 
 def test_a_budget_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1 gradient per image, got 0"):
-        PolicyAttack(ThreatModel("Linf", 0.1), FixedExit(1), 0)
+        Adaptive(ThreatModel("Linf", 0.1), FixedExit(1), 0)
 
 
 def test_survivors_alone_go_on():
     policy = policy_for()
     x, y, noise = sample(policy)
     with counted(NET) as passes:
-        PolicyAttack(ThreatModel("Linf", 0.9), policy, 100)(NET, x, y, noise=noise)
+        Adaptive(ThreatModel("Linf", 0.9), policy, 100)(NET, x, y, noise=noise)
     assert passes.backwards < len(y) * 100 / 3
 
 
@@ -176,7 +176,7 @@ def test_results_depend_neither_on_the_split_nor_on_the_order(norm):
     x, y, noise = sample(policy, 12)
     x = x.double()
     net = small_convolutional(3).double()
-    attack = PolicyAttack(ThreatModel(norm, 0.05), policy, 150)
+    attack = Adaptive(ThreatModel(norm, 0.05), policy, 150)
     whole = attack(net, x, y, noise=noise)
     for rows in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10, 11], [11, 3, 7, 0]):
         part = attack(net, x[rows], y[rows], noise=Noise(noise.seed, tuple(noise.samples[row] for row in rows)))
@@ -190,7 +190,7 @@ def test_the_closest_iterate_only_gets_closer(seed):
     x, y, noise = sample(policy, 12)
     ball = ThreatModel("Linf", 0.04)
     search = Search(NET, ball, policy, x, y, budget=100)
-    attack = PolicyAttack(ball, policy)
+    attack = Adaptive(ball, policy)
     for restart in range(3):
         before, broken = search.distances.amin(0), search.broken.clone()
         attack.at_exit(search, ball.start(x, Noise(seed, noise.samples), restart), torch.arange(12) % 3, wrong_class=restart)
@@ -205,7 +205,7 @@ def test_a_survivor_is_shown_with_an_exit_that_is_wrong_where_one_was_found():
     x, y, noise = sample(policy)
     ball = ThreatModel("Linf", 0.03)
     search = Search(NET, ball, policy, x, y, budget=60)
-    PolicyAttack(ball, policy).softly(search, expected_margin, ball.start(x, noise, 0), warm=0.3, last=1 / 16)
+    Adaptive(ball, policy).softly(search, expected_margin, ball.start(x, noise, 0), warm=0.3, last=1 / 16)
     shown = (NET(search.candidates).argmax(-1) != y).any(0)
     assert torch.equal(shown, search.any_wrong) and bool((search.any_wrong & ~search.broken).any())
 
@@ -215,7 +215,7 @@ def test_starting_over_forgets_the_guide_and_keeps_the_candidates():
     x, y, noise = sample(policy)
     ball = ThreatModel("Linf", 0.03)
     search = Search(NET, ball, policy, x, y, budget=60)
-    attack = PolicyAttack(ball, policy)
+    attack = Adaptive(ball, policy)
     attack.softly(search, expected_margin, ball.start(x, noise, 0), warm=0.3, last=1 / 16)
     broken, wrong = search.broken.clone(), search.any_wrong.clone()
     closest = distance_to_failure(NET(search.candidates), y, policy).amin(0)
@@ -235,7 +235,7 @@ def test_saturated_gates_still_pull(kind):
     net.heads[1].load_state_dict({k: -v for k, v in net.heads[0].state_dict().items()})  # wrong wherever it is reached
     policy = {"entropy": EntropyPolicy((0.01,)), "confidence": ConfidencePolicy((0.99,))}[kind]
     assert right(net, x, y, policy).float().mean() > 0.9
-    x_adv = PolicyAttack(ThreatModel("Linf", 0.5), policy)(net, x, y, noise=noise)
+    x_adv = Adaptive(ThreatModel("Linf", 0.5), policy)(net, x, y, noise=noise)
     assert not right(net, x_adv, y, policy).any()
 
 
@@ -266,5 +266,5 @@ def test_a_sample_wrong_from_the_start_costs_no_gradient():
     policy = policy_for()
     x, y, noise = sample(policy, 8)
     with counted(NET) as passes:
-        x_adv = PolicyAttack(ThreatModel("Linf", 0.1), policy)(NET, x, (y + 1) % 5, noise=noise)
+        x_adv = Adaptive(ThreatModel("Linf", 0.1), policy)(NET, x, (y + 1) % 5, noise=noise)
     assert passes.backwards == 0 and torch.equal(x_adv, x)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from exitbench.attacks import as_torchattacks
-from exitbench.attacks.as_torchattacks import Average, MultiExitAttack, PolicyAttack, SingleExit, content_noise, deployed_view
+from exitbench.attacks.as_torchattacks import Adaptive, Average, MultiExitAttack, SingleExit, content_noise, deployed_view
 from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective, TargetedDLR
@@ -33,7 +33,7 @@ COSTS = (1.0, 2.0, 4.0)
 NET = small_convolutional(3)
 POLICY = equal_share(NET(torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(4))))
 PRECISE = small_convolutional(3).double()  # the last bit of a float32 gradient may flip a step
-GRADIENT_FORMS = ("Average", "Maximum", "MaxAverage", "AverageMax", "PolicyAttack")
+GRADIENT_FORMS = ("Average", "Maximum", "MaxAverage", "AverageMax", "Adaptive")
 
 
 def images(n=6, seed=3):
@@ -57,7 +57,7 @@ def make(cls, model=NET, **more):
     own = {"policy": POLICY, "seed": 5}
     if not cls.ignored:
         own |= {"steps": 3, "alpha": 0.04}
-    elif cls is PolicyAttack:
+    elif cls is Adaptive:
         own |= {"steps": 60}
     given = {**own, **more}
     if cls.form.startswith("slowdown"):
@@ -153,7 +153,7 @@ def test_labels_of_any_integer_type_do():
 def test_inputs_stay_as_they_were():
     x, y = images()
     before = x.clone(), y.clone()
-    make(PolicyAttack)(x, y)
+    make(Adaptive)(x, y)
     assert torch.equal(x, before[0]) and torch.equal(y, before[1])
 
 
@@ -233,7 +233,7 @@ def test_it_works_in_a_multi_attack_beside_the_package_s_own(capsys):
     net, x = fragile()
     view = DeployedView(net, FixedExit(2))
     y = view(x).argmax(-1)
-    ours, theirs = PolicyAttack(view, EPS), torchattacks.PGD(view, eps=EPS, steps=1)
+    ours, theirs = Adaptive(view, EPS), torchattacks.PGD(view, eps=EPS, steps=1)
     both = torchattacks.MultiAttack([theirs, ours])
     torch.manual_seed(0)
     x_adv = both(x, y)
@@ -287,7 +287,7 @@ def test_what_does_not_fit_is_refused():
     assert deployed_view(DeployedView(NET, POLICY), POLICY).policy == POLICY
 
 
-@pytest.mark.parametrize("form", ["policy", "autoattack", "slowdown:free"])
+@pytest.mark.parametrize("form", ["adaptive", "autoattack", "slowdown:free"])
 def test_what_a_form_has_no_use_for_is_refused_not_ignored(form):
     with pytest.raises(ValueError, match="sets its own alpha"):
         make(forms()[form], alpha=0.01)
@@ -295,7 +295,7 @@ def test_what_a_form_has_no_use_for_is_refused_not_ignored(form):
 
 def test_steps_bound_the_policy_attacks_gradients():
     x, y = images()
-    one = PolicyAttack(NET, EPS, steps=1, policy=POLICY)
+    one = Adaptive(NET, EPS, steps=1, policy=POLICY)
     assert one.native.budget == 1
     with counted(NET) as passes:
         one(x, y)

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from exitbench.attacks import adaptive_search, early_stop, slowdown
-from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.apgd import APGD
 from exitbench.attacks.early_stop import EarlyStopModel
 from exitbench.attacks.gradient import value_and_gradient
@@ -82,12 +82,12 @@ def test_a_step_of_apgd_and_wrm_asks_nothing():
 def test_the_adaptive_attack_asks_only_who_survived_and_not_at_every_step(policy, monkeypatch):
     """As on a GPU, broken samples leave the batch only every few steps; results are the same."""
     easy = (Y + 1) % 5
-    at_once = PolicyAttack(ThreatModel("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
+    at_once = Adaptive(ThreatModel("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
     monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 5})
-    later = PolicyAttack(ThreatModel("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
+    later = Adaptive(ThreatModel("Linf", 0.1), policy, 40)(NET, X, easy, noise=NOISE)
     assert torch.allclose(at_once, later, atol=1e-6)
     monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 1000})
-    hard = PolicyAttack(ThreatModel("Linf", 1e-4), policy, 20)
+    hard = Adaptive(ThreatModel("Linf", 1e-4), policy, 20)
     seldom = len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE)))
     monkeypatch.setattr(adaptive_search, "COMPACT_EVERY", {"cpu": 1})
     assert len(asked(lambda: hard(NET, X, NET(X)[-1].argmax(-1), noise=NOISE))) - seldom >= 15

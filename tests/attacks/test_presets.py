@@ -1,6 +1,6 @@
 import pytest
 
-from exitbench.attacks.adaptive import PolicyAttack
+from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.deployment import Deployment
@@ -31,7 +31,7 @@ def test_all_is_the_whole_matrix():
         "max",
         "max_average",
         "average_max",
-        "policy",
+        "adaptive",
         "slowdown:free",
         "slowdown:keep_label",
         "slowdown:double_kill",
@@ -50,7 +50,7 @@ def test_definitions_are_those_of_the_design():
     assert attacks["max_average"] == BestOf(singles, Objective(CE(), Mean()))
     starts = [PGD(Objective(CE(), Mean()), SETTINGS.region, 4, 0.025, start=start) for start in ("random", *singles)]
     assert attacks["average_max"] == BestOf(tuple(starts), Objective(CE(), Max()))
-    assert attacks["policy"] == PolicyAttack(SETTINGS.region, FixedExit(3))
+    assert attacks["adaptive"] == Adaptive(SETTINGS.region, FixedExit(3))
     for mode in MODES:
         assert attacks[f"slowdown:{mode}"] == Slowdown(SETTINGS.region, FixedExit(3), COSTS, mode)
     assert attacks["autoattack"] == AutoAttack(SETTINGS.region, FixedExit(3))
@@ -58,7 +58,7 @@ def test_definitions_are_those_of_the_design():
 
 def test_on_one_exit_the_forms_are_skipped_with_the_reason():
     attacks, skipped = names("all", n_exits=1)
-    assert list(attacks) == ["single:1", "policy", "autoattack"]
+    assert list(attacks) == ["single:1", "adaptive", "autoattack"]
     slowdowns = {"slowdown:free", "slowdown:keep_label", "slowdown:double_kill"}
     assert {s.name for s in skipped} == {"average", "max", "max_average", "average_max", *slowdowns}
     assert "one exit" in skipped[0].reason
@@ -112,13 +112,19 @@ def test_an_unknown_slowdown_mode_brings_suggestions():
 
 def test_the_budget_reaches_the_policy_attack():
     generous = AttackSettings(SETTINGS.region, steps=4, step_size=0.025, budget=400)
-    attacks, _ = expand(["policy"], Deployment(3, FixedExit(3)), generous)
-    assert attacks["policy"] == PolicyAttack(SETTINGS.region, FixedExit(3), 400)
+    attacks, _ = expand(["adaptive"], Deployment(3, FixedExit(3)), generous)
+    assert attacks["adaptive"] == Adaptive(SETTINGS.region, FixedExit(3), 400)
+
+
+def test_a_former_name_asks_for_the_attack_by_its_name_of_today():
+    where = Deployment(3, FixedExit(3))
+    asked = {names: expand(names.split(","), where, SETTINGS)[0] for names in ("policy,average", "adaptive,average")}
+    assert asked["policy,average"] == asked["adaptive,average"]
+    assert list(asked["policy,average"]) == ["adaptive", "average"]
+    assert list(expand(["policy", "adaptive"], where, SETTINGS)[0]) == ["adaptive"]
 
 
 def test_the_command_line_has_the_attack_s_own_budget():
     from exitbench.cli.run import command
 
-    assert {option.name: option.default for option in command.params}["budget"] == PolicyAttack(
-        SETTINGS.region, FixedExit(1)
-    ).budget
+    assert {option.name: option.default for option in command.params}["budget"] == Adaptive(SETTINGS.region, FixedExit(1)).budget

@@ -10,7 +10,9 @@ import numpy as np
 from exitbench.checks.flag import Flag
 from exitbench.models.spec import describe
 from exitbench.scoring.evaluation import Evaluation, Result
+from exitbench.store.run_record import Requested
 from tests.bench.evaluated import SETTINGS
+from tests.bench.records import entry_of, probe_of, record_of
 
 COSTS = (10.0, 40.0, 100.0)
 N = 200
@@ -21,6 +23,8 @@ def result(name: str, rng: np.random.Generator, right: float, spec: dict[str, ob
     correct = rng.random(N) < right
     return Result(
         name=name,
+        goal="cost" if "slow" in name else "error",
+        summary="",
         spec=spec,
         seed=0,
         correct=correct,
@@ -55,30 +59,23 @@ def evaluation(i: int, model: str = "", dataset: str = "cifar10", n_exits: int =
         result(name, rng, 0.4 + 0.3 * rng.random(), slowdown if "slow" in name else pgd(), np.full(N, n_exits - 1))
         for name in names
     )
-    record = {
-        "schema": 1,
-        "model": model or f"net_{i:03d}",
-        "training": "trained",
-        "weights": f"{i:012x}".ljust(64, "0"),
-        "source": "a test",
-        "policy": "entropy:0.3,0.4" if n_exits > 1 else "exit:1",
-        "calibration": None,
-        "mmacs": costs,
-        "mflops_paper": costs,
-        "dataset": dataset,
-        "dataset_summary": f"{dataset}, made up",
-        "data": "d" * 64,
-        "n": N,
-        "norm": "Linf",
-        "eps": 8 / 255,
-        "seed": 0,
-        "note": None,
-        "asked": {"model": model or f"net_{i:03d}", "weights": None, "policy": None},
-        "trust": "t",
-        "attacks": [{"name": each.name, "spec": each.spec, "component": False, "keys": []} for each in (clean, *attacks)],
-    }
+    model = model or f"net_{i:03d}"
+    record = record_of(
+        model=model,
+        training="trained",
+        weights=f"{i:012x}".ljust(64, "0"),
+        policy="entropy:0.3,0.4" if n_exits > 1 else "exit:1",
+        mmacs=tuple(costs),
+        dataset=dataset,
+        dataset_summary=f"{dataset}, made up",
+        n=N,
+        eps=8 / 255,
+        requested=Requested(model=model, weights=None, policy=None),
+        trust="t",
+        attacks=tuple(entry_of(each.name, dict(each.spec)) for each in (clean, *attacks)),
+    )
     nothing = np.zeros(N, dtype=np.bool_)
-    probes = ({"version": 1},)
+    probes = (probe_of("t"),)
     return Evaluation(record, clean, attacks, (), ~nothing, nothing, probes, flags=flags, records=(record,))
 
 

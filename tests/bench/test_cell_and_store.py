@@ -9,6 +9,7 @@ from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.store.cell import BadCell, Cell, cell_key
+from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
 
 KEY = "ab" + "0" * 62
@@ -96,8 +97,9 @@ def test_the_key_is_about_content_alone():
 def test_the_store_keeps_whole_cells_and_nothing_else(tmp_path):
     store = Store(tmp_path / "store")
     assert not store.has(KEY)
-    store.write_error(KEY, {"error": "no luck"})
-    assert store.read_error(KEY) == {"error": "no luck"}
+    error = CellError(attack="average", error="no luck", spec={"type": "PGD"})
+    store.write_error(KEY, error)
+    assert store.read_error(KEY) == error
     store.write(make_cell())
     assert store.has(KEY)
     assert store.read_error(KEY) is None
@@ -131,5 +133,5 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path):
 def test_a_damaged_run_record_is_named(tmp_path):
     store = Store(tmp_path)
     (tmp_path / "runs" / "x.json").write_text("{")
-    with pytest.raises(UserError, match=r"x\.json is damaged"):
+    with pytest.raises(UserError, match=r"x\.json cannot be read"):
         list(store.runs())

@@ -33,6 +33,7 @@ from exitbench.store.run_record import CLEAN
 from exitbench.store.store import Store
 from tests.bench.evaluated import plan_of, prepared
 from tests.bench.pages import evaluation
+from tests.bench.records import changed
 
 BALL = ThreatModel("Linf", 8 / 255)
 SETTINGS = {
@@ -49,7 +50,7 @@ NAMES = (
     ["all"],
     ["average"],
     ["max_average", "average_max", "max"],
-    ["single:2", "policy"],
+    ["single:2", "adaptive"],
     ["worst"],
     ["slowdown:free", "autoattack:each"],
     ["torchattacks:PGD(steps=3,alpha=0.01)", "single"],
@@ -89,15 +90,15 @@ def test_parsed_again_it_asks_for_the_same(tmp_path, how, names):
     for name in ("dry_run", "results", *WHERE):
         del asked[name]
     request = Request.of(asked)
-    assert (request.model, request.dataset, request.training, request.n) == ("toy", "digits", "none", record["n"])
-    assert (request.norm, request.eps, seed) == (record["norm"], record["eps"], 7)
+    assert (request.model, request.dataset, request.training, request.n) == ("toy", "digits", "none", record.n)
+    assert (request.norm, request.eps, seed) == (record.norm, record.eps, 7)
     policy = parse_policy(request.policy, 3)
     wanted, _ = expand(
         [n for text in attacks for n in separated(text)],
-        Deployment(3, policy, tuple(record["mmacs"])),
+        Deployment(3, policy, tuple(record.mmacs)),
         _settings(request, "digits"),
     )
-    stored = {each["name"]: each["spec"] for each in record["attacks"] if not each["component"] and each["name"] != CLEAN}
+    stored = {each.name: each.spec for each in record.attacks if not each.component and each.name != CLEAN}
     assert {name: describe(attack) for name, attack in wanted.items()} == stored
 
 
@@ -117,11 +118,11 @@ def test_thresholds_are_asked_for_as_they_were(tmp_path):
     assert parsed(of(own)[0])["policy"] is None, "the weights' own"
     calibrated = recorded(tmp_path, settings, names, policy="entropy@mmacs=60")
     assert parsed(of(calibrated)[0])["policy"] == "entropy@mmacs=60"
-    old = {name: value for name, value in own.items() if name != "asked"}
-    assert parsed(of(old)[0])["policy"] == own["policy"] == POLICY
+    old = changed(own, requested=None)
+    assert parsed(of(old)[0])["policy"] == own.policy == POLICY
     (again,) = of(old, own)
     assert parsed(again)["policy"] is None, "given again, it is told once"
-    more = {name: value for name, value in recorded(tmp_path, settings, ["single"]).items() if name != "asked"}
+    more = changed(recorded(tmp_path, settings, ["single"]), requested=None)
     assert [parsed(each)["attacks"] for each in of(more, own)] == [("single",), ("average",)], "nothing is left out"
 
 
@@ -133,8 +134,8 @@ def test_a_network_is_named_as_it_was(tmp_path):
     assert (filed["model"], filed["training"], filed["weights"]) == ("toy", None, Path("mine/toy.safetensors"))
     own = parsed(of(recorded(tmp_path, settings, names, model="nets/tiny.py:make"))[0])
     assert (own["model"], own["training"], own["weights"]) == ("nets/tiny.py:make", None, None)
-    old = {name: value for name, value in recorded(tmp_path, settings, names).items() if name != "asked"}
-    assert parsed(of({**old, "source": "file toy.safetensors"})[0])["weights"] == Path("toy.safetensors")
+    old = changed(recorded(tmp_path, settings, names), requested=None)
+    assert parsed(of(changed(old, source="file toy.safetensors"))[0])["weights"] == Path("toy.safetensors")
 
 
 def test_a_name_stays_one_word(tmp_path):

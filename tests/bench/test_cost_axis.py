@@ -22,6 +22,7 @@ from exitbench.report.robustbench.table import COLUMNS, cost_axis_table
 from exitbench.report.robustbench.terminal import cost_axis_text
 from exitbench.report.robustbench.write import write_cost_axis
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
+from tests.bench.records import changed
 from tests.toys import ROOT
 
 HEAD = "model_id,clean_acc,autoattack_acc,reported,external,architecture,additional_data,unreliable,venue"
@@ -63,15 +64,15 @@ def measured(tmp_path_factory):
     """The toy's evaluation as one on CIFAR-10 (Linf 8/255)."""
     _, store = evaluate(tmp_path_factory.mktemp("toy"), ("single", "average"))
     found = only_evaluation(store)
-    record = {**found.record, "dataset": "cifar10", "norm": "Linf", "eps": 8 / 255}
+    record = changed(found.record, dataset="cifar10", norm="Linf", eps=8 / 255)
     first, second, *others = found.attacks
     return replace(found, record=record, attacks=(broken(first, "autoattack", 4), broken(second, "single:2", 3), *others))
 
 
 @pytest.fixture
 def axis(measured):
-    other_ball = replace(measured, record={**measured.record, "eps": 4 / 255})
-    fewer = replace(measured, record={**measured.record, "mmacs": measured.record["mmacs"]}, attacks=())
+    other_ball = replace(measured, record=changed(measured.record, eps=4 / 255))
+    fewer = replace(measured, record=changed(measured.record, mmacs=measured.record.mmacs), attacks=())
     return join("Linf", PUBLISHED, COUNTS, [measured, other_ball, fewer], ["Cheap2020One", "Fresh2025"])
 
 
@@ -102,7 +103,9 @@ def test_published_and_measured_figures_never_share_a_column(axis):
 def test_of_one_network_under_one_rule_the_largest_evaluation_counts(measured, tmp_path):
     _, store = evaluate(tmp_path, ("single",), prepared(n=33))
     smaller = only_evaluation(store)
-    smaller = replace(smaller, record={**smaller.record, **{name: measured.record[name] for name in ("dataset", "norm", "eps")}})
+    smaller = replace(
+        smaller, record=changed(smaller.record, **{name: getattr(measured.record, name) for name in ("dataset", "norm", "eps")})
+    )
     assert join("Linf", [], {}, [smaller]).measured == [smaller]
     assert join("Linf", [], {}, [measured, smaller]).measured == join("Linf", [], {}, [smaller, measured]).measured == [measured]
 

@@ -20,7 +20,7 @@ from exitbench.timing.throughput import Throughput, measure_throughput
 from tests.bench.evaluated import NET, SETTINGS, evaluate, plan_of, prepared
 
 WEIGHTS = "0" * 64
-NAMES = ("single", "average_max", "policy")
+NAMES = ("single", "average_max", "adaptive")
 
 
 def rows_of(store, ready=None, names=NAMES, weights=WEIGHTS):
@@ -53,7 +53,7 @@ def test_what_is_measured_on_the_same_images_is_what_it_takes(tmp_path):
         path.rename(path.with_suffix(".npz"))
     rows = {row.name: row for row in estimate(again, WEIGHTS, store)}
     assert {row.source for name, row in rows.items() if name != "none"} == {"measured on this network, n = 70"}
-    for name in ("single:1", "single:3", "policy"):
+    for name in ("single:1", "single:3", "adaptive"):
         assert np.allclose(70 * np.array([rows[name].forwards - 1, rows[name].backwards]), passes[name])
     # average_max[2] starts from single:1, whose passes its cells hold too; they are spent once.
     own = passes["average_max[2]"] - passes["single:1"]
@@ -61,15 +61,15 @@ def test_what_is_measured_on_the_same_images_is_what_it_takes(tmp_path):
 
 
 def test_other_settings_and_other_networks_do_for_want_of_better(tmp_path):
-    evaluate(tmp_path, ["policy", "single:1"])
+    evaluate(tmp_path, ["adaptive", "single:1"])
     store = Store(tmp_path)
     wider = replace(prepared(), settings=replace(SETTINGS, region=ThreatModel("Linf", 0.3), step_size=0.1))
     assert rows_of(store, wider, ["single:1"])["single:1"].source == "measured on this network, other settings, n = 70"
     stricter = prepared(EntropyPolicy((0.5, 0.5)))
-    assert "other settings" in rows_of(store, stricter, ["policy"])["policy"].source
+    assert "other settings" in rows_of(store, stricter, ["adaptive"])["adaptive"].source
     ready = prepared()
     other = replace(ready, target=replace(ready.target, weights="1" * 64))
-    assert rows_of(store, other, ["policy"], "1" * 64)["policy"].source == "measured on toy, n = 70"
+    assert rows_of(store, other, ["adaptive"], "1" * 64)["adaptive"].source == "measured on toy, n = 70"
     longer = replace(prepared(), settings=AttackSettings(SETTINGS.region, steps=5, step_size=0.06))
     assert rows_of(store, longer, ["single:1"])["single:1"].source == EXPECTED, "more steps are another attack"
 

@@ -20,6 +20,7 @@ from exitbench.runner.runner import Runner
 from exitbench.store.store import Store
 from tests.bench.evaluated import NET, evaluate, plan_of, prepared
 from tests.bench.killed import results
+from tests.bench.records import record_of
 from tests.toys import ROOT
 
 KILLS, TOGETHER = 50, 3
@@ -147,5 +148,5 @@ def test_a_model_that_raises_on_one_batch_loses_that_batch_alone(tmp_path, raise
 def test_the_store_deleted_under_a_run_is_an_error_and_no_crash(tmp_path):
     store = Store(tmp_path / "store")
     shutil.rmtree(tmp_path / "store")
-    store.write_run({"a": 1})
-    assert list(store.runs()) == [{"a": 1}]
+    store.write_run(record_of())
+    assert list(store.runs()) == [record_of()]

@@ -92,8 +92,8 @@ def test_claims_without_images_cannot_be_verified(packed):
 
 def test_a_selection_among_what_has_no_images_is_an_error_and_no_result(packed, tmp_path):
     assert merge_file(packed, tmp_path)
-    selections = [attack for run in Store(tmp_path).runs() for attack in run["attacks"] if attack["name"] == "max_average"]
-    key = selections[0]["keys"][0]
+    selections = [attack for run in Store(tmp_path).runs() for attack in run.attacks if attack.name == "max_average"]
+    key = selections[0].keys[0]
     (tmp_path / "cells" / key[:2] / f"{key}.npz").unlink()
     outcomes, _ = evaluate(tmp_path, NAMES)
     assert ["without its images" in outcome.error for outcome in outcomes] == [True]

@@ -39,7 +39,7 @@ def found(tmp_path_factory):
         _, store = evaluate(folder, ["average"], prepared)
         if name != "unchecked":
             assert ensure_probe(prepared, 0, store) is None
-    return {evaluation.record["model"]: evaluation for evaluation in evaluations(store)}
+    return {evaluation.record.model: evaluation for evaluation in evaluations(store)}
 
 
 def shown(evaluation):

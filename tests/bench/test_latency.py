@@ -17,8 +17,9 @@ from exitbench.report.leaderboard.table import leaderboard
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
 from exitbench.timing import latency as module
-from exitbench.timing.latency import BATCH, Latency, latencies, latency_of, measure_latency, run_to
+from exitbench.timing.latency import BATCH, LATENCY, latencies, latency_of, measure_latency, run_to, write_latency
 from tests.bench.evaluated import NET, evaluate, prepared, toy_policy, toy_split
+from tests.bench.records import changed, record_of
 from tests.toys import ROOT
 
 IMAGES = toy_split().batch(0, 70).x
@@ -90,33 +91,33 @@ def test_a_logit_is_what_the_whole_network_says():
 def test_it_comes_back_from_the_store_the_newest_last(clock, tmp_path):
     store = Store(tmp_path / "store")
     first = measured(clock, toy_policy())
-    later = replace(first, measured="2999-01-01T00:00:00Z", machine="another")
+    later = changed(first, measured="2999-01-01T00:00:00Z", machine="another")
     for each in (later, first):
-        store.write_latency(each.key, each.to_json())
+        write_latency(each, store.root)
     (tmp_path / "store" / "latency" / "bad.json").write_text("{")
     (tmp_path / "store" / "latency" / "old.json").write_text(json.dumps({"schema": 0}))
     assert latencies(store.root) == [first, later]
-    assert Latency.from_json(json.loads(json.dumps(first.to_json()))) == first
-    record = {"model": "toy", "weights": "0" * 64, "dataset": "digits", "policy": first.policy}
+    assert LATENCY.read_text(LATENCY.text(first), "a file") == first
+    record = record_of(policy=first.policy)
     assert latency_of(record, [first, later]) == later
-    assert latency_of({**record, "policy": "exit:1"}, [first, later]) is None
+    assert latency_of(changed(record, policy="exit:1"), [first, later]) is None
 
 
 def test_the_leaderboard_charges_each_exit_taken(clock, tmp_path):
     _, store = evaluate(tmp_path / "store", ("average",))
     found = measured(clock, EntropyPolicy((1.45, 1.45)))
-    store.write_latency(found.key, found.to_json())
+    write_latency(found, store.root)
     (evaluation,) = evaluations(store)
     table = leaderboard([evaluation]).set_index("attack")
     for result in (evaluation.clean, *evaluation.attacks):
         assert table.loc[result.name, "latency_ms"] == pytest.approx(1000 * (result.exits + 1).mean())
     assert table.loc["none", "latency_on"] == found.where
-    other = replace(found, policy="exit:1")
+    other = changed(found, policy="exit:1")
     assert leaderboard([replace(evaluation, latency=None)])["latency_ms"].isna().all() and other.key != found.key
 
 
 def test_table_and_plot_hold_every_exit(clock):
-    found = [measured(clock, toy_policy()), replace(measured(clock, toy_policy()), model="other", stops=False)]
+    found = [measured(clock, toy_policy()), changed(measured(clock, toy_policy()), model="other", stops=False)]
     table = latency_table(found)
     assert list(table.columns) == list(COLUMNS) and len(table) == 2 * (3 + 1)
     assert table["exit"].tolist() == ["1", "2", "3", "deployed"] * 2

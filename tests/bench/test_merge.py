@@ -13,7 +13,9 @@ from exitbench.scoring.load import evaluations
 from exitbench.store.cell import Cell
 from exitbench.store.merge import merge
 from exitbench.store.store import Store, cell_path
+from exitbench.store.trust_result import TrustProvenance
 from tests.bench.evaluated import evaluate
+from tests.bench.records import changed, probe_of
 
 NAMES = ("single", "average", "max_average")
 
@@ -122,8 +124,9 @@ def test_damaged_files_are_left_out(whole, tmp_path):
 def test_trust_checks_and_calibration_logits_come_along(whole, tmp_path):
     sources = [part(whole, tmp_path / name, lambda _: False) for name in ("one", "other")]
     for seconds, source in enumerate(sources):
-        Store(source).write_probe("a" * 64, {"version": 1, "share": 0.1 + 1e-9 * seconds, "seconds": seconds})
-        Store(source).write_probe("b" * 64, {"version": 1, "share": 0.1 * seconds})
+        provenance = TrustProvenance(seconds=float(seconds), device="cpu", torch="1", python="3")
+        Store(source).write_probe(changed(probe_of("a" * 64, repeated=0.1 + 1e-9 * seconds), provenance=provenance))
+        Store(source).write_probe(probe_of("b" * 64, repeated=0.1 * seconds))
     target = tmp_path / "target"
     Store(target)
     done = merge(target, sources)
@@ -135,11 +138,11 @@ def test_errors_come_along_until_the_cell_does(whole, tmp_path):
     source = part(whole, tmp_path / "source", lambda i: i)
     key, there = cells(whole)[0].stem, cells(whole)[1].stem
     for each in (key, there):
-        (source / "errors" / f"{each}.json").write_text(json.dumps({"error": "it raised"}))
+        (source / "errors" / f"{each}.json").write_text(json.dumps({"attack": "single:1", "error": "it raised"}))
     target = tmp_path / "target"
     Store(target)
     merge(target, [source])
-    assert Store(target).read_error(key) == {"error": "it raised"} and Store(target).read_error(there) is None
+    assert Store(target).read_error(key).error == "it raised" and Store(target).read_error(there) is None
 
 
 def test_the_command(bench, whole, tmp_path):

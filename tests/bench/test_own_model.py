@@ -105,14 +105,14 @@ def test_our_net_without_its_interface_gets_the_same_verdicts(tmp_path):
     asked = {"data": tmp_path, "dataset": "digits", "n": 4, "steps": 2, "budget": 12, "policy": "entropy:0.5,0.7"}
     ours = f"{tmp_path}/ours.py"
     for model, weights in (("rdi_smallcnn", shipped), (f"{ours}:wrapped", prefixed), (f"{ours}:plain", shipped)):
-        outcomes, store = evaluate(tmp_path / "s", ["average", "policy"], prepare(Request(model, weights=weights, **asked)))
+        outcomes, store = evaluate(tmp_path / "s", ["average", "adaptive"], prepare(Request(model, weights=weights, **asked)))
         assert [outcome.error for outcome in outcomes] == [None] * 3
-    found = {evaluation.record["model"]: evaluation for evaluation in evaluations(store)}
+    found = {evaluation.record.model: evaluation for evaluation in evaluations(store)}
     ours = found.pop("rdi_smallcnn")
     assert set(found) == {"ours.wrapped", "ours.plain"}
     for theirs in found.values():
-        assert theirs.record["mmacs"] == pytest.approx(ours.record["mmacs"], rel=1e-3)
-        assert theirs.record["weights"] != ours.record["weights"]
+        assert theirs.record.mmacs == pytest.approx(ours.record.mmacs, rel=1e-3)
+        assert theirs.record.weights != ours.record.weights
         for one, other in zip((ours.clean, *ours.attacks), (theirs.clean, *theirs.attacks), strict=True):
             assert (one.name, one.backwards, one.forwards) == (other.name, other.backwards, other.forwards)
             assert np.array_equal(one.correct, other.correct) and np.array_equal(one.exits, other.exits)
@@ -162,9 +162,9 @@ def test_weights_from_a_state_dict_are_recorded_by_digest(bench, tmp_path):
     )
     assert code == 0 and "skipped average: the same as single:1" in err
     (evaluation,) = evaluations(Store(tmp_path / "results" / "store"))
-    assert evaluation.record["training"] == "blink-w-1"
-    assert file_sha256(tmp_path / "<blink>w 1.pt") in evaluation.record["source"]
-    assert evaluation.record["source"].startswith("tiny.py:one_exit, source SHA-256 ")
+    assert evaluation.record.training == "blink-w-1"
+    assert file_sha256(tmp_path / "<blink>w 1.pt") in evaluation.record.source
+    assert evaluation.record.source.startswith("tiny.py:one_exit, source SHA-256 ")
     assert "<blink>w" not in (tmp_path / "results" / "index.html").read_text()
 
 

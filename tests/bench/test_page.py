@@ -23,6 +23,7 @@ from exitbench.report.page.detail import detail
 from exitbench.report.page.html import to_html
 from exitbench.report.write import boards, write_page
 from tests.bench.pages import HOSTILE, N, evaluation, few
+from tests.bench.records import changed
 from tests.toys import ROOT
 
 MEBIBYTE = 2**20
@@ -100,7 +101,7 @@ def test_the_chart_stays_inside_and_shows_what_the_table_shows():
         assert len(panel.marks) == len(board)
         for mark, each in zip(panel.marks, board, strict=True):
             assert 0 < mark.x < WIDTH and 0 < mark.high <= mark.y <= mark.low < HEIGHT
-            assert mark.key == key_of(each) and mark.hollow == bool(mark.sign or len(each.record["mmacs"]) == 1)
+            assert mark.key == key_of(each) and mark.hollow == bool(mark.sign or len(each.record.mmacs) == 1)
         assert sorted(mark.x for mark in panel.marks) == [mark.x for mark in sorted(panel.marks, key=lambda mark: mark.x)]
     assert {sign for sign, _ in found.signs} == {"✕", "!", "?"}
 
@@ -112,8 +113,8 @@ SWEEP = (
 
 
 def sweep_rows(record, rule="entropy", shift=0.0):
-    same = [record[name] for name in ("model", "training")] + [record["weights"][:12], record["dataset"], record["data"][:12]]
-    same += ["Linf", "8/255", record["n"], rule]
+    same = [record.model, record.training, record.weights[:12], record.dataset, record.data[:12]]
+    same += ["Linf", "8/255", record.n, rule]
     lines = []
     for point, cost, share in (("first exit", 10, 0.5), ("target", 30, 0.6), ("last exit", 50, 0.7), ("deployed", 20, 0.1)):
         figures = f"{cost + shift},1,{share},{share - 0.1},{share + 0.1},{share / 2},0.01,0.9,0.05"
@@ -165,8 +166,8 @@ def test_keys_are_unique_and_do_not_depend_on_rank_attacks_or_seed():
     keys = [row.key for row in rows(boards(few()))]
     assert len(set(keys)) == len(few()) and all(re.fullmatch(r"[a-z0-9-]+", key) for key in keys)
     one = evaluation(1)
-    later = replace(one, record={**one.record, "seed": 5, "attacks": [], "note": "x", "trust": "y"})
-    assert key_of(later) == key_of(one) != key_of(replace(one, record={**one.record, "policy": "exit:2"}))
+    later = replace(one, record=changed(one.record, seed=5, attacks=[], note="x", trust="y"))
+    assert key_of(later) == key_of(one) != key_of(replace(one, record=changed(one.record, policy="exit:2")))
 
 
 def test_a_column_on_which_all_agree_is_hidden_not_gone():

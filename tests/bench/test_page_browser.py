@@ -15,7 +15,7 @@ from exitbench.report.write import boards
 from tests.bench.browser import opened, ready, rows
 from tests.bench.pages import HOSTILE, evaluation, few
 
-KEY = {each.record["model"]: key_of(each) for each in few()}
+KEY = {each.record.model: key_of(each) for each in few()}
 SECONDS = 2.0
 
 
@@ -117,7 +117,7 @@ def test_pointing_at_a_marker_shows_its_numbers_and_clicking_finds_its_row(show)
     mark.evaluate("mark => mark.scrollIntoView({ behavior: 'instant', block: 'center' })")
     box = mark.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    (alpha,) = [each for each in few() if each.record["model"] == "alpha"]
+    (alpha,) = [each for each in few() if each.record.model == "alpha"]
     tip = page.locator("#tip")
     tip.wait_for(state="visible")
     text = tip.inner_text()
@@ -149,7 +149,7 @@ def test_a_link_opens_the_details_and_going_back_restores_the_filters(show):
 
 def test_the_details_say_what_the_evaluation_says(show):
     page = show(f"#m-{KEY['alpha']}")
-    (alpha,) = [each for each in few() if each.record["model"] == "alpha"]
+    (alpha,) = [each for each in few() if each.record.model == "alpha"]
     article = page.locator("article:visible")
     text = article.inner_text()
     for heading in (

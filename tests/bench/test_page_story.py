@@ -47,7 +47,7 @@ def test_from_the_readme_alone(chromium, tmp_path, said):
     page.get_by_label(at_most).fill("60")
     affordable = [each for each in BOARD[:4] if each.mean_cost(each.clean) <= 60]
     best = max(affordable, key=lambda each: each.worst.mean())
-    assert rows(page)[0] == best.record["model"] and len(affordable) < 4 and "dear" not in rows(page)
+    assert rows(page)[0] == best.record.model and len(affordable) < 4 and "dear" not in rows(page)
 
     (heading,) = controls(said["Why a row is flagged"])
     page.get_by_role("link", name="masked").click()
@@ -55,10 +55,10 @@ def test_from_the_readme_alone(chromium, tmp_path, said):
     assert FLAG.message in page.locator("article:visible .flags").inner_text()
     page.go_back()
     page.locator("#board").wait_for()
-    assert rows(page)[0] == best.record["model"], "still filtered"
+    assert rows(page)[0] == best.record.model, "still filtered"
 
     reproduce, copy = controls(said["The command that reproduces it"])
-    page.get_by_role("link", name=best.record["model"]).click()
+    page.get_by_role("link", name=best.record.model).click()
     assert page.get_by_role("heading", name=reproduce).is_visible()
     page.get_by_role("button", name=copy, exact=True).click()
     page.get_by_role("button", name="Copied").wait_for()

@@ -44,7 +44,7 @@ def test_by_hand_all_images_go_through_every_exit():
 def test_the_suite_attacks_survivors_until_the_goal_is_reached():
     race = Race(READY)
     names = list(named_attacks(READY))
-    assert names[:4] == ["policy, 10 gradients", "policy, 50 gradients", "policy", "single:1"] and names[-1] == "autoattack"
+    assert names[:4] == ["adaptive, 10 gradients", "adaptive, 50 gradients", "adaptive", "single:1"] and names[-1] == "autoattack"
     course = race.suite(goal=int(race.right.sum()))
     assert len(course) == 1 and course[0].backwards > 0
     assert race.suite(goal=course[0].robust)[-1].robust <= course[0].robust

@@ -1,17 +1,17 @@
 """Publishing weights: the figures on the card, and the evaluations that are refused."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from exitbench.errors import UserError
-from exitbench.models.weights import WeightsCard
+from exitbench.models.weights import WEIGHTS_CARD, WeightsCard
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
 from exitbench.training.publish import SUBSET, publish
 from tests.bench.evaluated import SETTINGS, evaluate, prepared
+from tests.bench.records import changed
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,8 @@ class Finished:
 
 def card_of(evaluation, **different):
     record = evaluation.record
-    card = WeightsCard(
-        "toy", "digits", "none", record["weights"], "python -m bench train x", record["policy"], details={"seed": 0}
-    )
-    return replace(card, **different)
+    card = WeightsCard("toy", "digits", "none", record.weights, "python -m bench train x", record.policy, details={"seed": 0})
+    return changed(card, **different)
 
 
 def weights_in(folder):
@@ -53,7 +51,7 @@ def weights_in(folder):
 def test_the_card_says_what_the_leaderboard_says(evaluation, tmp_path):
     out = tmp_path / "shipped"
     path = publish(card_of(evaluation), weights_in(tmp_path), [Finished(evaluation)], out)
-    card = WeightsCard(**json.loads(path.read_text()))
+    card = WEIGHTS_CARD.read_text(path.read_text(), path)
     figures = card.details["measured"]
     assert card.details["seed"] == 0
     assert figures["accuracy"]["none"] == evaluation.clean.correct.mean()
@@ -71,8 +69,8 @@ def test_the_card_says_what_the_leaderboard_says(evaluation, tmp_path):
 
 REFUSED = {
     "nothing stored": (lambda e: [], "no evaluation of toy-digits-none"),
-    "other policy": (lambda e: [Finished(e, record={**e.record, "policy": "exit:1"})], "under its own policy"),
-    "other weights": (lambda e: [Finished(e, record={**e.record, "weights": "1" * 64})], "no evaluation of"),
+    "other policy": (lambda e: [Finished(e, record=changed(e.record, policy="exit:1"))], "under its own policy"),
+    "other weights": (lambda e: [Finished(e, record=changed(e.record, weights="1" * 64))], "no evaluation of"),
     "part of the matrix": (lambda e: [Finished(e, complete=False)], "does not cover the whole matrix"),
     "unchecked": (lambda e: [Finished(e, checked=False)], "its trust checks are missing"),
 }

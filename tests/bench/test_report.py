@@ -17,6 +17,7 @@ from exitbench.report.style import to_bytes
 from exitbench.report.write import boards, write_reports
 from exitbench.scoring.load import evaluations
 from tests.bench.evaluated import FORMS, evaluate, only_evaluation
+from tests.bench.records import changed
 from tests.toys import ROOT
 
 
@@ -72,7 +73,7 @@ def test_a_name_cannot_become_a_formula():
 
 def test_somebody_elses_weights_are_told_apart_everywhere(store, tmp_path):
     evaluation = only_evaluation(store)
-    taken_over = replace(evaluation, record={**evaluation.record, "training": "theirs", "source": "imported from theirs.pth"})
+    taken_over = replace(evaluation, record=changed(evaluation.record, training="theirs", source="imported from theirs.pth"))
     table = leaderboard([evaluation, taken_over])
     assert set(table["source"]) == {"a test", "imported from theirs.pth"}
     (point,) = points([taken_over], "clean")

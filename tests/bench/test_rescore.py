@@ -82,7 +82,7 @@ def test_an_attack_on_the_cost_is_after_the_exit_taken():
     assert torch.equal(differs, (exits != judged) | (a.argmax(-1) != b.argmax(-1))) and torch.equal(differs, claimed)
 
 
-@pytest.mark.parametrize("names", [["average"], ["policy"], ["slowdown:keep_label"]])
+@pytest.mark.parametrize("names", [["average"], ["adaptive"], ["slowdown:keep_label"]])
 def test_disagreements_are_told_at_the_end(tmp_path, names):
     from rich.console import Console
 

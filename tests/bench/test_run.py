@@ -68,13 +68,13 @@ def test_counterexamples_prove_the_verdicts_without_the_attack(tmp_path):
     split, ball = toy_split(), SETTINGS.region
     evaluation = only_evaluation(Store(tmp_path))
     store, shown = Store(tmp_path), 0
-    for attack in evaluation.record["attacks"]:
-        for key in attack["keys"]:
+    for attack in evaluation.record.attacks:
+        for key in attack.keys:
             cell = store.read(key)
             x = torch.from_numpy(split.images[cell.indices])
             images = dict(zip(cell.broken_rows.tolist(), torch.from_numpy(cell.counterexamples), strict=False))
             wrong_somewhere = (cell.logits.argmax(-1) != cell.labels).any(0)
-            if attack["name"] == "none":
+            if attack.name == "none":
                 assert not images
                 continue
             assert set(images) == set(np.flatnonzero(wrong_somewhere))
@@ -162,8 +162,8 @@ def test_finished_cells_of_an_unfinished_attack_count_in_the_worst_case(tmp_path
 
     _, store = evaluate(tmp_path, ["single", "average"])
     whole = only_evaluation(store)
-    average = next(attack for attack in whole.record["attacks"] if attack["name"] == "average")
-    (store.root / "cells" / average["keys"][-1][:2] / f"{average['keys'][-1]}.npz").unlink()
+    average = next(attack for attack in whole.record.attacks if attack.name == "average")
+    (store.root / "cells" / average.keys[-1][:2] / f"{average.keys[-1]}.npz").unlink()
     partial = only_evaluation(Store(tmp_path))
     assert [each.name for each in partial.unfinished] == ["average"]
     assert (partial.worst[: 2 * SLICE] == whole.worst[: 2 * SLICE]).all()

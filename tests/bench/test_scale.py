@@ -79,7 +79,7 @@ def test_reports_read_no_counterexample(tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "read", stopping)
     evaluation = only_evaluation(Store(tmp_path))
     monkeypatch.undo()
-    key = evaluation.record["attacks"][1]["keys"][0]
+    key = evaluation.record.attacks[1].keys[0]
     with_images, without = Store(tmp_path).read(key), Store(tmp_path).read(key, images=False)
     assert len(with_images.counterexamples) == len(with_images.broken_rows) > 0 == len(without.counterexamples)
     assert (with_images.logits == without.logits).all() and (with_images.broken_rows == without.broken_rows).all()
@@ -179,7 +179,7 @@ def test_a_try_that_failed_leaves_nothing_for_the_next(tmp_path, monkeypatch):
 @pytest.mark.parametrize("most", [1, 12])
 def test_a_batch_halved_for_want_of_memory_has_the_same_results(tmp_path, monkeypatch, most):
     ready = prepared()
-    _, whole, _ = run(tmp_path / "whole", 1, ["average", "policy"], ready)
+    _, whole, _ = run(tmp_path / "whole", 1, ["average", "adaptive"], ready)
 
     def at_most(_module, inputs):
         if len(inputs[0]) > most:
@@ -187,7 +187,7 @@ def test_a_batch_halved_for_want_of_memory_has_the_same_results(tmp_path, monkey
 
     handle = NET.entry.register_forward_pre_hook(at_most)
     try:
-        outcomes, halved, _ = run(tmp_path / "halved", 1, ["average", "policy"], ready)
+        outcomes, halved, _ = run(tmp_path / "halved", 1, ["average", "adaptive"], ready)
     finally:
         handle.remove()
     for outcome in outcomes:

@@ -59,7 +59,7 @@ def test_the_csv_has_the_figures_of_every_row_with_exits(store):
     figures = table[["slowdown_ratio", "savings_erased", "efficacy"]]
     assert figures.loc["worst"].isna().all() and figures.drop("worst").notna().all(axis=None)
     assert figures.loc["none"].tolist()[:2] == [1, 0]
-    costs = evaluation.record["mmacs"]
+    costs = evaluation.record.mmacs
     for attack in evaluation.attacks:
         row = table.loc[attack.name]
         assert row["slowdown_ratio"] == pytest.approx(row["mmacs"] / table.loc["none", "mmacs"], abs=1e-2)

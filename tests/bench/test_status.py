@@ -188,7 +188,7 @@ def test_damaged_records_are_named_and_the_others_told(store, bench):
     (store / "runs" / "bad.json").write_text("{")
     (store / "runs" / "worse.json").write_text(json.dumps({"attacks": 3}))
     code, out, err = bench("status")
-    assert code == 0 and "15/15" in out and "bad.json is damaged" in err and "worse.json is damaged" in err
+    assert code == 0 and "15/15" in out and "bad.json cannot be read" in err and "worse.json cannot be read" in err
 
 
 @pytest.mark.parametrize(("arguments", "message"), [(["zzz"], "0 runs begin with 'zzz'"), ([""], "2 runs begin with ''")])

@@ -21,6 +21,7 @@ from exitbench.scoring.load import evaluations
 from exitbench.store.calibration_logits import HeldOut
 from exitbench.store.store import Store
 from tests.bench.evaluated import evaluate
+from tests.bench.records import changed, record_of
 
 # Two exits, four samples of class 0. Logits of class 1 are 0, so one number says all: right above 0, sure far from 0.
 COSTS = [1.0, 3.0]
@@ -42,7 +43,7 @@ def held(margins):
 
 
 def pool(attacked=(), clean=None, costs=COSTS):
-    record = {"model": "m", "mmacs": costs, "mflops_paper": costs, "n": 4, "norm": "Linf", "eps": 0.1}
+    record = record_of(mmacs=costs)
     return Pool(record, clean or images(CLEAN), tuple(attacked), ())
 
 
@@ -138,8 +139,8 @@ def test_targets_lie_between_the_ends_and_can_be_typed():
 def test_a_swept_rule_is_what_the_policy_option_calibrates(tmp_path):
     """Thresholds and provenance, so that a rule of the curve can be attacked by name."""
     ready = prepare(Request("rdi_smallcnn", tmp_path, "digits", policy="entropy@mmacs=2.5", n=1, device="cpu"))
-    record = {"model": "rdi_smallcnn", "training": "average", "weights": ready.target.weights, "dataset": "digits"}
-    record["mmacs"] = list(ready.target.costs.mmacs)
+    about = {"training": "average", "weights": ready.target.weights, "mmacs": ready.target.costs.mmacs}
+    record = record_of(model="rdi_smallcnn", **about)
     found = held_out(record, Store(tmp_path / "store"), tmp_path, None)
     swept = at_target(found, ready.target.costs.mmacs, 2.5, "entropy")
     assert swept.calibration == ready.target.policy.calibration
@@ -149,7 +150,7 @@ def test_a_swept_rule_is_what_the_policy_option_calibrates(tmp_path):
 def test_one_exit_nets_are_points_for_comparison(tmp_path):
     store = evaluate(tmp_path / "store", ["average"])[1]
     (evaluation,) = evaluations(store)
-    record = {**evaluation.record, "mmacs": [2.0], "mflops_paper": [2.0], "policy": "exit:1", "model": "plain"}
+    record = changed(evaluation.record, mmacs=(2.0,), mflops_paper=(2.0,), policy="exit:1", model="plain")
     single = replace(evaluation, record=record)
     with pytest.raises(UserError, match="plain: one exit, no threshold to sweep"):
         choose([evaluation, single], Wanted(models=("plain",)))

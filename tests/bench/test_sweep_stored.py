@@ -28,6 +28,7 @@ from exitbench.scoring.load import evaluations, result_of
 from exitbench.store.calibration_logits import BadHeldOut, HeldOut, held_out_key
 from exitbench.store.store import Store
 from tests.bench.evaluated import FORMS, NET, evaluate, prepared, toy_policy, toy_split
+from tests.bench.records import changed, record_of
 from tests.toys import ROOT
 
 
@@ -35,9 +36,9 @@ from tests.toys import ROOT
 def attacked(tmp_path_factory):
     """The toy evaluated under two rules, the adaptive attack included; and the calibration logits that a sweep needs."""
     folder = tmp_path_factory.mktemp("attacked")
-    store = evaluate(folder / "store", (*FORMS, "policy"), prepared(toy_policy(), n=40))[1]
+    store = evaluate(folder / "store", (*FORMS, "adaptive"), prepared(toy_policy(), n=40))[1]
     one = only(store)
-    evaluate(folder / "store", ("policy",), prepared(EntropyPolicy((1.3, 1.2)), n=40))
+    evaluate(folder / "store", ("adaptive",), prepared(EntropyPolicy((1.3, 1.2)), n=40))
     split = toy_split()
     hashes = "".join(split.batch(0, len(split)).input_hashes())
     inputs = np.frombuffer(bytes.fromhex(hashes), dtype=np.uint8).reshape(-1, 32)
@@ -88,9 +89,9 @@ def test_images_made_against_another_rule_count_under_every_rule(attacked):
     assert len(both.evaluations) == 2
     assert len(both.attacked) == len(one.attacked) + 1  # every shared cell once
     (before,) = one.evaluations
-    other = next(run for run in store.runs() if run["policy"] != before.record["policy"])
-    aimed = next(attack for attack in other["attacks"] if attack["name"] == "policy")
-    carried_over = result_of(aimed, other, [store.read(key) for key in aimed["keys"]], toy_policy())
+    other = next(run for run in store.runs() if run.policy != before.record.policy)
+    aimed = next(attack for attack in other.attacks if attack.name == "adaptive")
+    carried_over = result_of(aimed, other, [store.read(key) for key in aimed.keys], toy_policy())
     assert (both.judge(toy_policy()).worst == before.worst & carried_over.survived).all()
 
 
@@ -98,7 +99,7 @@ def test_unfinished_attacks_count_with_the_cells_they_have(tmp_path):
     store = evaluate(tmp_path / "store", ["single"], prepared(toy_policy(), n=40))[1]
     before = only(store)
     (record,) = store.runs()
-    key = next(attack for attack in record["attacks"] if attack["name"] == "single:1")["keys"][1]
+    key = next(attack for attack in record.attacks if attack.name == "single:1").keys[1]
     (tmp_path / "store" / "cells" / key[:2] / f"{key}.npz").unlink()
     after = only(store)
     assert sum(len(found.rows) for found in after.attacked) == sum(len(found.rows) for found in before.attacked) - 8
@@ -128,7 +129,7 @@ def test_a_swept_rule_that_was_evaluated_is_told_like_the_deployed_one(attacked)
     stored = only(store)
     calibration = held_out(stored.record, store, store.root, None)
     rule = at_target(calibration, stored.mmacs, targets(stored.mmacs, 1)[0], "entropy")
-    evaluation = replace(stored.evaluations[0], record={**stored.record, "policy": policy_text(rule), "calibration": None})
+    evaluation = replace(stored.evaluations[0], record=changed(stored.record, policy=policy_text(rule), calibration=None))
     (curve,) = sweep(replace(stored, evaluations=(evaluation,)), calibration, 1)
     table = sweep_table([curve]).set_index("point")
     assert table.loc["target", "policy"] == table.loc["deployed", "policy"]
@@ -152,7 +153,7 @@ def test_each_kind_of_deployed_rule_has_its_curve(attacked):
     _, store, _ = attacked
     stored = only(store)
     other = stored.evaluations[0]
-    record = {**other.record, "policy": policy_text(ConfidencePolicy((0.5, 0.6)))}
+    record = changed(other.record, policy=policy_text(ConfidencePolicy((0.5, 0.6))))
     stored = replace(stored, evaluations=(other, replace(other, record=record)))
     curves = sweep(stored, held_out(stored.record, store, store.root, None), 2)
     assert [curve.rule for curve in curves] == ["entropy", "confidence"]
@@ -180,7 +181,7 @@ def test_calibration_logits_that_cannot_be_had_are_a_clear_error(tmp_path):
 def test_weights_of_another_digest_are_refused(tmp_path):
     from exitbench.models.weights import find_weights
 
-    record = {"model": "rdi_smallcnn", "training": "average", "weights": "0" * 64, "dataset": "digits", "mmacs": [1, 2, 3]}
+    record = record_of(model="rdi_smallcnn", training="average", mmacs=(1.0, 2.0, 3.0))
     store = Store(tmp_path / "store")
     with pytest.raises(UserError, match="registered here"):
         held_out(record, store, tmp_path, None)
@@ -208,8 +209,8 @@ def test_of_runs_on_more_and_fewer_samples_the_larger_is_taken(tmp_path):
     evaluate(tmp_path, ["average"], prepared(n=40))
     store = evaluate(tmp_path, ["average"], prepared(n=32))[1]
     found = evaluations(store)
-    assert [group[0].record["n"] for group in choose(found, Wanted())] == [40]
-    assert [group[0].record["n"] for group in choose(found, Wanted(n=32))] == [32]
+    assert [group[0].record.n for group in choose(found, Wanted())] == [40]
+    assert [group[0].record.n for group in choose(found, Wanted(n=32))] == [32]
     assert len(choose(found, Wanted(eps=0.15, norm="Linf", dataset="digits", training="none"))) == 1
     for nothing in (Wanted(eps=0.2), Wanted(norm="L2"), Wanted(n=33), Wanted(training="mine"), Wanted(dataset="mnist")):
         with pytest.raises(UserError, match=r"it holds: toy \(none\) on digits, Linf 0.15, n = 32; toy"):

@@ -36,12 +36,12 @@ def test_results_do_not_depend_on_what_ran_before(tmp_path):
     """Each slice has its own seed: a slice computed alone is the slice computed in its turn."""
     _, whole = evaluate(tmp_path / "whole", [NAME])
     _, part = evaluate(tmp_path / "part", [NAME])
-    attack = only_evaluation(whole).record["attacks"][1]
-    expected = [whole.read(key).logits.tobytes() for key in attack["keys"]]
-    for key in attack["keys"][:2]:
+    attack = only_evaluation(whole).record.attacks[1]
+    expected = [whole.read(key).logits.tobytes() for key in attack.keys]
+    for key in attack.keys[:2]:
         (part.root / "cells" / key[:2] / f"{key}.npz").unlink()
     evaluate(tmp_path / "part", [NAME, "average"])
-    assert [part.read(key).logits.tobytes() for key in attack["keys"]] == expected
+    assert [part.read(key).logits.tobytes() for key in attack.keys] == expected
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,16 @@ from exitbench.runner.probe_key import probe_key, probed_batch
 from exitbench.runner.record import write_record
 from exitbench.scoring.flags import flags_of
 from exitbench.scoring.ranking import flags_text, worst_status
+from exitbench.store.run_record import read_run
 from exitbench.store.store import Store
 from exitbench.target.target import check_model
 from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation, plan_of
+from tests.bench.records import changed
 from tests.bench.trained import planted, ready
 
 
-def checked(folder, prepared, names=("single", "average", "policy")):
+def checked(folder, prepared, names=("single", "average", "adaptive")):
     """The evaluation of ``prepared`` with its trust checks."""
     _, store = evaluate(folder, names, prepared)
     error = ensure_probe(prepared, 0, store)
@@ -146,11 +148,8 @@ def test_what_is_wrong_with_the_model_no_setting_lifts(tmp_path):
     net = planted(stage=toys.Noisy())
     assert "randomised outputs" in names(checked(tmp_path, ready(net), ["single"]), "failure")
     found = only_evaluation(Store(tmp_path))
-    clean = {
-        **found.probes[0],
-        "settings": {"another": 1},
-        "outputs": {**found.probes[0]["outputs"], "repeated": 0.0, "batched": 0.0},
-    }
+    (probe,) = found.probes
+    clean = changed(probe, settings={"another": 1}, outputs=changed(probe.outputs, repeated=0.0, batched=0.0))
     merged = replace(found, probes=(*found.probes, clean), attacked_settings=frozenset(['{"another":1}']))
     assert "randomised outputs" in {flag.name for flag in flags_of(merged) if flag.level == "failure"}
 
@@ -170,8 +169,7 @@ class TestStoredProbes:
         key = probe_key(prepared, 0)
         assert [ensure_probe(prepared, 0, store) for store in stores] == [None, None]
         first, second = (store.read_probe(key) for store in stores)
-        del first["provenance"], second["provenance"]
-        assert first == second
+        assert changed(first, provenance=None) == changed(second, provenance=None)
         (path,) = (tmp_path / "a" / "trust").iterdir()
         before = path.read_bytes()
         ensure_probe(prepared, 0, stores[0])
@@ -198,7 +196,7 @@ class TestStoredProbes:
         assert store.read_probe(key) is None and "damaged trust checks" in caplog.text
         assert (tmp_path / "quarantine" / path.name).exists()
         ensure_probe(prepared, 0, store)
-        assert store.read_probe(key)["path"] == wanted["path"]
+        assert store.read_probe(key).path == wanted.path
 
     def test_what_stops_the_checks_is_kept_and_shown(self, tmp_path, monkeypatch):
         from exitbench.checks import radii
@@ -222,14 +220,11 @@ class TestStoredProbes:
 
 
 def test_runs_recorded_before_there_were_checks_are_read_and_shown_as_not_checked(tmp_path):
-    import json
-
     _, store = evaluate(tmp_path, ["average"], ready())
     (path,) = (tmp_path / "runs").iterdir()
-    record = json.loads(path.read_text())
-    del record["trust"]
+    record = read_run(path)
     path.unlink()
-    store.write_run(record)
+    store.write_run(changed(record, trust=None))
     old = only_evaluation(store)
     assert not old.checked and flags_text(old) == "not checked"
     assert set(leaderboard([old])["flags"]) == {"not checked"}

@@ -19,10 +19,18 @@ from exitbench.models.policies import exits_within_reach as reachable
 from exitbench.models.search_model import relative_difference
 from exitbench.scoring import black_box as stored
 from exitbench.stats.proportions import sign_test
+from exitbench.store.trust_result import AscentPath, AtRadius, Controls, Radii
 from tests.bench import trained as toys
+from tests.bench.records import changed
 from tests.bench.trained import ready
 
-ALL = list(range(32))
+ALL = tuple(range(32))
+
+
+def walked(**numbers):
+    """What became of the samples along the attack's path: nothing, but for these numbers."""
+    nothing = {"keep": "best", "steps": 20, "on_path": (), "returned": (), "late": (), "rising": (), "switches": 0.0}
+    return AscentPath(**nothing | numbers)
 
 
 def subject(n=32, settings=toys.SETTINGS):
@@ -48,42 +56,42 @@ class TestPath:
         """Sample 0: wrong in the middle, right at the end; sample 1: wrong where the value is best."""
         wrong = [[False, False], [True, True], [False, False]]
         found = path.measure(subject(2), trace([[0.0, 0], [1, 2], [2, 1]], wrong), "best")
-        assert (found["on_path"], found["returned"]) == ([0, 1], [1])
-        assert path.measure(subject(2), trace([[0.0, 0], [1, 2], [2, 1]], wrong), "last")["returned"] == []
+        assert (found.on_path, found.returned) == ((0, 1), (1,))
+        assert path.measure(subject(2), trace([[0.0, 0], [1, 2], [2, 1]], wrong), "last").returned == ()
 
     def test_it_is_a_warning_where_it_counts(self):
-        numbers = {"keep": "last", "steps": 20, "on_path": [3, 4], "returned": [4], "late": [], "rising": [], "switches": 0.0}
+        numbers = walked(keep="last", on_path=(3, 4), returned=(4,))
         assert kinds(path.flags(numbers, ALL, {3, 7}))["silent success"] == "warning"
         assert kinds(path.flags(numbers, ALL, {7}))["silent success"] == "info"
-        assert "silent success" not in kinds(path.flags({**numbers, "returned": [3, 4]}, ALL, {7}))
+        assert "silent success" not in kinds(path.flags(changed(numbers, returned=(3, 4)), ALL, {7}))
 
     def test_rising_and_converged_ascents_are_told_apart(self):
         steady = [[step / 20] for step in range(21)]
         converged = [[1 - 0.5**step] for step in range(21)]
         one = subject(1)
-        assert path.measure(one, trace(steady), "best")["rising"] == [0]
+        assert path.measure(one, trace(steady), "best").rising == (0,)
         found = path.measure(one, trace(converged), "best")
-        assert (found["late"], found["rising"]) == ([0], []), "the best came last, but nothing was gained"
+        assert (found.late, found.rising) == ((0,), ()), "the best came last, but nothing was gained"
 
     def test_unfinished_counts_only_what_the_evaluation_leaves_robust(self):
-        numbers = {"keep": "best", "steps": 20, "on_path": [], "returned": [], "late": ALL, "rising": ALL, "switches": 0.0}
+        numbers = walked(late=ALL, rising=ALL)
         assert kinds(path.flags(numbers, ALL, set(ALL)))["unfinished optimisation"] == "warning"
         assert kinds(path.flags(numbers, ALL, {0, 1}))["unfinished optimisation"] == "info"
         assert "unfinished optimisation" not in kinds(path.flags(numbers, ALL, set()))
 
     def test_switches_are_the_share_of_steps_at_which_the_exit_changes(self):
         found = path.measure(subject(2), trace([[0.0, 0]] * 5, exits=[[0, 1], [1, 1], [1, 1], [0, 1], [2, 1]]), "best")
-        assert found["switches"] == pytest.approx(3 / 8)
+        assert found.switches == pytest.approx(3 / 8)
 
     @pytest.mark.parametrize(("share", "level"), [(0.3, "info"), (0.51, "warning")])
     def test_too_many_switches_make_the_deployed_gradient_blind(self, share, level):
-        numbers = {"keep": "best", "steps": 20, "on_path": [], "returned": [], "late": [], "rising": [], "switches": share}
+        numbers = walked(switches=share)
         assert kinds(path.flags(numbers, ALL, set()))["exit switches"] == level
 
 
 def curve(*broken, eps=0.2, whole=ALL):
-    found = [{"eps": eps * factor, "broken": list(each)} for factor, each in zip((0.5, 1, 2), broken, strict=True)]
-    return {"radii": found, "unbounded": {"eps": 1.0, "broken": list(whole)}}
+    found = [AtRadius(eps=eps * factor, broken=tuple(each)) for factor, each in zip((0.5, 1, 2), broken, strict=True)]
+    return Radii(radii=tuple(found), unbounded=AtRadius(eps=1.0, broken=tuple(whole)))
 
 
 class TestRadii:
@@ -114,7 +122,7 @@ class TestRadii:
 
 class TestControls:
     def numbers(self, noise=0, search=0):
-        return {"noise": list(range(noise)), "search": list(range(search))}
+        return Controls(noise=tuple(range(noise)), search=tuple(range(search)))
 
     def test_gradients_that_beat_both_are_healthy(self):
         assert kinds(controls.flags(self.numbers(2, 8), list(range(20)), 32, set())) == {"black-box controls": "info"}

@@ -71,7 +71,7 @@ def test_the_cascade_is_the_worst_case_and_completes_it(tmp_path, monkeypatch):
     _, store = evaluate(tmp_path / "cascade", ["worst"])
     cascade = only_evaluation(store)
     assert [attack.name for attack in cascade.attacks] == ["cascade"] and cascade.complete
-    _, store = evaluate(tmp_path / "matrix", ["single", "average", "max", "max_average", "average_max", "policy"])
+    _, store = evaluate(tmp_path / "matrix", ["single", "average", "max", "max_average", "average_max", "adaptive"])
     matrix = only_evaluation(store)
     assert np.array_equal(cascade.worst, matrix.worst)
     assert cascade.attacks[0].backwards < sum(attack.backwards for attack in matrix.attacks)

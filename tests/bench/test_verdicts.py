@@ -12,6 +12,7 @@ from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import result_of
 from exitbench.store.cell import Cell
+from tests.bench.records import entry_of, record_of
 
 K, N, CLASSES, EPS = 3, 12, 4, 0.1
 
@@ -38,13 +39,13 @@ def cell(generator: np.random.Generator, labels: np.ndarray, favour: float) -> C
 def evaluation(seed: int, policy: Policy, n_attacks: int) -> Evaluation:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, CLASSES, N)
-    record = {"seed": 0, "norm": "Linf", "eps": EPS, "mmacs": [1.0] * K}
+    record = record_of(eps=EPS, mmacs=(1.0,) * K)
     results = []
     for i in range(n_attacks + 1):
         one = cell(generator, labels, 4.0 if i == 0 else 3.0)
         if i == 0:
             one.distances[:] = 0
-        results.append(result_of({"name": str(i), "spec": {}}, record, [one], policy))
+        results.append(result_of(entry_of(str(i)), record, [one], policy))
     whole, nothing = np.ones(N, np.bool_), np.zeros(N, np.bool_)
     return Evaluation(record, results[0], tuple(results[1:]), (), whole, nothing)
 

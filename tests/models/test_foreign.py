@@ -191,14 +191,14 @@ def test_a_network_that_multiplies_nothing_must_declare_its_costs():
 
 
 def test_behind_torchattacks_interface_it_is_attacked_like_the_net_that_can_be_cut():
-    from exitbench.attacks.as_torchattacks import PolicyAttack
+    from exitbench.attacks.as_torchattacks import Adaptive
 
     x = torch.rand(6, *SHAPE, dtype=torch.float64)
     ours = small_convolutional(3).double()
     y, policy = ours(x)[-1].argmax(-1), equal_share(ours(x))
     found = []
     for net in (ours, ForeignNet(Whole(net=small_convolutional(3)), SHAPE).double()):
-        attack = PolicyAttack(net, eps=0.1, steps=12, policy=policy)
+        attack = Adaptive(net, eps=0.1, steps=12, policy=policy)
         attack.set_normalization_used(mean=[0.4], std=[0.5])
         found.append(attack((x - 0.4) / 0.5, y))
     torch.testing.assert_close(found[0], found[1])

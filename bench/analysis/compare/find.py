@@ -8,10 +8,10 @@ from pathlib import Path
 
 from exitbench.analysis.compare.pairs import unpaired
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.models.zoo.published import is_published, published_name
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluation_of, evaluations
-from exitbench.store.run_record import eps_text
 from exitbench.store.store import Store
 from exitbench.verify.results import find_results
 
@@ -39,13 +39,13 @@ def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:
 
 def _named(name: str, results: Path) -> list[Evaluation]:
     stored = evaluations(Store(results / "store")) if (results / "store").is_dir() else []
-    found = [each for each in stored if name in (each.record["model"], f"{each.record['model']}:{each.record['training']}")]
+    found = [each for each in stored if name in (each.record.model, f"{each.record.model}:{each.record.training}")]
     if found:
         return found
     try:
         runs = find_results(name, results)
     except UserError as error:
-        have = ", ".join(dict.fromkeys(f"{each.record['model']}:{each.record['training']}" for each in stored)) or "none"
+        have = ", ".join(dict.fromkeys(f"{each.record.model}:{each.record.training}" for each in stored)) or "none"
         raise UserError(f"{name!r} is no model evaluated in {results} (there are: {have}), and no run: {error}") from error
     each_run = [evaluation_of(records, Store(runs.store)) for records in runs.records]
     found = [each for each in each_run if each is not None]
@@ -69,6 +69,6 @@ def _all(found: Iterable[Evaluation]) -> str:
 def describe(evaluation: Evaluation) -> str:
     """What tells an evaluation from others, in a line."""
     record = evaluation.record
-    threat = f"{record['norm']} {eps_text(record['eps'])}"
-    policy = record["policy"] if len(record["policy"]) < 40 else f"{record['policy'][:37]}..."
-    return f"{record['model']}:{record['training']} ({record['dataset']}, {threat}, n = {record['n']}, {policy})"
+    threat = f"{record.norm} {eps_text(record.eps)}"
+    policy = record.policy if len(record.policy) < 40 else f"{record.policy[:37]}..."
+    return f"{record.model}:{record.training} ({record.dataset}, {threat}, n = {record.n}, {policy})"

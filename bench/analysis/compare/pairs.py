@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.models.spec import canonical_json
 from exitbench.scoring.evaluation import Evaluation, Result
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import TITLES, Row
 from exitbench.stats.paired import mcnemar, mean_interval, newcombe
 from exitbench.stats.proportions import wilson
-from exitbench.store.run_record import CLEAN, eps_text
+from exitbench.store.identity import Identity
+from exitbench.store.run_record import CLEAN
 
 Interval = tuple[float, float]
 
@@ -110,22 +112,22 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     return Comparison(a, b, tuple(pairs), tuple(apart))
 
 
-def unpaired(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+def unpaired(a: Identity, b: Identity) -> Iterator[str]:
     """Why two run records are not of the same samples and threat model; nothing where they are."""
     for name in ("dataset", "n", "norm"):
-        if a[name] != b[name]:
-            yield f"{name} {a[name]} and {b[name]}"
-    if a["eps"] != b["eps"]:
-        yield f"eps {eps_text(a['eps'])} and {eps_text(b['eps'])}"
-    if a["data"] != b["data"] and (a["dataset"], a["n"]) == (b["dataset"], b["n"]):
-        yield f"other images or labels (data {a['data'][:12]} and {b['data'][:12]}), as when networks take other image sizes"
+        if getattr(a, name) != getattr(b, name):
+            yield f"{name} {getattr(a, name)} and {getattr(b, name)}"
+    if a.eps != b.eps:
+        yield f"eps {eps_text(a.eps)} and {eps_text(b.eps)}"
+    if a.data != b.data and (a.dataset, a.n) == (b.dataset, b.n):
+        yield f"other images or labels (data {a.data[:12]} and {b.data[:12]}), as when networks take other image sizes"
 
 
 def _by_form(evaluation: Evaluation) -> dict[AttackVariant, Result]:
     found: dict[AttackVariant, Result] = {}
     for attack in evaluation.attacks:
         # Exit 1 of three is not exit 1 of seven.
-        exits = len(evaluation.record["mmacs"]) if re.search(r"[:\[]\d", attack.name) else None
+        exits = evaluation.record.n_exits if re.search(r"[:\[]\d", attack.name) else None
         found.setdefault((attack.name, _form(attack.spec), exits), attack)
     return found
 
@@ -167,7 +169,7 @@ def _pair(name: str, a: Evaluation, b: Evaluation, row_a: Row, row_b: Row) -> Pa
     only_a, only_b = int((row_a.right & ~row_b.right).sum()), int((~row_a.right & row_b.right).sum())
     mmacs = interval = None
     if row_a.exits is not None and row_b.exits is not None:
-        costs = np.asarray(a.record["mmacs"])[row_a.exits], np.asarray(b.record["mmacs"])[row_b.exits]
+        costs = np.asarray(a.record.mmacs)[row_a.exits], np.asarray(b.record.mmacs)[row_b.exits]
         mmacs, interval = (float(costs[0].mean()), float(costs[1].mean())), mean_interval(costs[1] - costs[0])
     shares = wilson(right_a, n), wilson(right_b, n)
     difference = newcombe(row_a.right, row_b.right)

@@ -2,39 +2,77 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from exitbench.analysis.regression.snapshot import SNAPSHOT_FIELDS, Snapshot
+from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
+from exitbench.models.stored import Content, Format, NewerSchema, Stored, Unreadable, parsed
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row
-from exitbench.store.run_record import CLEAN, board_name, eps_text
+from exitbench.store.identity import Identity
+from exitbench.store.migrations import baseline_1_to_2
+from exitbench.store.run_record import CLEAN, board_name
 
-FORMAT, SCHEMA = "exitbench baseline", 1
+FORMAT: Literal["exitbench baseline"] = "exitbench baseline"
 
 _AGAIN = "restore it from version control, or write it again with `bench check --update`"
 
 
+class StoredRow(Stored, frozen=True, kw_only=True):
+    """Verdicts on the samples as text.
+
+    Attributes:
+        right: one digit per sample, 1 where it is right.
+        exits: the exit taken by each, from 1, separated by spaces; None for the worst case.
+    """
+
+    right: str
+    exits: str | None = None
+
+
+class Baseline(Stored, frozen=True, kw_only=True):
+    """A snapshot as it is committed.
+
+    Attributes:
+        format: tells a baseline from any other JSON file.
+        subject, settings, attacks, computed_with: see ``Snapshot``.
+        verdicts: the rows of the snapshot.
+        digest: of everything else in the file.
+    """
+
+    format: Literal["exitbench baseline"]
+    subject: SnapshotSubject
+    settings: dict[str, Any]
+    attacks: dict[str, dict[str, Any]]
+    verdicts: dict[str, StoredRow]
+    computed_with: str
+    digest: str
+
+
+BASELINE = Format("a baseline", Baseline, {1: baseline_1_to_2}, sort=False)
+
+
 def to_text(measured: Snapshot) -> str:
     """The file: verdicts as one digit per sample (1: right), exits as numbers from 1, and a digest over it all."""
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "subject": dict(measured.subject),
-        "settings": dict(measured.settings),
-        "attacks": dict(measured.attacks),
-        "verdicts": {name: _written(row) for name, row in measured.rows.items()},
-        "computed_with": measured.computed_with,
-    }
-    return json.dumps({**content, "digest": digest(content)}, indent=1) + "\n"
+    baseline = Baseline(
+        format=FORMAT,
+        subject=measured.subject,
+        settings=dict(measured.settings),
+        attacks=dict(measured.attacks),
+        verdicts={name: _written(row) for name, row in measured.rows.items()},
+        computed_with=measured.computed_with,
+        digest="",
+    )
+    content = BASELINE.content(baseline)
+    return BASELINE.text_of({**content, "digest": _digest(content)}).decode()
 
 
 def from_text(text: str, source: str) -> Snapshot:
@@ -48,55 +86,54 @@ def from_text(text: str, source: str) -> Snapshot:
         UserError: not a baseline, of another schema, damaged or edited by hand.
     """
     try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{source} is not JSON ({error}); {_AGAIN}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{source} is no baseline of exitbench; name one with --baseline")
-    if content.get("schema") != SCHEMA:
-        raise UserError(
-            f"{source} is a baseline of schema {content.get('schema')!r}, this exitbench reads {SCHEMA}; "
-            "use the exitbench that wrote it, or write it again with `bench check --update`"
-        )
-    if digest({name: value for name, value in content.items() if name != "digest"}) != content.get("digest"):
-        raise UserError(f"{source} was edited or damaged: its content is not that of its digest; {_AGAIN}")
-    try:
-        return _read(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{source} is incomplete ({error!r}); {_AGAIN}") from error
+        content = parsed(text, source)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(f"{source} is no baseline of exitbench; name one with --baseline")
+        BASELINE.checked(content, source)
+        if _digest(content) != content.get("digest"):
+            raise UserError(f"{source} was edited or damaged: its content is not that of its digest; {_AGAIN}")
+        return _snapshot(BASELINE.read(content, source))
+    except NewerSchema as error:
+        raise UserError(f"{error}, or write it again with `bench check --update`") from error
+    except Unreadable as error:
+        raise UserError(f"{error}; {_AGAIN}") from error
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{source} cannot be read: {error}; {_AGAIN}") from error
 
 
-def _written(row: Row) -> dict[str, str]:
-    written = {"right": "".join("1" if right else "0" for right in row.right)}
-    if row.exits is not None:
-        written["exits"] = " ".join(str(k + 1) for k in row.exits)
-    return written
+def _digest(content: Content) -> str:
+    return digest({name: value for name, value in content.items() if name != "digest"})
 
 
-def _read(content: Mapping[str, Any]) -> Snapshot:
-    subject = {name: content["subject"][name] for name in SNAPSHOT_FIELDS}
-    rows = {name: _row(row, subject["n"], len(subject["mmacs"])) for name, row in content["verdicts"].items()}
-    if list(rows) != [CLEAN, *content["attacks"], WORST]:
-        raise ValueError(f"verdicts of {', '.join(rows)} for the attacks {', '.join(content['attacks'])}")
-    return Snapshot(subject, content["settings"], content["attacks"], rows, content["computed_with"])
+def _written(row: Row) -> StoredRow:
+    exits = None if row.exits is None else " ".join(str(k + 1) for k in row.exits)
+    return StoredRow(right="".join("1" if right else "0" for right in row.right), exits=exits)
 
 
-def _row(written: Mapping[str, str], n: int, n_exits: int) -> Row:
-    if len(written["right"]) != n or set(written["right"]) - set("01"):
+def _snapshot(baseline: Baseline) -> Snapshot:
+    subject, names = baseline.subject, list(baseline.attacks)
+    rows = {name: _row(row, subject.n, subject.n_exits) for name, row in baseline.verdicts.items()}
+    if list(rows) != [CLEAN, *names, WORST]:
+        raise ValueError(f"verdicts of {', '.join(rows)} for the attacks {', '.join(names)}")
+    return Snapshot(subject, baseline.settings, baseline.attacks, rows, baseline.computed_with)
+
+
+def _row(written: StoredRow, n: int, n_exits: int) -> Row:
+    if len(written.right) != n or set(written.right) - set("01"):
         raise ValueError(f"verdicts that are not {n} digits of 0 and 1")
-    right = np.array([digit == "1" for digit in written["right"]])
-    if "exits" not in written:
+    right = np.array([digit == "1" for digit in written.right])
+    if written.exits is None:
         return Row(right, None)
-    exits = np.array([int(number) - 1 for number in written["exits"].split()], dtype=np.int64)
+    exits = np.array([int(number) - 1 for number in written.exits.split()], dtype=np.int64)
     if len(exits) != n or exits.min() < 0 or exits.max() >= n_exits:
         raise ValueError(f"exits that are not {n} numbers of 1..{n_exits}")
     return Row(right, exits)
 
 
-def default_path(folder: Path, subject: Mapping[str, Any]) -> Path:
+def default_path(folder: Path, subject: Identity) -> Path:
     """``<model>-<training>-<dataset>-<norm>-<eps>.json``: one baseline for each place on a leaderboard."""
-    board = board_name(subject["dataset"], ThreatModel(subject["norm"], subject["eps"]))
-    return folder / f"{_safe(subject['model'])}-{_safe(subject['training'])}-{board}.json"
+    board = board_name(subject.dataset, ThreatModel(subject.norm, subject.eps))
+    return folder / f"{_safe(subject.model)}-{_safe(subject.training)}-{board}.json"
 
 
 def read_baseline(path: Path) -> Snapshot:
@@ -124,7 +161,7 @@ def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapsh
     found = []
     for path in sorted(folder.glob(f"{_safe(wanted['model'])}-*.json")):
         baseline = read_baseline(path)
-        if all(baseline.subject[name] == value for name, value in wanted.items()):
+        if all(getattr(baseline.subject, name) == value for name, value in wanted.items()):
             found.append((path, baseline))
     if len(found) > 1:
         names = ", ".join(str(path) for path, _ in found)

@@ -15,8 +15,9 @@ def changes(before: Snapshot | None, now: Snapshot, differences: Sequence[str]) 
         return [f"{now.title}, new: {', '.join(_figures(now))}"]
     found = [f"changed: {line}" for line in differences]
     for name in ("training", "weights", "seed"):
-        if now.subject[name] != before.subject[name]:
-            found.append(f"{name} {str(before.subject[name])[:40]} -> {str(now.subject[name])[:40]}")
+        then, today = str(getattr(before.subject, name)), str(getattr(now.subject, name))
+        if then != today:
+            found.append(f"{name} {then[:40]} -> {today[:40]}")
     if differences:
         return [*found, f"was: {', '.join(_figures(before))}", f"now: {', '.join(_figures(now))}"]
     for row in judge(before, now).rows:

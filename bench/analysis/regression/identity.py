@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exitbench.analysis.regression.snapshot import Snapshot
+from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
-from exitbench.store.run_record import eps_text
 
 _SAME = ("model", "dataset", "n", "norm", "eps", "data")
 _DEPLOYED = ("policy", "costs", "target")
@@ -27,15 +26,15 @@ def differences(baseline: Snapshot, now: Snapshot, *, own_policy: bool = False) 
         own_policy: whether another deployed rule is wanted.
     """
     found = [
-        f"{name} {_text(name, now.subject[name])}, the baseline has {_text(name, baseline.subject[name])}"
+        f"{name} {_text(name, now.subject)}, the baseline has {_text(name, baseline.subject)}"
         for name in _SAME
-        if now.subject[name] != baseline.subject[name]
+        if getattr(now.subject, name) != getattr(baseline.subject, name)
     ]
     if [line.partition(" ")[0] for line in found] == ["data"]:
-        found = [f"the images or labels are others: data {now.subject['data'][:12]}, not {baseline.subject['data'][:12]}"]
+        found = [f"the images or labels are others: data {now.subject.data[:12]}, not {baseline.subject.data[:12]}"]
     if not own_policy and not _same_policy(baseline, now):
         found.append(
-            f"policy {now.subject['policy']}, the baseline has {baseline.subject['policy']}: another system "
+            f"policy {now.subject.policy}, the baseline has {baseline.subject.policy}: another system "
             "(--policy own judges the new weights under their own rule)"
         )
     return [*found, *_attacks(baseline.attacks, now.attacks)]
@@ -71,13 +70,11 @@ def _changes(then: Any, now: Any, where: str = "") -> Iterator[str]:
 
 
 def _same_policy(one: Snapshot, other: Snapshot) -> bool:
-    n_exits = len(one.subject["mmacs"]), len(other.subject["mmacs"])
+    n_exits = one.subject.n_exits, other.subject.n_exits
     if n_exits[0] != n_exits[1]:
         return False
-    return parse_policy(one.subject["policy"], n_exits[0]) == parse_policy(other.subject["policy"], n_exits[1])
+    return parse_policy(one.subject.policy, n_exits[0]) == parse_policy(other.subject.policy, n_exits[1])
 
 
-def _text(name: str, value: Any) -> str:
-    if name == "eps":
-        return eps_text(value)
-    return str(value)[:12] if name == "data" else str(value)
+def _text(name: str, subject: SnapshotSubject) -> str:
+    return subject.columns()[name]

@@ -19,7 +19,7 @@ BASELINES = Path("baselines")
 OWN = "own"
 """As a policy: the new weights' own rule, not the baseline's."""
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"attacks": ["average", "policy"], "n": 128, "budget": 100}}
+PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"attacks": ["average", "adaptive"], "n": 128, "budget": 100}}
 """Settings to make a baseline with, by one name."""
 
 SETTINGS = ("attacks", "dataset", "n", "norm", "eps", *KNOBS)
@@ -63,11 +63,11 @@ def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Snap
     values = {**defaults, **asked}
     if baseline is not None:
         subject = baseline.subject
-        values = {**defaults, **baseline.settings, "seed": subject["seed"], "policy": subject["policy"], **asked}
-        if values["policy"] == subject["policy"]:
-            values["calibration"] = subject["calibration"]
+        values = {**defaults, **baseline.settings, "seed": subject.seed, "policy": subject.policy, **asked}
+        if values["policy"] == subject.policy:
+            values["calibration"] = subject.calibration
         if values["weights"] is None and values["training"] is None and not is_reference(values["model"]):
-            values["training"] = subject["training"]
+            values["training"] = subject.training
     if values["policy"] == OWN:
         values["policy"] = None
     return values

@@ -12,13 +12,20 @@ import numpy.typing as npt
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row, rows_of
-from exitbench.store.run_record import CLEAN
+from exitbench.store.identity import Costs, Identity
+from exitbench.store.run_record import CLEAN, RunRecord
 
-SNAPSHOT_FIELDS = (
-    *("model", "training", "weights", "dataset", "data", "norm", "eps", "n"),
-    *("policy", "calibration", "mmacs", "seed"),
-)
-"""What of a run record says who was measured on what."""
+
+class SnapshotSubject(Identity, frozen=True, kw_only=True):
+    """Who was measured on what: what identifies the evaluation, the cost of each exit (``mmacs``), and the noise's seed."""
+
+    mmacs: Costs
+    seed: int
+
+    @property
+    def n_exits(self) -> int:
+        """How many exits the network has."""
+        return len(self.mmacs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +33,14 @@ class Snapshot:
     """One evaluation.
 
     Attributes:
-        subject: see ``SNAPSHOT_FIELDS``.
+        subject: who was measured on what.
         settings: how it was asked for: names of ``exitbench.runner.prepare.Request`` and ``attacks``, resolved.
         attacks: resolved spec of every attack asked for, by name.
         rows: ``none``, every finished attack asked for by its name, ``worst``.
         computed_with: library versions and devices.
     """
 
-    subject: Mapping[str, Any]
+    subject: SnapshotSubject
     settings: Mapping[str, Any]
     attacks: Mapping[str, Any]
     rows: Mapping[str, Row]
@@ -42,18 +49,19 @@ class Snapshot:
     @property
     def title(self) -> str:
         """Model and weights, for headings."""
-        return f"{self.subject['model']} ({self.subject['training']})"
+        return f"{self.subject.model} ({self.subject.training})"
 
     def costs(self, name: str) -> npt.NDArray[np.float64] | None:
         """``(n,)`` mmacs of each sample in a row; None for the worst case."""
         exits = self.rows[name].exits
-        return None if exits is None else np.asarray(self.subject["mmacs"], dtype=np.float64)[exits]
+        return None if exits is None else np.asarray(self.subject.mmacs, dtype=np.float64)[exits]
 
 
-def planned(record: Mapping[str, Any], settings: Mapping[str, Any]) -> Snapshot:
+def planned(record: RunRecord, settings: Mapping[str, Any]) -> Snapshot:
     """What a run record will measure: everything but the verdicts."""
-    attacks = {each["name"]: each["spec"] for each in record["attacks"] if each["name"] != CLEAN and not each["component"]}
-    return Snapshot({name: record[name] for name in SNAPSHOT_FIELDS}, settings, attacks, {}, "")
+    attacks = {each.name: each.spec for each in record.attacks if each.name != CLEAN and not each.component}
+    subject = SnapshotSubject(**{name: getattr(record, name) for name in SnapshotSubject.__struct_fields__})
+    return Snapshot(subject, settings, attacks, {}, "")
 
 
 def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Snapshot:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 from exitbench.scoring.ranking import flags_text, worst_status
-from exitbench.store.run_record import eps_text
 
 AUTOATTACK = "autoattack"
 
@@ -33,17 +33,17 @@ def robustbench_entry(evaluation: Evaluation, given: Mapping[str, Any]) -> dict[
     told = {name: given.get(name) for name in GIVEN}
     return {
         **{name: told[name] for name in ("link", "name", "authors", "additional_data", "number_forward_passes")},
-        "dataset": record["dataset"],
+        "dataset": record.dataset,
         "venue": told["venue"],
         "architecture": told["architecture"],
-        "eps": eps_text(record["eps"]),
+        "eps": eps_text(record.eps),
         "clean_acc": _per_cent(accuracy(evaluation.clean.correct)[0]),
         "reported": told["reported"],
         "autoattack_acc": _per_cent(autoattack),
         **({"external": _per_cent(worst)} if lower else {}),
         "unreliable": bool(evaluation.failures) if evaluation.checked else None,
         "footnote": told["footnote"],
-        "exits": [_exit(evaluation, k) for k in range(1, len(record["mmacs"]) + 1)],
+        "exits": [_exit(evaluation, k) for k in range(1, record.n_exits + 1)],
         "exitbench": _evaluation(evaluation),
     }
 
@@ -51,11 +51,11 @@ def robustbench_entry(evaluation: Evaluation, given: Mapping[str, Any]) -> dict[
 def _exit(evaluation: Evaluation, k: int) -> dict[str, Any]:
     """Exit k, from 1, on its own: accuracies as if every image left there."""
     record, alone = evaluation.record, _named(evaluation, f"{AUTOATTACK}:{k}")
-    if alone is None and len(record["mmacs"]) == 1:
+    if alone is None and record.n_exits == 1:
         alone = _named(evaluation, AUTOATTACK)
     return {
         "exit": k,
-        "mmacs": record["mmacs"][k - 1],
+        "mmacs": record.mmacs[k - 1],
         "taken": evaluation.exit_counts(evaluation.clean)[k - 1],
         "clean_acc": _per_cent(evaluation.clean.exit_accuracy[k - 1]),
         "autoattack_acc": None if alone is None else _per_cent(alone.exit_accuracy[k - 1]),
@@ -68,7 +68,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     _, low, high = accuracy(evaluation.worst)
     same = ("model", "training", "weights", "source", "policy", "calibration", "norm", "n", "data")
     return {
-        **{name: record[name] for name in same},
+        **{name: getattr(record, name) for name in same},
         "mean_mmacs": evaluation.mean_cost(evaluation.clean),
         "worst_case": _per_cent(accuracy(evaluation.worst)[0]) if evaluation.attacks else None,
         "worst_case_interval": [_per_cent(low), _per_cent(high)] if evaluation.attacks else None,

@@ -14,6 +14,7 @@ from exitbench.models.zoo.package import robustbench_version
 from exitbench.models.zoo.robustbench_entry import entry_names, find_entry
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.ranking import rank
+from exitbench.store.identity import Deployed
 
 DATASET = "cifar10"
 
@@ -124,15 +125,14 @@ def _with_front(costed: Sequence[Costed]) -> list[Costed]:
 
 def _largest(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """Of several evaluations of one network under one rule, that over the most samples."""
-    found: dict[tuple[str, ...], Evaluation] = {}
+    found: dict[Deployed, Evaluation] = {}
     for evaluation in sorted(evaluations, key=lambda each: each.n):
-        record = evaluation.record
-        found[record["model"], record["weights"], record["policy"]] = evaluation
+        found[evaluation.record.deployed] = evaluation
     return sorted(found.values(), key=rank)
 
 
 def _comparable(evaluation: Evaluation, norm: Norm) -> bool:
     record = evaluation.record
     usual = dataset_card(DATASET).eps[norm]
-    same = (record["dataset"], record["norm"]) == (DATASET, norm) and abs(record["eps"] - usual) < 1e-12
+    same = (record.dataset, record.norm) == (DATASET, norm) and abs(record.eps - usual) < 1e-12
     return same and bool(evaluation.attacks)

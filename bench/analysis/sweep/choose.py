@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from exitbench.analysis.sweep.pool import same_samples
 from exitbench.errors import UserError
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.run_record import eps_text
+from exitbench.store.identity import Network, Threat
 
 Group = list[Evaluation]
 
@@ -36,9 +36,9 @@ class Wanted:
         record = evaluation.record
         exact = {name: getattr(self, name) for name in ("dataset", "training", "norm", "n")}
         return (
-            (not self.models or record["model"] in self.models)
-            and all(value is None or record[name] == value for name, value in exact.items())
-            and (self.eps is None or abs(record["eps"] - self.eps) < 1e-12)
+            (not self.models or record.model in self.models)
+            and all(value is None or getattr(record, name) == value for name, value in exact.items())
+            and (self.eps is None or abs(record.eps - self.eps) < 1e-12)
         )
 
 
@@ -50,33 +50,33 @@ def choose(found: Iterable[Evaluation], wanted: Wanted) -> list[Group]:
     """
     everything = list(found)
     chosen = [evaluation for evaluation in everything if wanted.takes(evaluation)]
-    absent = [name for name in wanted.models if name not in {evaluation.record["model"] for evaluation in chosen}]
+    absent = [name for name in wanted.models if name not in {evaluation.record.model for evaluation in chosen}]
     if absent or not chosen:
         what = f"no finished evaluation of {', '.join(map(repr, absent))}" if absent else "no finished evaluation of that kind"
         have = "; ".join(dict.fromkeys(map(_told, everything))) or "nothing"
         raise UserError(f"the store holds {what}; it holds: {have}. Evaluate it with `bench run`")
     if all(_one_exit(evaluation) for evaluation in chosen):
-        names = ", ".join(dict.fromkeys(evaluation.record["model"] for evaluation in chosen))
+        names = ", ".join(dict.fromkeys(evaluation.record.model for evaluation in chosen))
         raise UserError(f"{names}: one exit, no threshold to sweep; name a network with several exits as well")
     return _largest(same_samples(chosen))
 
 
 def _largest(groups: Sequence[Group]) -> list[Group]:
     """Of the groups that differ in their number of samples alone, the one with the most."""
-    best: dict[tuple[str, ...], Group] = {}
+    best: dict[tuple[Network, str, Threat], Group] = {}
     for group in groups:
         record = group[0].record
-        key = tuple(str(record[name]) for name in ("model", "training", "weights", "dataset", "norm", "eps"))
-        if key not in best or record["n"] > best[key][0].record["n"]:
+        key = record.network, record.dataset, record.threat
+        if key not in best or record.n > best[key][0].record.n:
             best[key] = group
     return list(best.values())
 
 
 def _one_exit(evaluation: Evaluation) -> bool:
-    return len(evaluation.record["mmacs"]) == 1
+    return evaluation.record.n_exits == 1
 
 
 def _told(evaluation: Evaluation) -> str:
-    record: Any = evaluation.record
-    threat = f"{record['norm']} {eps_text(record['eps'])}"
-    return f"{record['model']} ({record['training']}) on {record['dataset']}, {threat}, n = {record['n']}"
+    record = evaluation.record
+    threat = f"{record.norm} {eps_text(record.eps)}"
+    return f"{record.model} ({record.training}) on {record.dataset}, {threat}, n = {record.n}"

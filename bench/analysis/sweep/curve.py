@@ -69,7 +69,7 @@ class Curve:
 
 def rules_of(pool: Pool) -> list[Kind]:
     """The kinds of rules that a network is deployed with, each of which is swept; entropy for fixed exits alone."""
-    deployed = {evaluation.record["policy"].partition(":")[0] for evaluation in pool.evaluations}
+    deployed = {evaluation.record.policy.partition(":")[0] for evaluation in pool.evaluations}
     kinds: tuple[Kind, ...] = ("entropy", "confidence")
     return [kind for kind in kinds if kind in deployed] or ["entropy"]
 
@@ -97,8 +97,8 @@ def _deployed(pool: Pool, kinds: tuple[str, ...]) -> list[Point]:
     found = []
     for evaluation in pool.evaluations:
         record = evaluation.record
-        if record["policy"].partition(":")[0] in kinds:
-            policy = parse_policy(record["policy"], len(pool.mmacs), record["calibration"])
+        if record.policy.partition(":")[0] in kinds:
+            policy = parse_policy(record.policy, len(pool.mmacs), record.calibration)
             found.append(_point(pool, "deployed", policy, evaluation=evaluation))
     return sorted(found, key=lambda point: point.mmacs)
 
@@ -106,7 +106,7 @@ def _deployed(pool: Pool, kinds: tuple[str, ...]) -> list[Point]:
 def _point(pool: Pool, where: Where, policy: Policy, target: float | None = None, evaluation: Evaluation | None = None) -> Point:
     judged = pool.judge(policy)
     if evaluation is None:
-        same = [each for each in pool.evaluations if each.record["policy"] == policy_text(policy)]
+        same = [each for each in pool.evaluations if each.record.policy == policy_text(policy)]
         evaluation = same[0] if same else None
-    mmacs, mflops = (float(np.asarray(pool.record[cost])[judged.exits].mean()) for cost in ("mmacs", "mflops_paper"))
+    mmacs, mflops = (float(np.asarray(costs)[judged.exits].mean()) for costs in (pool.record.mmacs, pool.record.mflops_paper))
     return Point(where, policy, judged, mmacs, mflops, target, evaluation)

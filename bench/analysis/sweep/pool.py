@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,9 @@ from torch import Tensor
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.scoring.evaluation import Bools, Evaluation
 from exitbench.store.cell import Cell
-from exitbench.store.run_record import CLEAN, RECORD_SCHEMA
+from exitbench.store.identity import Costs, Setting
+from exitbench.store.run_record import CLEAN, RunRecord
 from exitbench.store.store import Store
-
-_SAME = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n", "mmacs")
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
@@ -67,7 +65,7 @@ class Pool:
         evaluations: one for each rule evaluated.
     """
 
-    record: Mapping[str, Any]
+    record: RunRecord
     clean: Images
     attacked: tuple[Images, ...]
     evaluations: tuple[Evaluation, ...]
@@ -75,7 +73,7 @@ class Pool:
     @property
     def mmacs(self) -> tuple[float, ...]:
         """Cost of each exit."""
-        return tuple(self.record["mmacs"])
+        return self.record.mmacs
 
     def judge(self, policy: Policy) -> RuleVerdicts:
         """Apply any exit rule: an image in the ball counts whatever rule it was made against.
@@ -101,7 +99,7 @@ class Pool:
 
 def same_samples(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
     """Evaluations of the same weights, samples and threat model together, whatever their exit rules."""
-    groups: dict[tuple[str, ...], list[Evaluation]] = {}
+    groups: dict[tuple[Setting, Costs], list[Evaluation]] = {}
     for evaluation in evaluations:
         groups.setdefault(_key(evaluation.record), []).append(evaluation)
     return [groups[key] for key in sorted(groups)]
@@ -110,30 +108,31 @@ def same_samples(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
 def pool_of(evaluations: Sequence[Evaluation], store: Store) -> Pool:
     """Read every cell of the evaluations, all of which are one group of ``same_samples``."""
     record = evaluations[0].record
-    records = [run for run in store.runs() if run.get("schema") == RECORD_SCHEMA and _key(run) == _key(record)]
+    records = [run for run in store.runs() if _key(run) == _key(record)]
     clean: list[Cell] = []
     attacked: list[Images] = []
     seen: set[str] = set()
     for run in records:
-        for attack in run["attacks"]:
-            fresh = [key for key in attack["keys"] if key not in seen]
+        for attack in run.attacks:
+            fresh = [key for key in attack.keys if key not in seen]
             seen.update(fresh)
             cells = [cell for key in fresh if (cell := store.read(key, images=False)) is not None]
-            if attack["name"] == CLEAN:
-                clean = clean if clean or len(cells) < len(attack["keys"]) else cells
+            if attack.name == CLEAN:
+                clean = clean if clean or len(cells) < len(attack.keys) else cells
             elif cells:
                 attacked.append(_images(cells, record))
     return Pool(record, _images(clean, record), tuple(attacked), tuple(evaluations))
 
 
-def _key(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(record[name]) for name in _SAME)
+def _key(record: RunRecord) -> tuple[Setting, Costs]:
+    """The setting; and the costs, for records made before and after a change of how they are counted are not pooled."""
+    return record.setting, record.mmacs
 
 
-def _images(cells: Sequence[Cell], record: Mapping[str, Any]) -> Images:
+def _images(cells: Sequence[Cell], record: RunRecord) -> Images:
     return Images(
         rows=np.concatenate([cell.indices for cell in cells]),
         logits=torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1)),
         labels=torch.from_numpy(np.concatenate([cell.labels for cell in cells])),
-        within=np.concatenate([cell.within(record["norm"], record["eps"]) for cell in cells]),
+        within=np.concatenate([cell.within(record.norm, record.eps) for cell in cells]),
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +16,14 @@ from exitbench.models.policies import Policy
 from exitbench.models.registry import model_card
 from exitbench.models.weights import WeightsError
 from exitbench.store.calibration_logits import HeldOut, held_out_key
+from exitbench.store.run_record import RunRecord
 from exitbench.store.store import Store
 from exitbench.target.calibrate import all_logits, provenance
 from exitbench.target.networks import Network, RegisteredNetwork
 from exitbench.target.registered_weights import registered_weights
 
 
-def held_out(
-    record: Mapping[str, Any], store: Store, data: Path, weights: Path | None, network: Network | None = None
-) -> HeldOut:
+def held_out(record: RunRecord, store: Store, data: Path, weights: Path | None, network: Network | None = None) -> HeldOut:
     """The calibration logits of the network that ``record`` is about; computed only where the store has none.
 
     Args:
@@ -39,29 +36,29 @@ def held_out(
     Raises:
         UserError: the store has none, and network or calibration images are not to be had either.
     """
-    key = held_out_key(record["model"], record["weights"], record["dataset"])
+    key = held_out_key(record.model, record.weights, record.dataset)
     if (found := store.read_held_out(key)) is None:
         found = _compute(key, record, data, weights, network)
         store.write_held_out(found)
-    if found.logits.shape[0] != len(record["mmacs"]):
+    if found.logits.shape[0] != record.n_exits:
         raise UserError(f"the calibration logits {key} in the store have {found.logits.shape[0]} exits; delete them")
     return found
 
 
-def _compute(key: str, record: Mapping[str, Any], data: Path, weights: Path | None, network: Network | None) -> HeldOut:
+def _compute(key: str, record: RunRecord, data: Path, weights: Path | None, network: Network | None) -> HeldOut:
     try:
-        network = network or RegisteredNetwork(model_card(record["model"]))
+        network = network or RegisteredNetwork(model_card(record.model))
         if weights is None and network.card is not None:
-            weights = registered_weights(network.name, record["weights"])
-        split = load_split(record["dataset"], "calibration", network.input_shape(record["dataset"]), data)
-        loaded = network.load(record["dataset"], split.shape, None, weights)
-        if loaded.weights != record["weights"]:
+            weights = registered_weights(network.name, record.weights)
+        split = load_split(record.dataset, "calibration", network.input_shape(record.dataset), data)
+        loaded = network.load(record.dataset, split.shape, None, weights)
+        if loaded.weights != record.weights:
             what = weights or network.name
-            raise UserError(f"{what} has SHA-256 {loaded.weights[:12]}..., the store is about {record['weights'][:12]}...")
+            raise UserError(f"{what} has SHA-256 {loaded.weights[:12]}..., the store is about {record.weights[:12]}...")
     except (UserError, UnknownName, WeightsError, ForeignModelError) as error:
         raise UserError(
-            f"a sweep of {record['model']} ({record['training']}) sets thresholds on held-out training images of "
-            f"{record['dataset']}, never on test images; the store does not hold its logits on them, and: {error}"
+            f"a sweep of {record.model} ({record.training}) sets thresholds on held-out training images of "
+            f"{record.dataset}, never on test images; the store does not hold its logits on them, and: {error}"
         ) from error
     logits = all_logits(loaded.model, split)
     hashes = split.batch(0, len(split)).input_hashes()

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from exitbench.analysis.compare.pairs import Comparison
+from exitbench.models.number_text import eps_text
 from exitbench.report.compare.terminal import name_of
 from exitbench.report.style import network_style, styled
-from exitbench.store.run_record import eps_text
 
 _APART = 0.16  # of A and B within a row, in rows
 
@@ -33,7 +33,7 @@ def draw_comparison(found: Comparison) -> Figure:
         axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=1)
     record = found.a.record
-    figure.suptitle(f"{record['dataset']} test, {record['norm']} {eps_text(record['eps'])}, n = {record['n']}")
+    figure.suptitle(f"{record.dataset} test, {record.norm} {eps_text(record.eps)}, n = {record.n}")
     return figure
 
 

@@ -8,29 +8,29 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.analysis.compare.pairs import Comparison, Interval, Pair
+from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.run_record import eps_text
 
 
 def name_of(evaluation: Evaluation, other: Evaluation) -> str:
     """What tells an evaluation from the other: model and training; where these are the same weights, policy or seed."""
     record, beside = evaluation.record, other.record
-    name = f"{record['model']} ({record['training']})"
-    if (record["model"], record["training"]) != (beside["model"], beside["training"]):
+    name = f"{record.model} ({record.training})"
+    if (record.model, record.training) != (beside.model, beside.training):
         return name
-    if record["weights"] != beside["weights"]:
-        return f"{name}, weights {record['weights'][:12]}"
-    if record["policy"] != beside["policy"]:
-        return f"{name}, {record['policy'] if len(record['policy']) < 30 else record['policy'][:27] + '...'}"
-    return f"{name}, seed {record['seed']}"
+    if record.weights != beside.weights:
+        return f"{name}, weights {record.weights[:12]}"
+    if record.policy != beside.policy:
+        return f"{name}, {record.policy if len(record.policy) < 30 else record.policy[:27] + '...'}"
+    return f"{name}, seed {record.seed}"
 
 
 def comparison_text(found: Comparison) -> RenderableType:
     """The table of both, with what it means and what is left out."""
     record = found.a.record
-    threat = f"{record['norm']} {eps_text(record['eps'])}"
-    title = f"{record['dataset']} test, {threat}, n = {record['n']}, paired sample by sample"
+    threat = f"{record.norm} {eps_text(record.eps)}"
+    title = f"{record.dataset} test, {threat}, n = {record.n}, paired sample by sample"
     table = Table(box=None, pad_edge=False)
     table.add_column("accuracy", overflow="fold", min_width=len("worst case"))
     for heading in ("A %", "B %", "B - A", "95 % interval", "only A", "only B", "p"):

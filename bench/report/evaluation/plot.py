@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from exitbench.models.number_text import eps_text
 from exitbench.report.style import styled
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.rows import TITLES, rows_of
 from exitbench.stats.proportions import wilson
-from exitbench.store.run_record import eps_text
 
 
 @styled
@@ -30,5 +30,5 @@ def draw_evaluation(evaluation: Evaluation) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy under the deployed exit rule, %")
-    axes.set_title(f"{record['model']}, {record['dataset']} {record['norm']} {eps_text(record['eps'])}, n = {n}", loc="left")
+    axes.set_title(f"{record.model}, {record.dataset} {record.norm} {eps_text(record.eps)}, n = {n}", loc="left")
     return figure

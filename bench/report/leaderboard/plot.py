@@ -39,7 +39,7 @@ def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -
         if what == "worst" and not (evaluation.attacks or evaluation.unfinished):
             continue
         share, low, high = accuracy(evaluation.clean.correct if what == "clean" else evaluation.worst)
-        multi_exit = len(evaluation.record["mmacs"]) > 1
+        multi_exit = evaluation.record.n_exits > 1
         cost = evaluation.mean_cost(evaluation.clean)
         found.append(Point(_label(evaluation), cost, share, low, high, multi_exit, verdict(evaluation)))
     return found
@@ -99,9 +99,9 @@ def _panel(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]
 
 def _label(evaluation: Evaluation) -> str:
     record = evaluation.record
-    kind, _, _ = record["policy"].partition(":")
+    kind, _, _ = record.policy.partition(":")
     partial = "" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix"
     partial += ", flagged" if verdict(evaluation) in ("failure", "warning") else ""
-    exits = f", {kind} policy" if len(record["mmacs"]) > 1 else ", one exit"
+    exits = f", {kind} policy" if record.n_exits > 1 else ", one exit"
     exits += f", {evaluation.sparsity:.0%} zero weights" if evaluation.sparsity else ""
-    return f"{record['model']} ({training_text(record)}{exits}, n = {record['n']}{partial})"
+    return f"{record.model} ({training_text(record)}{exits}, n = {record.n}{partial})"

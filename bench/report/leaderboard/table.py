@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 
 from exitbench.models.weights import IMPORTED
-from exitbench.report.leaderboard.method import method_text
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 from exitbench.scoring.ranking import WORST, flags_text, rank, worst_status
-from exitbench.store.run_record import CLEAN, eps_text
+from exitbench.store.run_record import CLEAN, RunRecord
 
 COLUMNS = {
     "model": "registered model name; of a published network, package and name; of another, its file or module and the factory",
@@ -76,9 +75,9 @@ def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def training_text(record: Mapping[str, Any]) -> str:
+def training_text(record: RunRecord) -> str:
     """Which weights, and whether they are somebody else's, taken over."""
-    return f"{record['training']}, imported" if record["source"].startswith(IMPORTED) else str(record["training"])
+    return f"{record.training}, imported" if record.source.startswith(IMPORTED) else str(record.training)
 
 
 def sparsity_text(evaluation: Evaluation) -> str:
@@ -89,11 +88,8 @@ def sparsity_text(evaluation: Evaluation) -> str:
     )
 
 
-def _same(record: Mapping[str, Any]) -> dict[str, Any]:
-    same = {
-        name: record[name] for name in ("model", "training", "source", "policy", "calibration", "dataset", "norm", "n", "note")
-    }
-    return {**same, "weights": record["weights"][:12], "data": record["data"][:12], "eps": eps_text(record["eps"])}
+def _same(record: RunRecord) -> dict[str, Any]:
+    return {**record.columns(), "n": record.n, "source": record.source, "note": record.note}
 
 
 def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
@@ -101,7 +97,7 @@ def _measured(evaluation: Evaluation, result: Result) -> dict[str, Any]:
     slowed = evaluation.slowed(result)
     return {
         "attack": result.name,
-        "method": method_text(result),
+        "method": result.method,
         "seed": str(result.seed),
         "accuracy": share,
         "ci_low": low,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import get_args
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import lines, verdict
-from exitbench.report.leaderboard.method import method_text
 from exitbench.report.leaderboard.table import sparsity_text
-from exitbench.scoring.evaluation import Bools, Evaluation, Result, accuracy
-from exitbench.store.run_record import eps_text
+from exitbench.scoring.evaluation import Bools, CostFigure, Evaluation, Result, accuracy
 
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
 
@@ -22,8 +22,8 @@ _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "inf
 def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableType:
     """The figures of one evaluation: every attack asked for, then the worst case over all that is stored."""
     record = evaluation.record
-    threat = f"{record['norm']} {eps_text(record['eps'])}"
-    title = f"{escape(record['model'])} on {record['dataset']} test, {threat}, n = {evaluation.n}"
+    threat = f"{record.norm} {eps_text(record.eps)}"
+    title = f"{escape(record.model)} on {record.dataset} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack", min_width=len("slowdown:double_kill"), overflow="fold")
     for heading in ("accuracy %", "95 % interval", "mean\nmmacs", "grads", "s"):
@@ -32,7 +32,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     shown = [attack for attack in evaluation.attacks if attack.name in asked_for]
     times_shown = Counter(attack.name for attack in shown)
     for attack in shown:
-        apart = f" ({method_text(attack)}, seed {attack.seed})" if times_shown[attack.name] > 1 else ""
+        apart = f" ({attack.method}, seed {attack.seed})" if times_shown[attack.name] > 1 else ""
         unbound = "" if attack.within.all() else f" (distance {attack.distance:.3g})"
         table.add_row(escape(attack.name + apart + unbound), *_figures(evaluation, attack))
     for each in evaluation.unfinished:
@@ -80,7 +80,7 @@ def _exit_table(evaluation: Evaluation) -> Table:
     strongest = evaluation.strongest()
     table = Table(box=None, pad_edge=False)
     table.add_column("exit", no_wrap=True)
-    for k in range(1, len(evaluation.record["mmacs"]) + 1):
+    for k in range(1, evaluation.record.n_exits + 1):
         table.add_column(str(k), justify="right")
     table.add_column("mean", justify="right")
     situations = [evaluation.clean] if strongest is None else [evaluation.clean, strongest]
@@ -89,9 +89,11 @@ def _exit_table(evaluation: Evaluation) -> Table:
         table.add_row("  taken", *map(str, evaluation.exit_counts(result)))
         table.add_row("  right %", *(f"{100 * value:.1f}" for value in result.exit_accuracy))
     table.add_row("[bold]cost")
-    for cost in ("mmacs", *(["mmacs_dense"] if evaluation.sparsity else []), "mflops_paper"):
+    for cost in get_args(CostFigure):
+        if cost == "mmacs_dense" and not evaluation.sparsity:
+            continue
         means = " -> ".join(f"{evaluation.mean_cost(result, cost):.2f}" for result in situations)
-        table.add_row(f"  {cost}", *(f"{value:.1f}" for value in evaluation.record[cost]), means)
+        table.add_row(f"  {cost}", *(f"{value:.1f}" for value in evaluation.costs(cost)), means)
     return table
 
 
@@ -133,9 +135,9 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append("attacks are unfinished: the worst case can only fall when they are")
     if evaluation.sparsity:
         notes.append(f"pruned: {sparsity_text(evaluation)}")
-    notes.append(record["note"] or f"{record['dataset']}: {record['dataset_summary']}")
-    notes.append(f"policy {_short(record['policy'])}, calibration {record['calibration'] or 'none: given by hand'}")
-    notes.append(f"seeds {_seeds(evaluation)}, weights {record['training']} {record['weights'][:12]}, data {record['data'][:12]}")
+    notes.append(record.note or f"{record.dataset}: {record.dataset_summary}")
+    notes.append(f"policy {_short(record.policy)}, calibration {record.calibration or 'none: given by hand'}")
+    notes.append(f"seeds {_seeds(evaluation)}, weights {record.training} {record.weights[:12]}, data {record.data[:12]}")
     notes.append(f"computed with {evaluation.computed_with()}")
     if search := evaluation.search.on and evaluation.search:
         images = sum(evaluation.n for attack in evaluation.attacks if attack.search.on)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
 from exitbench.report.leaderboard.flags import SIGNS, verdict
 from exitbench.report.leaderboard.table import COLUMNS, rows_of, training_text
 from exitbench.scoring.evaluation import Evaluation, Result
 from exitbench.scoring.ranking import WORST
-from exitbench.store.run_record import eps_text, evaluation_key
+from exitbench.store.run_record import evaluation_key
 
 _LEFT_OUT = {
     "attack",
@@ -129,13 +130,13 @@ def columns(found: Sequence[Row]) -> list[Column]:
 def key_of(evaluation: Evaluation) -> str:
     """The row's key: readable, and unique by a digest of what makes the evaluation."""
     record = evaluation.record
-    words = "".join(character if character.isalnum() else "-" for character in f"{record['model']}-{record['training']}".lower())
+    words = "".join(character if character.isalnum() else "-" for character in f"{record.model}-{record.training}".lower())
     return f"{words.encode('ascii', 'ignore').decode()[:48]}-{digest(evaluation_key(record))[:8]}"
 
 
 def network_text(evaluation: Evaluation) -> str:
     """The kind of network, for the filter."""
-    kind = "early exits" if len(evaluation.record["mmacs"]) > 1 else "one exit"
+    kind = "early exits" if evaluation.record.n_exits > 1 else "one exit"
     return f"{kind}, pruned" if evaluation.sparsity else kind
 
 
@@ -165,13 +166,13 @@ def _cells(i: int, evaluation: Evaluation, kind: str, flags: Sequence[tuple[str,
     cells = {name: _cell(clean.get(name)) for name in COLUMNS if name not in _TAKEN}
     return cells | {
         "rank": Cell(str(i + 1), i + 1),
-        "model": Cell(record["model"]),
+        "model": Cell(record.model),
         "training": Cell(training_text(record)),
-        "dataset": Cell(record["dataset"]),
-        "threat": Cell(f"{record['norm']} {eps_text(record['eps'])}"),
+        "dataset": Cell(record.dataset),
+        "threat": Cell(f"{record.norm} {eps_text(record.eps)}"),
         "network": Cell(network_text(evaluation)),
-        "exits": _cell(len(record["mmacs"])),
-        "n": _cell(record["n"]),
+        "exits": _cell(record.n_exits),
+        "n": _cell(record.n),
         "mmacs": Cell(f"{clean['mmacs']:.2f}", clean["mmacs"]),
         "mmacs_dense": Cell(f"{clean['mmacs_dense']:.2f}", clean["mmacs_dense"]),
         "mflops_paper": Cell(f"{clean['mflops_paper']:.2f}", clean["mflops_paper"]),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from exitbench.attacks.knobs import Spec
 from exitbench.attacks.presets import groups
 from exitbench.attacks.settings import read_back
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.run_record import CLEAN, eps_text
+from exitbench.store.run_record import CLEAN, Requested, RunRecord
 
 _FROM_FILE = "file "  # how the source of weights begins in records from before it was kept what was asked for
 
@@ -23,10 +23,10 @@ def commands(evaluation: Evaluation) -> list[str]:
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for record in _worth_telling(evaluation.records or (evaluation.record,)):
-        attacks = [attack for attack in record["attacks"] if not attack["component"] and attack["name"] != CLEAN]
-        names = found.setdefault((*_target(record), *_settings([each["spec"] for each in attacks], record)), [])
-        names += [attack["name"] for attack in attacks if attack["name"] not in names]
-    n_exits = len(evaluation.record["mmacs"])
+        attacks = [attack for attack in record.attacks if not attack.component and attack.name != CLEAN]
+        names = found.setdefault((*_target(record), *_settings([each.spec for each in attacks], record)), [])
+        names += [attack.name for attack in attacks if attack.name not in names]
+    n_exits = evaluation.record.n_exits
     return [
         shlex.join(["python", "-m", "bench", "run", *rest[:6], "--attack", ",".join(_short(names, n_exits)), *rest[6:]])
         for rest, names in found.items()
@@ -34,33 +34,33 @@ def commands(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _worth_telling(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _worth_telling(records: Sequence[RunRecord]) -> list[RunRecord]:
     """All but those that do not say what was asked for, where later runs that do have the same cells."""
-    told = {key for record in records if "asked" in record for key in _cells(record)}
-    return [record for record in records if "asked" in record or not _cells(record) <= told]
+    told = {key for record in records if record.requested is not None for key in _cells(record)}
+    return [record for record in records if record.requested is not None or not _cells(record) <= told]
 
 
-def _cells(record: Mapping[str, Any]) -> set[str]:
-    return {key for attack in record["attacks"] for key in attack["keys"]}
+def _cells(record: RunRecord) -> set[str]:
+    return {key for attack in record.attacks for key in attack.keys}
 
 
-def _target(record: Mapping[str, Any]) -> Iterator[str]:
-    asked: Mapping[str, Any] = record.get("asked") or _before(record)
-    yield from ("--model", asked["model"], "--dataset", record["dataset"])
-    if asked["weights"] is not None:
-        yield from ("--weights", asked["weights"])
-    elif asked["model"] == record["model"]:  # registered; what anybody's factory makes has no other weights than its own
-        yield from ("--training", record["training"])
-    if asked["policy"] is not None:
-        yield from ("--policy", asked["policy"])
-    yield from ("--n", str(record["n"]), "--norm", record["norm"], "--eps", number_text(record["eps"]))
+def _target(record: RunRecord) -> Iterator[str]:
+    requested = record.requested or _before(record)
+    yield from ("--model", requested.model, "--dataset", record.dataset)
+    if requested.weights is not None:
+        yield from ("--weights", requested.weights)
+    elif requested.model == record.model:  # registered; what anybody's factory makes has no other weights than its own
+        yield from ("--training", record.training)
+    if requested.policy is not None:
+        yield from ("--policy", requested.policy)
+    yield from ("--n", str(record.n), "--norm", record.norm, "--eps", number_text(record.eps))
 
 
-def _before(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def _before(record: RunRecord) -> Requested:
     """What was asked for, of a record that does not tell."""
-    source = record["source"]
+    source = record.source
     weights = source.removeprefix(_FROM_FILE) if source.startswith(_FROM_FILE) else None
-    return {"model": record["model"], "weights": weights, "policy": record["policy"]}
+    return Requested(model=record.model, weights=weights, policy=record.policy)
 
 
 def _short(names: Sequence[str], n_exits: int) -> list[str]:
@@ -71,10 +71,10 @@ def _short(names: Sequence[str], n_exits: int) -> list[str]:
     return list(names)
 
 
-def _settings(specs: Iterable[Spec], record: Mapping[str, Any]) -> Iterator[str]:
+def _settings(specs: Iterable[Spec], record: RunRecord) -> Iterator[str]:
     for name, value in read_back(specs):
         yield from (f"--{name.replace('_', '-')}", number_text(value) if isinstance(value, float) else str(value))
-    yield from ("--seed", str(record["seed"]))
+    yield from ("--seed", str(record.seed))
 
 
 def number_text(value: float) -> str:

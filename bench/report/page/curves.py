@@ -7,9 +7,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from exitbench.store.run_record import eps_text
+from exitbench.store.identity import Identity
 
 _log = logging.getLogger(__name__)
 
@@ -54,15 +53,10 @@ class SweptCurve:
 Curves = Mapping[Network, Sequence[SweptCurve]]
 
 
-def network_of(record: Mapping[str, Any]) -> Network:
+def network_of(of: Identity) -> Network:
     """What a run's record and a sweep's row share when they are of the same network, samples and threat model."""
-    short = {
-        "weights": record["weights"][:12],
-        "data": record["data"][:12],
-        "eps": eps_text(record["eps"]),
-        "n": str(record["n"]),
-    }
-    return tuple(str({**record, **short}[name]) for name in _KEY)
+    columns = of.columns()
+    return tuple(columns[name] for name in _KEY)
 
 
 def read_curves(folder: Path) -> Curves:

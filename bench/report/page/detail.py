@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from exitbench.models.policies import FixedExit
 from exitbench.models.policy_text import parse_policy
 from exitbench.report.leaderboard.flags import Line, lines
-from exitbench.report.leaderboard.method import method_text
 from exitbench.report.page.board import costliest
 from exitbench.report.page.command import commands
 from exitbench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
+from exitbench.store.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def detail(evaluation: Evaluation) -> Detail:
         shares=shares(evaluation) if attacked else (),
         overlap=overlap(evaluation),
         situations=_situations(evaluation, strongest),
-        exits=tuple(_exit(evaluation, strongest, k) for k in range(len(evaluation.record["mmacs"]))),
+        exits=tuple(_exit(evaluation, strongest, k) for k in range(evaluation.record.n_exits)),
         attacks=_attacks(evaluation),
         slowdowns=_slowdowns(evaluation),
         commands=commands(evaluation),
@@ -151,9 +150,9 @@ def _exit(evaluation: Evaluation, strongest: Result | None, k: int) -> Exit:
     here = clean.correct[clean.exits == k]
     return Exit(
         number=k + 1,
-        mmacs=record["mmacs"][k],
-        mmacs_dense=record["mmacs_dense"][k] if evaluation.sparsity else None,
-        mflops_paper=record["mflops_paper"][k],
+        mmacs=record.mmacs[k],
+        mmacs_dense=evaluation.costs("mmacs_dense")[k] if evaluation.sparsity else None,
+        mflops_paper=record.mflops_paper[k],
         threshold=_threshold(record, k),
         taken=len(here),
         own=clean.exit_accuracy[k],
@@ -163,15 +162,15 @@ def _exit(evaluation: Evaluation, strongest: Result | None, k: int) -> Exit:
     )
 
 
-def _threshold(record: Any, k: int) -> str:
+def _threshold(record: RunRecord, k: int) -> str:
     """What has to hold for a sample to leave at exit ``k``, from 0."""
-    n_exits = len(record["mmacs"])
-    policy = parse_policy(record["policy"], n_exits)
+    n_exits = record.n_exits
+    policy = parse_policy(record.policy, n_exits)
     if isinstance(policy, FixedExit):
         return "all leave" if k == policy.exit - 1 else "none leaves"
     if k == n_exits - 1:
         return "the rest"
-    kind, _, rest = record["policy"].partition(":")
+    kind, _, rest = record.policy.partition(":")
     return f"{kind} {'<' if kind == 'entropy' else '>'} {float(rest.split(',')[k]):.4g}"
 
 
@@ -184,7 +183,7 @@ def _attacks(evaluation: Evaluation) -> tuple[AttackRow, ...]:
         found.append(
             AttackRow(
                 name=named[id(attack)],
-                method=method_text(attack),
+                method=attack.method,
                 seed=attack.seed,
                 accuracy=accuracy(evaluation.robust(attack)),
                 broken=int(breaks.sum()),

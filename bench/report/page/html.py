@@ -73,7 +73,7 @@ def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], c
     return {
         "name": name,
         "title": f"{first.cells['dataset'].text}, {first.cells['threat'].text}",
-        "summary": evaluations[0].record["dataset_summary"],
+        "summary": evaluations[0].record.dataset_summary,
         "chart": chart(evaluations, curves),
     }
 

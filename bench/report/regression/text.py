@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from exitbench.analysis.regression.judge import Compared, Judgement
 from exitbench.analysis.regression.snapshot import Snapshot
-from exitbench.store.run_record import eps_text
+from exitbench.models.number_text import eps_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
 UPDATE = "update the baseline: bench check --update"
@@ -36,8 +36,8 @@ class GateReport:
     def subject(self) -> str:
         """Model, data and threat model."""
         subject = self.now.subject
-        threat = f"{subject['norm']} {eps_text(subject['eps'])}"
-        return f"{self.now.title} on {subject['dataset']} test, {threat}, n = {subject['n']}"
+        threat = f"{subject.norm} {eps_text(subject.eps)}"
+        return f"{self.now.title} on {subject.dataset} test, {threat}, n = {subject.n}"
 
     @property
     def why(self) -> list[str]:
@@ -53,10 +53,10 @@ class GateReport:
         notes = [
             f"level {judgement.level:g} over all rows together (exact McNemar tests and sign flips of costs, Holm), one-sided; "
             f"mean mmacs may rise by {100 * judgement.tolerance:g} %",
-            f"baseline {self.source}: weights {then['training']} {then['weights'][:12]}, seed {then['seed']}; "
-            f"now {now['training']} {now['weights'][:12]}, seed {now['seed']}",
+            f"baseline {self.source}: weights {then.training} {then.weights[:12]}, seed {then.seed}; "
+            f"now {now.training} {now.weights[:12]}, seed {now.seed}",
         ]
-        if now["policy"] != then["policy"]:
+        if now.policy != then.policy:
             notes.append("each under its own policy")
         if self.now.computed_with != self.baseline.computed_with:
             notes.append(f"computed with {self.now.computed_with}; the baseline with {self.baseline.computed_with}")

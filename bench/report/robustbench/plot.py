@@ -13,12 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from exitbench.analysis.robustbench.join import DATASET, CostAxis, Costed
 from exitbench.data.cards import dataset_card
+from exitbench.models.number_text import eps_text
 from exitbench.report.label_places import Name, write_names
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.report.robustbench.table import autoattack_accuracy
 from exitbench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
 from exitbench.scoring.evaluation import Evaluation, accuracy
-from exitbench.store.run_record import eps_text
 
 _PUBLISHED = {
     "plain": ("o", "#7F8C9A", "published (RobustBench)"),
@@ -133,11 +133,13 @@ def _signs(measured: Sequence[Evaluation]) -> list[Line2D]:
 def _label(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
     """Names the network; its exit rule, too, where only that tells it from another."""
     record = evaluation.record
-    same = [each for each in among if all(each.record[name] == record[name] for name in ("model", "training", "n"))]
-    rule = f", {record['policy'][:24]}..." if len(same) > 1 else ""
+    same = [
+        each for each in among if (each.record.model, each.record.training, each.n) == (record.model, record.training, record.n)
+    ]
+    rule = f", {record.policy[:24]}..." if len(same) > 1 else ""
     partial = "" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix"
-    exits = "one exit" if len(record["mmacs"]) == 1 else f"{len(record['mmacs'])} exits"
-    return f"here: {record['model']} ({record['training']}, {exits}, n = {record['n']}{partial}{rule})"
+    exits = "one exit" if record.n_exits == 1 else f"{record.n_exits} exits"
+    return f"here: {record.model} ({record.training}, {exits}, n = {record.n}{partial}{rule})"
 
 
 def _frame(axes: Axes, spots: Sequence[tuple[float, float]]) -> None:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from exitbench.analysis.robustbench.join import CostAxis, Costed
 from exitbench.analysis.robustbench.published import OPTIONAL
+from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation, accuracy
 from exitbench.scoring.ranking import flags_text, worst_status
-from exitbench.store.run_record import eps_text
 
 AUTOATTACK = "autoattack"
 
@@ -77,7 +77,7 @@ def _measured(evaluation: Evaluation) -> Mapping[str, Any]:
     clean, clean_low, clean_high = accuracy(evaluation.clean.correct)
     worst, worst_low, worst_high = accuracy(evaluation.worst)
     return {
-        "network": record["model"],
+        "network": record.model,
         "kind": "measured",
         "mmacs": evaluation.mean_cost(evaluation.clean),
         "measured_clean": clean,
@@ -87,11 +87,11 @@ def _measured(evaluation: Evaluation) -> Mapping[str, Any]:
         "measured_worst": worst,
         "measured_worst_low": worst_low,
         "measured_worst_high": worst_high,
-        "n": str(record["n"]),
-        "exits": str(len(record["mmacs"])),
-        "training": record["training"],
-        "policy": record["policy"],
-        "eps": eps_text(record["eps"]),
+        "n": str(record.n),
+        "exits": str(record.n_exits),
+        "training": record.training,
+        "policy": record.policy,
+        "eps": eps_text(record.eps),
         "status": worst_status(evaluation),
         "flags": flags_text(evaluation),
     }

@@ -45,8 +45,8 @@ def _measured(axis: CostAxis) -> Table:
             "-" if autoattack is None else f"{100 * autoattack:.2f}",
             f"{100 * share:.2f}",
             f"{100 * low:.1f} - {100 * high:.1f}",
-            str(record["n"]),
-            Text(f"{record['model']} ({record['training']}{partial})"),
+            str(record.n),
+            Text(f"{record.model} ({record.training}{partial})"),
         )
     return table
 

@@ -102,4 +102,4 @@ def _label(curve: Curve) -> str:
     partial = "" if any(each.complete and not each.unfinished for each in evaluations) else ", not the whole matrix"
     partial += ", flagged" if any(verdict(each) in ("failure", "warning") for each in evaluations) else ""
     exits = "one exit" if curve.rule is None else f"{curve.rule} thresholds"
-    return f"{record['model']} ({training_text(record)}, {exits}, n = {record['n']}{partial})"
+    return f"{record.model} ({training_text(record)}, {exits}, n = {record.n}{partial})"

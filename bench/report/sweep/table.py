@@ -11,7 +11,6 @@ from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.models.policy_text import policy_text
 from exitbench.scoring.evaluation import Evaluation, accuracy
 from exitbench.scoring.ranking import flags_text, partial_status, worst_status
-from exitbench.store.run_record import eps_text
 
 NOT_ATTACKED = "not attacked itself"
 """Status of every rule but those that were evaluated as deployed ones."""
@@ -79,12 +78,9 @@ def _union(evaluations: Sequence[Evaluation]) -> str:
 def _row(curve: Curve, point: Point) -> dict[str, Any]:
     record, judged = curve.pool.record, point.judged
     counts = [int((judged.exits == k).sum()) for k in range(len(curve.pool.mmacs))]
-    same = {name: record[name] for name in ("model", "training", "dataset", "norm", "n")}
     row = {
-        **same,
-        "weights": record["weights"][:12],
-        "data": record["data"][:12],
-        "eps": eps_text(record["eps"]),
+        **record.columns(),
+        "n": record.n,
         "rule": curve.rule,
         "point": point.where,
         "target_mmacs": point.target,

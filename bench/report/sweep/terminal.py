@@ -7,19 +7,19 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.analysis.sweep.curve import Curve, Point
+from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.sweep.table import status
 from exitbench.scoring.evaluation import Bools, accuracy
-from exitbench.store.run_record import eps_text
 
 
 def curve_text(curve: Curve) -> RenderableType:
     """Every rule of the curve with its cost, clean accuracy and worst case, and what they are worth."""
     record = curve.pool.record
-    threat = f"{record['norm']} {eps_text(record['eps'])}"
+    threat = f"{record.norm} {eps_text(record.eps)}"
     kind = "one exit" if curve.rule is None else f"{curve.rule} thresholds"
-    where = f"{record['dataset']} test, {threat}, n = {record['n']}"
-    title = f"{record['model']} ({record['training']}, {kind}) on {where}"
+    where = f"{record.dataset} test, {threat}, n = {record.n}"
+    title = f"{record.model} ({record.training}, {kind}) on {where}"
     table = Table()
     table.add_column("exit rule", no_wrap=True)
     for heading in ("mean\nmmacs", "clean %", "95 % interval", "worst\ncase %", "95 % interval"):

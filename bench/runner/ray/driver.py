@@ -12,12 +12,13 @@ from typing import Any
 
 from exitbench.errors import UserError
 from exitbench.models.error_text import first_line
-from exitbench.models.spec import describe
+from exitbench.models.spec import description
 from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.runner.ray.connect import Resources, slots
 from exitbench.runner.ray.job import Answer, CellStarted, Finished, Job, shard_of, shards
 from exitbench.runner.ray.worker import work
 from exitbench.runner.runner import Outcome
+from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -146,8 +147,8 @@ class RayRunner:
             self.store.write_bytes(answer.key, answer.raw)
             error = None
         else:
-            self.store.write_error(answer.key, dict(answer.what))
-            error = str(answer.what["error"])
+            self.store.write_error(answer.key, answer.what)
+            error = answer.what.error
         del flight.left[answer.key]
         flight.at, flight.losses = None, 0
         self._on_outcome(Outcome(cell, error))
@@ -166,7 +167,7 @@ class RayRunner:
         for key in list(flight.left) if flight.at is None else [flight.at]:
             cell = flight.left.pop(key)
             message = f"WorkerLost: {LOSSES} workers in a row were lost at it ({type(error).__name__}: {first_line(error)})"
-            self.store.write_error(key, {"attack": cell.name, "spec": describe(cell.attack), "error": message})
+            self.store.write_error(key, CellError(attack=cell.name, spec=description(cell.attack), error=message))
             self._on_outcome(Outcome(cell, message))
         flight.losses = 0
         return flight if flight.left else None

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from exitbench.models.search_model import FOLDED, SearchConfig
 from exitbench.runner.plan import PlannedCell
 from exitbench.runner.prepare import Prepared, Request
 from exitbench.store.cell import SLICE
+from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
 
 _HANDED_ON = ("EXITBENCH_WEIGHTS",)
@@ -114,7 +114,7 @@ class Failed:
     """What went wrong in the cell of this key, as it is recorded."""
 
     key: str
-    what: Mapping[str, Any]
+    what: CellError
 
 
 Answer = CellStarted | Finished | Failed

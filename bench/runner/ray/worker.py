@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from exitbench.runner.prepare import Prepared, prepare
 from exitbench.runner.ray.job import Answer, CellStarted, Failed, Finished, Job, Part, Shard, code_digest
 from exitbench.runner.runner import Runner, Started
 from exitbench.store.cell import Cell, cell_key
+from exitbench.store.cell_error import CellError
 
 
 class WorkerMismatchError(UserError):
@@ -51,7 +51,7 @@ class Held:
 
     def __init__(self, stored: Mapping[str, bytes]) -> None:
         self._files = dict(stored)
-        self._errors: dict[str, dict[str, Any]] = {}
+        self._errors: dict[str, CellError] = {}
 
     def read(self, key: str) -> Cell | None:
         """The cell, or None where there is none."""
@@ -61,7 +61,7 @@ class Held:
         """Keep a finished cell."""
         self._files[cell.key] = cell.to_bytes()
 
-    def write_error(self, key: str, what: dict[str, Any]) -> None:
+    def write_error(self, key: str, what: CellError) -> None:
         """Keep what went wrong in a cell."""
         self._errors[key] = what
 

@@ -59,20 +59,20 @@ def evaluated(net=None, attacks="average", **given):
 
 def cells(results, attack):
     store = Store(results / "store")
-    (record,) = [record for record in store.runs() if any(each["name"] == attack for each in record["attacks"])]
-    (entry,) = [each for each in record["attacks"] if each["name"] == attack]
-    return [store.read(key) for key in entry["keys"]]
+    (record,) = [record for record in store.runs() if any(each.name == attack for each in record.attacks)]
+    (entry,) = [each for each in record.attacks if each.name == attack]
+    return [store.read(key) for key in entry.keys]
 
 
 def test_the_verdicts_are_those_of_the_command_line_to_the_last_bit(tmp_path, bench, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.py").write_text(NET_FILE)
-    run = ["run", "--model", "small.py:make", "--dataset", "digits", "--attack", "policy,average", "--policy", RULE]
+    run = ["run", "--model", "small.py:make", "--dataset", "digits", "--attack", "adaptive,average", "--policy", RULE]
     code, _, _ = bench(*run, "--eps", "0.1", "--n", "20", "--results", "by_command")
     assert code == 0
     net = exitbench.models.factory.find_factory("small.py:make").build().eval()
-    found = evaluated(net, "policy,average", steps=20, results=tmp_path / "by_call")
-    for attack in ("policy", "average"):
+    found = evaluated(net, "adaptive,average", steps=20, results=tmp_path / "by_call")
+    for attack in ("adaptive", "average"):
         one, other = cells(tmp_path / "by_command", attack), cells(tmp_path / "by_call", attack)
         assert len(one) == len(other) > 0
         for a, b in zip(one, other, strict=True):
@@ -115,7 +115,7 @@ def test_a_network_that_differs_in_an_attribute_alone_shares_no_result(tmp_path)
 
     one = evaluated(Shifted(small(), 0).eval(), results=tmp_path)
     other = evaluated(Shifted(small(), 1).eval(), results=tmp_path)
-    assert one.scored.record["weights"] != other.scored.record["weights"]
+    assert one.scored.record.weights != other.scored.record.weights
     assert evaluated(Shifted(small(), 0).eval(), results=tmp_path).clean == one.clean != other.clean
 
 
@@ -138,14 +138,14 @@ def test_a_dataset_object_and_uint8_images_are_the_same_samples():
 
 def test_a_call_without_radius_and_rule_says_what_it_assumed():
     found = exitbench.evaluate(small(), dataset=digits(), attacks="single:2", steps=2, progress=False)
-    assert found.policy == "exit:2" and found.scored.record["eps"] == 8 / 255
+    assert found.policy == "exit:2" and found.scored.record.eps == 8 / 255
     assert "no eps was given" in repr(found) and "the last exit alone" in repr(found)
 
 
 def test_thresholds_are_set_on_the_images_handed_over_for_it():
     x, y = (torch.cat(parts) for parts in zip(digits(), digits(), strict=True))
     found = evaluated(policy=None, calibration=(x, y))
-    assert found.policy.startswith("entropy:") and found.scored.record["calibration"]
+    assert found.policy.startswith("entropy:") and found.scored.record.calibration
     assert abs(found.exit_counts[0] - 10) <= 2, "the same images: half of them leave at each exit"
 
 

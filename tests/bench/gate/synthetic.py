@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exitbench.analysis.regression.snapshot import Snapshot
+from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row
 from exitbench.store.run_record import CLEAN
@@ -28,17 +28,17 @@ def made(
     worst = np.logical_and.reduce(list(rows.values()))
     about = {
         **{"model": "toy", "training": "average", "weights": "a" * 64, "dataset": "digits", "data": "d" * 64, "norm": "Linf"},
-        **{"eps": 0.2, "n": n, "policy": "entropy:0.1,0.2", "calibration": "c" * 16, "mmacs": list(MMACS), "seed": 0},
+        **{"eps": 0.2, "n": n, "policy": "entropy:0.1,0.2", "calibration": "c" * 16, "mmacs": MMACS, "seed": 0},
         **subject,
     }
     specs = {
         name: {
-            "type": "PolicyAttack" if name == "policy" else "PGD",
+            "type": "PolicyAttack" if name == "adaptive" else "PGD",
             "version": 1,
             "region": {"type": "Ball", "norm": "Linf", "eps": about["eps"]},
-            **({"policy": {"calibration": about["calibration"]}} if name == "policy" else {"steps": 20}),
+            **({"policy": {"calibration": about["calibration"]}} if name == "adaptive" else {"steps": 20}),
         }
         for name in attacks
     }
     found = {**{name: Row(right, taken[name]) for name, right in rows.items()}, WORST: Row(worst, None)}
-    return Snapshot(about, {"attacks": list(attacks), "n": n}, specs, found, "torch 1")
+    return Snapshot(SnapshotSubject(**about), {"attacks": list(attacks), "n": n}, specs, found, "torch 1")

@@ -11,8 +11,9 @@ from exitbench.analysis.regression.baseline import default_path, find_baseline, 
 from exitbench.errors import UserError
 from exitbench.models.spec import digest
 from tests.bench.gate.synthetic import bits, made
+from tests.bench.records import changed
 
-ONE = made(bits("1101"), {"average": bits("1001"), "policy": bits("0001")}, {"average": [0, 1, 2, 2]})
+ONE = made(bits("1101"), {"average": bits("1001"), "adaptive": bits("0001")}, {"average": [0, 1, 2, 2]})
 
 
 def edited(change, *, signed=False):
@@ -45,10 +46,10 @@ def test_verdicts_stand_in_it_as_people_count():
 
 
 BAD = {
-    "no JSON": (to_text(ONE)[:-20], "is not JSON"),
+    "no JSON": (to_text(ONE)[:-20], "it is not JSON"),
     "another file": ('{"format": "something"}', "is no baseline of exitbench"),
     "a list": ("[1, 2]", "is no baseline of exitbench"),
-    "a later schema": (edited(lambda c: c.update(schema=2)), "schema 2, this exitbench reads 1"),
+    "a later schema": (edited(lambda c: c.update(schema=99)), "of schema 99; this exitbench reads schemas up to"),
     "a flipped verdict": (edited(lambda c: c["verdicts"]["worst"].update(right="1111")), "edited or damaged"),
     "another eps": (edited(lambda c: c["subject"].update(eps=0.1)), "edited or damaged"),
     "no digest": (edited(lambda c: c.pop("digest")), "edited or damaged"),
@@ -56,9 +57,12 @@ BAD = {
     "strange verdicts": (edited(lambda c: c["verdicts"]["none"].update(right="11x1"), signed=True), "not 4 digits of 0 and 1"),
     "an exit too far": (edited(lambda c: c["verdicts"]["none"].update(exits="1 2 3 4"), signed=True), "numbers of 1..3"),
     "no exits": (edited(lambda c: c["verdicts"]["none"].update(exits=""), signed=True), "numbers of 1..3"),
-    "no subject": (edited(lambda c: c.pop("subject"), signed=True), "is incomplete"),
-    "no worst case": (edited(lambda c: c["verdicts"].pop("worst"), signed=True), "is incomplete"),
-    "verdicts that are none": (edited(lambda c: c.update(verdicts=3), signed=True), "is incomplete"),
+    "no subject": (edited(lambda c: c.pop("subject"), signed=True), "missing required field `subject`"),
+    "no worst case": (edited(lambda c: c["verdicts"].pop("worst"), signed=True), "verdicts of none, average, adaptive for"),
+    "verdicts that are none": (
+        edited(lambda c: c.update(verdicts=3), signed=True),
+        r"Expected `object`, got `int` - at `\$.verdicts`",
+    ),
 }
 
 
@@ -80,7 +84,7 @@ def test_files_that_cannot_be_read_are_said(tmp_path):
 
 def test_the_file_is_named_after_the_place_on_the_leaderboard(tmp_path):
     assert default_path(tmp_path, ONE.subject).name == "toy-average-digits-Linf-0.2.json"
-    foreign = {**ONE.subject, "model": "../nets/mine.py:make", "training": "..", "eps": 8 / 255}
+    foreign = changed(ONE.subject, model="../nets/mine.py:make", training="..", eps=8 / 255)
     path = default_path(tmp_path, foreign)
     assert path.parent == tmp_path and path.name == "_nets_mine.py_make-_-digits-Linf-8_255.json"
 

@@ -18,6 +18,7 @@ from exitbench.cli.main import main
 from exitbench.models import registry
 from exitbench.models.policy_text import policy_text
 from exitbench.models.weights import WeightsCard, save_weights
+from tests.bench.records import changed
 from tests.bench.trained import SHAPE, trained
 
 N = 64
@@ -172,7 +173,7 @@ def test_an_evaluation_that_is_flagged_fails_and_makes_no_baseline(bench, monkey
 
     def suspicious(*arguments):
         found = real(*arguments)
-        return {**found, "outputs": {**found["outputs"], "repeated": 1.0}}
+        return changed(found, outputs=changed(found.outputs, repeated=1.0))
 
     monkeypatch.setattr(probe, "probe", suspicious)
     code, out, _ = bench(*CHECK, "--results", "elsewhere")

@@ -8,7 +8,7 @@ from exitbench.analysis.regression.changes import changes
 from exitbench.analysis.regression.identity import differences
 from tests.bench.gate.synthetic import bits, made
 
-ATTACKS = {"average": bits("10"), "policy": bits("10")}
+ATTACKS = {"average": bits("10"), "adaptive": bits("10")}
 BASELINE = made(bits("11"), ATTACKS)
 
 
@@ -50,24 +50,24 @@ def test_under_its_own_policy_only_the_policy_may_differ():
 
 def test_attacks_are_compared_by_name_and_setting():
     fewer = made(bits("11"), {"average": bits("10")})
-    assert differences(BASELINE, fewer) == ["attacks average; the baseline has average, policy"]
+    assert differences(BASELINE, fewer) == ["attacks average; the baseline has average, adaptive"]
     longer = replace(BASELINE, attacks={**BASELINE.attacks, "average": {**BASELINE.attacks["average"], "steps": 40}})
     assert differences(BASELINE, longer) == ["attack average: steps 40, the baseline has 20"]
-    newer = replace(BASELINE, attacks={**BASELINE.attacks, "policy": {**BASELINE.attacks["policy"], "version": 2}})
-    assert differences(BASELINE, newer) == ["attack policy: version 2, the baseline has 1"]
+    newer = replace(BASELINE, attacks={**BASELINE.attacks, "adaptive": {**BASELINE.attacks["adaptive"], "version": 2}})
+    assert differences(BASELINE, newer) == ["attack adaptive: version 2, the baseline has 1"]
     reordered = replace(BASELINE, attacks=dict(reversed(BASELINE.attacks.items())))
     assert differences(BASELINE, reordered) == []
 
 
 def test_an_update_says_what_changed():
     assert changes(None, BASELINE, []) == [
-        "toy (average), new: clean 100.00 %, average 50.00 %, policy 50.00 %, worst case 50.00 %"
+        "toy (average), new: clean 100.00 %, average 50.00 %, adaptive 50.00 %, worst case 50.00 %"
     ]
     assert changes(BASELINE, BASELINE, []) == ["toy (average): nothing changed"]
-    now = made(bits("11"), {"average": bits("00"), "policy": bits("01")}, {"average": [2, 2]}, seed=3)
+    now = made(bits("11"), {"average": bits("00"), "adaptive": bits("01")}, {"average": [2, 2]}, seed=3)
     lines = changes(BASELINE, now, [])
     assert "average: 50.00 -> 0.00 % (1 lost, 0 won)" in lines and "average: mean mmacs 1.00 -> 10.00" in lines
-    assert "policy: 50.00 -> 50.00 % (1 lost, 1 won)" in lines and "seed 0 -> 3" in lines
+    assert "adaptive: 50.00 -> 50.00 % (1 lost, 1 won)" in lines and "seed 0 -> 3" in lines
     other = made(bits("111"), {"average": bits("000")})
     lines = changes(BASELINE, other, differences(BASELINE, other))
     assert lines[0] == "changed: n 3, the baseline has 2" and lines[-1].startswith("now: clean 100.00 %")

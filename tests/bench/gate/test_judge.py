@@ -50,10 +50,10 @@ def test_better_verdicts_pass_and_ask_for_an_update():
 
 def test_one_row_worse_fails_however_much_another_gains():
     n = 60
-    before = made(np.ones(n, bool), {"average": np.arange(n) < 20, "policy": np.arange(n) < 40})
-    now = made(np.ones(n, bool), {"average": np.arange(n) < 50, "policy": np.arange(n) < 20})
+    before = made(np.ones(n, bool), {"average": np.arange(n) < 20, "adaptive": np.arange(n) < 40})
+    now = made(np.ones(n, bool), {"average": np.arange(n) < 50, "adaptive": np.arange(n) < 20})
     found = judge(before, now)
-    assert only(found, "average").status == "improvement" and only(found, "policy").status == "regression"
+    assert only(found, "average").status == "improvement" and only(found, "adaptive").status == "regression"
     assert found.outcome == "fail"
 
 
@@ -124,7 +124,7 @@ def chances(generator, uncertain):
 
 def run(generator, clean, average, policy):
     """One evaluation: verdicts drawn from each sample's chances, exits that change with them."""
-    right = {"average": generator.random(N) < average, "policy": generator.random(N) < policy}
+    right = {"average": generator.random(N) < average, "adaptive": generator.random(N) < policy}
     exits = {name: np.where(generator.random(N) < 0.1, generator.integers(0, 3, N), 2 - each) for name, each in right.items()}
     return made(generator.random(N) < clean, right, exits)
 
@@ -158,7 +158,9 @@ def test_power_against_a_loss_of_three_points_is_what_the_docs_say(discordant):
         draw = generator.random(N)
         now = np.where(before, draw >= 2 * loses, draw < 2 * gains)
         average = np.ones(N, bool)
-        found = judge(made(average, {"average": average, "policy": before}), made(average, {"average": average, "policy": now}))
+        found = judge(
+            made(average, {"average": average, "adaptive": before}), made(average, {"average": average, "adaptive": now})
+        )
         failed += found.outcome == "fail"
     error = 3 * np.sqrt(POWER[discordant] * (1 - POWER[discordant]) / trials)
     assert failed / trials == pytest.approx(POWER[discordant], abs=error)

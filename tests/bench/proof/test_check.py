@@ -20,6 +20,7 @@ from exitbench.verify.export_file import from_bytes, to_bytes
 from exitbench.verify.scorer import Scorer
 from tests.bench.evaluated import NET, only_evaluation
 from tests.bench.proof.toy_claims import texts, toy_claims, toy_store, verified
+from tests.bench.records import changed as another
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_a_pixel_that_is_no_number_is_found(claims, pixel):
 
 def test_a_pixel_outside_the_box_is_found(claims):
     m, _ = a_break(claims)
-    wide = replace(claims, subject={**claims.subject, "eps": 5.0})
+    wide = replace(claims, subject=another(claims.subject, eps=5.0))
     (first, *_) = texts(changed(wide, "images", -0.1, (m, 0, 0, 0)))
     assert claims.where(m) in first and "leave the box" in first
 
@@ -181,7 +182,7 @@ def on_the_threshold(claims, m):
     policy = EntropyPolicy((threshold, claims.policy.thresholds[1]))
     exits, predictions = deployed(claims.logits, policy)
     broken = predictions != claims.labels[claims.row]
-    subject = {**claims.subject, "policy": policy_text(policy)}
+    subject = another(claims.subject, policy=policy_text(policy))
     return replace(claims, subject=subject, exits=exits, predictions=predictions, broken=broken), policy
 
 

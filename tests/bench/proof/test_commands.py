@@ -14,7 +14,9 @@ import pytest
 
 from exitbench.models.spec import digest
 from exitbench.models.weights import find_weights
+from exitbench.store.store import Store
 from exitbench.verify.export_file import from_bytes, to_bytes
+from tests.bench.records import changed, record_of
 from tests.toys import ROOT
 
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1,single:3", "--n", "40", "--steps", "2"]
@@ -145,9 +147,8 @@ def another_digest(path, folder):
 def relabelled(made, tmp_path, **subject):
     """The exported file about something else."""
     (claims,) = from_bytes((made / "theirs.npz").read_bytes(), "theirs")
-    claims.subject.update(subject)
     path = tmp_path / "relabelled.npz"
-    path.write_bytes(to_bytes([claims]))
+    path.write_bytes(to_bytes([replace(claims, subject=changed(claims.subject, **subject))]))
     return path
 
 
@@ -175,11 +176,11 @@ def test_easy_images_passed_off_as_the_dataset_are_found(made, tmp_path, bench):
     data = digest([row.tobytes().hex() for row in turned["inputs"]])
     turned |= {"clean_logits": claims.clean_logits[:, ::-1].copy(), "row": 39 - claims.row}
     path = tmp_path / "turned.npz"
-    path.write_bytes(to_bytes([replace(claims, subject={**claims.subject, "data": data}, **turned)]))
+    path.write_bytes(to_bytes([replace(claims, subject=changed(claims.subject, data=data), **turned)]))
     code, out, err = bench("verify", path)
     assert code == 1 and "MISMATCH sample 0: it is not sample 0 of digits test (scikit-learn)" in err
     assert " 40 mismatches" in out
-    elsewhere = {**claims.subject, "data": data, "dataset": "mnist"}
+    elsewhere = changed(claims.subject, data=data, dataset="mnist")
     path.write_bytes(to_bytes([replace(claims, subject=elsewhere, **turned)]))
     code, out, err = bench("verify", path, "--data", tmp_path / "no-data")
     assert code == 0 and "mnist is not at hand: that these are its test images is not checked" in out
@@ -204,20 +205,9 @@ def test_a_dataset_that_is_not_at_hand_is_said_with_the_way_out(tmp_path, bench,
         raise DataUnavailable("no network here")
 
     monkeypatch.setattr(cifar10, "fetch", unreachable)
-    runs = tmp_path / "results" / "store" / "runs"
-    runs.mkdir(parents=True)
-    fields = dict.fromkeys(("training", "weights", "source", "policy", "calibration", "data"), "x")
-    record = {**fields, "schema": 1, "model": "rdi_resnet38", "dataset": "cifar10", "attacks": []}
-    record |= {"norm": "Linf", "eps": 0.1, "n": 1, "seed": 0, "mmacs": [1.0]}
-    (runs / "a.json").write_text(json_text(record))
+    Store(tmp_path / "results" / "store").write_run(record_of(model="rdi_resnet38", dataset="cifar10"))
     code, _, err = bench("verify", tmp_path / "results", "--data", tmp_path / "no-data")
     assert code == 2 and "--data" in err and "bench export --counterexamples" in err
-
-
-def json_text(record):
-    import json
-
-    return json.dumps(record)
 
 
 def test_an_export_does_not_write_over_what_is_there(made, tmp_path, bench):

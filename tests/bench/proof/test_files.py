@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitbench.errors import UserError
+from exitbench.models.stored import SCHEMA
 from exitbench.store.store import cell_path
 from exitbench.verify.export_file import from_bytes, to_bytes
 from exitbench.verify.results import find_results, reported
 from tests.bench.evaluated import evaluate
 from tests.bench.proof.toy_claims import texts, toy_claims, toy_store
+from tests.bench.records import changed
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +126,8 @@ def test_contents_that_do_not_fit_together_are_refused(exported, case):
 def first_attack_cell(store, name="average"):
     """The path and content of the first cell of an attack that breaks something."""
     (records,) = find_results(str(store.root), store.root).records
-    (attack,) = [attack for attack in records[0]["attacks"] if attack["name"] == name]
-    cells = [store.read(key) for key in attack["keys"]]
+    (attack,) = [attack for attack in records[0].attacks if attack.name == name]
+    cells = [store.read(key) for key in attack.keys]
     cell = next(cell for cell in cells if len(cell.broken_rows))
     return cell_path(store.root, cell.key), cell
 
@@ -170,7 +173,7 @@ def test_a_clean_cell_that_flatters_is_found_out(tmp_path):
 
 def first_clean(store):
     (records,) = find_results(str(store.root), store.root).records
-    key = records[0]["attacks"][0]["keys"][0]
+    key = records[0].attacks[0].keys[0]
     return cell_path(store.root, key), store.read(key)
 
 
@@ -211,12 +214,16 @@ def test_a_damaged_record_is_refused(tmp_path, content):
         find_results(str(tmp_path), tmp_path)
 
 
-def test_a_record_of_another_schema_is_refused(tmp_path):
+def test_a_record_of_a_newer_schema_is_refused_where_it_is_asked_for(tmp_path, caplog):
     store = toy_store(tmp_path, ["average"])
     (path,) = (store.root / "runs").glob("*.json")
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(UserError, match="run record of schema 2, this exitbench reads 1"):
-        find_results(str(tmp_path), tmp_path)
+    newer = path.with_name(f"{'0' * 64}.json")
+    newer.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99'))
+    wanted = rf"0\.json is a run record of schema 99; this exitbench reads schemas up to {SCHEMA}: a newer exitbench is needed"
+    for what in (str(newer), newer.stem[:12]):
+        with pytest.raises(UserError, match=wanted):
+            find_results(what, tmp_path)
+    assert len(find_results(str(tmp_path), tmp_path).records) == 1 and re.search(wanted, caplog.text)
 
 
 def test_an_empty_store_is_refused(tmp_path):
@@ -251,7 +258,7 @@ def test_the_leaderboard_s_figures_are_read_back(tmp_path):
     write_reports([evaluation], tmp_path)
     expected = {"none": int(evaluation.clean.correct.sum()), "worst": int(evaluation.worst.sum())}
     assert reported(store.root, evaluation.record) == expected
-    assert reported(store.root, {**evaluation.record, "n": 69}) == {}
+    assert reported(store.root, changed(evaluation.record, n=69)) == {}
     (board,) = (tmp_path / "leaderboards").glob("*.csv")
     board.write_text("attack\nworst\n")
     with pytest.raises(UserError, match="write it again with `bench report`"):

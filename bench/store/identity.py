@@ -1,0 +1,125 @@
+"""What identifies an evaluation: which network, which samples, which threat model, and which deployed rule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+from msgspec import Meta
+
+from exitbench.models.number_text import eps_text
+from exitbench.models.stored import Stored
+
+Norm = Literal["Linf", "L2"]
+Count = Annotated[int, Meta(ge=1)]
+Radius = Annotated[float, Meta(ge=0)]
+Costs = Annotated[tuple[float, ...], Meta(min_length=1)]
+
+SHORT = 12
+"""Digits of a digest that tables on file give."""
+
+
+class Network(NamedTuple):
+    """Which network: its name, which weights of it, and their digest."""
+
+    model: str
+    training: str
+    weights: str
+
+
+class Samples(NamedTuple):
+    """Which samples: the dataset, the digest of the images and labels, and how many."""
+
+    dataset: str
+    data: str
+    n: int
+
+
+class Threat(NamedTuple):
+    """The threat model: norm and radius of the ball, for pixels in [0, 1]."""
+
+    norm: Norm
+    eps: float
+
+
+class Deployed(NamedTuple):
+    """A network with its exit rule, on the images of a dataset."""
+
+    model: str
+    weights: str
+    dataset: str
+    policy: str
+
+
+class Setting(NamedTuple):
+    """All that identifies an evaluation but its exit rule: evaluations that share it share their images."""
+
+    network: Network
+    samples: Samples
+    threat: Threat
+
+
+class Identity(Stored, frozen=True, kw_only=True):
+    """What identifies an evaluation, as it is stored.
+
+    Attributes:
+        model: name of the network, as reported.
+        training: which weights of it.
+        weights: their digest.
+        dataset: its name; always the test split.
+        data: digest of the images and labels.
+        n: number of samples, the first of the split.
+        norm, eps: the threat model.
+        policy: the deployed exit rule, as text.
+        calibration: digest of the data and procedure that set its thresholds; None where they were given by hand.
+    """
+
+    model: str
+    training: str
+    weights: str
+    dataset: str
+    data: str
+    n: Count
+    norm: Norm
+    eps: Radius
+    policy: str
+    calibration: str | None
+
+    @property
+    def network(self) -> Network:
+        """Which network."""
+        return Network(self.model, self.training, self.weights)
+
+    @property
+    def samples(self) -> Samples:
+        """Which samples."""
+        return Samples(self.dataset, self.data, self.n)
+
+    @property
+    def threat(self) -> Threat:
+        """The threat model."""
+        return Threat(self.norm, self.eps)
+
+    @property
+    def deployed(self) -> Deployed:
+        """The network under its rule."""
+        return Deployed(self.model, self.weights, self.dataset, self.policy)
+
+    @property
+    def setting(self) -> Setting:
+        """Everything but the rule."""
+        return Setting(self.network, self.samples, self.threat)
+
+    def columns(self) -> dict[str, str]:
+        """The columns of tables on file that identify an evaluation, as they are written there."""
+        return {
+            "model": self.model,
+            "training": self.training,
+            "weights": self.weights[:SHORT],
+            "policy": self.policy,
+            "calibration": self.calibration or "",
+            "dataset": self.dataset,
+            "data": self.data[:SHORT],
+            "norm": self.norm,
+            "eps": eps_text(self.eps),
+            "n": str(self.n),
+        }

@@ -1,0 +1,165 @@
+"""What the trust checks measured of an evaluation, as it is stored; ``exitbench.checks`` measures and judges it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from exitbench.models.stored import Format, Stored
+
+Indices = tuple[int, ...]
+"""Indices of samples in the dataset."""
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Outputs(Stored, frozen=True, kw_only=True):
+    """Differences between forwards of the same images, and each exit's likeness to a distribution.
+
+    Attributes:
+        repeated: largest difference of logits between two forwards of the same batch, relative to the exit's spread.
+        batched: the same between a batch, its reverse, and its two halves.
+        probabilities: 0-based exits whose outputs look like probabilities on every sample.
+        log_probabilities: 0-based exits whose outputs look like log-probabilities.
+    """
+
+    repeated: float
+    batched: float
+    probabilities: Indices
+    log_probabilities: Indices
+
+
+class Gradients(Stored, frozen=True, kw_only=True):
+    """Gradients at the random starts that the attacks begin from.
+
+    Attributes:
+        zero: for each exit the share of the samples that it has right whose gradient of the evaluation's loss is zero or not
+            finite; None where it has none at all.
+        zero_margin: the same of the margin's gradient.
+        saturated: for each gate the share of saturated samples; None where the policy has no threshold.
+        reachable: 0-based exits that the policy can take.
+    """
+
+    zero: tuple[Share | None, ...]
+    zero_margin: tuple[Share | None, ...]
+    saturated: tuple[Share | None, ...]
+    reachable: Indices
+
+    def __post_init__(self) -> None:
+        if not len(self.zero) == len(self.zero_margin) == len(self.saturated) + 1:
+            raise ValueError("`zero`, `zero_margin` and `saturated` are of different numbers of exits")
+        if any(not 0 <= k < len(self.zero) for k in self.reachable):
+            raise ValueError(f"`reachable` names an exit outside 0..{len(self.zero) - 1}")
+
+
+class AscentPath(Stored, frozen=True, kw_only=True):
+    """What became of the samples that are right when clean, along the path of the evaluation's own gradient attack.
+
+    Attributes:
+        keep: which iterate the attack returns.
+        steps: that it takes.
+        on_path: samples broken by some iterate.
+        returned: samples broken by the iterate that is returned.
+        late: samples not broken, whose best value was reached in the last steps.
+        rising: samples not broken, whose value was still rising in the last steps.
+        switches: share of steps at which the exit taken changes.
+    """
+
+    keep: Literal["best", "last"]
+    steps: Annotated[int, Meta(ge=1)]
+    on_path: Indices
+    returned: Indices
+    late: Indices
+    rising: Indices
+    switches: Share
+
+
+class AtRadius(Stored, frozen=True, kw_only=True):
+    """Samples ``broken`` by some iterate of an ascent in the ball of radius ``eps``."""
+
+    eps: Annotated[float, Meta(ge=0)]
+    broken: Indices
+
+
+class Radii(Stored, frozen=True, kw_only=True):
+    """Samples broken at eps/2, eps and 2 eps (``radii``), and in the ball that holds the whole box (``unbounded``)."""
+
+    radii: Annotated[tuple[AtRadius, ...], Meta(min_length=1)]
+    unbounded: AtRadius
+
+
+class Controls(Stored, frozen=True, kw_only=True):
+    """Samples, all right when clean, that random points (``noise``) and a random search (``search``) break."""
+
+    noise: Indices
+    search: Indices
+
+
+class SearchModelDifference(Stored, frozen=True, kw_only=True):
+    """The search model against the plain model, on the clean images and on attacked ones.
+
+    Attributes:
+        difference: of logits, relative to their spread.
+        changed_clean, changed_adversarial: deployed decisions that differ, of ``samples`` each.
+        samples: images of each kind.
+        precision: of the search model.
+    """
+
+    difference: float
+    changed_clean: Annotated[int, Meta(ge=0)]
+    changed_adversarial: Annotated[int, Meta(ge=0)]
+    samples: Annotated[int, Meta(ge=1)]
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class TrustProvenance(Stored, frozen=True, kw_only=True):
+    """Seconds that the checks took, and the device and versions that they ran on."""
+
+    seconds: float
+    device: str
+    torch: str
+    python: str
+
+
+class TrustResult(Stored, frozen=True, kw_only=True):
+    """Everything that the trust checks measured.
+
+    Attributes:
+        key: content address.
+        version: of the measurements.
+        seed: of their noise.
+        settings: of the evaluation's gradient attacks, as JSON values.
+        samples: that were probed.
+        right: those of them that are right when clean.
+        outputs, gradients: see there.
+        path: None where no exit has a gradient, or no sample is right.
+        soft_rule: samples that the deployed rule's own objective breaks of those that the loss leaves; None as ``path``.
+        radii: None as ``path``.
+        controls: None where no sample is right.
+        search_model: see ``SearchModelDifference``.
+        provenance: None in results of before it was kept.
+    """
+
+    key: str
+    version: int
+    seed: int
+    settings: dict[str, Any]
+    samples: Indices
+    right: Indices
+    outputs: Outputs
+    gradients: Gradients
+    path: AscentPath | None
+    soft_rule: Indices | None
+    radii: Radii | None
+    controls: Controls | None
+    search_model: SearchModelDifference = msgspec.field(name="twin")
+    provenance: TrustProvenance | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) != (self.radii is None) or (self.path is None) != (self.soft_rule is None):
+            raise ValueError("`path`, `soft_rule` and `radii` are measured together, or none of them is")
+
+
+TRUST_RESULT = Format("a trust result", TrustResult)
