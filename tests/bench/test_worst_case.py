@@ -218,7 +218,7 @@ class TestBlackBox:
         assert flag.message.startswith(
             "square takes no gradient and leaves 33.3 %, single:1, the strongest with gradients, 50.0 %: gradients are masked"
         )
-        for strong in (result("policy", "111110", backwards=1.0), result("cascade", "111111", backwards=1.0)):
+        for strong in (result("adaptive", "111110", backwards=1.0), result("cascade", "111111", backwards=1.0)):
             (flag,) = black_box.flags(evaluation(*attacks, *white, strong))
             assert flag.level == "failure"
 
