@@ -1,4 +1,4 @@
-"""What tells one network in memory from another: structure, attributes, code, tensors, and what it computes."""
+"""Identifies networks in memory by their structure, attributes, code, tensors and outputs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from exitbench.models.own_code import is_own
 from exitbench.models.spec import digest
 
 _NOT_OURS = {"torch", "torchvision", "builtins"}
-_BOOKKEEPING = set(vars(nn.Module()))  # parameters, buffers, submodules and hooks, which are looked at by name
+_BOOKKEEPING = set(vars(nn.Module()))  # parameters, buffers, submodules and hooks, which are covered by name
 
 SCALES = (0.1, 0.5, 1.0)
-"""Of the noise that the fingerprint is taken on."""
+"""Scales of the noise for the fingerprint."""
 
 
 def object_digest(net: nn.Module, model: EarlyExitNet, shape: tuple[int, int, int]) -> str:
-    """Return a SHA-256 (hex) that two networks share only if they compute the same, as far as can be told.
+    """Return a SHA-256 (hex) that two networks share only if they compute the same, as far as this can be checked.
 
-    It is taken over the classes of all submodules with their code, their plain attributes and settings, all tensors, and the
-    logits of all exits on fixed noise at several scales. Where it is in doubt two equal networks get two digests, and results are
-    computed again.
+    It covers the classes of all submodules with their code, their plain attributes and settings, all tensors, and the logits of
+    all exits on fixed noise at several scales. In case of doubt, equal networks get different digests, and results are computed
+    again.
 
     Args:
-        net: as it was handed over, in evaluation mode.
+        net: The network as passed by the user, in evaluation mode.
         model: ``net`` as it is evaluated.
-        shape: ``(C, H, W)`` of its images.
+        shape: Shape ``(C, H, W)`` of an image.
     """
     modules = [
         (name, _class_name(type(module)), module.extra_repr(), _attributes(module)) for name, module in net.named_modules()
@@ -48,8 +48,8 @@ def fingerprint(model: EarlyExitNet, shape: tuple[int, int, int]) -> str:
     """Return a digest of the logits of all exits on fixed noise, rounded to a hundredth of their spread.
 
     Args:
-        model: in evaluation mode.
-        shape: ``(C, H, W)`` of its images.
+        model: The network, in evaluation mode.
+        shape: Shape ``(C, H, W)`` of an image.
     """
     device = next(model.parameters()).device
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
@@ -71,7 +71,7 @@ def _classes(net: nn.Module) -> Iterator[type]:
 
 
 def _code(kind: type) -> str:
-    """Return the source of a class; where there is none (typed at a prompt), a digest of its functions' bytecode."""
+    """Return the source of a class, or, if there is none (as at a prompt), a digest of its functions' bytecode."""
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):
@@ -92,7 +92,7 @@ def _attributes(module: nn.Module) -> dict[str, str]:
 
 
 def _text(value: Any, depth: int = 6) -> str:
-    """Return a text that differs wherever the value does, as far as that can be told; ``depth`` levels down."""
+    """Return a text that differs wherever the value does, as far as this can be checked, ``depth`` levels deep."""
     if isinstance(value, (Tensor, np.ndarray)):
         plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         return f"{plain.dtype} {plain.shape} {hashlib.sha256(np.ascontiguousarray(plain).tobytes()).hexdigest()}"

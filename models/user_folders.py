@@ -1,4 +1,4 @@
-"""The user's own folders of data, weights and caches: where the environment says, else where the platform keeps such things."""
+"""The user's folders of data, weights and caches: those named in the environment, else the platform's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def weights_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be measured again: ``EXITBENCH_CACHE``, else the user's cache folder."""
+    """Return the cache folder: ``EXITBENCH_CACHE``, else the user's cache folder."""
     earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / _NAME
     return _folder("EXITBENCH_CACHE", user_cache_path(_NAME, appauthor=False), earlier)
 
@@ -31,7 +31,7 @@ def _earlier_data() -> Path:
 
 
 def _folder(variable: str, platforms: Path, earlier: Path) -> Path:
-    """The place that the variable names, or the platform's, or that of version 0.1 where only this one exists."""
+    """Return the folder in the variable, else the platform's, or that of version 0.1 if only this one exists."""
     if named := os.environ.get(variable):
         return Path(named)
     return earlier if earlier.is_dir() and not platforms.is_dir() else platforms

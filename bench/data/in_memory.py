@@ -1,4 +1,4 @@
-"""Images and labels that are in memory, as a dataset like any other for as long as the process lives."""
+"""Datasets in memory: images and labels registered as a dataset for the lifetime of the process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from exitbench.data.split import Split
 from exitbench.errors import UserError
 
 PREFIX = "in-memory-"
-"""How the names of such datasets begin; a digest of the images follows."""
+"""Prefix of the names of these datasets; a digest of the images follows."""
 
 STEPS, STEP_RATIO = 20, 1 / 4
-"""Of PGD unless given, as for CIFAR-10 in "Triple Wins"."""
+"""Default steps and step size (over the radius) of PGD, as for CIFAR-10 in "Triple Wins"."""
 
 USUAL_EPS: dict[Norm, float] = {"Linf": 8 / 255, "L2": 0.5}
-"""Radii of images in memory unless given: those of RobustBench for CIFAR-10."""
+"""Default radii: those of RobustBench for CIFAR-10."""
 
 CALIBRATION = (
     "thresholds are set on held-out training images, never on those evaluated: hand some over as calibration=(images, labels), "
@@ -32,7 +32,7 @@ CALIBRATION = (
 
 
 def is_in_memory(dataset: str) -> bool:
-    """Return whether the name is that of a dataset that was handed over in memory."""
+    """Return whether the name is that of a dataset in memory."""
     return dataset.startswith(PREFIX)
 
 
@@ -42,7 +42,7 @@ _calibrated: set[str] = set()
 
 
 def has_calibration(dataset: str) -> bool:
-    """Return whether images to set thresholds on were handed over with a dataset in memory."""
+    """Return whether a dataset in memory has calibration images."""
     return dataset in _calibrated
 
 
@@ -50,14 +50,14 @@ def register_in_memory(samples: object, *, n_classes: int, n: int | None = None,
     """Register images and labels under a name made from their content, and return the name.
 
     Args:
-        samples: a pair of images ``(N, C, H, W)``, floats in [0, 1] or uint8, and labels ``(N,)``, as tensors or arrays; or a
+        samples: A pair of images ``(N, C, H, W)``, floats in [0, 1] or uint8, and labels ``(N,)``, as tensors or arrays; or a
             ``torch.utils.data.Dataset`` of such pairs, one image each.
-        n_classes: of the network.
-        n: how many of the first samples are read; None for all.
-        calibration: held-out training images in the same form; None where no thresholds need be set.
+        n_classes: Number of classes of the network.
+        n: Number of samples to read, the first ones; None for all.
+        calibration: Held-out training images in the same form; None if no thresholds have to be set.
 
     Raises:
-        UserError: no labels, images outside [0, 1], or of other shapes.
+        UserError: If labels are missing, or images are outside [0, 1] or of other shapes.
     """
     images, labels = arrays_of(samples, "dataset", n)
     held_out = None if calibration is None else arrays_of(calibration, "calibration", None)
@@ -83,12 +83,12 @@ def arrays_of(samples: Any, what: str, n: int | None) -> tuple[np.ndarray[Any, A
     """Return images ``(N, C, H, W)``, uint8 or float32 in [0, 1], and int64 labels ``(N,)``.
 
     Args:
-        samples: see ``register_in_memory``.
-        what: the argument's name, for messages.
-        n: how many of the first samples; None for all.
+        samples: See ``register_in_memory``.
+        what: Name of the argument, for messages.
+        n: Number of samples to read, the first ones; None for all.
 
     Raises:
-        UserError: another form, no labels, images outside [0, 1].
+        UserError: If ``samples`` has another form, labels are missing, or images are outside [0, 1].
     """
     if isinstance(samples, torch.utils.data.DataLoader):
         raise UserError(f"{what} is a DataLoader, whose order is its own; hand over the dataset itself: loader.dataset")
@@ -163,7 +163,7 @@ def _labels(y: Tensor, n: int, what: str) -> np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _form(value: object) -> str:
-    """Return what a value is, in a few words."""
+    """Describe the type of a value in a few words."""
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     if isinstance(value, Sequence) and not isinstance(value, str):
