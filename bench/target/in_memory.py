@@ -18,6 +18,9 @@ from exitbench.models.safe_name import safe_name
 from exitbench.models.weights import load_weights
 from exitbench.target.networks import Loaded, Network, Shape, declared_shape, tried
 
+IN_MEMORY = "in memory, "
+"""How the source of a network begins that was handed over in memory; the name of its class follows."""
+
 
 class InMemoryNetwork(Network):
     """A ``torch.nn.Module`` that was handed over in memory; it is copied, and itself left as it is.
@@ -59,6 +62,6 @@ class InMemoryNetwork(Network):
         if weights is not None:
             load_weights(self._net, weights)
         model = self.build(shape).requires_grad_(False)
-        source = f"in memory, {type(self._net).__module__}.{type(self._net).__qualname__}"
+        source = f"{IN_MEMORY}{type(self._net).__module__}.{type(self._net).__qualname__}"
         label = "memory" if weights is None else safe_name(weights.stem)
         return Loaded(model, label, object_digest(self._net, model, shape), source)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exitbench.attacks.knobs import Spec
 from exitbench.attacks.presets import groups
 from exitbench.attacks.settings import read_back
+from exitbench.data.in_memory import is_in_memory
 from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.store.run_record import CLEAN, Requested, RunRecord
+from exitbench.target.in_memory import IN_MEMORY
 
 _FROM_FILE = "file "  # how the source of weights begins in records from before it was kept what was asked for
 
@@ -26,12 +29,28 @@ def commands(evaluation: Evaluation) -> list[str]:
         attacks = [attack for attack in record.attacks if not attack.component and attack.name != CLEAN]
         names = found.setdefault((*_target(record), *_settings([each.spec for each in attacks], record)), [])
         names += [attack.name for attack in attacks if attack.name not in names]
-    n_exits = evaluation.record.n_exits
+    record = evaluation.record
+    shown = {rest: ",".join(_short(names, record.n_exits)) for rest, names in found.items() if names}
+    if is_in_memory(record.dataset) or record.source.startswith(IN_MEMORY):
+        return [_call(record, names, dict(zip(rest[::2], rest[1::2], strict=True))) for rest, names in shown.items()]
     return [
-        shlex.join(["python", "-m", "bench", "run", *rest[:6], "--attack", ",".join(_short(names, n_exits)), *rest[6:]])
-        for rest, names in found.items()
-        if names
+        shlex.join(["python", "-m", "bench", "run", *rest[:6], "--attack", names, *rest[6:]]) for rest, names in shown.items()
     ]
+
+
+def _call(record: RunRecord, attacks: str, options: Mapping[str, str]) -> str:
+    """Return the call of ``exitbench.evaluate`` for a network or images that were in memory; these must be at hand."""
+    model = "net" if record.source.startswith(IN_MEMORY) else repr(record.model)
+    dataset = "(images, labels)" if is_in_memory(record.dataset) else repr(record.dataset)
+    rest = {name.removeprefix("--").replace("-", "_"): value for name, value in options.items()}
+    arguments = [model, f"dataset={dataset}", f"attacks={attacks!r}"]
+    arguments += [f"{name}={_literal(value)}" for name, value in rest.items() if name not in ("model", "dataset", "training")]
+    return f"exitbench.evaluate({', '.join(arguments)})"
+
+
+def _literal(text: str) -> str:
+    """Return an option's value as it is written in Python: a number, or a quoted text."""
+    return text if re.fullmatch(r"[\d.e+-]+(/\d+)?", text) else repr(text)
 
 
 def _worth_telling(records: Sequence[RunRecord]) -> list[RunRecord]:

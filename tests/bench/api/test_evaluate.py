@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import exitbench
 from exitbench.data.digits import load_digits
+from exitbench.report.page.command import commands
 from exitbench.store.store import Store
 
 NET_FILE = '''
@@ -262,6 +263,15 @@ def test_stored_results_are_compared_and_swept(tmp_path):
         exitbench.load_results(tmp_path / "nowhere")
     with pytest.raises(exitbench.UserError, match="no store"):
         exitbench.sweep(tmp_path / "nowhere")
+
+
+def test_the_page_gives_the_call_that_reproduces_the_row(tmp_path):
+    found = evaluated(results=tmp_path, attacks="average,single:2", loss="margin")
+    (call,) = commands(found.scored)
+    assert call.startswith("exitbench.evaluate(net, dataset=(images, labels), attacks='average,single:2', ")
+    at_hand = {"exitbench": exitbench, "net": small(), "images": digits()[0], "labels": digits()[1]}
+    again = eval(f"{call[:-1]}, progress=False)", at_hand)  # noqa: S307 - the text that the page shows, run as a reader would
+    assert again.samples.equals(found.samples) and again.attacks.equals(found.attacks)
 
 
 def test_every_public_name_is_there_and_no_other():
