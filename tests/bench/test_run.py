@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from exitbench.attacks import presets
+from exitbench.attacks import registry
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.noise import Noise
@@ -135,12 +135,10 @@ class Boasts(Attack):
 
 
 def with_attack(monkeypatch, attack):
-    build = presets._build
-
-    def patched(name, *rest):
-        return attack if name == "planted" else build(name, *rest)
-
-    monkeypatch.setattr(presets, "_build", patched)
+    """Register ``attack`` as ``planted`` for the length of a test."""
+    assert registry.registered(), "ours come first"
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    registry.register_attack("planted", "a test's")(lambda _deployment, _settings: attack)
 
 
 @pytest.mark.parametrize(("attack", "why"), [(Crashes(), "RuntimeError: boom"), (Leaves(), "leave the Linf ball")])
