@@ -64,10 +64,10 @@ def test_a_matrix_of_far_images_is_not_the_whole_matrix(tmp_path):
 
 def test_the_cascade_is_the_worst_case_and_completes_it(tmp_path, monkeypatch):
     """``worst`` runs the matrix on survivors; with AutoAttack stood in for, it breaks what the matrix breaks."""
-    from exitbench.attacks import presets
+    from exitbench.attacks import autoattack
     from exitbench.attacks.clean import Clean
 
-    monkeypatch.setattr(presets, "AutoAttack", lambda *_: Clean())
+    monkeypatch.setattr(autoattack, "AutoAttack", lambda *_: Clean())
     _, store = evaluate(tmp_path / "cascade", ["worst"])
     cascade = only_evaluation(store)
     assert [attack.name for attack in cascade.attacks] == ["cascade"] and cascade.complete
