@@ -105,7 +105,8 @@ def test_our_net_without_its_interface_gets_the_same_verdicts(tmp_path):
     asked = {"data": tmp_path, "dataset": "digits", "n": 4, "steps": 2, "budget": 12, "policy": "entropy:0.5,0.7"}
     ours = f"{tmp_path}/ours.py"
     for model, weights in (("rdi_smallcnn", shipped), (f"{ours}:wrapped", prefixed), (f"{ours}:plain", shipped)):
-        outcomes, store = evaluate(tmp_path / "s", ["average", "adaptive"], prepare(Request(model, weights=weights, **asked)))
+        request = Request.of({"model": model, "weights": weights, **asked})
+        outcomes, store = evaluate(tmp_path / "s", ["average", "adaptive"], prepare(request))
         assert [outcome.error for outcome in outcomes] == [None] * 3
     found = {evaluation.record.model: evaluation for evaluation in evaluations(store)}
     ours = found.pop("rdi_smallcnn")
