@@ -66,7 +66,7 @@ class Request:
     device: str = "auto"
     calibration: str | None = None
     precision: Precision = "auto"
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    knobs: Mapping[str, Any] = field(default_factory=dict, hash=False)  # workers keep what they prepared by the request
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Request:

@@ -64,6 +64,8 @@ def test_a_baseline_remembers_it_and_a_request_has_it(name):
     values = {key: context.params[key] for key in ("model", "data", *KNOBS)}
     request = Request.of(merged(values | {"policy": None}, {}, None))
     assert request.knobs[name] == another(KNOBS[name])
+    other = Request.of(merged(values | {"policy": None, name: None}, {}, None))
+    assert other != request and len({request, other, Request.of(values | {"policy": None})}) == 2
 
 
 @pytest.mark.parametrize("name", KNOBS)

@@ -37,7 +37,7 @@ class Job:
         weights: its digest.
         policy: the deployed rule, digit by digit.
         form: of the search model that attacks search on, the same on every machine.
-        ball: the threat model.
+        threat_model: what the attacker may do.
         dataset: its name.
         seed: of the evaluation.
         threads: of torch, on a CPU.
