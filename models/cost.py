@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from exitbench.models.counting import Counting, shown_in_pieces
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
 from exitbench.models.multi_exit import MultiExitNet
@@ -30,25 +31,35 @@ class ExitCosts:
         mmacs: 10^6 multiply-accumulates of everything that runs up to that exit, including every head on the way. Those by a
             weight of zero are not counted, as an executor that skips zeros does not compute them.
         mflops_paper: The figure of "Triple Wins" (table 1), for comparison with the paper only: multiply-accumulates / 2^20 of
-            the convolutions in the backbone up to that exit and in that exit's head, zero weights included.
+            the convolutions in the backbone up to that exit and in that exit's head, zero weights included. It is defined for
+            the paper's kind of network: a backbone whose products are convolutions, with classifiers behind it; None for others.
         mmacs_dense: ``mmacs`` with zero weights included; equal to ``mmacs`` in a network that is not pruned.
         sparsity: Share of the weights of convolutions and linear layers that are zero, without biases; 0 where it is below
             ``STRAY``.
         note: How the figures were obtained, if a reader must know it; None where they were counted piece by piece.
+        uncounted: Names of operators that the network uses and that have no formula, so that ``mmacs`` is a lower bound.
     """
 
     mmacs: tuple[float, ...]
-    mflops_paper: tuple[float, ...]
+    mflops_paper: tuple[float, ...] | None
     mmacs_dense: tuple[float, ...]
     sparsity: float
     note: str | None = None
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> str | None:
+        """All that a reader must know of the figures, in a line; None for nothing."""
+        found = [self.note, f"mmacs is a lower bound: {_no_formula(self.uncounted)}" if self.uncounted else None]
+        return "; ".join(filter(None, found)) or None
 
 
 def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
     """Count the multiply-accumulates of every stage and head on one image of ``input_shape``.
 
-    Operations are counted at the dispatcher, so that functional calls are seen as well as modules. A network that is not cut
-    into stages is run once, and every exit is charged for all that its logits, and those of the exits before it, depend on.
+    Operations are counted at the dispatcher, so that functional calls are seen as well as modules; what has no formula is named
+    (``exitbench.models.operators`` says what is counted). A network that is not cut into stages is run once, and every exit is
+    charged for all that its logits, and those of the exits before it, depend on.
 
     Args:
         model: The network; its training mode is restored.
@@ -59,24 +70,31 @@ def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> Exi
     """
     if not isinstance(model, MultiExitNet):
         return _traced(model, input_shape)
-    mmacs, mflops_paper, mmacs_dense = [], [], []
-    so_far = backbone_convolutions = 0
     features = torch.zeros(1, *input_shape, device=next(model.parameters()).device)
-    zeros = ZeroWeights(model)
     was_training = model.training
     model.eval()
-    # In inference mode the dispatcher would show layers whole instead of the products they consist of.
-    with torch.inference_mode(False), torch.no_grad():
-        for stage, head in zip(model.stages, model.heads, strict=True):
-            features, stage_macs, stage_convolutions = _count(stage, features, zeros)
-            _, head_macs, head_convolutions = _count(head, features, zeros)
-            so_far += stage_macs + head_macs
-            backbone_convolutions += stage_convolutions
-            mmacs.append((so_far - zeros.macs) / 1e6)
-            mmacs_dense.append(so_far / 1e6)
-            mflops_paper.append((backbone_convolutions + head_convolutions) / 2**20)
+    zeros = ZeroWeights(model)
+    stages, heads = [], []
+    for stage, head in zip(model.stages, model.heads, strict=True):
+        features, counted = _count(stage, features, zeros)
+        stages.append(counted)
+        heads.append(_count(head, features, zeros)[1])
     model.train(was_training)
-    return _without_zeros(mmacs, mflops_paper, mmacs_dense, zeros)
+    return _of_pieces(stages, heads, zeros)
+
+
+def _of_pieces(stages: Sequence[Counting], heads: Sequence[Counting], zeros: ZeroWeights) -> ExitCosts:
+    """Return the costs of a network from those of its stages and heads."""
+    each = [*zip(stages, heads, strict=True)]
+    dense = [*accumulate(stage.macs + head.macs for stage, head in each)]
+    saved = [*accumulate(stage.zero_macs + head.zero_macs for stage, head in each)]
+    backbone = [*accumulate(stage.convolutions for stage in stages)]
+    paper = [(convolutions + head.convolutions) / 2**20 for convolutions, head in zip(backbone, heads, strict=True)]
+    convolutional = backbone[-1] > 0 and all(stage.macs == stage.convolutions for stage in stages)
+    mmacs = [(macs - zero) / 1e6 for macs, zero in zip(dense, saved, strict=True)]
+    uncounted = sorted(set().union(*(piece.uncounted for pieces in each for piece in pieces)))
+    costs = _without_zeros(mmacs, paper if convolutional else None, [macs / 1e6 for macs in dense], zeros)
+    return _bounded(costs, uncounted)
 
 
 def count_mmacs(net: nn.Module, input_shape: tuple[int, int, int]) -> float:
@@ -85,35 +103,45 @@ def count_mmacs(net: nn.Module, input_shape: tuple[int, int, int]) -> float:
     It works on the meta device as well, where a network has no weights and only shapes are computed.
 
     Raises:
-        InvalidValue: If there are none.
+        InvalidValue: If there are none, or an operator has no formula.
     """
     device = next((tensor.device for tensor in net.parameters() if tensor.ndim), None)
-    with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with shown_in_pieces(), Counting() as counted:
         net(torch.zeros(1, *input_shape, device=device))
-    if not counter.get_total_flops():
+    if counted.uncounted:
+        raise InvalidValue(_no_formula(sorted(counted.uncounted)))
+    if not counted.macs:
         raise InvalidValue("no multiply-accumulates of the network could be counted")
-    return float(counter.get_total_flops()) / 2e6
+    return float(counted.macs) / 1e6
 
 
 def _without_zeros(
     mmacs: Sequence[float],
-    mflops_paper: Sequence[float],
+    mflops_paper: Sequence[float] | None,
     mmacs_dense: Sequence[float],
     zeros: ZeroWeights,
 ) -> ExitCosts:
     """Return the costs without zero weights if the network is pruned, else with all of its weights."""
     pruned = zeros.share >= STRAY
     counted = mmacs if pruned else mmacs_dense
-    return ExitCosts(tuple(counted), tuple(mflops_paper), tuple(mmacs_dense), zeros.share if pruned else 0.0)
+    paper = None if mflops_paper is None else tuple(mflops_paper)
+    return ExitCosts(tuple(counted), paper, tuple(mmacs_dense), zeros.share if pruned else 0.0)
 
 
-def _count(module: nn.Module, x: Tensor, zeros: ZeroWeights) -> tuple[Tensor, int, int]:
-    """Return the module's output, all of its multiply-accumulates, and those of its convolutions."""
-    with FlopCounterMode(display=False) as counter, zeros:
+def _bounded(costs: ExitCosts, uncounted: Sequence[str]) -> ExitCosts:
+    """Return the costs with the operators that they leave out; the paper's figure is not defined for a part of a network."""
+    return replace(costs, uncounted=tuple(uncounted), mflops_paper=None if uncounted else costs.mflops_paper)
+
+
+def _no_formula(operators: Sequence[str]) -> str:
+    return f"no formula for the multiply-accumulates of {', '.join(operators)}"
+
+
+def _count(module: nn.Module, x: Tensor, zeros: ZeroWeights) -> tuple[Tensor, Counting]:
+    """Return the module's output, and what was counted."""
+    with shown_in_pieces(), Counting(zeros) as counted:
         out: Tensor = module(x)
-    by_operator = counter.get_flop_counts().get("Global", {})
-    convolutions = sum(flops for operator, flops in by_operator.items() if "convolution" in str(operator))
-    return out, counter.get_total_flops() // 2, convolutions // 2
+    return out, counted
 
 
 def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts:
@@ -127,9 +155,10 @@ def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts
         model.train(was_training)
     if model.exit_costs is not None:
         declared = tuple(model.exit_costs)
-        costs = ExitCosts(declared, costs.mflops_paper, declared, 0.0, "costs per exit as declared by the network itself")
+        return ExitCosts(declared, costs.mflops_paper, declared, 0.0, "costs per exit as declared by the network itself")
     if not costs.mmacs[0] > 0:
-        raise InvalidValue("no multiply-accumulates of the network could be counted; give it exit_costs, in mmacs")
+        why = f" ({_no_formula(costs.uncounted)})" if costs.uncounted else ""
+        raise InvalidValue(f"no multiply-accumulates of the network could be counted{why}; give it exit_costs, in mmacs")
     return costs
 
 
@@ -140,13 +169,14 @@ def _by_exit(model: EarlyExitNet, x: Tensor) -> ExitCosts:
         traced = trace(model, x, zeros)
         if all(traced.dense) and (n_exits == 1 or traced.dense[0] < traced.total):
             mmacs, dense = ([macs / 1e6 for macs in each] for each in (traced.reached, traced.dense))
-            return _without_zeros(mmacs, [macs / 2**20 for macs in traced.convolutions], dense, zeros)
+            paper = [macs / 2**20 for macs in traced.convolutions] if all(traced.convolutional) else None
+            return _bounded(_without_zeros(mmacs, paper, dense, zeros), traced.uncounted)
         why = "what each needs could not be told apart"
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything under the tracer; the whole network can still be counted
         _log.info("the network could not be traced", exc_info=True)
         why = f"what each needs could not be traced ({type(error).__name__})"
     zeros = ZeroWeights(model)
-    with torch.inference_mode(False), torch.no_grad():
-        _, macs, convolutions = _count(model, x, zeros)
-    mmacs, paper, dense = ([each] * n_exits for each in ((macs - zeros.macs) / 1e6, convolutions / 2**20, macs / 1e6))
-    return replace(_without_zeros(mmacs, paper, dense, zeros), note=f"every exit is charged the whole network: {why}")
+    _, counted = _count(model, x, zeros)
+    mmacs, dense = ([each / 1e6] * n_exits for each in (counted.macs - counted.zero_macs, counted.macs))
+    costs = replace(_without_zeros(mmacs, None, dense, zeros), note=f"every exit is charged the whole network: {why}")
+    return _bounded(costs, sorted(counted.uncounted))

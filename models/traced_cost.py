@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import accumulate
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from exitbench.models.counting import is_composite, shown_in_pieces
+from exitbench.models.operators import is_convolution, macs_of, operator_name
 from exitbench.models.zero_weights import ZeroWeights
 
 # Operations that keep row k of their input in row k of their output, beside those that torch tags as pointwise.
@@ -33,12 +33,17 @@ class TracedCosts:
         dense: The same, with zero weights included.
         convolutions: For every k, those of the convolutions that exit k depends on.
         total: Those of everything that ran.
+        uncounted: Names of the operators that ran and have no formula, in alphabetical order.
+        convolutional: For every k, whether exit k is made by convolutions followed by few other products: no convolution that
+            it depends on depends on another product, and convolutions are at least half of all that it depends on.
     """
 
     reached: tuple[int, ...]
     dense: tuple[int, ...]
     convolutions: tuple[int, ...]
     total: int
+    uncounted: tuple[str, ...]
+    convolutional: tuple[bool, ...]
 
 
 def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | None = None) -> TracedCosts:
@@ -48,7 +53,7 @@ def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | Non
     Otherwise each exit is taken to depend on everything that the joint tensor depends on. Products with a zero weight are
     counted apart if ``zeros`` is given.
     """
-    with _whole_operations(), _Following(zeros) as following:
+    with shown_in_pieces(), _Following(zeros) as following:
         logits = model(x)
     rows = following.rows(logits)
     so_far = list(accumulate(rows, or_))
@@ -57,19 +62,9 @@ def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | Non
         dense=tuple(following.macs_of(mask) for mask in so_far),
         convolutions=tuple(following.macs_of(mask & following.convolutions) for mask in rows),
         total=sum(following.macs),
+        uncounted=tuple(sorted(following.uncounted)),
+        convolutional=tuple(following.is_convolutional(mask) for mask in rows),
     )
-
-
-@contextmanager
-def _whole_operations() -> Iterator[None]:
-    """Make the dispatcher show the products that layers consist of: without fused inference layers and without gradients."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @dataclass
@@ -98,7 +93,8 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.zeros = zeros
         self.macs: list[int] = []
         self.zero_macs: list[int] = []
-        self.convolutions = 0
+        self.convolutions = self.late_convolutions = 0
+        self.uncounted: set[str] = set()
         self._of_memory: dict[int, int] = {}
         self._of_rows: dict[int, _Rows] = {}
         self._alive: list[Tensor] = []  # so that no memory is used twice
@@ -110,6 +106,10 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def zero_macs_of(self, mask: int) -> int:
         """Return the multiply-accumulates by zero weights of the operations in a set."""
         return sum(macs for i, macs in enumerate(self.zero_macs) if mask >> i & 1)
+
+    def is_convolutional(self, mask: int) -> bool:
+        """Return whether a set is of convolutions and few products behind them."""
+        return not mask & self.late_convolutions and 2 * self.macs_of(mask & self.convolutions) >= self.macs_of(mask) > 0
 
     def rows(self, tensor: Tensor) -> list[int]:
         """Return the set of each row along the first dimension."""
@@ -125,9 +125,13 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
         inputs = _tensors((args, kwargs))
-        mask = reduce(or_, map(self._set, inputs), self._cost(func, args, kwargs, out))
+        before = reduce(or_, map(self._set, inputs), 0)
+        mask = before | self._cost(func, args, kwargs, out, before)
         rows = self._rows_after(func, args, kwargs, inputs)
         if not func._schema.is_mutable:
             self._show_rows(func, args, kwargs, inputs, out)
@@ -157,16 +161,19 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         known.views |= {id(tensor): one for tensor, one in zip(shown, sets, strict=True)}
 
-    def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    def _cost(self, func: Any, args: Any, kwargs: Any, out: Any, before: int) -> int:
         """Return the set of this operation alone; it is empty if nothing is multiplied."""
-        count = flop_registry.get(func._overloadpacket)
-        if count is None:
+        macs = macs_of(func, args, kwargs, out)
+        if macs is None:
+            self.uncounted.add(operator_name(func))
+        if not macs:
             return 0
         own = 1 << len(self.macs)
-        self.macs.append(int(count(*args, **kwargs, out_val=out)) // 2)
-        self.zero_macs.append(self.zeros.count(func._overloadpacket, args, out) if self.zeros else 0)
-        if "convolution" in str(func):
+        self.macs.append(macs)
+        self.zero_macs.append(self.zeros.count(func, args, out) if self.zeros else 0)
+        if is_convolution(func):
             self.convolutions |= own
+            self.late_convolutions |= own if before & ~self.convolutions else 0
         return own
 
     def _rows_after(self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor]) -> list[int] | None:

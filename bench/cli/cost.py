@@ -46,14 +46,15 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
         under = _under(network, images, weights, policy, data) if policy is not None else None
     places = ".2f" if costs.mmacs[0] >= 1 else ".3g"
     table = Table(box=None, pad_edge=False)
-    for heading in ("exit", "mmacs", "mflops_paper"):
+    columns = [costs.mmacs] if costs.mflops_paper is None else [costs.mmacs, costs.mflops_paper]
+    for heading in ("exit", "mmacs", "mflops_paper")[: len(columns) + 1]:
         table.add_column(heading, justify="right")
-    for k, (mmacs, paper) in enumerate(zip(costs.mmacs, costs.mflops_paper, strict=True), start=1):
-        table.add_row(str(k), f"{mmacs:{places}}", f"{paper:{places}}")
+    for k, figures in enumerate(zip(*columns, strict=True), start=1):
+        table.add_row(str(k), *(f"{figure:{places}}" for figure in figures))
     console = terminal()
     console.print(table)
-    if costs.note:
-        console.print(costs.note, markup=False, highlight=False)
+    if costs.notes:
+        console.print(costs.notes, markup=False, highlight=False)
     try:
         second = f"{ptflops_mmacs(net, network.input_shape(images)):{places}} by ptflops"
     except UserError as error:  # the figures stand without a second opinion

@@ -64,12 +64,17 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
         table.add_column(heading, justify="right")
     for k, (mmacs, second) in enumerate(zip(latency.mmacs, latency.ptflops, strict=True)):
         told = "-" if second is None else f"{second:.2f}"
-        table.add_row(str(k + 1), f"{mmacs:.2f}", told, f"{latency.one[k][1]:.3g}", f"{latency.many[k][1]:.3g}")
+        times = [f"{each[k][1]:.3g}" if latency.stops else "-" for each in (latency.one, latency.many)]
+        table.add_row(str(k + 1), f"{mmacs:.2f}", told, *times)
     table.add_row("deployed", "", "", f"{latency.deployed_one[1]:.3g}", f"{latency.deployed_many[1]:.3g}")
     console = terminal()
     console.print(table)
     threads_text = "" if latency.device == "cuda" else f", {latency.threads} threads"
     console.print(f"medians of {rounds} rounds on {latency.machine}{threads_text}", markup=False, highlight=False)
     if not latency.stops:
-        console.print("the network is not cut into stages: it ran whole for every exit", markup=False, highlight=False)
+        console.print(
+            "the network is not cut into stages: it runs whole for every exit, which has no latency of its own",
+            markup=False,
+            highlight=False,
+        )
     console.print(f"written: {', '.join(map(str, written))}", style="dim", markup=False, highlight=False, soft_wrap=True)

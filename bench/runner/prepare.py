@@ -127,7 +127,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         costs = measure_costs(model, split.shape)
     target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
-    note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm), assumed))) or None
+    note = "; ".join(filter(None, (note, costs.notes, _other_norm(network, request.norm), assumed))) or None
     return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)
 
 

@@ -212,20 +212,36 @@ class Evaluation:
         """Share of the network's weights that are zero; 0 where it is not pruned."""
         return self.record.sparsity or 0.0
 
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Operators without a formula, so that mmacs is a lower bound; empty where everything was counted."""
+        return self.record.uncounted
+
     def costs(self, figure: CostFigure = "mmacs") -> tuple[float, ...]:
-        """The cost of each exit; ``mmacs_dense`` are the mmacs where the network is not pruned."""
+        """The cost of each exit; ``mmacs_dense`` are the mmacs where the network is not pruned.
+
+        Raises:
+            ValueError: ``mflops_paper`` of a network that it is not defined for.
+        """
         record = self.record
-        return {"mmacs": record.mmacs, "mflops_paper": record.mflops_paper, "mmacs_dense": record.mmacs_dense or record.mmacs}[
-            figure
-        ]
+        if figure == "mmacs_dense":
+            return record.mmacs_dense or record.mmacs
+        found = record.mflops_paper if figure == "mflops_paper" else record.mmacs
+        if found is None:
+            raise ValueError(f"{figure} is not defined for {record.model}")
+        return found
+
+    def mean_mflops_paper(self, result: Result) -> float | None:
+        """Mean cost of the exits taken in the paper's figure; None for a network that it is not defined for."""
+        return self.mean_cost(result, "mflops_paper") if self.record.mflops_paper else None
 
     def mean_cost(self, result: Result, figure: CostFigure = "mmacs") -> float:
         """Mean cost of the exits taken."""
         return float(np.asarray(self.costs(figure))[result.exits].mean())
 
     def mean_latency(self, result: Result) -> float | None:
-        """Mean milliseconds of the exits taken, one image at a time; None where it was not measured."""
-        if self.latency is None:
+        """Mean milliseconds of the exits taken, one image at a time; None where no exit that stops the network was timed."""
+        if self.latency is None or not self.latency.stops:
             return None
         medians = np.array([median for _, median, _ in self.latency.one])
         return float(medians[result.exits].mean())

@@ -61,7 +61,8 @@ class RunRecord(Identity, frozen=True, kw_only=True):
     Attributes:
         source: where the weights come from.
         mmacs: 10^6 multiply-accumulates of each exit.
-        mflops_paper: cost of each exit in the paper's figure.
+        mflops_paper: cost of each exit in the paper's figure; None of a network that it is not defined for.
+        uncounted: operators that have no formula, so that mmacs is a lower bound.
         mmacs_dense: mmacs with zero weights counted; None where the network is not pruned.
         sparsity: share of the weights that are zero; None where it is not pruned.
         dataset_summary: the dataset in a line.
@@ -75,7 +76,8 @@ class RunRecord(Identity, frozen=True, kw_only=True):
 
     source: str
     mmacs: Costs
-    mflops_paper: Costs
+    mflops_paper: Costs | None = None
+    uncounted: tuple[str, ...] = ()
     mmacs_dense: Costs | None = None
     sparsity: Annotated[float, Meta(gt=0, le=1)] | None = None
     dataset_summary: str

@@ -121,12 +121,27 @@ def test_table_and_plot_hold_every_exit(clock):
     table = latency_table(found)
     assert list(table.columns) == list(COLUMNS) and len(table) == 2 * (3 + 1)
     assert table["exit"].tolist() == ["1", "2", "3", "deployed"] * 2
-    assert (table["ms_1_low"] <= table["ms_1"]).all() and (table["ms_1"] <= table["ms_1_high"]).all()
+    timed = table[table["model"] == "toy"]
+    assert (timed["ms_1_low"] <= timed["ms_1"]).all() and (timed["ms_1"] <= timed["ms_1_high"]).all()
     assert table["ptflops"].dropna().tolist() == pytest.approx(table["mmacs"].dropna().tolist(), rel=0.1), (
         "ptflops counts biases and pooling as well"
     )
     left, _ = draw_latency(found).axes
     assert len(left.containers) == 2 and left.get_xscale() == "log"
+
+
+def test_exits_of_a_network_that_runs_whole_have_no_latency(clock, tmp_path):
+    whole = changed(measured(clock, toy_policy()), stops=False)
+    table = latency_table([whole]).set_index("exit")
+    times = [name for name in COLUMNS if name.startswith("ms_")]
+    assert table.loc[["1", "2", "3"], times].isna().all(axis=None) and table.loc["deployed", times].notna().all()
+    for axes in draw_latency([whole]).axes:
+        (drawn,) = axes.containers
+        assert drawn[0].get_xdata().tolist() == [whole.mmacs[-1]] and drawn.get_label().endswith("whole")
+    _, store = evaluate(tmp_path / "store", ())
+    (evaluation,) = evaluations(store)
+    row = leaderboard([replace(evaluation, latency=whole)]).iloc[0]
+    assert row["latency_ms"] is None and row["latency_on"] is None
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ class Point:
         where: at which end, at a target cost, or the ``deployed`` rule of an evaluation.
         policy: the rule.
         judged: what is left under it.
-        mmacs, mflops_paper: mean cost of the exits taken on the evaluated clean images.
+        mmacs, mflops_paper: mean cost of the exits taken on the evaluated clean images; the latter None where it is not defined.
         target: mean cost asked for on the calibration images; None elsewhere.
         evaluation: of exactly this rule; None for one that was never evaluated, so that no attack was aimed at it.
     """
@@ -35,7 +36,7 @@ class Point:
     policy: Policy
     judged: RuleVerdicts
     mmacs: float
-    mflops_paper: float
+    mflops_paper: float | None
     target: float | None = None
     evaluation: Evaluation | None = None
 
@@ -108,5 +109,10 @@ def _point(pool: Pool, where: Where, policy: Policy, target: float | None = None
     if evaluation is None:
         same = [each for each in pool.evaluations if each.record.policy == policy_text(policy)]
         evaluation = same[0] if same else None
-    mmacs, mflops = (float(np.asarray(costs)[judged.exits].mean()) for costs in (pool.record.mmacs, pool.record.mflops_paper))
-    return Point(where, policy, judged, mmacs, mflops, target, evaluation)
+    paper = pool.record.mflops_paper
+    mflops = None if paper is None else _mean(paper, judged)
+    return Point(where, policy, judged, _mean(pool.record.mmacs, judged), mflops, target, evaluation)
+
+
+def _mean(costs: Sequence[float], judged: RuleVerdicts) -> float:
+    return float(np.asarray(costs)[judged.exits].mean())

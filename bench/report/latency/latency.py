@@ -16,6 +16,8 @@ from exitbench.report.csv_file import to_csv
 from exitbench.report.style import legend_below, network_style, styled, to_bytes, two_panels
 from exitbench.timing.latency import BATCH, Latency
 
+Quartiles = tuple[float, float, float]
+
 COLUMNS = {
     "model": "as on the leaderboard",
     "training": "which weights of it",
@@ -25,7 +27,7 @@ COLUMNS = {
     "exit": "from 1; 'deployed' is the whole network under its rule, on clean test images",
     "mmacs": "10^6 multiply-accumulates up to that exit, heads on the way included; empty for 'deployed'",
     "ptflops": "the same by ptflops (aten); empty where it gave no figure",
-    "ms_1": "median milliseconds that one image takes to leave there",
+    "ms_1": "median milliseconds that one image takes to leave there; empty for exits of a network that runs whole for each",
     "ms_1_low": "lower quartile of it",
     "ms_1_high": "upper quartile of it",
     "ms_128": f"median milliseconds per image of a batch of {BATCH}",
@@ -52,11 +54,11 @@ def latency_table(measured: Sequence[Latency]) -> pd.DataFrame:
         costs = [*zip(latency.mmacs, latency.ptflops, strict=True), (None, None)]
         times = zip((*latency.one, latency.deployed_one), (*latency.many, latency.deployed_many), strict=True)
         for name, (mmacs, ptflops), (one, many) in zip(exits, costs, times, strict=True):
-            quartiles = {
-                **dict(zip(("ms_1_low", "ms_1", "ms_1_high"), one, strict=True)),
-                **dict(zip(("ms_128_low", "ms_128", "ms_128_high"), many, strict=True)),
-            }
-            rows.append({**about, "exit": name, "mmacs": mmacs, "ptflops": ptflops, **quartiles})
+            row = {**about, "exit": name, "mmacs": mmacs, "ptflops": ptflops}
+            if latency.stops or name == "deployed":
+                row |= dict(zip(("ms_1_low", "ms_1", "ms_1_high"), one, strict=True))
+                row |= dict(zip(("ms_128_low", "ms_128", "ms_128_high"), many, strict=True))
+            rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -68,8 +70,8 @@ def draw_latency(measured: Sequence[Latency]) -> Figure:
     figure, left, right = two_panels(4.1, labels)
     for i, (latency, label) in enumerate(zip(measured, labels, strict=True)):
         told = label if len(machines) == 1 else f"{label}, {_machine(latency)}"
-        _series(left, latency, latency.one, i, told)
-        _series(right, latency, latency.many, i, told)
+        _series(left, latency, latency.one, latency.deployed_one, i, told)
+        _series(right, latency, latency.many, latency.deployed_many, i, told)
     for axes, title in ((left, "one image at a time"), (right, f"an image of a batch of {BATCH}")):
         axes.set_title(f"{title}, medians and quartiles")
         axes.set_xlabel("cost up to the exit (mmacs)")
@@ -82,12 +84,13 @@ def draw_latency(measured: Sequence[Latency]) -> Figure:
     return figure
 
 
-def _series(axes: Axes, latency: Latency, times: Sequence[tuple[float, float, float]], i: int, label: str) -> None:
+def _series(axes: Axes, latency: Latency, exits: Sequence[Quartiles], deployed: Quartiles, i: int, label: str) -> None:
+    """Draw the exits of a network; one that runs whole for each of them has one time, at the cost of all of it."""
     colour, marker = network_style(i)
+    costs, times = (latency.mmacs, exits) if latency.stops else (latency.mmacs[-1:], [deployed])
     low, median, high = np.array(times).T
-    line = "-" if latency.stops else ":"
-    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "label": label, "linestyle": line}
-    axes.errorbar(latency.mmacs, median, yerr=[median - low, high - median], **look)
+    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "-"}
+    axes.errorbar(costs, median, yerr=[median - low, high - median], label=label if latency.stops else f"{label}, whole", **look)
 
 
 def _machine(latency: Latency) -> str:

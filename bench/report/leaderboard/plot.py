@@ -21,7 +21,10 @@ GREY = ("0.7", ".")
 
 @dataclass(frozen=True)
 class Point:
-    """One model on the plot: mean cost on clean inputs, share and its interval, and what trust checks say (``SIGNS``)."""
+    """One model on the plot: mean cost on clean inputs, share and its interval, and what trust checks say (``SIGNS``).
+
+    ``at_least`` is of a model whose cost is a lower bound.
+    """
 
     label: str
     mmacs: float
@@ -30,6 +33,7 @@ class Point:
     high: float
     multi_exit: bool
     kind: str = "ok"
+    at_least: bool = False
 
 
 def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -> list[Point]:
@@ -41,14 +45,19 @@ def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -
         share, low, high = accuracy(evaluation.clean.correct if what == "clean" else evaluation.worst)
         multi_exit = evaluation.record.n_exits > 1
         cost = evaluation.mean_cost(evaluation.clean)
-        found.append(Point(_label(evaluation), cost, share, low, high, multi_exit, verdict(evaluation)))
+        found.append(
+            Point(_label(evaluation), cost, share, low, high, multi_exit, verdict(evaluation), bool(evaluation.uncounted))
+        )
     return found
 
 
 def pareto_front(candidates: Sequence[Point]) -> list[Point]:
-    """The points that no other beats in both cost and accuracy, cheapest first; one that cannot be believed beats none."""
+    """The points that no other beats in both cost and accuracy, cheapest first.
+
+    One that cannot be believed, or whose cost is a lower bound, beats none.
+    """
     front: list[Point] = []
-    believable = [point for point in candidates if point.kind != "failure"]
+    believable = [point for point in candidates if point.kind != "failure" and not point.at_least]
     for point in sorted(believable, key=lambda p: (p.mmacs, -p.share)):
         if not front or point.share > front[-1].share:
             front.append(point)
@@ -104,4 +113,5 @@ def _label(evaluation: Evaluation) -> str:
     partial += ", flagged" if verdict(evaluation) in ("failure", "warning") else ""
     exits = f", {kind} policy" if record.n_exits > 1 else ", one exit"
     exits += f", {evaluation.sparsity:.0%} zero weights" if evaluation.sparsity else ""
+    exits += ", cost a lower bound" if evaluation.uncounted else ""
     return f"{record.model} ({training_text(record)}{exits}, n = {record.n}{partial})"

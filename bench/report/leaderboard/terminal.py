@@ -90,7 +90,7 @@ def _exit_table(evaluation: Evaluation) -> Table:
         table.add_row("  right %", *(f"{100 * value:.1f}" for value in result.exit_accuracy))
     table.add_row("[bold]cost")
     for cost in get_args(CostFigure):
-        if cost == "mmacs_dense" and not evaluation.sparsity:
+        if (cost == "mmacs_dense" and not evaluation.sparsity) or (cost == "mflops_paper" and not evaluation.record.mflops_paper):
             continue
         means = " -> ".join(f"{evaluation.mean_cost(result, cost):.2f}" for result in situations)
         table.add_row(f"  {cost}", *(f"{value:.1f}" for value in evaluation.costs(cost)), means)

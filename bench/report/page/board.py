@@ -173,9 +173,9 @@ def _cells(i: int, evaluation: Evaluation, kind: str, flags: Sequence[tuple[str,
         "network": Cell(network_text(evaluation)),
         "exits": _cell(record.n_exits),
         "n": _cell(record.n),
-        "mmacs": Cell(f"{clean['mmacs']:.2f}", clean["mmacs"]),
+        "mmacs": Cell(f"{'≥ ' if evaluation.uncounted else ''}{clean['mmacs']:.2f}", clean["mmacs"]),
         "mmacs_dense": Cell(f"{clean['mmacs_dense']:.2f}", clean["mmacs_dense"]),
-        "mflops_paper": Cell(f"{clean['mflops_paper']:.2f}", clean["mflops_paper"]),
+        "mflops_paper": _figure(clean["mflops_paper"]),
         "clean": Cell(percent(clean["accuracy"]), clean["accuracy"]),
         "clean_ci": _interval(clean),
         "worst": Cell(percent(worst["accuracy"]), worst["accuracy"]) if worst else Cell("not attacked", -1),
@@ -198,6 +198,10 @@ def _matrix(evaluation: Evaluation) -> str:
 
 def _interval(row: Mapping[str, Any]) -> Cell:
     return Cell(f"{percent(row['ci_low'])} - {percent(row['ci_high'])}", row["ci_low"])
+
+
+def _figure(value: float | None) -> Cell:
+    return Cell() if value is None else Cell(f"{value:.2f}", value)
 
 
 def _share(share: float | None) -> Cell:

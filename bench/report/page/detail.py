@@ -39,7 +39,8 @@ class Exit:
 
     Attributes:
         number: from 1.
-        mmacs, mflops_paper: cost of leaving here; ``mmacs_dense`` with zero weights counted, None where none are zero.
+        mmacs: cost of leaving here; ``mmacs_dense`` with zero weights counted, None where none are zero.
+        mflops_paper: the same in the paper's figure; None where it is not defined.
         threshold: of its gate; empty for the last.
         taken: how many clean samples leave here.
         own: accuracy of this exit on all clean samples.
@@ -50,7 +51,7 @@ class Exit:
     number: int
     mmacs: float
     mmacs_dense: float | None
-    mflops_paper: float
+    mflops_paper: float | None
     threshold: str
     taken: int
     own: float
@@ -152,7 +153,7 @@ def _exit(evaluation: Evaluation, strongest: Result | None, k: int) -> Exit:
         number=k + 1,
         mmacs=record.mmacs[k],
         mmacs_dense=evaluation.costs("mmacs_dense")[k] if evaluation.sparsity else None,
-        mflops_paper=record.mflops_paper[k],
+        mflops_paper=record.mflops_paper[k] if record.mflops_paper else None,
         threshold=_threshold(record, k),
         taken=len(here),
         own=clean.exit_accuracy[k],
