@@ -8,14 +8,12 @@ from msgspec import Meta
 
 from exitbench.models.number_text import eps_text
 from exitbench.models.stored import Stored
+from exitbench.store.csv_text import digest_text
 
 Norm = Literal["Linf", "L2"]
 Count = Annotated[int, Meta(ge=1)]
 Radius = Annotated[float, Meta(ge=0)]
 Costs = Annotated[tuple[float, ...], Meta(min_length=1)]
-
-SHORT = 12
-"""Digits of a digest that tables on file give."""
 
 
 class Network(NamedTuple):
@@ -114,11 +112,11 @@ class Identity(Stored, frozen=True, kw_only=True):
         return {
             "model": self.model,
             "training": self.training,
-            "weights": self.weights[:SHORT],
+            "weights": digest_text(self.weights),
             "policy": self.policy,
-            "calibration": self.calibration or "",
+            "calibration": digest_text(self.calibration, len(self.calibration or "")),
             "dataset": self.dataset,
-            "data": self.data[:SHORT],
+            "data": digest_text(self.data),
             "norm": self.norm,
             "eps": eps_text(self.eps),
             "n": str(self.n),

@@ -11,6 +11,7 @@ from pathlib import Path
 from exitbench.errors import UserError
 from exitbench.models.stored import NewerSchema, Unreadable
 from exitbench.store.cell import BadCell, Cell
+from exitbench.store.csv_text import text_in
 from exitbench.store.identity import Identity
 from exitbench.store.run_record import RunRecord, evaluation_key, read_run
 from exitbench.store.store import cell_path
@@ -105,7 +106,8 @@ def reported(store: Path, of: Identity) -> dict[str, int]:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    if row["attack"] in ("none", "worst") and all(row[name] == value for name, value in wanted.items()):
+                    told = {name: text_in(row, name) for name in wanted}
+                    if row["attack"] in ("none", "worst") and told == wanted:
                         found[row["attack"]] = round(float(row["accuracy"]) * of.n)
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise UserError(f"{path} cannot be read ({error!r}); write it again with `bench report`") from error

@@ -156,7 +156,7 @@ def test_a_share_out_of_its_interval_is_no_sweep(tmp_path, caplog):
 
 def test_a_name_that_the_csv_disarmed_is_found_again(tmp_path):
     one = evaluation(1, "=1+1")
-    table = pd.read_csv(io.StringIO(SWEEP + sweep_rows(one.record)), dtype=str)
+    table = pd.read_csv(io.StringIO(SWEEP + sweep_rows(one.record)), dtype={"weights": str, "eps": str})
     (tmp_path / "a.csv").write_text(to_csv(table), encoding="utf-8")
     assert "'=1+1" in (tmp_path / "a.csv").read_text()
     assert network_of(one.record) in read_curves(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 from exitbench.analysis.compare.find import find_pair
 from exitbench.analysis.compare.pairs import compare
 from exitbench.models.weights import IMPORTED, shipped_weights
+from exitbench.store.csv_text import digest_text
 from tests.toys import ROOT
 
 PUBLISHED = ROOT / "results" / "published"
@@ -46,7 +47,7 @@ def test_rows_are_of_the_shipped_weights_and_say_what_their_cards_say(network):
         return
     card = CARDS[network]
     accuracy = card.details["measured"]["accuracy"]
-    assert all(row["weights"] == card.sha256[:12] for row in rows.values())
+    assert all(row["weights"] == digest_text(card.sha256) for row in rows.values())
     assert {attack: float(row["accuracy"]) for attack, row in rows.items()} == pytest.approx(accuracy, abs=1e-6)
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
 from exitbench.report.style import legend_below, network_style, styled, to_bytes, two_panels
+from exitbench.store.csv_text import digest_text
 from exitbench.timing.latency import BATCH, Latency
 
 Quartiles = tuple[float, float, float]
@@ -49,7 +50,7 @@ def latency_table(measured: Sequence[Latency]) -> pd.DataFrame:
     for latency in measured:
         about = {name: getattr(latency, name) for name in ("model", "training", "dataset", "policy", "machine", "device")}
         about |= {name: getattr(latency, name) for name in ("threads", "torch", "rounds", "stops")}
-        about["weights"] = latency.weights[:12]
+        about["weights"] = digest_text(latency.weights)
         exits = [*map(str, range(1, len(latency.mmacs) + 1)), "deployed"]
         costs = [*zip(latency.mmacs, latency.ptflops, strict=True), (None, None)]
         times = zip((*latency.one, latency.deployed_one), (*latency.many, latency.deployed_many), strict=True)

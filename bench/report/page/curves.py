@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exitbench.store.csv_text import text_in
 from exitbench.store.identity import Identity
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def _curves(path: Path) -> list[tuple[Network, SweptCurve]]:
     rows = [row for row in lines if row["rule"] and row["point"] != "deployed"]
     families: dict[tuple[Network, str], list[dict[str, str]]] = {}
     for row in rows:
-        families.setdefault((tuple(_plain(row[name]) for name in _KEY), row["rule"]), []).append(row)
+        families.setdefault((tuple(text_in(row, name) for name in _KEY), row["rule"]), []).append(row)
     return [(network, _curve(rule, family)) for (network, rule), family in families.items()]
 
 
@@ -100,8 +101,3 @@ def _interval(row: Mapping[str, str], name: str) -> Interval:
     if not 0 <= low <= share <= high <= 1:
         raise ValueError(f"{name} {share} in {low}..{high}")
     return share, low, high
-
-
-def _plain(text: str) -> str:
-    """Without the quote mark that keeps a spreadsheet from running it."""
-    return text[1:] if text.startswith("'") and text[1:2] in ("=", "+", "-", "@", "\t", "\r") else text

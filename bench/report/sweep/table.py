@@ -11,6 +11,7 @@ from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.models.policy_text import policy_text
 from exitbench.scoring.evaluation import Evaluation, accuracy
 from exitbench.scoring.ranking import flags_text, partial_status, worst_status
+from exitbench.store.csv_text import digest_text
 
 NOT_ATTACKED = "not attacked itself"
 """Status of every rule but those that were evaluated as deployed ones."""
@@ -78,6 +79,7 @@ def _union(evaluations: Sequence[Evaluation]) -> str:
 def _row(curve: Curve, point: Point) -> dict[str, Any]:
     record, judged = curve.pool.record, point.judged
     counts = [int((judged.exits == k).sum()) for k in range(len(curve.pool.mmacs))]
+    set_by = getattr(point.policy, "calibration", None)
     row = {
         **record.columns(),
         "n": record.n,
@@ -85,7 +87,7 @@ def _row(curve: Curve, point: Point) -> dict[str, Any]:
         "point": point.where,
         "target_mmacs": point.target,
         "policy": policy_text(point.policy),
-        "calibration": getattr(point.policy, "calibration", None),
+        "calibration": digest_text(set_by, len(set_by or "")),
         "mmacs": point.mmacs,
         "mflops_paper": point.mflops_paper,
         "exits_taken": " ".join(map(str, counts)),
