@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from exitbench.models.spec import digest
 from exitbench.report.leaderboard.flags import SIGNS, verdict
 from exitbench.report.leaderboard.table import COLUMNS, rows_of, training_text
 from exitbench.scoring.evaluation import Evaluation, Result
+from exitbench.scoring.places import place_text, places, usual_n
 from exitbench.scoring.ranking import WORST
 from exitbench.store.run_record import evaluation_key
 
@@ -83,14 +84,19 @@ class Row:
 
 
 _OWN = (
-    Column("rank", "#", "place on its board, which is dataset and threat model; what trust checks fail comes last"),
+    Column(
+        "rank",
+        "#",
+        "place on its board, which is dataset and threat model; what trust checks fail comes last. 2-4: not told apart from its "
+        "neighbours by exact McNemar tests of the worst cases (Holm, 5 % for the board), or by intervals where samples differ",
+    ),
     Column("model", "model", COLUMNS["model"], number=False, small=True),
     Column("training", "training", COLUMNS["training"], number=False),
     Column("dataset", "dataset", COLUMNS["dataset"], number=False),
     Column("threat", "threat model", "norm and radius of the ball, for pixels in [0, 1]", number=False),
     Column("network", "network", "whether inputs may leave early, and whether weights were pruned", number=False),
     Column("exits", "exits", "number of exits", shown=False),
-    Column("n", "n", COLUMNS["n"]),
+    Column("n", "n", f"{COLUMNS['n']}; marked where most rows of the board have another"),
     Column("mmacs", "mean mmacs", f"mean cost on clean images: {COLUMNS['mmacs'].partition(': ')[2]}", small=True),
     Column("clean", "clean %", "share of clean samples that the deployed rule gets right", small=True),
     Column("clean_ci", "clean interval", "Wilson's 95 % interval of the clean accuracy", number=False),
@@ -114,7 +120,7 @@ _TAKEN = _LEFT_OUT | {column.key for column in _OWN} | {"norm", "eps", "accuracy
 
 def rows(boards: Mapping[str, Sequence[Evaluation]]) -> list[Row]:
     """A row for each evaluation, board after board in the order of rank."""
-    return [_row(name, i, evaluation) for name, found in boards.items() for i, evaluation in enumerate(found)]
+    return [row for name, found in boards.items() for row in _rows(name, found)]
 
 
 def columns(found: Sequence[Row]) -> list[Column]:
@@ -151,13 +157,22 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def _rows(board: str, found: Sequence[Evaluation]) -> Iterator[Row]:
+    usual = usual_n(found)
+    for i, (evaluation, place) in enumerate(zip(found, places(found), strict=True)):
+        row = _row(board, i, evaluation)
+        number = evaluation.n if evaluation.n == usual else f"{evaluation.n} ≠ {usual}"
+        own = {"rank": Cell(place_text(place), i + 1), "n": Cell(str(number), float(evaluation.n))}
+        yield replace(row, cells={**row.cells, **own})
+
+
 def _row(board: str, i: int, evaluation: Evaluation) -> Row:
     kind = verdict(evaluation)
     flags = tuple((flag.label, flag.message) for flag in evaluation.flags if flag.level != "info")
-    return Row(key_of(evaluation), board, i, kind, SIGNS[kind], flags, _cells(i, evaluation, kind, flags))
+    return Row(key_of(evaluation), board, i, kind, SIGNS[kind], flags, _cells(evaluation, kind, flags))
 
 
-def _cells(i: int, evaluation: Evaluation, kind: str, flags: Sequence[tuple[str, str]]) -> dict[str, Cell]:
+def _cells(evaluation: Evaluation, kind: str, flags: Sequence[tuple[str, str]]) -> dict[str, Cell]:
     record, table = evaluation.record, rows_of(evaluation)
     clean, last = table[0], table[-1]
     worst = last if last["attack"] == WORST else None
@@ -165,14 +180,12 @@ def _cells(i: int, evaluation: Evaluation, kind: str, flags: Sequence[tuple[str,
     erased = evaluation.slowed(slowdown).savings_erased if slowdown else None
     cells = {name: _cell(clean.get(name)) for name in COLUMNS if name not in _TAKEN}
     return cells | {
-        "rank": Cell(str(i + 1), i + 1),
         "model": Cell(record.model),
         "training": Cell(training_text(record)),
         "dataset": Cell(record.dataset),
         "threat": Cell(f"{record.norm} {eps_text(record.eps)}"),
         "network": Cell(network_text(evaluation)),
         "exits": _cell(record.n_exits),
-        "n": _cell(record.n),
         "mmacs": Cell(f"{'≥ ' if evaluation.uncounted else ''}{clean['mmacs']:.2f}", clean["mmacs"]),
         "mmacs_dense": Cell(f"{clean['mmacs_dense']:.2f}", clean["mmacs_dense"]),
         "mflops_paper": _figure(clean["mflops_paper"]),
