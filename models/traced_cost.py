@@ -33,12 +33,14 @@ class TracedCosts:
         dense: The same, with zero weights included.
         convolutions: For every k, those of the convolutions that exit k depends on.
         total: Those of everything that ran.
+        alone: For every k, those that exit k depends on, with zero weights included.
     """
 
     reached: tuple[int, ...]
     dense: tuple[int, ...]
     convolutions: tuple[int, ...]
     total: int
+    alone: tuple[int, ...]
 
 
 def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | None = None) -> TracedCosts:
@@ -57,6 +59,7 @@ def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | Non
         dense=tuple(following.macs_of(mask) for mask in so_far),
         convolutions=tuple(following.macs_of(mask & following.convolutions) for mask in rows),
         total=sum(following.macs),
+        alone=tuple(following.macs_of(mask) for mask in rows),
     )
 
 

@@ -58,8 +58,8 @@ class Target:
 
 
 @torch.no_grad()
-def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None = None) -> None:
-    """Run a batch and refuse a model whose outputs are not logits of the right shape.
+def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None = None) -> Tensor:
+    """Run a batch, refuse a model whose outputs are not logits of the right shape, and return them, ``(K, B, classes)``.
 
     Args:
         n_classes: of the dataset, where it is known.
@@ -85,3 +85,4 @@ def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None
     if probabilities.any():
         exits = ", ".join(str(k + 1) for k in probabilities.nonzero().flatten().tolist())
         raise UserError(f"the model returns probabilities at exit {exits}; it must return logits (remove its softmax)")
+    return logits
