@@ -127,12 +127,13 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         model = loaded.model
         samples = Samples(split, n)
         first = next(samples.slices(SLICE))
-        check_model(model, first.x, first.y, split.n_classes)
+        n_classes = check_model(model, first.x, first.y, split.n_classes).shape[-1]
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
         check_thresholds(policy)
         guess = check_clean(model, samples.slices(SLICE), split.n_classes, policy)
         costs = measure_costs(model, split.shape)
-    target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
+    where = (loaded.training, loaded.weights, loaded.source)
+    target = Target(network.name, model.placed(device), *where, policy, costs, n_classes=n_classes)
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
     notes = (guess, note, costs.note, loaded.note, _other_norm(network, request.norm), assumed)
     note = "; ".join(filter(None, notes)) or None

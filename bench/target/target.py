@@ -30,6 +30,7 @@ class Target:
         policy: the deployed exit rule.
         costs: per exit.
         search_config: how the search model is to be built; a network that has none in this configuration is searched on itself.
+        n_classes: number of classes; None where it was not looked at.
     """
 
     name: str
@@ -40,11 +41,12 @@ class Target:
     policy: Policy
     costs: ExitCosts
     search_config: SearchConfig = FOLDED
+    n_classes: int | None = None
 
     @property
     def deployment(self) -> Deployment:
         """What the makers of attacks are told of it."""
-        return Deployment(self.model.n_exits, self.policy, tuple(self.costs.mmacs))
+        return Deployment(self.model.n_exits, self.policy, tuple(self.costs.mmacs), self.n_classes)
 
     @cached_property
     def search_model(self) -> EarlyExitNet:
