@@ -114,6 +114,10 @@ class APGDTargeted(Attack):
         return f"apgd-{self.steps}, dlr towards {self.n_targets} classes"
 
     @property
+    def least_classes(self) -> int:
+        return TargetedDLR.least_classes
+
+    @property
     def expected_gradients(self) -> float:
         return self.steps * self.n_targets / 2
 

@@ -25,6 +25,15 @@ from exitbench.models.views import DeployedView, ExitView
 _log = logging.getLogger(__name__)
 
 
+Variant = Literal["standard", "few-classes"]
+
+LEAST_CLASSES = 4
+"""Fewest classes for the standard variant: the targeted DLR loss divides by a difference of four logits."""
+
+FEW_CLASSES = ("apgd-ce", "fab", "square")
+"""The package's attacks that need neither the DLR loss nor target classes."""
+
+
 @dataclass(frozen=True)
 class AutoAttack(Attack):
     """AutoAttack on one view of the network: the deployed rule, or one exit.
@@ -32,21 +41,27 @@ class AutoAttack(Attack):
     Attributes:
         region: Linf or L2 ball.
         target: The policy whose deployed view is attacked, or a 1-based exit.
-        variant: ``standard`` (APGD-CE, APGD-T, FAB-T, Square), the AutoAttack of leaderboards.
+        variant: ``standard`` (APGD-CE, APGD-T, FAB-T, Square), the AutoAttack of leaderboards; ``few-classes`` for networks of
+            two or three, on which the targeted DLR loss of APGD-T is undefined: APGD-CE, FAB and Square, untargeted, with the
+            five restarts that the package gives them by default.
 
     Raises:
-        ValueError: When run, if the model has fewer than 4 classes: the targeted DLR loss is then undefined.
+        ValueError: When the standard variant is run on a model of fewer than 4 classes.
     """
 
     gathers: ClassVar[bool] = True
 
     region: ThreatModel
     target: Policy | int
-    variant: Literal["standard"] = "standard"
+    variant: Variant = "standard"
+
+    @property
+    def least_classes(self) -> int:
+        return LEAST_CLASSES if self.variant == "standard" else 2
 
     @property
     def summary(self) -> str:
-        return self.variant
+        return self.variant if self.variant == "standard" else f"{self.variant}: {', '.join(FEW_CLASSES)}"
 
     @property
     def expected_gradients(self) -> float:
@@ -99,10 +114,12 @@ def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: ThreatModel, *
 
     with torch.no_grad():
         n_classes = view(x[:1]).shape[-1]
-    if n_classes < 4:
+    few = variant == "few-classes"
+    if n_classes < LEAST_CLASSES and not few:
         raise ValueError(f"AutoAttack needs at least 4 classes for its targeted DLR loss, the model has {n_classes}")
     with _contained():
-        package = Package(view, norm=region.norm, eps=region.eps, version=variant, seed=seed, device=x.device)
+        version, attacks = ("custom", list(FEW_CLASSES)) if few else (variant, None)
+        package = Package(view, norm=region.norm, eps=region.eps, version=version, attacks=attacks, seed=seed, device=x.device)
         # The package uses nine targets whatever the number of classes.
         package.apgd_targeted.n_target_classes = min(9, n_classes - 1)
         package.fab.n_target_classes = min(9, n_classes - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -40,6 +40,11 @@ class Attack(ABC):
         return True
 
     @property
+    def least_classes(self) -> int:
+        """Fewest classes that a network must have for it: as many as its losses, and the attacks that it builds on, need."""
+        return max((least_classes_of(getattr(self, field.name)) for field in fields(self)), default=1)
+
+    @property
     def summary(self) -> str:
         """How it is run, in a few words, as tables show it; its numbers and words by name where a subclass does not say."""
         return summary_of({field.name: getattr(self, field.name) for field in fields(self)})
@@ -72,6 +77,17 @@ class Attack(ABC):
         """
         candidates = [child(model, x, y, noise=noise) for child in self.children]
         return self.generate(model, x, y, noise=noise, candidates=candidates)
+
+
+def least_classes_of(value: object) -> int:
+    """Return the fewest classes that a network must have for a loss, an attack, or anything that contains some."""
+    if isinstance(value, tuple):
+        return max(map(least_classes_of, value), default=1)
+    if isinstance(stated := getattr(value, "least_classes", None), int):
+        return stated
+    if not is_dataclass(value):
+        return 1
+    return max((least_classes_of(getattr(value, field.name)) for field in fields(value)), default=1)
 
 
 def summary_of(values: Mapping[str, object]) -> str:

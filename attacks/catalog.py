@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exitbench.attacks.registry import build, register_attack, register_group
 
 if TYPE_CHECKING:
+    from exitbench.attacks.autoattack import Variant
     from exitbench.attacks.base import Attack
     from exitbench.attacks.deployment import Deployment
     from exitbench.attacks.pgd import Start
@@ -111,14 +112,21 @@ def _slowdown_double_kill(deployment: Deployment, settings: AttackSettings) -> A
 def _autoattack(deployment: Deployment, settings: AttackSettings) -> Attack:
     from exitbench.attacks.autoattack import AutoAttack
 
-    return AutoAttack(settings.region, deployment.policy)
+    return AutoAttack(settings.region, deployment.policy, _variant(deployment))
+
+
+def _variant(deployment: Deployment) -> Variant:
+    """Return the variant of AutoAttack that the network has classes for."""
+    from exitbench.attacks.autoattack import LEAST_CLASSES
+
+    return "standard" if deployment.n_classes is None or deployment.n_classes >= LEAST_CLASSES else "few-classes"
 
 
 @register_attack("autoattack:k", "AutoAttack (standard) on the view of exit k")
-def _autoattack_at(_deployment: Deployment, settings: AttackSettings, k: int) -> Attack:
+def _autoattack_at(deployment: Deployment, settings: AttackSettings, k: int) -> Attack:
     from exitbench.attacks.autoattack import AutoAttack
 
-    return AutoAttack(settings.region, k)
+    return AutoAttack(settings.region, k, _variant(deployment))
 
 
 register_group(
@@ -132,7 +140,7 @@ register_group(
     aliases=("worst",),
 )
 def _cascade(deployment: Deployment, settings: AttackSettings) -> Attack:
-    """The attacks of ``all`` on the error, selections taken apart: the adaptive one first, AutoAttack last."""
+    """The attacks of ``all`` on the error that the network has classes for, selections apart: adaptive first, AutoAttack last."""
     from exitbench.attacks.best_of import BestOf
     from exitbench.attacks.cascade import Cascade
     from exitbench.attacks.presets import expand, matrix

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class DLR(Loss):
         ValueError: When called, if there are fewer than three classes: the ratio is then undefined.
     """
 
+    least_classes: ClassVar[int] = 3
+
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         if logits.shape[-1] < 3:
             raise ValueError(f"the DLR loss needs at least 3 classes, the model has {logits.shape[-1]}; use ce or margin")
@@ -68,6 +71,8 @@ class TargetedDLR:
     Raises:
         ValueError: When called, if there are fewer than four classes: the ratio is then undefined.
     """
+
+    least_classes: ClassVar[int] = 4
 
     def __call__(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
         if logits.shape[-1] < 4:

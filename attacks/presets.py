@@ -26,7 +26,8 @@ def expand(names: Iterable[str], deployment: Deployment, settings: AttackSetting
     """Return the attacks that ``names`` stand for, by name, in order, and the names skipped with the reason.
 
     ``all`` is the whole matrix and ``single`` every ``single:k``. On a one-exit network every form of the
-    gradient attack is ``single:1``; the others are skipped, and so is ``slowdown``.
+    gradient attack is ``single:1``; the others are skipped, and so is ``slowdown``. Attacks that need more classes than the
+    network has, by their loss for example, are skipped, too.
 
     Args:
         names: of registered attacks and groups (``exitbench.attacks.registry``), or ``all``.
@@ -44,11 +45,16 @@ def expand(names: Iterable[str], deployment: Deployment, settings: AttackSetting
     for name in _elementary(names, deployment.n_exits):
         reason = _superfluous(find_attack(name)[0]) if deployment.n_exits == 1 else None
         if reason is None:
-            attacks[name] = build(name, deployment, settings)
+            attack = build(name, deployment, settings)
+            if deployment.has_classes_for(attack):
+                attacks[name] = attack
+            else:
+                skipped.append(Skipped(name, f"it needs {attack.least_classes} classes, the network has {deployment.n_classes}"))
             continue
         skipped.append(Skipped(name, reason))
-        if find_attack(name)[0].same_on_one_exit:
-            attacks.setdefault("single:1", build("single:1", deployment, settings))
+        single = build("single:1", deployment, settings)
+        if find_attack(name)[0].same_on_one_exit and deployment.has_classes_for(single):
+            attacks.setdefault("single:1", single)
     return attacks, skipped
 
 

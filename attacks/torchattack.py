@@ -30,6 +30,10 @@ _OURS = {"model": "--model", **dict.fromkeys(_RADII, "--eps"), "norm": "--norm",
 """Parameters that the evaluation sets, and the options that set them."""
 
 
+_DLR, _TARGETED_DLR = 3, 4
+"""Fewest classes for which these losses are defined."""
+
+
 @dataclass(frozen=True)
 class TorchAttack(Attack):
     """An attack class of ``torchattacks`` (Kim, arXiv:2010.01950), run on the deployed rule.
@@ -53,6 +57,10 @@ class TorchAttack(Attack):
     policy: Policy
     name: str
     parameters: tuple[tuple[str, Parameter], ...] = ()
+
+    @property
+    def least_classes(self) -> int:
+        return _TARGETED_DLR if self.name in ("APGDT", "AutoAttack") else _DLR if ("loss", "dlr") in self.parameters else 1
 
     @property
     def summary(self) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.state_dict import StateError, fill
 from exitbench.models.tensor_file import read_checkpoint
-from exitbench.models.weights import WeightsError, file_sha256, fill
+from exitbench.models.weights import WeightsError, file_sha256
 
 RELEASED_SHA256 = "f1c76b0f65ce23f5ecea647e3d8fa9688dc9bb3507cdc3b86942c94fe9e823b8"
 """Digest of the released RDI-ResNet38 checkpoint (max-average defence, iteration 60,000)."""
@@ -33,7 +34,10 @@ def import_checkpoint(path: Path, model: MultiExitNet) -> str:
     state = loaded.get("state_dict") if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no 'state_dict' of tensors")
-    fill(model, _renamed(state, model), str(path))
+    try:
+        fill(model, _renamed(state, model))
+    except StateError as error:
+        raise WeightsError(f"{path} holds the weights of another architecture: {error}") from error
     return file_sha256(path)
 
 

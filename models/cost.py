@@ -162,6 +162,18 @@ def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts
     return costs
 
 
+def _order_note(alone: Sequence[int]) -> str | None:
+    """Return what is to be said where an exit, alone, would cost less than the one before it; None where none does."""
+    falls = [k for k in range(1, len(alone)) if alone[k] < alone[k - 1]]
+    if not falls:
+        return None
+    k = falls[0]
+    return (
+        f"alone, exit {k + 1} would cost less than exit {k}, and is charged for it as well: are the exits in reverse order? "
+        "The first to be computed comes first"
+    )
+
+
 def _by_exit(model: EarlyExitNet, x: Tensor) -> ExitCosts:
     n_exits = model.n_exits
     zeros = ZeroWeights(model)
@@ -170,8 +182,9 @@ def _by_exit(model: EarlyExitNet, x: Tensor) -> ExitCosts:
         if all(traced.dense) and (n_exits == 1 or traced.dense[0] < traced.total):
             mmacs, dense = ([macs / 1e6 for macs in each] for each in (traced.reached, traced.dense))
             paper = [macs / 2**20 for macs in traced.convolutions] if all(traced.convolutional) else None
-            return _bounded(_without_zeros(mmacs, paper, dense, zeros), traced.uncounted)
-        why = "what each needs could not be told apart"
+            costs = replace(_without_zeros(mmacs, paper, dense, zeros), note=_order_note(traced.alone))
+            return _bounded(costs, traced.uncounted)
+        why = _order_note(traced.alone) or "what each needs could not be told apart"
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything under the tracer; the whole network can still be counted
         _log.info("the network could not be traced", exc_info=True)
         why = f"what each needs could not be traced ({type(error).__name__})"

@@ -24,7 +24,7 @@ from torch import nn
 from exitbench.models.error_text import first_line
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.safe_name import safe_name
-from exitbench.models.user_imports import FORMER_NAMES, OWN_NAMES, imports_from
+from exitbench.models.user_imports import FORMER_NAMES, OWN_NAMES, imports_for, imports_from, package_of, without_arguments
 from exitbench.models.zoo.published import is_published, published_name
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ class Factory:
         """
         with (
             torch.random.fork_rng(devices=[]),
-            imports_from(Path(self.module.__file__ or ".").parent),
+            imports_for(Path(self.module.__file__ or "."), self.module.__package__ or ""),
+            without_arguments(),
             _explained(self.where, self.module.__file__),
         ):
             torch.manual_seed(0)
@@ -151,14 +152,16 @@ def _file_module(path: Path) -> ModuleType:
         hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
         raise ForeignModelError(f"there is no file {path}{hint}")
     path = path.resolve()
-    # The path is part of the name: two files called net.py are two modules.
-    name = f"_factory_{safe_name(path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    package = package_of(path)
+    # The path is part of the name: two files called net.py are two modules. The package is, for relative imports.
+    own = f"_factory_{safe_name(path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = f"{package}.{own}" if package else own
     spec = importlib.util.spec_from_loader(name, _Fresh(name, str(path)))
     assert spec is not None  # noqa: S101 - for the type checker: a loader is given
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # as import does: data classes and pickles look their module up
     try:
-        with _explained(str(path), str(path)), imports_from(path.parent):
+        with _explained(str(path), str(path)), imports_for(path, package), without_arguments():
             module.__loader__.exec_module(module)  # type: ignore[union-attr]
     except ForeignModelError:
         del sys.modules[name]
@@ -175,7 +178,7 @@ class _Fresh(importlib.machinery.SourceFileLoader):
 
 
 def _package_module(name: str) -> ModuleType:
-    with _explained(name, None), imports_from(Path.cwd()):
+    with _explained(name, None), imports_from(Path.cwd()), without_arguments():
         return importlib.import_module(name)
 
 
@@ -188,7 +191,7 @@ def _explained(what: str, file: str | None) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         _log.info("%s failed", what, exc_info=True)
-        raise ForeignModelError(f"{what} failed{_line(error, file)}: {first_line(error)}{_hint(error)}") from error
+        raise ForeignModelError(f"{what} failed{_line(error, file)}: {first_line(error)}{_hint(error, file)}") from error
 
 
 def _line(error: BaseException, file: str | None) -> str:
@@ -199,7 +202,15 @@ def _line(error: BaseException, file: str | None) -> str:
     return f" in line {lines[-1]}" if lines else ""
 
 
-def _hint(error: BaseException) -> str:
+def _hint(error: BaseException, file: str | None) -> str:
+    if isinstance(error, SystemExit):
+        return "; what only a script is to run, such as the parsing of its options, belongs under `if __name__ == '__main__':`"
+    if isinstance(error, ImportError) and "relative import" in str(error) and file is not None:
+        path = Path(file)
+        return (
+            f"; a relative import needs a package: put an empty __init__.py into {path.parent}, or, from {path.parent.parent}, "
+            f"say {path.parent.name}.{path.stem}:FACTORY"
+        )
     missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
     return f" ({OWN_NAMES})" if missing and missing.partition(".")[0] in FORMER_NAMES else ""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
@@ -30,6 +32,7 @@ class ForeignNet(EarlyExitNet):
 
     Attributes:
         n_classes: Number of classes, the same at every exit.
+        note: What a report must say of how the network computes; None if nothing.
 
     Raises:
         ForeignModelError: If the outputs have another form, the network has no parameters, its ``exit_costs`` are invalid, or
@@ -43,7 +46,9 @@ class ForeignNet(EarlyExitNet):
         self.first = _Entry()
         self.net = net.float()
         self.eval()
-        self.n_classes, self._n_exits = self._tried(input_shape)
+        with _seen_dtypes() as dtypes:
+            self.n_classes, self._n_exits = self._tried(input_shape)
+        self.note = _precision_note(dtypes)
         self.exit_costs = _declared_costs(net, self._n_exits)
 
     @property
@@ -83,6 +88,7 @@ class ForeignNet(EarlyExitNet):
                 shape, said = "x".join(map(str, input_shape)), " ".join(str(error).split())
                 raise ForeignModelError(
                     f"the network cannot run a batch of {size} images of {shape} ({type(error).__name__}: {said})"
+                    f"{_precision_hint(said)}"
                 ) from error
             logits = _stacked(outputs, size, None)
             found.add((logits.shape[-1], len(logits)))
@@ -90,6 +96,41 @@ class ForeignNet(EarlyExitNet):
             texts = ", ".join(f"{exits} exits of {classes} classes" for classes, exits in sorted(found))
             raise ForeignModelError(f"the network returns other outputs for batches of 3, 2 and 1 images: {texts}")
         return found.pop()
+
+
+_HALF = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+@contextmanager
+def _seen_dtypes() -> Iterator[set[torch.dtype]]:
+    """Collect the data types of all that layers return while the context lasts."""
+    found: set[torch.dtype] = set()
+
+    def look(_layer: nn.Module, _inputs: object, outputs: object) -> None:
+        found.update(each.dtype for each in tree_leaves(outputs) if isinstance(each, Tensor))
+
+    handle = nn.modules.module.register_module_forward_hook(look)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def _precision_note(dtypes: set[torch.dtype]) -> str | None:
+    halves = sorted(_HALF[dtype] for dtype in dtypes & _HALF.keys())
+    if not halves:
+        return None
+    return f"the network computes in {' and '.join(halves)} inside: its rounding may hide gradients and decide verdicts"
+
+
+def _precision_hint(said: str) -> str:
+    """Return what to do where an error comes of two data types that meet."""
+    if not any(word in said for word in ("Half", "BFloat16", "Double", "dtype")):
+        return ""
+    return (
+        "; the network is evaluated in fp32, its parameters are turned to it: take .half(), .bfloat16() and .double() out of "
+        "forward, or write x.to(next(self.parameters()).dtype)"
+    )
 
 
 class _Entry(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 from exitbench.models.error_text import first_line
 from exitbench.models.errors import NameTaken
-from exitbench.models.user_imports import imports_of_plugin
+from exitbench.models.user_imports import imports_of_plugin, without_arguments
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, 
 
 def _load(entry: importlib.metadata.EntryPoint) -> Any:
     site = Path(str(entry.dist.locate_file(""))).resolve() if entry.dist else None
-    with imports_of_plugin(_package(entry), site):
+    with imports_of_plugin(_package(entry), site), without_arguments():
         return entry.load()
 
 

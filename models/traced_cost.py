@@ -36,6 +36,7 @@ class TracedCosts:
         uncounted: Names of the operators that ran and have no formula, in alphabetical order.
         convolutional: For every k, whether exit k is made by convolutions followed by few other products: no convolution that
             it depends on depends on another product, and convolutions are at least half of all that it depends on.
+        alone: For every k, those that exit k depends on, with zero weights included.
     """
 
     reached: tuple[int, ...]
@@ -44,6 +45,7 @@ class TracedCosts:
     total: int
     uncounted: tuple[str, ...]
     convolutional: tuple[bool, ...]
+    alone: tuple[int, ...]
 
 
 def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | None = None) -> TracedCosts:
@@ -64,6 +66,7 @@ def trace(model: Callable[[Tensor], Tensor], x: Tensor, zeros: ZeroWeights | Non
         total=sum(following.macs),
         uncounted=tuple(sorted(following.uncounted)),
         convolutional=tuple(following.is_convolutional(mask) for mask in rows),
+        alone=tuple(following.macs_of(mask) for mask in rows),
     )
 
 

@@ -22,6 +22,39 @@ _of_plugins: set[str] = set()  # packages that plugins were imported from
 
 
 @contextmanager
+def without_arguments() -> Iterator[None]:
+    """Hide the command line's arguments from code that parses them when it is imported: they are ours, not its own."""
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+
+
+def package_of(path: Path) -> str:
+    """Return the dotted name of the package that a file is part of, "" for none: every folder with an ``__init__.py`` is one."""
+    parts: list[str] = []
+    folder = path.resolve().parent
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
+
+
+@contextmanager
+def imports_for(path: Path, package: str) -> Iterator[None]:
+    """Import modules as the code in the file ``path`` does: from its own folder first, then from where its package is found."""
+    own = path.resolve().parent
+    with imports_from(own.parents[package.count(".")] if package else own):
+        sys.path.insert(0, str(own))
+        try:
+            yield
+        finally:
+            sys.path.remove(str(own))
+
+
+@contextmanager
 def imports_from(folder: Path) -> Iterator[None]:
     """Import modules from ``folder`` first, as Python does for a script in that folder.
 
@@ -98,7 +131,7 @@ def _origin(package: str) -> str | None:
 
 def _stands_in(module: ModuleType, folder: Path) -> bool:
     """Return whether a module is the user's own and lies in ``folder``; factory files do not count, they have unique names."""
-    if module.__name__.startswith("_factory_"):
+    if module.__name__.rpartition(".")[2].startswith("_factory_"):
         return False
     places = [Path(place).resolve() for place in (getattr(module, "__file__", None), *getattr(module, "__path__", ())) if place]
     return any(place.is_relative_to(folder) and is_users(place) for place in places)

@@ -8,8 +8,9 @@ freshly trained weights go. A card in the user's folder comes first.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from exitbench.models.own_code import IncompleteInstallation
+from exitbench.models.state_dict import StateError, fill
 from exitbench.models.stored import ATTACKS_RENAMED, Content, Format, Stored, Unreadable
-from exitbench.models.tensor_file import WeightsError, read_tensors
+from exitbench.models.tensor_file import TensorFile, WeightsError, read_file
 from exitbench.models.user_folders import weights_folder
 from exitbench.models.whole_file import write_whole
 
@@ -32,13 +34,19 @@ __all__ = [
     "WeightsCard",
     "WeightsError",
     "file_sha256",
-    "fill",
     "find_weights",
     "known_weights",
     "load_weights",
     "round_to_half",
     "save_weights",
 ]
+
+_log = logging.getLogger(__name__)
+
+_OF_LIGHTNING = (
+    ". It is a checkpoint of PyTorch Lightning, whose names are those of the LightningModule's attributes; save the network's "
+    "own with torch.save(lightning_module.NETWORK.state_dict(), 'weights.pt')"
+)
 
 SHIPPED = Path(__file__).parent / "weights"
 IMPORTED = "imported from "
@@ -166,39 +174,30 @@ def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> str
             f"{path} is corrupt or not the registered file: SHA-256 {found[:16]}..., the card says {sha256[:16]}...; "
             "delete it and restore it from the repository, train it or import it again"
         )
-    fill(model, read_tensors(path), str(path))
+    _fill_first_that_fits(model, read_file(path), path)
     return found
+
+
+def _fill_first_that_fits(model: nn.Module, file: TensorFile, path: Path) -> None:
+    errors = []
+    for keys, state in file.states.items():
+        try:
+            fill(model, state)
+        except StateError as error:
+            errors.append(f"{error}{f' (under {keys!r})' if keys else ''}")
+        else:
+            if others := [repr(other) for other in file.states if other != keys]:
+                _log.warning("%s: the weights under %r are used, not those under %s", path, keys, ", ".join(others))
+            return
+    lightning = _OF_LIGHTNING if file.is_lightning else ""
+    raise WeightsError(f"{path} holds the weights of another architecture: {'; or '.join(errors)}{lightning}")
 
 
 def _refuse_far_too_large(model: nn.Module, path: Path) -> None:
     """Before a byte is read: a checkpoint may hold an optimiser's state as well, but not ``_FAR`` times the network."""
-    own = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    own = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
     if (size := path.stat().st_size) > max(_FAR * own, _SMALL):
         raise WeightsError(f"{path} has {size:,} bytes, the network's weights have {own:,}: it holds something else")
-
-
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load ``tensors`` into ``model``, naming what does not fit.
-
-    Raises:
-        WeightsError: missing or unexpected names, or other shapes, with up to three of each.
-    """
-    wanted = model.state_dict()
-    problems = []
-    if missing := [name for name in wanted if name not in tensors]:
-        problems.append(f"missing {_some(missing)}")
-    if unexpected := [name for name in tensors if name not in wanted]:
-        problems.append(f"unexpected {_some(unexpected)}")
-    other_shape = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if other_shape:
-        problems.append(f"other shapes: {_some(other_shape)}")
-    if problems:
-        raise WeightsError(f"{source} holds the weights of another architecture: {'; '.join(problems)}")
-    model.load_state_dict(dict(tensors))
 
 
 @torch.no_grad()
@@ -245,8 +244,3 @@ def _read_card(path: Path) -> WeightsCard:
     if card.stem != path.stem:
         raise WeightsError(f"{path} describes {card.stem}; a card has the name of what it describes")
     return card
-
-
-def _some(names: list[str], n: int = 3) -> str:
-    more = f" and {len(names) - n} more" if len(names) > n else ""
-    return ", ".join(names[:n]) + more

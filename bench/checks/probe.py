@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import replace
 
 import torch
 
+from exitbench.attacks.base import least_classes_of
 from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import Margin
 from exitbench.attacks.settings import AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
 from exitbench.checks.subject import Subject
@@ -50,6 +53,7 @@ def probe(key: str, target: Target, settings: AttackSettings, batch: Batch, seed
     started = time.perf_counter()
     device = next(target.model.parameters()).device
     x, y = batch.x.to(device), batch.y.to(device)
+    asked, settings = settings, with_defined_loss(settings, target.n_classes)
     subject = Subject(target.model, target.policy, x, y, Noise(seed, batch.indices), settings)
     is_right = ~subject.fails(x)
     right = subject.rows(is_right)
@@ -69,7 +73,7 @@ def probe(key: str, target: Target, settings: AttackSettings, batch: Batch, seed
         key=key,
         version=VERSION,
         seed=seed,
-        settings=description(settings),
+        settings=description(asked),
         samples=tuple(batch.indices),
         right=right.noise.samples,
         outputs=of_outputs,
@@ -86,6 +90,12 @@ def probe(key: str, target: Target, settings: AttackSettings, batch: Batch, seed
             python=platform.python_version(),
         ),
     )
+
+
+def with_defined_loss(settings: AttackSettings, n_classes: int | None) -> AttackSettings:
+    """Return the settings, with the margin in place of a loss that is undefined for so few classes."""
+    is_defined = n_classes is None or least_classes_of(settings.untargeted_loss) <= n_classes
+    return settings if is_defined else replace(settings, loss=Margin())
 
 
 def _broken_by_soft_rule(left: Subject) -> tuple[int, ...]:

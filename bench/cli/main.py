@@ -59,7 +59,8 @@ def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
     level = logging.INFO if verbose else logging.ERROR
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
-    logging.getLogger("exitbench.models.plugins").setLevel(logging.INFO if verbose else logging.WARNING)
+    for name in ("plugins", "weights"):
+        logging.getLogger(f"exitbench.models.{name}").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def main() -> None:

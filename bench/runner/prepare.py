@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from exitbench.models.cost import measure_costs
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.weights import WeightsError, find_weights
+from exitbench.runner.meant import check_clean, check_length, check_thresholds
 from exitbench.store.cell import SLICE
 from exitbench.target.calibrate import calibrated_policy
 from exitbench.target.networks import Loaded, Network, Shape, named_network
@@ -118,16 +120,23 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         device = _device(request.device)
         dataset, split, note = _dataset(request, network)
         settings = _settings(request, dataset)
+        for what, length in (("eps", settings.region.eps), ("step size", settings.step_size)):
+            check_length(what, length, settings.region.norm, math.prod(split.shape))
         n = _n(request, split, device)
         loaded = network.load(_weights_for(network, dataset), split.shape, request.training, request.weights)
         model = loaded.model
-        for batch in Samples(split, n).slices(SLICE):
-            check_model(model, batch.x, batch.y, split.n_classes)
+        samples = Samples(split, n)
+        first = next(samples.slices(SLICE))
+        n_classes = check_model(model, first.x, first.y, split.n_classes).shape[-1]
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
+        check_thresholds(policy)
+        guess = check_clean(model, samples.slices(SLICE), split.n_classes, policy)
         costs = measure_costs(model, split.shape)
-    target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
+    where = (loaded.training, loaded.weights, loaded.source)
+    target = Target(network.name, model.placed(device), *where, policy, costs, n_classes=n_classes)
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
-    note = "; ".join(filter(None, (note, costs.notes, _other_norm(network, request.norm), assumed))) or None
+    notes = (guess, note, costs.notes, loaded.note, _other_norm(network, request.norm), assumed)
+    note = "; ".join(filter(None, notes)) or None
     return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)
 
 

@@ -36,3 +36,14 @@ def sign_test(more: int, fewer: int) -> float:
         term = term * (n - tails + 1) // tails
         ways += term
     return max(ways / (1 << n), math.ulp(0.0))
+
+
+def at_least(successes: int, n: int, p: float) -> float:
+    """Return the probability of at least ``successes`` in ``n`` independent draws that each succeed with probability ``p``."""
+    if not 0 < p < 1:
+        return 1.0 if successes == 0 or p >= 1 else 0.0
+    logs = (
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
+        for k in range(successes, n + 1)
+    )
+    return min(1.0, math.fsum(math.exp(log) for log in logs))

@@ -14,9 +14,10 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.foreign import ForeignModelError, ForeignNet
 from exitbench.models.memory_identity import object_digest
+from exitbench.models.plain_net import initialise, without_compilation
 from exitbench.models.safe_name import safe_name
 from exitbench.models.weights import load_weights
-from exitbench.target.networks import Loaded, Network, Shape, declared_shape, tried
+from exitbench.target.networks import Loaded, Network, Shape, declared_shape, note_on, tried
 
 IN_MEMORY = "in memory, "
 """How the source of a network begins that was handed over in memory; the name of its class follows."""
@@ -37,7 +38,7 @@ class InMemoryNetwork(Network):
     def __init__(self, net: nn.Module, name: str | None = None) -> None:
         if not isinstance(net, nn.Module):
             raise ForeignModelError(f"the model is {type(net).__name__}; give a name, a reference, or a torch.nn.Module")
-        self.name = safe_name(name or type(net).__name__)
+        self.name = safe_name(name or type(getattr(net, "_orig_mod", net)).__name__)
         if training := [part or "the network itself" for part, module in net.named_modules() if module.training]:
             raise ForeignModelError(f"{self.name} is in training mode ({training[0]}); call net.eval() first")
         devices = {tensor.device for tensor in (*net.parameters(), *net.buffers())}
@@ -46,7 +47,7 @@ class InMemoryNetwork(Network):
             raise ForeignModelError(f"{self.name} must have all of its tensors on one device, they are on: {where}")
         self.device = devices.pop()
         try:
-            self._net = copy.deepcopy(net)
+            self._net, self._was_compiled = without_compilation(copy.deepcopy(net))
         except Exception as error:
             raise ForeignModelError(f"{self.name} cannot be copied ({first_line(error)}); detach what it keeps") from error
 
@@ -54,14 +55,17 @@ class InMemoryNetwork(Network):
         return declared_shape(self._net, self.name) or dataset_card(dataset).input_shape
 
     def build(self, shape: Shape) -> EarlyExitNet:
+        initialise(self._net, shape)
         return tried(self._net, shape) if isinstance(self._net, EarlyExitNet) else ForeignNet(self._net, shape)
 
     def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
         if training is not None:
             raise UserError(f"training={training!r}: registered weights are of registered models; load them into the network")
+        initialise(self._net, shape)
         if weights is not None:
             load_weights(self._net, weights)
         model = self.build(shape).requires_grad_(False)
         source = f"{IN_MEMORY}{type(self._net).__module__}.{type(self._net).__qualname__}"
+        note = note_on(model, was_compiled=self._was_compiled)
         label = "memory" if weights is None else safe_name(weights.stem)
-        return Loaded(model, label, object_digest(self._net, model, shape), source)
+        return Loaded(model, label, object_digest(self._net, model, shape), source, note=note)

@@ -6,6 +6,8 @@ All end in a network with weights.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,7 @@ from exitbench.models.error_text import first_line
 from exitbench.models.factory import Factory, find_factory, is_reference
 from exitbench.models.foreign import ForeignModelError, ForeignNet
 from exitbench.models.identity import network_digest, source_digest, tensors_digest
+from exitbench.models.plain_net import UNCOMPILED, initialise, without_compilation
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.safe_name import safe_name
 from exitbench.models.spec import digest as canonical_digest
@@ -40,6 +43,7 @@ class Loaded:
         weights: digest that tells it from every other network of its name.
         source: where it comes from.
         policy: the exit policy that comes with the weights and the digest of its calibration; None without one.
+        note: what must be said of the network; None if nothing.
     """
 
     model: EarlyExitNet
@@ -47,6 +51,7 @@ class Loaded:
     weights: str
     source: str
     policy: tuple[str, str | None] | None = None
+    note: str | None = None
 
 
 class Network(ABC):
@@ -201,29 +206,50 @@ class FactoryNetwork(Network):
         self.name = factory.name
 
     @cached_property
+    def _built(self) -> tuple[nn.Module, bool]:
+        return without_compilation(self.factory.build())
+
+    @property
     def _net(self) -> nn.Module:
-        return self.factory.build()
+        return self._built[0]
 
     def input_shape(self, dataset: str) -> Shape:
         return declared_shape(self._net, self.factory.where) or dataset_card(dataset).input_shape
 
     def build(self, shape: Shape) -> EarlyExitNet:
         net = self._net.eval()
-        try:
+        with _named(self.factory.where):
+            initialise(net, shape)
             return tried(net, shape) if isinstance(net, EarlyExitNet) else ForeignNet(net, shape)
-        except ForeignModelError as error:
-            raise ForeignModelError(f"{self.factory.where}: {error}") from error
 
     def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
         if training is not None:
             raise UserError(f"--training {training}: registered weights are of registered models; give a file with --weights")
         net, where, module = self._net, self.factory.where, self.factory.module
+        with _named(where):
+            initialise(net, shape)
         source = f"{where}, source SHA-256 {source_digest(net, module)}"
         if weights is not None:
             source += f"; weights file {weights.name}, SHA-256 {load_weights(net, weights)}"
         digest = network_digest(net, module)
         model = self.build(shape).requires_grad_(False)
-        return Loaded(model, "factory" if weights is None else safe_name(weights.stem), digest, source)
+        label = "factory" if weights is None else safe_name(weights.stem)
+        return Loaded(model, label, digest, source, note=note_on(model, was_compiled=self._built[1]))
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put the name of the factory before what is wrong with its network."""
+    try:
+        yield
+    except ForeignModelError as error:
+        raise ForeignModelError(f"{where}: {error}") from error
+
+
+def note_on(model: EarlyExitNet, *, was_compiled: bool) -> str | None:
+    """Return what must be said of a user's network: that it is not run as it was given, or computes in half precision."""
+    precision = model.note if isinstance(model, ForeignNet) else None
+    return "; ".join(filter(None, (UNCOMPILED if was_compiled else None, precision))) or None
 
 
 @torch.no_grad()

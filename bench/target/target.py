@@ -30,6 +30,7 @@ class Target:
         policy: the deployed exit rule.
         costs: per exit.
         search_config: how the search model is to be built; a network that has none in this configuration is searched on itself.
+        n_classes: number of classes; None where it was not looked at.
     """
 
     name: str
@@ -40,11 +41,12 @@ class Target:
     policy: Policy
     costs: ExitCosts
     search_config: SearchConfig = FOLDED
+    n_classes: int | None = None
 
     @property
     def deployment(self) -> Deployment:
         """What the makers of attacks are told of it."""
-        return Deployment(self.model.n_exits, self.policy, tuple(self.costs.mmacs))
+        return Deployment(self.model.n_exits, self.policy, tuple(self.costs.mmacs), self.n_classes)
 
     @cached_property
     def search_model(self) -> EarlyExitNet:
@@ -58,8 +60,8 @@ class Target:
 
 
 @torch.no_grad()
-def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None = None) -> None:
-    """Run a batch and refuse a model whose outputs are not logits of the right shape.
+def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None = None) -> Tensor:
+    """Run a batch, refuse a model whose outputs are not logits of the right shape, and return them, ``(K, B, classes)``.
 
     Args:
         n_classes: of the dataset, where it is known.
@@ -85,3 +87,4 @@ def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None
     if probabilities.any():
         exits = ", ".join(str(k + 1) for k in probabilities.nonzero().flatten().tolist())
         raise UserError(f"the model returns probabilities at exit {exits}; it must return logits (remove its softmax)")
+    return logits

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 import torch
@@ -198,3 +199,68 @@ def test_no_module_of_ours_is_loaded_under_a_former_name(written):
     bare = [name for name in sys.modules if name.partition(".")[0] in ("models", "attacks", "bench")]
     own = {str(path) for path in own_sources().values()}
     assert not [name for name in bare if getattr(sys.modules[name], "__file__", None) in own]
+
+
+def test_the_command_lines_arguments_are_hidden_from_the_file_and_the_factory(written, monkeypatch):
+    arguments = ["exitbench", "run", "--model", "tiny.py:make"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    parse = "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--width', type=int, default=3)\n"
+    source = (
+        f"{parse}WIDTH = parser.parse_args().width\nfrom torch import nn\n"
+        "def make():\n    return nn.Linear(parser.parse_args().width, WIDTH)\n"
+    )
+    assert find_factory(written(source)).build().out_features == 3
+    written(source, file="of_mine_with_options/net.py")
+    assert find_factory("of_mine_with_options.net:make").build().in_features == 3
+    needed = written(parse.replace("default=3", "required=True") + "parser.parse_args()\n" + NET, file="needed.py")
+    with pytest.raises(ForeignModelError, match=r"needed\.py failed in line 4: SystemExit: 2; .*__name__ == '__main__'"):
+        find_factory(needed)
+    assert sys.argv is arguments
+
+
+def test_they_are_hidden_from_plugins_too(written, monkeypatch):
+    from exitbench.models.plugins import _load
+
+    written("import sys\nSEEN = list(sys.argv)\n", file="plugin_that_looks.py")
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.setattr(sys, "argv", ["exitbench", "list", "models"])
+    assert _load(EntryPoint("look", "plugin_that_looks:SEEN", "exitbench.models")) == ["exitbench"]
+
+
+RELATIVE = "from torch import nn\nfrom .width import WIDTH\nfrom ..deep import DEEP\ndef make():\n    from .width import WIDTH as later\n    return nn.Linear(DEEP, later)\n"  # noqa: E501
+
+
+@pytest.mark.parametrize("is_package", [True, False])
+def test_relative_imports(is_package, written, tmp_path):
+    """They work by file where there is a package, by module in any case, and the message says so."""
+    outer, inner = f"outer_{is_package}".lower(), f"outer_{is_package}".lower() + "/inner"
+    written("WIDTH = 3\n", file=f"{inner}/width.py")
+    written("DEEP = 4\n", file=f"{outer}/deep.py")
+    reference = written(RELATIVE, file=f"{inner}/net.py")
+    if is_package:
+        for folder in (outer, inner):
+            written("", file=f"{folder}/__init__.py")
+        net = find_factory(reference).build()
+        assert (net.in_features, net.out_features) == (4, 3)
+        assert {path.name for path in source_files(net, find_factory(reference).module)} >= {"net.py"}
+        assert find_factory(reference).name == "net.make"
+    else:
+        with pytest.raises(ForeignModelError, match=rf"empty __init__\.py into .*{inner}, or, from .*, say inner\.net:FACTORY"):
+            find_factory(reference)
+    assert find_factory(f"{inner.replace('/', '.')}.net:make").build().in_features == 4
+    assert str(tmp_path) not in sys.path
+
+
+def test_a_file_in_a_package_still_imports_what_stands_beside_it(written):
+    written("raise RuntimeError('a package is imported for relative imports alone')\n", file="with_init/__init__.py")
+    written("WIDTH = 3\n", file="with_init/width_beside.py")
+    source = "from torch import nn\nfrom width_beside import WIDTH\ndef make():\n    return nn.Linear(4, WIDTH)\n"
+    assert find_factory(written(source, file="with_init/net.py")).build().out_features == 3
+
+
+def test_the_digest_of_a_file_in_a_package_covers_what_it_imports(written):
+    written("", file="covered/__init__.py")
+    written("class Width:\n    value = 3\n", file="covered/width.py")
+    source = "from torch import nn\nfrom .width import Width\ndef make():\n    return nn.Linear(4, Width.value)\n"
+    factory = find_factory(written(source, file="covered/net.py"))
+    assert {path.name for path in source_files(factory.build(), factory.module)} == {"net.py", "width.py"}
