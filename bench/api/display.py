@@ -23,6 +23,9 @@ class Display(Protocol):
     def planned(self, plan: Plan) -> None:
         """Show what is done and what is left to do."""
 
+    def choosing(self) -> AbstractContextManager[Any]:
+        """Show, for as long as the context lasts, that a search model is chosen, compiled and timed."""
+
     def searching_on(self, text: str) -> None:
         """Show which search model was chosen."""
 
@@ -53,6 +56,9 @@ class NoDisplay:
 
     def planned(self, plan: Plan) -> None:
         """Show nothing."""
+
+    def choosing(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def searching_on(self, text: str) -> None:
         """Show nothing."""

@@ -89,7 +89,8 @@ def execute_plan(
     if plan.missing:
         # Compiling pays for one long process, not in each of many.
         work = sum(cell.work for cell in plan.missing) if engine is None else 0.0
-        prepared, searched_on = with_search_model(prepared, work)
+        with display.choosing():
+            prepared, searched_on = with_search_model(prepared, work)
         display.searching_on(searched_on.text())
     with display.checking():
         error = ensure_probe(prepared, seed, store)

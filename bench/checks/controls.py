@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from exitbench.attacks.objectives import Margin
 from exitbench.attacks.regions import ThreatModel
 from exitbench.checks.flag import Flag
+from exitbench.checks.leads import LEVEL, Pairs
 from exitbench.checks.subject import Subject
 from exitbench.models.policies import deployed_logits
 from exitbench.store.trust_result import Controls
@@ -92,33 +94,28 @@ def _between(position: Tensor, first: Tensor, side: int) -> Tensor:
     return (position[None] >= first[:, None]) & (position[None] < first[:, None] + side)
 
 
-def flags(numbers: Controls, white_box: Sequence[int] | None, samples: int, robust: set[int] | None) -> list[Flag]:
-    """Return the flags ``black-box beats white-box``, ``noise as good as gradients`` (failures), ``missed by attacks`` (warning).
+def flags(
+    numbers: Controls, white_box: Sequence[int] | None, samples: int, robust: set[int] | None, looked: int = 1
+) -> list[Flag]:
+    """Return the flags ``black-box beats white-box``, ``noise as good as gradients`` and ``missed by attacks``.
+
+    The last is a warning. The first two are failures if an exact test at ``LEVEL`` says so, and warnings where the samples are
+    too few for it.
 
     Args:
-        numbers: Result of ``measure``.
+        numbers: Result of ``measure``, for all samples that were looked at.
         white_box: Dataset indices that gradient ascents break, on the evaluation's loss or on the soft deployed rule, which is
             what the random search sees; None if they could not be run.
         samples: Number of samples that are right when clean.
         robust: Dataset indices that the whole evaluation leaves robust; None if it has no attack.
+        looked: Number of times that the tests may be made as the samples grow, which share the level.
     """
-    found: list[Flag] = []
     noise, search = set(numbers.noise), set(numbers.search)
     counts = {"noise": len(noise), "search": len(search), "samples": samples}
+    found: list[Flag] = []
     if white_box is not None:
-        counts["gradients"] = len(white_box)
-        if 100 * (len(search) - len(white_box)) > POINTS_DIFFERENCE * samples:
-            message = (
-                f"a random search of {QUERIES} queries breaks {len(search)} of {samples} samples, gradients "
-                f"{len(white_box)}: gradients are masked, or the attack is run with too few steps"
-            )
-            found.append(Flag("black-box beats white-box", "failure", counts, message))
-        if len(noise) >= 3 and len(white_box) < LEAD * len(noise) and len(white_box) < 0.9 * samples:
-            message = (
-                f"{POINTS} random points of the ball break {len(noise)} of {samples} samples, gradients "
-                f"{len(white_box)}: gradients do little better than chance"
-            )
-            found.append(Flag("noise as good as gradients", "failure", counts, message))
+        counts["gradients"] = len(set(white_box))
+        found = leads(numbers, white_box, samples, looked)
     missed = {name: len(broken & robust) for name, broken in (("noise", noise), ("search", search))} if robust is not None else {}
     if any(missed.values()):
         message = (
@@ -128,9 +125,31 @@ def flags(numbers: Controls, white_box: Sequence[int] | None, samples: int, robu
         )
         shown = counts | {f"missed by {name}": count for name, count in missed.items()}
         found.append(Flag("missed by attacks", "warning", shown, message))
-    if not any(flag.level == "failure" for flag in found):
+    if not any(flag.name != "missed by attacks" for flag in found):
         found.append(Flag("black-box controls", "info", counts, _controls_text(counts)))
     return found
+
+
+def leads(numbers: Controls, white_box: Iterable[int], samples: int, looked: int) -> list[Flag]:
+    """Return a flag for each control that is too good beside gradients: a failure if it is decided, else a warning."""
+    noise, search, white = set(numbers.noise), set(numbers.search), set(white_box)
+    found: list[Flag] = []
+    if 100 * (len(search) - len(white)) > POINTS_DIFFERENCE * samples:
+        told = f"a random search of {QUERIES} queries breaks {len(search)} of {samples} samples, gradients {len(white)}"
+        found.append(_lead("black-box beats white-box", told, Pairs.of(search, white).more(), looked))
+    if len(noise) >= 3 and len(white) < LEAD * len(noise) and len(white) < 0.9 * samples:
+        told = f"{POINTS} random points of the ball break {len(noise)} of {samples} samples, gradients {len(white)}"
+        found.append(_lead("noise as good as gradients", told, Pairs.of(noise, white).more_than(LEAD), looked))
+    counts = {"noise": len(noise), "search": len(search), "samples": samples, "gradients": len(white)}
+    return [replace(flag, numbers={**counts, **flag.numbers}) for flag in found]
+
+
+def _lead(name: str, told: str, p: float, looked: int) -> Flag:
+    if p < LEVEL / looked:
+        cure = "give more --steps or another --loss, with --attack single; if that changes nothing, gradients are masked"
+        return Flag(name, "failure", {"p": p}, f"{told}: {cure}")
+    cure = "these are too few to tell; evaluate more samples (--n), or give more --steps with --attack single"
+    return Flag(name, "warning", {"p": p}, f"{told} (p = {p:.2g}): {cure}")
 
 
 def _controls_text(counts: Mapping[str, float]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from exitbench.cli.progress_lines import AttackLines, ReminderLines, is_live, working
 
 if TYPE_CHECKING:
     from exitbench.runner.plan import Plan, PlannedCell
@@ -22,12 +24,15 @@ class TerminalDisplay:
         self.console = console
         self._progress: Progress | None = None
         self._task = TaskID(0)
+        self._cells: Sequence[PlannedCell] = ()
+        self._attacks: AttackLines | None = None
 
     def prepared(self, prepared: Prepared) -> None:
         if prepared.note:
             self.console.print(prepared.note, style="yellow", markup=False, highlight=False)
 
     def planned(self, plan: Plan) -> None:
+        self._cells = plan.missing
         done = len(plan.cells) - len(plan.missing)
         left = f"{len(plan.missing)} to run" if plan.missing else "nothing left to do"
         self.console.print(f"plan: {len(plan.cells)} cells, {done} done before, {left}", highlight=False)
@@ -37,17 +42,26 @@ class TerminalDisplay:
         for skipped in plan.skipped:
             self.console.print(f"  skipped {skipped.name}: {skipped.reason}", markup=False, highlight=False)
 
+    def choosing(self) -> AbstractContextManager[Any]:
+        return working(self.console, "choosing the search model")
+
     def searching_on(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def checking(self) -> AbstractContextManager[Any]:
-        return self.console.status("trust checks")
+        return working(self.console, "trust checks")
 
     def check_failed(self, error: str) -> None:
         self.console.print(f"trust checks failed: {error}", style="red", markup=False)
 
     @contextmanager
     def running(self, work: float) -> Iterator[None]:
+        if not is_live(self.console):
+            lines = ReminderLines(self.console)
+            self._attacks = AttackLines(lines, self._cells)
+            with lines.reminding(self._attacks.reminder):
+                yield
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -60,15 +74,18 @@ class TerminalDisplay:
             yield
 
     def started(self, cell: PlannedCell) -> None:
+        if self._attacks is not None:
+            self._attacks.started(cell)
         if self._progress is not None:
             self._progress.update(self._task, description=cell.text)
 
     def finished(self, outcome: Outcome) -> None:
-        if self._progress is None:
-            return
-        self._progress.advance(self._task, outcome.cell.work)
         if outcome.error:
-            self._progress.console.print(f"{outcome.cell.name} failed: {outcome.error}", style="red", markup=False)
+            self.console.print(f"{outcome.cell.name} failed: {outcome.error}", style="red", markup=False)
+        if self._attacks is not None:
+            self._attacks.finished(outcome)
+        if self._progress is not None:
+            self._progress.advance(self._task, outcome.cell.work)
 
     def interrupted(self, finished: int, missing: int) -> None:
         if self._progress is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.api.names import separated
 from exitbench.cli.options import data_option, knob_options, number, results_option
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
         help="See `bench list models`; published: robustbench:NAME, pyautoattack:resnet18; one of your own: "
         "path/to/file.py:factory, package.module:factory.",
     ),
-    click.option("--attack", "attacks", multiple=True, help="See `bench list attacks`; several, or separated by commas."),
+    click.option(
+        "--attack",
+        "attacks",
+        multiple=True,
+        help="See `bench list attacks`; several, or separated by commas [all; of check: the baseline's].",
+    ),
     click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits."),
     click.option("--training", help="Which of the model's weights."),
     click.option(
@@ -56,6 +62,11 @@ def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def attack_names(asked: Sequence[str]) -> list[str]:
+    """Return the attacks given with ``--attack``, each of which may name several; ``all`` where the option is not given."""
+    return [name for text in asked for name in separated(text)] if asked else ["all"]
 
 
 def unwritable(results: Path, error: OSError) -> str:

@@ -35,6 +35,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     from rich.table import Table
 
     from exitbench.cli.console import terminal
+    from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.report.latency.latency import write_latency
     from exitbench.report.write import write_reports
@@ -51,7 +52,7 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     errors = terminal(stderr=True)
     if prepared.note:
         errors.print(prepared.note, style="yellow", markup=False, highlight=False)
-    with errors.status(f"timing {prepared.target.name}"):
+    with working(errors, f"timing {prepared.target.name}"):
         images = prepared.split.batch(0, prepared.n).x
         latency = measure_latency(prepared.target, prepared.split.dataset, images, rounds)
     try:

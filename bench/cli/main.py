@@ -65,9 +65,11 @@ def cli(verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    from exitbench.cli.encoding import print_whatever_can_be_printed
     from exitbench.models.errors import InputError
     from exitbench.models.own_code import IncompleteInstallation
 
+    print_whatever_can_be_printed()
     try:
         code = cli.main(standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):

@@ -35,6 +35,7 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     import json
 
     from exitbench.cli.console import terminal
+    from exitbench.cli.progress_lines import working
     from exitbench.models.whole_file import write_whole
     from exitbench.perf.measure import measure
     from exitbench.perf.text import perf_text
@@ -44,7 +45,7 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     console = terminal(stderr=True)
     prepared, backend = with_search_model(prepare(Request.of(asked)), work=100.0 * asked["n"])
     console.print(backend.text(), markup=False, highlight=False, soft_wrap=True)
-    with console.status("starting") as status:
+    with working(console, "starting") as status:
         found = measure(prepared, backend, status.update, autoattack=autoattack, batch=batch)
     if output is not None:
         write_whole(output, (json.dumps(found, indent=1) + "\n").encode())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exitbench.api.names import separated
-from exitbench.cli.evaluation import evaluation_options
+from exitbench.cli.duration import duration
+from exitbench.cli.evaluation import attack_names, evaluation_options
 
 if TYPE_CHECKING:
     from exitbench.runner.estimate import Row
@@ -47,7 +47,7 @@ def command(
     if not estimate and (cores or gpus):
         raise UserError("--cores and --gpus go with --estimate")
     store = Store(results / "store")
-    names = [name for text in attacks for name in separated(text)]
+    names = attack_names(attacks)
     prepared, plan = plan_evaluation(Request.of(asked), names, seed, store, TerminalDisplay(terminal()))
     if not estimate or not plan.missing:
         return
@@ -78,20 +78,13 @@ def _show(rows: Sequence[Row], throughput: Throughput, unit: str, parts: float) 
         table.add_column(heading, justify="left" if heading in ("attack", "passes per sample are") else "right", overflow="fold")
     for row in rows:
         passes = (f"{row.forwards:.1f}", f"{row.backwards:.1f}")
-        table.add_row(row.name, str(row.samples), *passes, _time(row.seconds(throughput)), row.source)
+        table.add_row(row.name, str(row.samples), *passes, duration(row.seconds(throughput)), row.source)
     terminal().print(table)
     seconds = sum(row.seconds(throughput) for row in rows)
     forwards = sum(row.samples * row.forwards for row in rows)
     backwards = sum(row.samples * row.backwards for row in rows)
     click.echo(
-        f"total: {forwards:.4g} forward and {backwards:.4g} backward passes, {_time(seconds)} on one {unit} "
+        f"total: {forwards:.4g} forward and {backwards:.4g} backward passes, {duration(seconds)} on one {unit} "
         f"({throughput.forward_s * 1e3:.3g} ms a forward, {throughput.gradient_s * 1e3:.3g} ms a gradient, measured here), "
-        f"{_time(seconds / parts)} on {parts:g} {unit}{'s' if parts != 1 else ''}"
+        f"{duration(seconds / parts)} on {parts:g} {unit}{'s' if parts != 1 else ''}"
     )
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

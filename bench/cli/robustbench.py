@@ -31,6 +31,7 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     from exitbench.analysis.robustbench.join import count_entries, join
     from exitbench.analysis.robustbench.published import read_published
     from exitbench.cli.console import terminal
+    from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.models.zoo.robustbench_entry import entry_names
     from exitbench.report.robustbench.terminal import cost_axis_text
@@ -39,7 +40,7 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     from exitbench.store.store import Store
 
     entries = read_published(published)
-    with terminal(stderr=True).status("counting") as status:
+    with working(terminal(stderr=True), "counting") as status:
         counts = count_entries([entry.model_id for entry in entries], norm, lambda name: status.update(f"counting {name}"))
     stored = evaluations(Store(results / "store")) if (results / "store").is_dir() else []
     axis = join(norm, entries, counts, stored, entry_names("cifar10", norm))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exitbench.api.names import separated
 from exitbench.cli.engine import WHERE, chosen_engine, engine_options
-from exitbench.cli.evaluation import evaluation_options, exit_code, unwritable
+from exitbench.cli.evaluation import attack_names, evaluation_options, exit_code, unwritable
 
 if TYPE_CHECKING:
     from exitbench.store.run_record import RunRecord
@@ -33,7 +32,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     from exitbench.runner.prepare import Request
     from exitbench.store.store import Store
 
-    names = [name for text in attacks for name in separated(text)]
+    names = attack_names(attacks)
     console = terminal(stderr=True)
     display = TerminalDisplay(console)
     where = {name: asked.pop(name) for name in WHERE}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -46,6 +47,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.api.names import separated
     from exitbench.api.results import curves_of, stored_in
     from exitbench.cli.console import terminal
+    from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.models.factory import reported_name
     from exitbench.report.sweep.terminal import curve_text
@@ -58,7 +60,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     names = tuple(map(reported_name, asked_for))
     wanted = Wanted(models=names, **asked)  # type: ignore[arg-type]
     found = evaluations(store)
-    curves = curves_of(found, store, wanted, asked_for, points, weights, data, terminal(stderr=True).status)
+    curves = curves_of(found, store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True)))
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
         written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))

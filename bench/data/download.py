@@ -14,6 +14,8 @@ from pathlib import Path
 from exitbench.errors import UserError
 
 _TIMEOUT_S = 20
+"""Seconds that a server, or a proxy before it, may be silent."""
+
 _BLOCK = 1 << 20
 
 
@@ -24,7 +26,8 @@ class DataUnavailable(UserError):
 def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
     """Download ``target`` from the first of ``urls`` that has it.
 
-    The file gets its name only once it is complete and has the right digest.
+    The file gets its name only once it is complete and has the right digest. One that is there and has the digest, such as one
+    fetched by hand, is taken as it is.
 
     Args:
         urls: Addresses, tried in order.
@@ -34,6 +37,8 @@ def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
     Raises:
         DataUnavailable: If no address can be reached, or none has the file with that digest.
     """
+    if target.is_file() and _md5(target) == md5:
+        return
     problems = []
     for url in urls:
         try:
@@ -42,7 +47,12 @@ def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
         except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             problems.append(f"{url}: {reason}")
-    raise DataUnavailable(f"could not download {target.name} ({'; '.join(problems)})")
+    raise DataUnavailable(f"could not download {target.name} ({'; '.join(problems)}); fetch it elsewhere and put it at {target}")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _fetch_one(url: str, md5: str, target: Path) -> None:

@@ -11,8 +11,11 @@ from exitbench.store.cell import SLICE
 if TYPE_CHECKING:
     from exitbench.runner.prepare import Prepared
 
-VERSION = 1
+VERSION = 2
 """Bumped when a measurement changes; part of every key."""
+
+READABLE = frozenset({1, 2})
+"""Versions of stored probes that are understood. In version 1 the black-box controls have the first slice's samples alone."""
 
 
 def probed_batch(prepared: Prepared) -> Batch:

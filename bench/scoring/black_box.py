@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exitbench.checks.controls import POINTS_DIFFERENCE
 from exitbench.checks.flag import Flag
+from exitbench.checks.leads import LEVEL, Pairs
 from exitbench.scoring.evaluation import Evaluation
 
 
@@ -24,7 +25,18 @@ def flags(evaluation: Evaluation) -> list[Flag]:
         return []
     message = (
         f"{best_black} takes no gradient and leaves {100 * left[best_black] / evaluation.n:.1f} %, {best_white}, the strongest "
-        f"with gradients, {100 * left[best_white] / evaluation.n:.1f} %: gradients are masked, or the attack too short"
+        f"with gradients, {100 * left[best_white] / evaluation.n:.1f} %: "
+        "give more --steps with --attack single; if that changes nothing, gradients are masked"
     )
     strong = evaluation.complete or "adaptive" in white
-    return [Flag("black-box beats white-box", "failure" if strong else "warning", {"points": lead}, message)]
+    p = _pairs(evaluation, best_black, best_white).more()
+    if p >= LEVEL / len(black):  # the best of them was chosen
+        message += f"; {evaluation.n} samples are too few to tell (p = {p:.2g}): evaluate more (--n)"
+        strong = False
+    return [Flag("black-box beats white-box", "failure" if strong else "warning", {"points": lead, "p": p}, message)]
+
+
+def _pairs(evaluation: Evaluation, black: str, white: str) -> Pairs:
+    broken = {attack.name: evaluation.clean.correct & ~attack.survived for attack in evaluation.attacks}
+    one, other = broken[black], broken[white]
+    return Pairs(int((one & other).sum()), int((one & ~other).sum()), int((other & ~one).sum()))

@@ -12,7 +12,7 @@ from exitbench.data.cards import dataset_card
 from exitbench.models.spec import canonical_json
 from exitbench.scoring import black_box as stored
 from exitbench.scoring.evaluation import Evaluation
-from exitbench.store.trust_result import TrustResult
+from exitbench.store.trust_result import Controls, TrustResult
 
 OF_THE_ATTACK = frozenset(
     {
@@ -79,5 +79,12 @@ def _of_probe(probe: TrustResult, evaluation: Evaluation) -> list[Flag]:
         usual = dataset_card(record.dataset).eps[record.norm] if record.usual_eps is None else record.usual_eps
         found += radii.flags(probe.radii, samples, usual)
     if probe.controls is not None:
-        found += controls.flags(probe.controls, white_box, samples, robust)
+        found += _of_controls(probe.controls, white_box, samples, robust)
     return found
+
+
+def _of_controls(numbers: Controls, white_box: Sequence[int] | None, samples: int, robust: set[int] | None) -> list[Flag]:
+    """The flags of the controls; since version 2 of the probe they may have more samples than the other measurements."""
+    if numbers.right is None:
+        return controls.flags(numbers, white_box, samples, robust)
+    return controls.flags(numbers, numbers.gradients, len(numbers.right), robust, numbers.looks)

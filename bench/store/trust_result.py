@@ -91,10 +91,21 @@ class Radii(Stored, frozen=True, kw_only=True):
 
 
 class Controls(Stored, frozen=True, kw_only=True):
-    """Samples, all right when clean, that random points (``noise``) and a random search (``search``) break."""
+    """Samples, all right when clean, that attacks without gradients break.
+
+    Attributes:
+        noise: broken by random points.
+        search: broken by a random search.
+        right: all samples that were looked at; None for those of the trust result, as in version 1 and without gradients.
+        gradients: broken by gradient ascents; None as ``right``.
+        looks: number of times that a comparison could be made as the samples grew.
+    """
 
     noise: Indices
     search: Indices
+    right: Indices | None = None
+    gradients: Indices | None = None
+    looks: Annotated[int, Meta(ge=1)] = 1
 
 
 class SearchModelDifference(Stored, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from typing import Any
 from exitbench.models.error_text import first_line
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.zoo.stand_ins import STAND_INS, StandInFinder
+from exitbench.models.zoo.surroundings import some_home
 
 _PACKAGE = "robustbench"
 _private: dict[str, ModuleType] = {}
@@ -45,7 +46,7 @@ def robustbench_package() -> Iterator[ModuleType]:
     sys.modules.update(_private)
     sys.meta_path.append(finder)
     try:
-        with _timm_names(), redirect_stdout(sys.stderr):
+        with some_home(), _timm_names(), redirect_stdout(sys.stderr):
             try:
                 yield _imported()
             finally:

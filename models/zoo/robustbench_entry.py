@@ -23,6 +23,7 @@ from exitbench.models.zoo.checkpoints import guarded_loads
 from exitbench.models.zoo.package import robustbench_package, robustbench_version
 from exitbench.models.zoo.published import Published, WithWeights, shortest
 from exitbench.models.zoo.sketch import OnCpu, Sketching, own_constants, sketch
+from exitbench.models.zoo.surroundings import limited_waiting
 
 NORMS = ("Linf", "L2")
 """Threat models of RobustBench that are balls; corruptions are not evaluated here."""
@@ -68,7 +69,7 @@ class Entry(Published):
     def load(self) -> WithWeights:
         with robustbench_package() as package, OnCpu():
             origin, place = self._origin(package)
-            with guarded_loads(folder(), origin) as guard:
+            with guarded_loads(folder(), origin) as guard, limited_waiting():
                 net = self._loaded(package, f"fetch it elsewhere ({origin}) and put it at {place}")
             guard.record()
         own_constants(net)

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
+from exitbench.data import download
 from exitbench.data.cards import dataset_card, dataset_names
 from exitbench.data.cifar10 import BATCH, CALIBRATION_PER_BATCH
 from exitbench.data.download import DataUnavailable, fetch
@@ -14,6 +15,7 @@ from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.errors import UnknownName
+from tests.silent import silent_server
 
 RGB, GREY = (3, 32, 32), (1, 28, 28)
 
@@ -240,3 +242,14 @@ def test_a_failed_download_leaves_nothing_behind(server, tmp_path, path, why):
 def test_no_network_is_an_answer(tmp_path):
     with pytest.raises(DataUnavailable, match="could not download"):
         fetch(["http://127.0.0.1:9/x"], MD5, tmp_path / "f.gz")
+
+
+def test_a_silent_server_is_given_up_and_the_file_can_be_put_there_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT_S", 0.2)
+    target = tmp_path / "data" / "f.gz"
+    with silent_server() as address:
+        with pytest.raises(DataUnavailable, match=r"timed out.*put it at ") as caught:
+            fetch([f"{address}/f.gz"], MD5, target)
+        assert str(caught.value).endswith(str(target)) and not list(target.parent.iterdir())
+        target.write_bytes(CONTENT)
+        fetch([f"{address}/f.gz"], MD5, target)

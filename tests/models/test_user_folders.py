@@ -1,6 +1,9 @@
 """Where data, weights and caches are looked for: the environment first, then the platform's place, then that of version 0.1."""
 
+import os
+import pwd
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,39 @@ def test_what_version_0_1_put_elsewhere_is_found_until_the_platforms_place_exist
     assert folder() == tmp_path / earlier
     (tmp_path / "base" / inner).mkdir(parents=True)
     assert folder() == tmp_path / "base" / inner
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """Neither ``HOME`` nor an entry in the passwd file, as for a user id that was made up for a container."""
+
+    def nobody(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"exitbench-{os.getuid()}"
+
+
+@linux
+@pytest.mark.parametrize(
+    ("variable", "name"), [("EXITBENCH_DATA", "data"), ("EXITBENCH_WEIGHTS", "weights"), ("EXITBENCH_CACHE", "cache")]
+)
+def test_without_a_home_there_is_a_folder_among_the_temporary_files(variable, name, homeless, monkeypatch, tmp_path):
+    folder, _, xdg, below = FOLDERS[variable]
+    assert folder() == homeless / name
+    monkeypatch.setenv(xdg, str(tmp_path / "xdg"))
+    assert folder() == tmp_path / "xdg" / below
+    monkeypatch.setenv(variable, "/elsewhere")
+    assert folder() == Path("/elsewhere")
+
+
+@linux
+def test_a_temporary_folder_of_somebody_else_is_refused(homeless, monkeypatch):
+    homeless.mkdir()
+    assert data_folder() == homeless / "data"
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    homeless.rename(homeless.with_name("exitbench-12345"))
+    with pytest.raises(PermissionError, match="belongs to another user; set HOME"):
+        data_folder()
