@@ -87,7 +87,7 @@ def _row(curve: Curve, point: Point) -> dict[str, Any]:
         "point": point.where,
         "target_mmacs": point.target,
         "policy": policy_text(point.policy),
-        "calibration": digest_text(set_by, len(set_by or "")),
+        "calibration": digest_text(set_by, len(set_by or "")) or None,
         "mmacs": point.mmacs,
         "mflops_paper": point.mflops_paper,
         "exits_taken": " ".join(map(str, counts)),
