@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from exitbench.analysis.regression.request import SETTINGS, merged
 from exitbench.attacks.deployment import Deployment
-from exitbench.attacks.knobs import Knob
+from exitbench.attacks.knobs import ASCENTS, Knob
 from exitbench.attacks.presets import expand
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import KNOBS, AttackSettings, read_back, settings_for
@@ -38,7 +38,7 @@ def another(knob: Knob) -> object:
 
 def given(name: str) -> dict[str, object]:
     """A setting with another value than its default, and the method that has it."""
-    method = {} if name == "method" or KNOBS[name].of[0] == "policy" else {"method": KNOBS[name].of[0]}
+    method = {} if name == "method" or KNOBS[name].of[0] not in ASCENTS else {"method": KNOBS[name].of[0]}
     return {**method, name: another(KNOBS[name])}
 
 
@@ -73,14 +73,14 @@ def test_it_reaches_the_settings_and_is_read_back_from_the_attacks(name):
     asked = given(name)
     settings = settings_for(BALL, asked, CARD)
     assert getattr(settings, name) == KNOBS[name].value(asked[name]) != getattr(settings_for(BALL, {}, CARD), name)
-    attacks, _ = expand(["average", "policy"], Deployment(3, FixedExit(3)), settings)
+    attacks, _ = expand(["average", "adaptive"], Deployment(3, FixedExit(3)), settings)
     assert asked.items() <= dict(read_back(map(describe, attacks.values()))).items()
 
 
 @pytest.mark.parametrize("name", KNOBS)
 def test_the_reproduced_command_tells_it(name, tmp_path):
     settings = _settings(Request("m", Path(), knobs=given(name)), "digits")
-    (told,) = of(recorded(tmp_path, settings, ["average", "policy"]))
+    (told,) = of(recorded(tmp_path, settings, ["average", "adaptive"]))
     value = another(KNOBS[name])
     assert f"--{name.replace('_', '-')} {value}" in told
 

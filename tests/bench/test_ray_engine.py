@@ -102,7 +102,7 @@ def test_a_killed_worker_loses_nothing_and_what_kills_every_worker_is_one_error(
     assert Counter(outcome.cell.key for outcome in outcomes) == dict.fromkeys({o.cell.key for o in outcomes}, 1)
     (failed,) = [outcome for outcome in outcomes if outcome.error]
     assert (failed.cell.name, failed.cell.slice.start) == ("always", 32)
-    assert "2 workers in a row were lost" in failed.error and failed.error == store.read_error(failed.cell.key)["error"]
+    assert "2 workers in a row were lost" in failed.error and failed.error == store.read_error(failed.cell.key).error
     assert len(outcomes) == 3 * len(attacks) and len(told) == 2
 
     # Here, where nothing kills: the marker is there, and the slice that always does is left out.

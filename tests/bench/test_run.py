@@ -137,7 +137,8 @@ class Boasts(Attack):
 def with_attack(monkeypatch, attack):
     """Register ``attack`` as ``planted`` for the length of a test."""
     assert registry.registered(), "ours come first"
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    others = {name: each for name, each in registry._registered.items() if name != "planted"}
+    monkeypatch.setattr(registry, "_registered", others)
     registry.register_attack("planted", "a test's")(lambda _deployment, _settings: attack)
 
 
