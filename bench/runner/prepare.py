@@ -125,7 +125,16 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
             check_model(model, batch.x, batch.y, split.n_classes)
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
         costs = measure_costs(model, split.shape)
-    target = Target(network.name, model.placed(device), loaded.training, loaded.weights, loaded.source, policy, costs)
+    target = Target(
+        network.name,
+        model.placed(device),
+        loaded.training,
+        loaded.weights,
+        loaded.source,
+        policy,
+        costs,
+        fingerprint=loaded.fingerprint,
+    )
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
     note = "; ".join(filter(None, (note, costs.note, _other_norm(network, request.norm), assumed))) or None
     return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)

@@ -12,8 +12,9 @@ from exitbench.data.cards import dataset_card
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
+from exitbench.models.fingerprint import fingerprint
 from exitbench.models.foreign import ForeignModelError, ForeignNet
-from exitbench.models.memory_identity import object_digest
+from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.safe_name import safe_name
 from exitbench.models.weights import load_weights
 from exitbench.target.networks import Loaded, Network, Shape, declared_shape, tried
@@ -49,6 +50,7 @@ class InMemoryNetwork(Network):
             self._net = copy.deepcopy(net)
         except Exception as error:
             raise ForeignModelError(f"{self.name} cannot be copied ({first_line(error)}); detach what it keeps") from error
+        self._structure = structure_digest(self._net)
 
     def input_shape(self, dataset: str) -> Shape:
         return declared_shape(self._net, self.name) or dataset_card(dataset).input_shape
@@ -64,4 +66,5 @@ class InMemoryNetwork(Network):
         model = self.build(shape).requires_grad_(False)
         source = f"{IN_MEMORY}{type(self._net).__module__}.{type(self._net).__qualname__}"
         label = "memory" if weights is None else safe_name(weights.stem)
-        return Loaded(model, label, object_digest(self._net, model, shape), source)
+        digest = network_digest(self._structure, self._net)
+        return Loaded(model, label, digest, source, fingerprint=fingerprint(model, shape))

@@ -18,8 +18,10 @@ from exitbench.errors import UserError, as_user_errors
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.factory import Factory, find_factory, is_reference
+from exitbench.models.fingerprint import Fingerprint, fingerprint
 from exitbench.models.foreign import ForeignModelError, ForeignNet
-from exitbench.models.identity import network_digest, source_digest, tensors_digest
+from exitbench.models.identity import source_digest, tensors_digest
+from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.safe_name import safe_name
 from exitbench.models.spec import digest as canonical_digest
@@ -40,6 +42,7 @@ class Loaded:
         weights: digest that tells it from every other network of its name.
         source: where it comes from.
         policy: the exit policy that comes with the weights and the digest of its calibration; None without one.
+        fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
     """
 
     model: EarlyExitNet
@@ -47,6 +50,7 @@ class Loaded:
     weights: str
     source: str
     policy: tuple[str, str | None] | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class Network(ABC):
@@ -186,7 +190,8 @@ class PublishedNetwork(Network):
         else:
             raise UserError(f"--training {training}: the weights of {published.reference} are called {published.training}")
         digest = canonical_digest({"network": published.reference, "tensors": tensors_digest(net)})
-        return Loaded(ForeignNet(net, shape).requires_grad_(False), label, digest, source)
+        model = ForeignNet(net, shape).requires_grad_(False)
+        return Loaded(model, label, digest, source, fingerprint=fingerprint(model, shape))
 
 
 class FactoryNetwork(Network):
@@ -201,8 +206,14 @@ class FactoryNetwork(Network):
         self.name = factory.name
 
     @cached_property
+    def _made(self) -> tuple[nn.Module, str]:
+        """The network and the digest of its structure, taken before its first forward."""
+        net = self.factory.build()
+        return net, structure_digest(net, self.factory)
+
+    @property
     def _net(self) -> nn.Module:
-        return self.factory.build()
+        return self._made[0]
 
     def input_shape(self, dataset: str) -> Shape:
         return declared_shape(self._net, self.factory.where) or dataset_card(dataset).input_shape
@@ -221,9 +232,10 @@ class FactoryNetwork(Network):
         source = f"{where}, source SHA-256 {source_digest(net, module)}"
         if weights is not None:
             source += f"; weights file {weights.name}, SHA-256 {load_weights(net, weights)}"
-        digest = network_digest(net, module)
+        digest = network_digest(self._made[1], net)
         model = self.build(shape).requires_grad_(False)
-        return Loaded(model, "factory" if weights is None else safe_name(weights.stem), digest, source)
+        label = "factory" if weights is None else safe_name(weights.stem)
+        return Loaded(model, label, digest, source, fingerprint=fingerprint(model, shape))
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from exitbench.errors import UserError
 from exitbench.models.cost import ExitCosts
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
+from exitbench.models.fingerprint import Fingerprint
 from exitbench.models.policies import Policy
 from exitbench.models.search_model import FOLDED, PLAIN, SearchConfig, build_search_model, search_configs
 
@@ -30,6 +31,7 @@ class Target:
         policy: the deployed exit rule.
         costs: per exit.
         search_config: how the search model is to be built; a network that has none in this configuration is searched on itself.
+        fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Target:
     policy: Policy
     costs: ExitCosts
     search_config: SearchConfig = FOLDED
+    fingerprint: Fingerprint | None = None
 
     @property
     def deployment(self) -> Deployment:
