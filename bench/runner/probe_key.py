@@ -11,8 +11,11 @@ from exitbench.store.cell import SLICE
 if TYPE_CHECKING:
     from exitbench.runner.prepare import Prepared
 
-VERSION = 1
+VERSION = 2
 """Bumped when a measurement changes; part of every key."""
+
+READABLE = frozenset({1, 2})
+"""Versions whose flags hold for what they measured. Version 1 tried the images in reverse order and in halves alone."""
 
 
 def probed_batch(prepared: Prepared) -> Batch:

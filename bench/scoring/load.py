@@ -12,7 +12,7 @@ import torch
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
-from exitbench.runner.probe_key import VERSION
+from exitbench.runner.probe_key import READABLE
 from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
 from exitbench.scoring.flags import flags_of
 from exitbench.store.cell import Cell
@@ -71,7 +71,7 @@ def _identity(attack: AttackEntry, record: RunRecord) -> str:
 def _probes(records: Sequence[RunRecord], store: Store) -> tuple[tuple[TrustResult, ...], str | None]:
     """The stored trust checks of all records, and the first error of those that failed; older records have none."""
     keys = dict.fromkeys(record.trust for record in records if record.trust is not None)
-    found = [probe for key in keys if (probe := store.read_probe(key)) and probe.version == VERSION]
+    found = [probe for key in keys if (probe := store.read_probe(key)) and probe.version in READABLE]
     errors = [error.error for key in keys if (error := store.read_error(key))]
     return tuple(found), errors[0] if errors else None
 
