@@ -16,6 +16,7 @@ from exitbench.models.fingerprint import fingerprint
 from exitbench.models.foreign import ForeignModelError, ForeignNet
 from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.safe_name import safe_name
+from exitbench.models.user_code import contained
 from exitbench.models.weights import load_weights
 from exitbench.target.networks import Loaded, Network, Shape, declared_shape, tried
 
@@ -47,7 +48,8 @@ class InMemoryNetwork(Network):
             raise ForeignModelError(f"{self.name} must have all of its tensors on one device, they are on: {where}")
         self.device = devices.pop()
         try:
-            self._net = copy.deepcopy(net)
+            with contained():
+                self._net = copy.deepcopy(net)
         except Exception as error:
             raise ForeignModelError(f"{self.name} cannot be copied ({first_line(error)}); detach what it keeps") from error
         self._structure = structure_digest(self._net)

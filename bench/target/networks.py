@@ -25,6 +25,7 @@ from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.safe_name import safe_name
 from exitbench.models.spec import digest as canonical_digest
+from exitbench.models.user_code import contained
 from exitbench.models.weights import find_weights, load_weights
 from exitbench.models.zoo.find import find_published
 from exitbench.models.zoo.published import Published, is_published, published_reference
@@ -177,7 +178,9 @@ class PublishedNetwork(Network):
         return self.published.input_shape
 
     def build(self, shape: Shape) -> EarlyExitNet:
-        return ForeignNet(self.published.build(), shape)
+        with contained():
+            net = self.published.build()
+        return ForeignNet(net, shape)
 
     def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
         published = self.published
@@ -185,7 +188,8 @@ class PublishedNetwork(Network):
             net = published.build()
             label, source = safe_name(weights.stem), f"file {weights.name}, SHA-256 {load_weights(net, weights)}"
         elif training in (None, published.training):
-            found = published.load()
+            with contained():
+                found = published.load()
             net, label, source = found.net, published.training, found.source
         else:
             raise UserError(f"--training {training}: the weights of {published.reference} are called {published.training}")
