@@ -76,7 +76,7 @@ class Attack(ABC):
             Candidates of the shape of ``x``, judged by nobody.
         """
         candidates = [child(model, x, y, noise=noise) for child in self.children]
-        return self.generate(model, x, y, noise=noise, candidates=candidates)
+        return self.generate(model, x.clone(), y.clone(), noise=noise, candidates=candidates)
 
 
 def least_classes_of(value: object) -> int:

@@ -32,12 +32,14 @@ def made_by_plugin(
     """
     from exitbench.attacks.base import Attack
     from exitbench.models.spec import describe
+    from exitbench.models.user_code import contained
 
     try:
-        if _is_of_0_1(make):
-            attack = make(deployment.n_exits, settings, deployment.policy, deployment.costs)
-        else:
-            attack = make(deployment, settings, *parameter)
+        with contained():
+            if _is_of_0_1(make):
+                attack = make(deployment.n_exits, settings, deployment.policy, deployment.costs)
+            else:
+                attack = make(deployment, settings, *parameter)
         if not isinstance(attack, Attack):
             raise TypeError(f"its factory returned {type(attack).__name__}, not an exitbench.attacks.base.Attack")
         describe(attack)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from exitbench.models.own_code import is_own
 from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.user_code import forwarded, guarded
 
 
 class EarlyExitNet(nn.Module, ABC):
@@ -24,6 +26,13 @@ class EarlyExitNet(nn.Module, ABC):
     """
 
     exit_costs: tuple[float, ...] | None = None
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Hand networks of somebody's own class copies of images, and keep torch's state ours (``models.user_code``)."""
+        super().__init_subclass__(**named)
+        if not is_own(cls.__module__):
+            for name in {"exits", "forward", "deployed"} & set(vars(cls)):
+                setattr(cls, name, guarded(vars(cls)[name]))
 
     @property
     @abstractmethod
@@ -59,7 +68,8 @@ class EarlyExitNet(nn.Module, ABC):
         last = self.n_exits - 1 if upto is None else upto
         if not 0 <= last < self.n_exits:
             raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
-        return torch.stack(list(islice(self.exits(x), last + 1)))
+        with forwarded():
+            return torch.stack(list(islice(self.exits(x), last + 1)))
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:
         """Return the logits ``(B, classes)`` of the exit that ``policy`` takes; gradients flow through that exit alone."""

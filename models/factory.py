@@ -24,6 +24,7 @@ from torch import nn
 from exitbench.models.error_text import first_line
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.safe_name import safe_name
+from exitbench.models.user_code import contained
 from exitbench.models.user_imports import FORMER_NAMES, OWN_NAMES, imports_for, imports_from, package_of, without_arguments
 from exitbench.models.zoo.published import is_published, published_name
 
@@ -90,7 +91,6 @@ class Factory:
             ForeignModelError: If the function raises, or returns anything but an ``nn.Module``.
         """
         with (
-            torch.random.fork_rng(devices=[]),
             imports_for(Path(self.module.__file__ or "."), self.module.__package__ or ""),
             without_arguments(),
             _explained(self.where, self.module.__file__),
@@ -186,7 +186,8 @@ def _package_module(name: str) -> ModuleType:
 def _explained(what: str, file: str | None) -> Iterator[None]:
     """Turn any error of the user's code into a ``ForeignModelError`` of one line that says where it was raised."""
     try:
-        yield
+        with contained():
+            yield
     except ForeignModelError:
         raise
     except (Exception, SystemExit) as error:

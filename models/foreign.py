@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
+from exitbench.models.user_code import forwarded
 
 _FORMS = "a list or tuple of logits (B, classes), one per exit, a stacked tensor (exits, B, classes), or one tensor (B, classes)"
 
@@ -66,7 +67,9 @@ class ForeignNet(EarlyExitNet):
         last = self.n_exits - 1 if upto is None else upto
         if not 0 <= last < self.n_exits:
             raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
-        logits = _stacked(self.net(self.first(x)), len(x), upto)
+        with forwarded():
+            outputs = self.net(self.first(x))
+        logits = _stacked(outputs, len(x), upto)
         if len(logits) != last + 1:
             raise ForeignModelError(f"the network returned {len(logits)} exits, at first it had {self.n_exits}")
         # Decisions are made in fp32; inside, the network may use half precision.
@@ -83,7 +86,8 @@ class ForeignNet(EarlyExitNet):
         for size in (3, 2, 1):
             x = torch.rand(size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
             try:
-                outputs = self.net(self.first(x))
+                with forwarded():
+                    outputs = self.net(self.first(x))
             except Exception as error:
                 shape, said = "x".join(map(str, input_shape)), " ".join(str(error).split())
                 raise ForeignModelError(
@@ -134,10 +138,10 @@ def _precision_hint(said: str) -> str:
 
 
 class _Entry(nn.Module):
-    """Passes images on as a contiguous tensor: the user's code may call ``view`` on it."""
+    """Passes images on as a contiguous copy: the user's code may call ``view`` on it, or write into it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.contiguous().view_as(x)
+        return x.clone(memory_format=torch.contiguous_format)
 
 
 class _Preceded(EarlyExitNet):

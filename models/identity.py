@@ -1,4 +1,4 @@
-"""Identifies a network of the user's own by its code and its tensors."""
+"""Digests of the source files and of the tensors of a network of the user's own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ from torch import nn
 
 from exitbench.models.own_code import is_users
 from exitbench.models.spec import digest
-
-
-def network_digest(net: nn.Module, module: ModuleType) -> str:
-    """Return the SHA-256 (hex) over the network's source code and all of its parameters and buffers.
-
-    Networks with the same digest share results. What a factory reads from elsewhere (files, the environment) is covered only as
-    far as it ends up in tensors.
-    """
-    return digest({"source": source_digest(net, module), "tensors": tensors_digest(net)})
 
 
 def source_digest(net: nn.Module, module: ModuleType) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.folded import folded
 from exitbench.models.policies import Policy
+from exitbench.models.user_code import forwarded
 
 
 class MultiExitNet(EarlyExitNet):
@@ -45,24 +46,27 @@ class MultiExitNet(EarlyExitNet):
         return self.stages[0]
 
     def exits(self, x: Tensor) -> Iterator[Tensor]:
-        features = x
+        features = x.clone()  # a stage may write into what it is given
         for stage, head in zip(self.stages, self.heads, strict=True):
-            features = stage(features)
-            yield head(features)
+            with forwarded():
+                features = stage(features)
+                logits = head(features)
+            yield logits
 
     def preceded_by(self, first: nn.Module) -> MultiExitNet:
         return MultiExitNet([nn.Sequential(first, self.stages[0]), *self.stages[1:]], list(self.heads))
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:
         """Return the logits ``(B, classes)`` of the exit that ``policy`` takes; later stages are run only for inputs still in."""
-        features = x
+        features = x.clone()
         waiting = torch.arange(len(x), device=x.device)
         left: list[Tensor] = []
         rows: list[Tensor] = []
         last = self.n_exits - 1
         for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
-            features = stage(features)
-            logits_k = head(features)
+            with forwarded():
+                features = stage(features)
+                logits_k = head(features)
             leaves = policy.leaves(logits_k, k) if k < last else torch.ones_like(waiting, dtype=torch.bool)
             left.append(logits_k[leaves])
             rows.append(waiting[leaves])

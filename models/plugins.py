@@ -64,7 +64,9 @@ def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, 
 
 def _load(entry: importlib.metadata.EntryPoint) -> Any:
     site = Path(str(entry.dist.locate_file(""))).resolve() if entry.dist else None
-    with imports_of_plugin(_package(entry), site), without_arguments():
+    from exitbench.models.user_code import contained  # noqa: PLC0415 - listings without plugins need no torch
+
+    with contained(), imports_of_plugin(_package(entry), site), without_arguments():
         return entry.load()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from functools import cache
 from typing import Any
 
 from exitbench.models.own_code import is_own
@@ -17,7 +18,8 @@ def describe(value: Any) -> JSONValue:
     """Turn a frozen data class (nested, with tuples) into plain JSON values.
 
     A data class becomes ``{"type": name, field: value, ...}`` (see ``type_name``). A class attribute ``version``, raised by hand
-    when behaviour changes, is included, so that results of an older behaviour are never mistaken for new ones.
+    when behaviour changes, is included, so that results of an older behaviour are never mistaken for new ones. For a
+    class from outside exitbench so is a digest of its code, as ``code``: its author may not have raised the version.
 
     Raises:
         TypeError: If a value has no canonical JSON form.
@@ -28,6 +30,8 @@ def describe(value: Any) -> JSONValue:
         version = getattr(type(value), "version", None)
         if version is not None:
             described["version"] = version
+        if not is_own(type(value).__module__):
+            described["code"] = _code(type(value))
         for field in dataclasses.fields(value):
             described[field.name] = describe(getattr(value, field.name))
         return described
@@ -61,6 +65,13 @@ def description(value: Any) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise TypeError(f"{type(value).__name__} is no data class")
     return described
+
+
+@cache
+def _code(kind: type) -> str:
+    from exitbench.models.value_identity import class_digest  # noqa: PLC0415 - it takes torch, and digests of its own
+
+    return class_digest(kind)[:16]
 
 
 def canonical_json(value: Any) -> str:

@@ -17,6 +17,7 @@ from exitbench.api.inputs import attack_names, dataset_named, network_given
 from exitbench.attacks.regions import Norm
 from exitbench.attacks.settings import KNOBS
 from exitbench.errors import UserError
+from exitbench.models.user_code import contained
 from exitbench.models.user_folders import data_folder
 from exitbench.runner.prepare import Precision, Request
 from exitbench.scoring.load import evaluation_of
@@ -24,6 +25,7 @@ from exitbench.store.run_record import RunRecord, evaluation_key
 from exitbench.store.store import Store
 
 
+@contained()
 def evaluate(
     model: str | nn.Module,
     *,

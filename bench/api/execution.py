@@ -15,6 +15,7 @@ from exitbench.runner.prepare import Prepared, Request, prepare
 from exitbench.runner.record import write_record
 from exitbench.runner.runner import Outcome, Runner
 from exitbench.runner.search_backend import with_search_model
+from exitbench.runner.settle import settled
 from exitbench.store.heartbeat import RunMonitor
 from exitbench.store.run_record import RunRecord, run_name
 from exitbench.store.store import Store
@@ -64,7 +65,7 @@ def plan_evaluation(
     """
     if not attacks:
         raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
-    prepared = prepare(request, network)
+    prepared = settled(prepare(request, network), store)
     display.prepared(prepared)
     with as_user_errors():
         plan = make_plan(prepared.target, prepared.samples, prepared.settings, attacks, seed=seed, store=store)

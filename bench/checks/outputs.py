@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -25,15 +27,26 @@ NEAR = 0.01
 def measure(subject: Subject) -> Outputs:
     """Measure differences between forward passes of the same images, and whether outputs look like a distribution."""
     logits = subject.model(subject.x)
-    half = (len(subject.x) + 1) // 2
-    parts = torch.cat([subject.model(part) for part in (subject.x[:half], subject.x[half:]) if len(part)], dim=1)
-    others = [subject.model(subject.x.flip(0)).flip(1), parts]
     return Outputs(
         repeated=relative_difference(subject.model(subject.x), logits),
-        batched=max(relative_difference(other, logits) for other in others),
+        batched=max(relative_difference(other, logits) for other in _in_other_batches(subject)),
         probabilities=tuple(k for k, exit_ in enumerate(logits) if _is_distribution(exit_)),
         log_probabilities=tuple(k for k, exit_ in enumerate(logits) if bool((exit_.logsumexp(-1).abs() < 1e-3).all())),
     )
+
+
+def _in_other_batches(subject: Subject) -> Iterator[Tensor]:
+    """Yield the logits ``(K, B, classes)`` of all images, computed in other batches each time."""
+    model, x = subject.model, subject.x
+    generator = torch.Generator().manual_seed(0)
+    for order in (torch.arange(len(x)).flip(0), torch.randperm(len(x), generator=generator)):
+        yield model(x[order.to(x.device)])[:, order.argsort().to(x.device)]
+    for size in dict.fromkeys(((len(x) + 1) // 2, 3, 2, 1)):
+        yield torch.cat([model(part) for part in torch.split(x, size)], dim=1)
+    noise = torch.rand(x[:4].shape, generator=generator).to(x)
+    for others in ((x[:4] > 0.5).to(x), x[:4].mean() + 0 * x[:4], noise, 1 - x[:4]):
+        yield model(torch.cat([x, others]))[:, : len(x)]
+        yield model(torch.cat([others, x]))[:, len(others) :]
 
 
 def _is_distribution(logits: Tensor) -> bool:

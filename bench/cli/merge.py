@@ -11,7 +11,7 @@ import click
 from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
-    from exitbench.store.merge import Merged
+    from exitbench.store.merged import Merged
 
 JOINED, CONFLICTS = 0, 1
 _SHOWN = 12

@@ -15,6 +15,7 @@ from exitbench.attacks.regions import Norm
 from exitbench.data.cards import Dataset, DatasetCard, register_dataset
 from exitbench.data.split import Split
 from exitbench.errors import UserError
+from exitbench.models.user_code import contained
 
 PREFIX = "in-memory-"
 """Prefix of the names of these datasets; a digest of the images follows."""
@@ -94,9 +95,10 @@ def arrays_of(samples: Any, what: str, n: int | None) -> tuple[np.ndarray[Any, A
         raise UserError(f"{what} is a DataLoader, whose order is its own; hand over the dataset itself: loader.dataset")
     pair = isinstance(samples, (tuple, list)) and len(samples) == 2
     if pair and all(isinstance(part, (Tensor, np.ndarray)) for part in samples):
-        x, y = (torch.as_tensor(part)[:n].detach().cpu() for part in samples)
+        x, y = (torch.as_tensor(part)[:n].detach().cpu().clone() for part in samples)
     elif hasattr(samples, "__getitem__") and hasattr(samples, "__len__") and not isinstance(samples, _NOT_A_DATASET):
-        x, y = _stacked(samples, what, n)
+        with contained():
+            x, y = _stacked(samples, what, n)
     else:
         raise UserError(
             f"{what} is {_form(samples)}; give the name of a dataset, a pair of tensors (images (N, C, H, W), labels (N,)), or a "

@@ -8,6 +8,7 @@ from exitbench.data.cards import Dataset, find_dataset
 from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.error_text import first_line
+from exitbench.models.user_code import contained
 
 
 def load_split(dataset: str, split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool = True) -> Split:
@@ -29,7 +30,8 @@ def load_split(dataset: str, split: str, input_shape: tuple[int, int, int], root
     if not found.card.fits(input_shape):
         raise UserError(f"{dataset} has images of {_by(found.card.input_shape)}, the model takes {_by(input_shape)}")
     if found.origin is None:
-        return found.load(split, input_shape, root, download=download)
+        with contained():
+            return found.load(split, input_shape, root, download=download)
     return _added_split(found, split, input_shape, root, download)
 
 
@@ -37,7 +39,8 @@ def _added_split(dataset: Dataset, split: str, input_shape: tuple[int, int, int]
     """Return a split of an installed package's dataset, checked: its code is somebody's."""
     name = dataset.card.name
     try:
-        found = dataset.load(split, input_shape, root, download=download)
+        with contained():
+            found = dataset.load(split, input_shape, root, download=download)
         if not isinstance(found, Split):
             raise TypeError(f"its loader returned {type(found).__name__}, not a exitbench.data.split.Split")
         said = (found.dataset, found.name, found.shape)

@@ -12,6 +12,7 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.user_code import contained
 from exitbench.runner.oom import in_halves
 from exitbench.runner.passes import Passes, counted
 from exitbench.runner.plan import Slice
@@ -85,7 +86,7 @@ def generate(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: i
         # Copies: what an attack does to its inputs must reach neither the judge nor the next attack, nor the next try.
         some = [found[rows].clone() for found in candidates]
         own_noise = noise.of(torch.arange(rows.start, rows.stop))
-        with counted(model) as own:
+        with counted(model) as own, contained():
             return attack.generate(model, x[rows].clone(), y[rows].clone(), noise=own_noise, candidates=some), own
 
     whole = slice(0, len(y))

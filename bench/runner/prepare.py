@@ -133,7 +133,9 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         guess = check_clean(model, samples.slices(SLICE), split.n_classes, policy)
         costs = measure_costs(model, split.shape)
     where = (loaded.training, loaded.weights, loaded.source)
-    target = Target(network.name, model.placed(device), *where, policy, costs, n_classes=n_classes)
+    target = Target(
+        network.name, model.placed(device), *where, policy, costs, n_classes=n_classes, fingerprint=loaded.fingerprint
+    )
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
     notes = (guess, note, costs.notes, loaded.note, _other_norm(network, request.norm), assumed)
     note = "; ".join(filter(None, notes)) or None

@@ -15,7 +15,9 @@ VERSION = 2
 """Bumped when a measurement changes; part of every key."""
 
 READABLE = frozenset({1, 2})
-"""Versions of stored probes that are understood. In version 1 the black-box controls have the first slice's samples alone."""
+"""Versions of stored probes whose flags hold for what they measured.
+
+In version 1 the black-box controls have the first slice's samples alone, and images are tried in reverse order and in halves."""
 
 
 def probed_batch(prepared: Prepared) -> Batch:

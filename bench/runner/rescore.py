@@ -14,6 +14,7 @@ from exitbench.attacks.clean import Clean
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.user_code import contained
 from exitbench.runner.certify import certify
 from exitbench.runner.passes import Passes, counted
 from exitbench.target.target import Target
@@ -105,7 +106,7 @@ def rescore(
     if not len(rows):
         return Rescored(x_adv, found.logits, found.distances, differs, nothing, Passes(), 0.0)
     began = time.perf_counter()
-    with counted(target.model) as passes:
+    with counted(target.model) as passes, contained():
         rerun = attack(target.model, x[rows], y[rows], noise=noise.of(rows))
     seconds = time.perf_counter() - began
     target.model.eval()

@@ -19,10 +19,13 @@ from pathlib import Path
 from exitbench.errors import UserError
 from exitbench.models.stored import NewerSchema
 from exitbench.store.calibration_logits import held_out_key
+from exitbench.store.generations import Generations
 from exitbench.store.run_record import RunRecord, read_run
 from exitbench.store.store import Store
 
-MEMBER = re.compile(r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz")
+MEMBER = re.compile(
+    r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|networks/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz"
+)
 """What such a file holds, by name; anything else in it is not ours."""
 
 MOST = 2**30
@@ -45,6 +48,8 @@ def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
         for name in (f"trust/{record.trust}.json", f"calibration/{held}.npz"):
             if (store.root / name).is_file():
                 files[name] = (store.root / name).read_bytes()
+        if (known := Generations(store.root).file_of(record.weights)) is not None:
+            files[f"networks/{known.name}"] = known.read_bytes()
     if not any(name.startswith("cells/") for name in files):
         raise UserError(f"{store.root} holds no finished cell of what is asked for; finish an evaluation first")
     return _packed(files)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +18,13 @@ from exitbench.models.stored import NewerSchema, Unreadable
 from exitbench.models.whole_file import write_whole
 from exitbench.store.calibration_logits import BadHeldOut, HeldOut
 from exitbench.store.cell import BadCell, Cell
+from exitbench.store.merge_networks import is_refused, take_networks
+from exitbench.store.merged import Conflict, Merged
 from exitbench.store.run_record import read_run
 from exitbench.store.store import cell_path
 from exitbench.store.trust_result import TRUST_RESULT, TrustResult
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Two results under one key that are not the same.
-
-    Attributes:
-        what: ``cell``, ``trust checks`` or ``calibration logits``.
-        key: content address.
-        about: model and attack, or model.
-        places: the stores that hold the versions, one for each version.
-        samples: indices of the samples whose verdict differs; none where it is not about samples.
-        taken: the store whose version is kept; None where none is.
-    """
-
-    what: str
-    key: str
-    about: str
-    places: tuple[Path, ...]
-    samples: tuple[int, ...]
-    taken: Path | None
-
-
-@dataclass
-class Merged:
-    """What a merge did.
-
-    Attributes:
-        copied: files taken over, by kind.
-        same: how many were there already, with the same verdicts.
-        conflicts: see ``Conflict``.
-        damaged: files that are not whole, left where they are.
-    """
-
-    copied: dict[str, int] = field(default_factory=dict)
-    same: int = 0
-    conflicts: list[Conflict] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-
-    def took(self, kind: str) -> None:
-        """Count a file taken over."""
-        self.copied[kind] = self.copied.get(kind, 0) + 1
 
 
 def store_root(place: Path) -> Path:
@@ -97,8 +56,10 @@ def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> 
     done = Merged()
     places = [target, *sources]
     policies = _policies(places, done)
+    refused = take_networks(target, sources, prefer, done)
     for key in _keys(places, "cells/*/*.npz"):
-        versions = list(_cells(key, places, done))
+        found = _cells(key, places, done)
+        versions = [(place, cell) for place, cell in found if (place, cell.header.get("weights")) not in refused]
         verdicts = [_verdicts(cell, policies.get(key, ())) for _, cell in versions]
         _settle("cell", key, versions, verdicts, target, prefer, cell_path, done)
     for key in _keys(places, "trust/*.json"):
@@ -108,7 +69,7 @@ def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> 
         held = list(_held_out(key, places, done))
         classes = [each.logits.argmax(-1) for _, each in held]
         _settle("calibration logits", key, held, classes, target, prefer, _calibration_path, done)
-    _runs(target, sources, done)
+    _runs(target, sources, refused, done)
     _errors(target, sources)
     return done
 
@@ -268,13 +229,13 @@ def _held_out(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[
             done.damaged.append(f"{path} ({error})")
 
 
-def _runs(target: Path, sources: Iterable[Path], done: Merged) -> None:
+def _runs(target: Path, sources: Iterable[Path], refused: Set[tuple[Path, str]], done: Merged) -> None:
     for place in sources:
         for path in sorted((place / "runs").glob("*.json")):
             here = target / "runs" / path.name
             if here.exists() and _is_whole(here):
                 continue
-            if _is_whole(path):
+            if _is_whole(path) and not is_refused(place, path, refused):
                 write_whole(here, path.read_bytes())
                 done.took("run")
 
@@ -284,8 +245,7 @@ def _errors(target: Path, sources: Iterable[Path]) -> None:
     for place in sources:
         for path in sorted((place / "errors").glob("*.json")):
             here = target / "errors" / path.name
-            known = cell_path(target, path.stem).exists() or _trust_path(target, path.stem).exists() or here.exists()
-            if not known:
+            if not (cell_path(target, path.stem).exists() or _trust_path(target, path.stem).exists() or here.exists()):
                 write_whole(here, path.read_bytes())
 
 

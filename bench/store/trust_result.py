@@ -20,7 +20,8 @@ class Outputs(Stored, frozen=True, kw_only=True):
 
     Attributes:
         repeated: largest difference of logits between two forwards of the same batch, relative to the exit's spread.
-        batched: the same between a batch, its reverse, and its two halves.
+        batched: the same for the images in other batches: reversed, in halves; from version 2 on also shuffled, by one, two and
+            three, and beside images that are surer or less sure.
         probabilities: 0-based exits whose outputs look like probabilities on every sample.
         log_probabilities: 0-based exits whose outputs look like log-probabilities.
     """

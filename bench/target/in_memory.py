@@ -12,10 +12,12 @@ from exitbench.data.cards import dataset_card
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
+from exitbench.models.fingerprint import fingerprint
 from exitbench.models.foreign import ForeignModelError, ForeignNet
-from exitbench.models.memory_identity import object_digest
+from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.plain_net import initialise, without_compilation
 from exitbench.models.safe_name import safe_name
+from exitbench.models.user_code import contained
 from exitbench.models.weights import load_weights
 from exitbench.target.networks import Loaded, Network, Shape, declared_shape, note_on, tried
 
@@ -47,9 +49,11 @@ class InMemoryNetwork(Network):
             raise ForeignModelError(f"{self.name} must have all of its tensors on one device, they are on: {where}")
         self.device = devices.pop()
         try:
-            self._net, self._was_compiled = without_compilation(copy.deepcopy(net))
+            with contained():
+                self._net, self._was_compiled = without_compilation(copy.deepcopy(net))
         except Exception as error:
             raise ForeignModelError(f"{self.name} cannot be copied ({first_line(error)}); detach what it keeps") from error
+        self._structure = structure_digest(self._net)
 
     def input_shape(self, dataset: str) -> Shape:
         return declared_shape(self._net, self.name) or dataset_card(dataset).input_shape
@@ -68,4 +72,5 @@ class InMemoryNetwork(Network):
         source = f"{IN_MEMORY}{type(self._net).__module__}.{type(self._net).__qualname__}"
         note = note_on(model, was_compiled=self._was_compiled)
         label = "memory" if weights is None else safe_name(weights.stem)
-        return Loaded(model, label, object_digest(self._net, model, shape), source, note=note)
+        digest = network_digest(self._structure, self._net)
+        return Loaded(model, label, digest, source, note=note, fingerprint=fingerprint(model, shape))

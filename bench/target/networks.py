@@ -20,12 +20,15 @@ from exitbench.errors import UserError, as_user_errors
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.factory import Factory, find_factory, is_reference
+from exitbench.models.fingerprint import Fingerprint, fingerprint
 from exitbench.models.foreign import ForeignModelError, ForeignNet
-from exitbench.models.identity import network_digest, source_digest, tensors_digest
+from exitbench.models.identity import source_digest, tensors_digest
+from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.plain_net import UNCOMPILED, initialise, without_compilation
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.safe_name import safe_name
 from exitbench.models.spec import digest as canonical_digest
+from exitbench.models.user_code import contained
 from exitbench.models.weights import find_weights, load_weights
 from exitbench.models.zoo.find import find_published
 from exitbench.models.zoo.published import Published, is_published, published_reference
@@ -44,6 +47,7 @@ class Loaded:
         source: where it comes from.
         policy: the exit policy that comes with the weights and the digest of its calibration; None without one.
         note: what must be said of the network; None if nothing.
+        fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
     """
 
     model: EarlyExitNet
@@ -52,6 +56,7 @@ class Loaded:
     source: str
     policy: tuple[str, str | None] | None = None
     note: str | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class Network(ABC):
@@ -178,7 +183,9 @@ class PublishedNetwork(Network):
         return self.published.input_shape
 
     def build(self, shape: Shape) -> EarlyExitNet:
-        return ForeignNet(self.published.build(), shape)
+        with contained():
+            net = self.published.build()
+        return ForeignNet(net, shape)
 
     def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
         published = self.published
@@ -186,12 +193,14 @@ class PublishedNetwork(Network):
             net = published.build()
             label, source = safe_name(weights.stem), f"file {weights.name}, SHA-256 {load_weights(net, weights)}"
         elif training in (None, published.training):
-            found = published.load()
+            with contained():
+                found = published.load()
             net, label, source = found.net, published.training, found.source
         else:
             raise UserError(f"--training {training}: the weights of {published.reference} are called {published.training}")
         digest = canonical_digest({"network": published.reference, "tensors": tensors_digest(net)})
-        return Loaded(ForeignNet(net, shape).requires_grad_(False), label, digest, source)
+        model = ForeignNet(net, shape).requires_grad_(False)
+        return Loaded(model, label, digest, source, fingerprint=fingerprint(model, shape))
 
 
 class FactoryNetwork(Network):
@@ -206,12 +215,14 @@ class FactoryNetwork(Network):
         self.name = factory.name
 
     @cached_property
-    def _built(self) -> tuple[nn.Module, bool]:
-        return without_compilation(self.factory.build())
+    def _made(self) -> tuple[nn.Module, bool, str]:
+        """The network, whether it was compiled, and the digest of its structure, taken before its first forward."""
+        net, was_compiled = without_compilation(self.factory.build())
+        return net, was_compiled, structure_digest(net, self.factory)
 
     @property
     def _net(self) -> nn.Module:
-        return self._built[0]
+        return self._made[0]
 
     def input_shape(self, dataset: str) -> Shape:
         return declared_shape(self._net, self.factory.where) or dataset_card(dataset).input_shape
@@ -231,10 +242,11 @@ class FactoryNetwork(Network):
         source = f"{where}, source SHA-256 {source_digest(net, module)}"
         if weights is not None:
             source += f"; weights file {weights.name}, SHA-256 {load_weights(net, weights)}"
-        digest = network_digest(net, module)
+        digest = network_digest(self._made[2], net)
         model = self.build(shape).requires_grad_(False)
         label = "factory" if weights is None else safe_name(weights.stem)
-        return Loaded(model, label, digest, source, note=note_on(model, was_compiled=self._built[1]))
+        note = note_on(model, was_compiled=self._made[1])
+        return Loaded(model, label, digest, source, note=note, fingerprint=fingerprint(model, shape))
 
 
 @contextmanager

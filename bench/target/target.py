@@ -13,6 +13,7 @@ from exitbench.errors import UserError
 from exitbench.models.cost import ExitCosts
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
+from exitbench.models.fingerprint import Fingerprint
 from exitbench.models.policies import Policy
 from exitbench.models.search_model import FOLDED, PLAIN, SearchConfig, build_search_model, search_configs
 
@@ -31,6 +32,7 @@ class Target:
         costs: per exit.
         search_config: how the search model is to be built; a network that has none in this configuration is searched on itself.
         n_classes: number of classes; None where it was not looked at.
+        fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Target:
     costs: ExitCosts
     search_config: SearchConfig = FOLDED
     n_classes: int | None = None
+    fingerprint: Fingerprint | None = None
 
     @property
     def deployment(self) -> Deployment:

@@ -9,6 +9,7 @@ import torch
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import UnknownName
+from exitbench.models.fingerprint import is_of
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.weights import WeightsError
 from exitbench.target.networks import Network, stored_network
@@ -45,7 +46,9 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
     except (UnknownName, WeightsError, ForeignModelError) as error:
         raise UserError(f"{error}{_hint(claims.subject.model)}") from error
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return loaded.model.to("cuda" if on_gpu else "cpu"), loaded.weights
+    claimed = str(claims.subject.weights)
+    own = loaded.fingerprint is not None and is_of(loaded.weights, claimed)  # what it computes is checked image by image
+    return loaded.model.to("cuda" if on_gpu else "cpu"), claimed if own else loaded.weights
 
 
 def _hint(model: str) -> str:

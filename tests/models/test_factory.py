@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from exitbench.models.factory import factory_name, find_factory, is_reference
 from exitbench.models.foreign import ForeignModelError
-from exitbench.models.identity import network_digest, source_files, tensors_digest
+from exitbench.models.identity import source_files, tensors_digest
+from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.own_code import own_sources
 from exitbench.models.safe_name import safe_name
 
@@ -33,7 +34,11 @@ def written(tmp_path, monkeypatch):
 
 def digest_of(reference):
     factory = find_factory(reference)
-    return network_digest(factory.build(), factory.module)
+    return identity(factory.build(), factory)
+
+
+def identity(net, factory):
+    return network_digest(structure_digest(net, factory), net)
 
 
 def test_a_file_and_a_package_are_found(written, tmp_path):
@@ -125,20 +130,20 @@ class TestIdentity:
         source = "import layers_of_mine\ndef make():\n    return layers_of_mine.Layer_of_mine(4, 3)\n"
         reference = written(source)
         factory = find_factory(reference)
-        before = network_digest(net := factory.build(), factory.module)
+        before = identity(net := factory.build(), factory)
         assert [path.name for path in source_files(net, factory.module)] == ["tiny.py", "layers_of_mine.py"]
         (tmp_path / "layers_of_mine.py").write_text(layers + "# changed\n")
-        assert network_digest(net, factory.module) != before
+        assert identity(net, factory) != before
 
     def test_one_weight_or_buffer_is_another_network(self, written):
         factory = find_factory(written(NET))
         net = factory.build()
-        before = network_digest(net, factory.module)
+        before = identity(net, factory)
         with torch.no_grad():
             net[1].bias[0] += 1e-3
-        changed = network_digest(net, factory.module)
+        changed = identity(net, factory)
         net.register_buffer("unsaved", torch.tensor(True), persistent=False)
-        assert len({before, changed, network_digest(net, factory.module)}) == 3
+        assert len({before, changed, identity(net, factory)}) == 3
 
 
 HOSTILE = [

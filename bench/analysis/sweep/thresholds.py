@@ -11,15 +11,17 @@ from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.calibration import Kind, target_cost
 from exitbench.models.errors import UnknownName
+from exitbench.models.fingerprint import is_of
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.policies import Policy
 from exitbench.models.registry import model_card
 from exitbench.models.weights import WeightsError
 from exitbench.store.calibration_logits import HeldOut, held_out_key
+from exitbench.store.generations import Generations
 from exitbench.store.run_record import RunRecord
 from exitbench.store.store import Store
 from exitbench.target.calibrate import all_logits, provenance
-from exitbench.target.networks import Network, RegisteredNetwork
+from exitbench.target.networks import Loaded, Network, RegisteredNetwork
 from exitbench.target.registered_weights import registered_weights
 
 
@@ -38,22 +40,24 @@ def held_out(record: RunRecord, store: Store, data: Path, weights: Path | None, 
     """
     key = held_out_key(record.model, record.weights, record.dataset)
     if (found := store.read_held_out(key)) is None:
-        found = _compute(key, record, data, weights, network)
+        found = _compute(key, record, store, data, weights, network)
         store.write_held_out(found)
     if found.logits.shape[0] != record.n_exits:
         raise UserError(f"the calibration logits {key} in the store have {found.logits.shape[0]} exits; delete them")
     return found
 
 
-def _compute(key: str, record: RunRecord, data: Path, weights: Path | None, network: Network | None) -> HeldOut:
+def _compute(key: str, record: RunRecord, store: Store, data: Path, weights: Path | None, network: Network | None) -> HeldOut:
     try:
         network = network or RegisteredNetwork(model_card(record.model))
         if weights is None and network.card is not None:
             weights = registered_weights(network.name, record.weights)
         split = load_split(record.dataset, "calibration", network.input_shape(record.dataset), data)
         loaded = network.load(record.dataset, split.shape, None, weights)
-        if loaded.weights != record.weights:
+        if _known_as(loaded, store) != record.weights:
             what = weights or network.name
+            if loaded.fingerprint is not None and is_of(loaded.weights, record.weights):
+                raise UserError(f"{what} computes something else than when the results in the store were made")
             raise UserError(f"{what} has SHA-256 {loaded.weights[:12]}..., the store is about {record.weights[:12]}...")
     except (UserError, UnknownName, WeightsError, ForeignModelError) as error:
         raise UserError(
@@ -63,8 +67,17 @@ def _compute(key: str, record: RunRecord, data: Path, weights: Path | None, netw
     logits = all_logits(loaded.model, split)
     hashes = split.batch(0, len(split)).input_hashes()
     inputs = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(-1, 32)
-    header = {"model": network.name, "weights": loaded.weights, "dataset": split.dataset, "source": split.source}
+    header = {"model": network.name, "weights": record.weights, "dataset": split.dataset, "source": split.source}
     return HeldOut(key, header, inputs, logits.numpy())
+
+
+def _known_as(loaded: Loaded, store: Store) -> str | None:
+    """Return the digest that results of a network have in the store; None where they are of another function."""
+    if loaded.fingerprint is None:
+        return loaded.weights
+    known = Generations(store.root).read(loaded.weights)
+    found = Generations(store.root).find(loaded.weights, loaded.fingerprint)
+    return found.weights if found else None if known else loaded.weights
 
 
 def targets(mmacs: tuple[float, ...], n: int) -> list[float]:

@@ -14,6 +14,7 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.factory import absolute_reference, is_reference
+from exitbench.models.fingerprint import Fingerprint
 from exitbench.models.own_code import own_sources
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
@@ -43,6 +44,7 @@ class Job:
         threads: of torch, on a CPU.
         code, torch: digest of the code and torch's version, that results depend on.
         environment: variables that a machine is given where it has none of its own.
+        fingerprint: of the network; None for a registered one.
     """
 
     request: Request
@@ -57,6 +59,7 @@ class Job:
     code: str
     torch: str
     environment: tuple[tuple[str, str], ...]
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
         request=asked,
         model=target.name,
         weights=target.weights,
+        fingerprint=target.fingerprint,
         policy=target.policy,
         config=_search_config(prepared, device),
         threat_model=prepared.settings.region,

@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 
 from exitbench.errors import UserError
+from exitbench.models.fingerprint import is_of
 from exitbench.runner.batching import stack_size
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.prepare import Prepared, prepare
@@ -18,6 +19,7 @@ from exitbench.runner.ray.job import Answer, CellStarted, Failed, Finished, Job,
 from exitbench.runner.runner import Runner, Started
 from exitbench.store.cell import Cell, cell_key
 from exitbench.store.cell_error import CellError
+from exitbench.target.target import Target
 
 
 class WorkerMismatchError(UserError):
@@ -87,12 +89,19 @@ def _ready(job: Job) -> Prepared:
     except UserError as error:
         raise WorkerMismatchError(f"{here} cannot load what is evaluated: {error}") from error
     target = prepared.target
-    if (target.name, target.weights) != (job.model, job.weights):
+    if target.name != job.model or not _is_meant(target, job):
         raise WorkerMismatchError(
             f"{here} has other weights of {job.model}: digest {target.weights[:12]}, the driver's {job.weights[:12]}; "
             "copy the driver's to the same path on every machine"
         )
-    return replace(prepared, target=replace(target, policy=job.policy, search_config=job.config))
+    return replace(prepared, target=replace(target, weights=job.weights, policy=job.policy, search_config=job.config))
+
+
+def _is_meant(target: Target, job: Job) -> bool:
+    """Return whether a network is the driver's: of the same weights, or of the same code and tensors, computing the same."""
+    if target.fingerprint is None or job.fingerprint is None:
+        return target.weights == job.weights
+    return is_of(target.weights, job.weights) and target.fingerprint.agrees(job.fingerprint)
 
 
 def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
