@@ -1,4 +1,4 @@
-"""What an attack is: a frozen description that proposes one candidate per sample."""
+"""The base class of attacks: a frozen description that generates one candidate per sample."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from exitbench.models.early_exit import EarlyExitNet
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """An attack on a multi-exit network, as a value: equality, ``repr``, JSON and cache key are one object.
+    """An attack on a multi-exit network, as a frozen data class: its fields define equality, ``repr``, JSON and cache key.
 
-    Subclasses implement ``generate``. An attack that builds on others names them in ``children``;
-    whoever runs it may hand in their candidates instead of computing them again.
+    Subclasses implement ``generate``. An attack that builds on others lists them in ``children``; the caller may pass their
+    candidates instead of computing them again.
     """
 
     version: ClassVar[int] = 1
@@ -27,7 +27,7 @@ class Attack(ABC):
     goal: ClassVar[Goal] = "error"
 
     gathers: ClassVar[bool] = False
-    """Whether it gains by being handed several batches at once even on a CPU, as it goes on with the few samples left of each."""
+    """Whether the attack is faster on several batches at once even on a CPU, because few samples are left of each."""
 
     @property
     def children(self) -> tuple[Attack, ...]:
@@ -36,7 +36,7 @@ class Attack(ABC):
 
     @property
     def bounded(self) -> bool:
-        """Whether candidates are bound to the threat model's ball; if not, those outside it count for nothing but themselves."""
+        """Whether candidates must lie in the threat model's ball; if not, those outside it do not count in the worst case."""
         return True
 
     @property
@@ -51,29 +51,37 @@ class Attack(ABC):
 
     @property
     def expected_gradients(self) -> float:
-        """Rough gradients per sample of this attack on its own, to divide a progress bar by."""
+        """Rough number of gradients per sample of this attack alone, for progress bars."""
         return 0.3
 
     @property
     def implementation(self) -> str | None:
-        """Package and version of an attack that is another package's; None for our own."""
+        """Package and version of an attack from another package; None for attacks of exitbench."""
         return None
 
     @abstractmethod
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
-        """One candidate per sample, given the children's candidates in the order of ``children``."""
+        """Generate one candidate per sample.
+
+        Args:
+            model: The search model, in evaluation mode.
+            x: Clean images ``(B, C, H, W)`` in [0, 1].
+            y: Labels ``(B,)``.
+            noise: The random numbers of these samples.
+            candidates: The candidates of ``children``, in their order.
+
+        Returns:
+            Candidates of the shape of ``x``.
+        """
 
     def __call__(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise) -> Tensor:
         """Run the children, then this attack.
 
         Args:
-            model: in evaluation mode.
-            x: clean images ``(B, C, H, W)`` in [0, 1].
-            y: labels ``(B,)``.
-            noise: the randomness of these samples.
-
-        Returns:
-            Candidates of the shape of ``x``, judged by nobody.
+            model: The search model, in evaluation mode.
+            x: Clean images ``(B, C, H, W)`` in [0, 1].
+            y: Labels ``(B,)``.
+            noise: The random numbers of these samples.
         """
         candidates = [child(model, x, y, noise=noise) for child in self.children]
         return self.generate(model, x.clone(), y.clone(), noise=noise, candidates=candidates)

@@ -1,4 +1,4 @@
-"""What the makers of attacks are told of the network under attack."""
+"""The deployment of the network under attack, as the factories of attacks get it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A multi-exit network as it is deployed, its weights left out.
+    """The deployment of a multi-exit network, without its weights.
 
     Attributes:
-        n_exits: number of its exits.
-        policy: the rule by which samples leave.
-        costs: of each exit (mmacs); empty where they are not known, which slowdown attacks refuse.
+        n_exits: Number of exits.
+        policy: The deployed rule.
+        costs: Cost of each exit, in mmacs; empty if unknown, in which case slowdown attacks are rejected.
         n_classes: number of classes, by which attacks are skipped that need more; None where it is not known.
     """
 

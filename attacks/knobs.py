@@ -1,4 +1,4 @@
-"""What is said of a setting of the attacks once, in its definition: its default, its range, its help, and how it is read back."""
+"""Settings of attacks, each defined once: its default, its range, its help, and how it is read from a description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASCENTS = ("pgd", "fgsm", "apgd", "wrm")
 
 
 class Usual(Protocol):
-    """What is usual for a dataset (``exitbench.data.cards.DatasetCard``)."""
+    """The usual settings for a dataset (``exitbench.data.cards.DatasetCard``)."""
 
     @property
     def steps(self) -> int:
@@ -34,14 +34,14 @@ class Knob:
 
     Attributes:
         kind: ``int``, ``float`` or ``str``.
-        default: value where none is given; None where ``usual`` says it.
-        of: the methods, or names of attacks, that it applies to.
-        help: for the command line.
-        choices: allowed values, of a ``str``.
-        named: makes what attacks are built with of a name, where that is another object.
-        place: keys that lead to its value in an attack's description; None for its own name.
-        read: reads its value from a description, where ``place`` cannot say how.
-        usual: its value for a dataset, a method and a radius.
+        default: Default value; None if it is given by ``usual``.
+        of: The methods, or names of attacks, that it applies to.
+        help: Help text of the command line.
+        choices: Allowed values of a ``str``.
+        named: Converts a name to the object that attacks are built with.
+        place: Keys that lead to its value in an attack's description; None for its own name.
+        read: Reads its value from a description if ``place`` does not suffice.
+        usual: Returns the usual value for a dataset, a method and a radius.
     """
 
     kind: type[int | float | str]
@@ -55,14 +55,14 @@ class Knob:
     usual: Callable[[Usual, str, float], Any] | None = None
 
     def value(self, given: Any) -> Any:
-        """Return what attacks are built with for a given value."""
+        """Convert a given value to the object that attacks are built with."""
         return self.named(given) if self.named is not None and isinstance(given, str) else given
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse a value that is out of range.
+        """Check that a value is in range.
 
         Raises:
-            InvalidValue: not one of the choices, an integer below 1, or a number that is negative or not finite.
+            InvalidValue: If it is not one of the choices, an integer below 1, or a number that is negative or not finite.
         """
         words = name.replace("_", " ")
         if self.choices and isinstance(value, str) and value not in self.choices:
@@ -73,7 +73,7 @@ class Knob:
             raise InvalidValue(f"{words} must be a finite number >= 0, got {value}")
 
     def found(self, name: str, spec: Spec) -> Any:
-        """Return its value in the description of an attack; None where the description does not have it."""
+        """Return its value in the description of an attack, or None if the description lacks it."""
         if self.read is not None:
             return self.read(spec)
         for key in self.place or (name,):
@@ -97,7 +97,7 @@ def knobs_of(settings: type) -> dict[str, Knob]:
 
 
 def simple(spec: Spec) -> Iterator[Spec]:
-    """Yield the descriptions of the attacks that one is made of."""
+    """Yield the descriptions of the attacks that an attack consists of."""
     if "attacks" in spec:
         for child in spec["attacks"]:
             yield from simple(child)

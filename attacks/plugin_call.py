@@ -1,4 +1,4 @@
-"""Calls what makes an attack of an installed package, and checks what it makes: its code is somebody's."""
+"""Builds attacks of installed packages, and checks what their factories return."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 def made_by_plugin(
     make: Callable[..., Any], who: str, deployment: Deployment, settings: AttackSettings, *parameter: Any
 ) -> Attack:
-    """Return the attack that ``make`` makes.
+    """Build the attack of a factory.
 
     Args:
-        make: an ``exitbench.attacks.registry.AttackFactory``, or one of 0.1, which takes ``n_exits, settings, policy, costs``.
-        who: names attack and package, for messages.
-        deployment: of the network under attack.
-        settings: of the evaluation.
-        parameter: what stands behind the colon of the name, if anything may.
+        make: An ``exitbench.attacks.registry.AttackFactory``, or one of version 0.1, which takes ``n_exits, settings, policy,
+            costs``.
+        who: Name of attack and package, for messages.
+        deployment: Deployment of the network under attack.
+        settings: Settings of the evaluation.
+        parameter: The parameter after the colon of the name, if it takes one.
 
     Raises:
-        InvalidValue: it raises, or returns something that is no attack with a canonical description.
+        InvalidValue: If the factory raises, or returns anything but an attack with a canonical description.
     """
     from exitbench.attacks.base import Attack
     from exitbench.models.spec import describe
@@ -50,7 +51,7 @@ def made_by_plugin(
 
 
 def _is_of_0_1(make: Callable[..., Any]) -> bool:
-    """Whether it takes the four arguments of 0.1: by the name of its first, or as it cannot be called with two."""
+    """Return whether a factory takes the four arguments of version 0.1: its first is so named, or two do not suffice."""
     try:
         signature = inspect.signature(make)
     except (TypeError, ValueError):  # of code that is not Python; the call will tell

@@ -1,4 +1,4 @@
-"""From the names that are asked for to attacks: what each stands for on a network of K exits."""
+"""Resolves requested names to attacks on a network of K exits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A name that asks for nothing new, and why."""
+    """A name that adds no attack, and the reason."""
 
     name: str
     reason: str
@@ -59,7 +59,7 @@ def expand(names: Iterable[str], deployment: Deployment, settings: AttackSetting
 
 
 def matrix_names(n_exits: int) -> set[str]:
-    """Return the names of the whole matrix on a network of ``n_exits`` exits: what ``all`` comes to."""
+    """Return the names of the whole matrix on a network of ``n_exits`` exits, to which ``all`` expands."""
     return set(matrix(n_exits))
 
 
@@ -67,8 +67,8 @@ def matrix(n_exits: int, goal: Goal | None = None) -> list[str]:
     """Return the names of the whole matrix in order.
 
     Args:
-        n_exits: of the network.
-        goal: of the attacks; None for all.
+        n_exits: Number of exits of the network.
+        goal: Goal of the attacks; None for all.
     """
     cards = {name: find_attack(name)[0] for name in _elementary(["all"], n_exits)}
     wanted = {name: card for name, card in cards.items() if goal in (None, card.goal)}
@@ -76,30 +76,30 @@ def matrix(n_exits: int, goal: Goal | None = None) -> list[str]:
 
 
 def attack_texts() -> dict[str, str]:
-    """Return every name and its one-line meaning, those of installed packages included."""
+    """Return every name and its one-line description, including those of installed packages."""
     return {name: each.summary for name, each in registered().items()}
 
 
 def names_in_all() -> list[str]:
-    """Return the names that ``all`` stands for."""
+    """Return the names that ``all`` expands to."""
     return [name for name, each in registered().items() if each.in_all]
 
 
 def groups(n_exits: int) -> dict[str, list[str]]:
-    """Return the names that stand for several attacks in ``all``, each with those that it stands for."""
+    """Return the groups in ``all``, each with the names that it expands to."""
     found = [each for each in registered().values() if isinstance(each, AttackGroup) and each.in_all]
     return {group.name: list(group.members(n_exits)) for group in found}
 
 
 def _superfluous(card: AttackCard) -> str | None:
-    """Why an attack is not run on a network with one exit; None if it is."""
+    """Return why an attack is not run on a network with one exit, or None if it is."""
     if card.same_on_one_exit:
         return "the same as single:1 on a network with one exit"
     return "one exit has one cost" if card.goal == "cost" else None
 
 
 def _elementary(names: Iterable[str], n_exits: int) -> Iterable[str]:
-    """Yield the names of single attacks that ``names`` stand for."""
+    """Yield the names of single attacks that ``names`` expand to."""
     known = registered()
     aliases = {alias: card.name for card in known.values() if isinstance(card, AttackCard) for alias in card.aliases}
     for name in names:

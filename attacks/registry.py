@@ -1,6 +1,6 @@
-"""The registry of attacks: ours and those of installed packages, by the name typed on the command line.
+"""The registry of attacks of exitbench and of installed packages, by their names on the command line.
 
-Nothing here imports torch, so that listings are quick; what makes an attack imports what it needs.
+Nothing here imports torch, so that listings are fast; factories import what they need.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ _RESERVED = ("all", "none")
 
 
 class AttackFactory(Protocol):
-    """Makes the attack for one evaluation."""
+    """A function that builds the attack for an evaluation."""
 
     def __call__(self, deployment: Deployment, settings: AttackSettings, *parameter: Any) -> Attack:
-        """Return the attack on a network as it is deployed; of a name with a parameter, such as ``single:k``, for its value."""
+        """Build the attack on a deployed network; a name with a parameter, such as ``single:k``, passes its value."""
 
 
 @dataclass(frozen=True)
 class AttackCard:
-    """What is known of a registered attack without making it.
+    """The description of a registered attack.
 
     Attributes:
-        name: as typed on the command line; ``single:k`` for any exit and ``torchattacks:NAME`` for any text after the colon.
-        summary: one line for listings.
-        make: makes it.
-        goal: ``error`` for an attack that breaks labels, ``cost`` for one that raises what a sample costs.
-        in_all: whether it is part of ``all``, by which leaderboards compare.
-        same_on_one_exit: whether it is ``single:1`` on a network with one exit.
-        aliases: other names for it.
-        origin: the installed package that it is from; None for ours.
+        name: Name on the command line; ``single:k`` for any exit and ``torchattacks:NAME`` for any text after the colon.
+        summary: Description of one line, for listings.
+        make: Builds the attack.
+        goal: ``error`` for an attack on accuracy, ``cost`` for one that raises the cost of samples.
+        in_all: Whether it is part of ``all``, the matrix that leaderboards compare by.
+        same_on_one_exit: Whether it is equal to ``single:1`` on a network with one exit.
+        aliases: Other names.
+        origin: The installed package that it is from; None for exitbench.
     """
 
     name: str
@@ -72,13 +72,13 @@ class AttackCard:
 
 @dataclass(frozen=True)
 class AttackGroup:
-    """A name that stands for several attacks.
+    """A name that expands to several attacks.
 
     Attributes:
-        name: as typed on the command line.
-        summary: one line for listings.
-        members: their names, for a number of exits.
-        in_all: whether they are part of ``all``.
+        name: Name on the command line.
+        summary: Description of one line, for listings.
+        members: Returns their names for a number of exits.
+        in_all: Whether they are part of ``all``.
     """
 
     name: str
@@ -102,8 +102,8 @@ def register_attack(
     """Register the decorated ``AttackFactory`` under a name; see ``AttackCard`` for the arguments.
 
     Raises:
-        NameTaken: for a name that is taken; both modules are named.
-        ValueError: for text that is no name, or another package's attack in ``all``.
+        NameTaken: If the name is taken; the message names both modules.
+        ValueError: If the name is invalid, or another package's attack is to be in ``all``.
     """
 
     def decorate(make: Callable[..., Attack]) -> Callable[..., Attack]:
@@ -121,7 +121,7 @@ def register_attack(
 
 
 def register_group(name: str, summary: str, members: Callable[[int], Iterable[str]], *, in_all: bool = False) -> None:
-    """Register a name that stands for several attacks; see ``AttackGroup`` for the arguments."""
+    """Register a name that expands to several attacks; see ``AttackGroup`` for the arguments."""
     _registered[name] = AttackGroup(name, summary, members, in_all)
 
 
@@ -136,7 +136,7 @@ def _check_free(name: str, module: str) -> None:
 
 
 def _our_names() -> set[str]:
-    """What is taken: everything before a colon, and what stands for others."""
+    """Return the names that are taken: those of exitbench up to the colon, and the names of groups."""
     names = set(_RESERVED)
     for name, each in _registered.items():
         if isinstance(each, AttackGroup) or each.origin is None:
@@ -148,7 +148,7 @@ def registered() -> Mapping[str, AttackCard | AttackGroup]:
     """Return all attacks and groups by name, in the order of registration, those of installed packages last.
 
     Raises:
-        NameTaken: two attacks of one name.
+        NameTaken: If two attacks have the same name.
     """
     import exitbench.attacks.catalog  # noqa: F401 - registers ours
 
@@ -158,11 +158,11 @@ def registered() -> Mapping[str, AttackCard | AttackGroup]:
 
 
 def find_attack(name: str) -> tuple[AttackCard, str | None]:
-    """Return the attack of a name, and its parameter as typed where it has one.
+    """Return the attack with this name, and its parameter as given if it has one.
 
     Raises:
-        UnknownName: with suggestions.
-        NameTaken: two attacks of one name.
+        UnknownName: If there is no such attack; the message suggests names.
+        NameTaken: If two attacks have the same name.
     """
     known = registered()
     cards = [card for card in known.values() if isinstance(card, AttackCard)]
@@ -177,12 +177,12 @@ def find_attack(name: str) -> tuple[AttackCard, str | None]:
 
 
 def build(name: str, deployment: Deployment, settings: AttackSettings) -> Attack:
-    """Make the attack of a name for one evaluation.
+    """Build the attack with this name for an evaluation.
 
     Raises:
-        UnknownName: with suggestions.
-        InvalidValue: for an exit that the network does not have, a parameter that is not of the form, or an attack of an
-            installed package that cannot be made.
+        UnknownName: If there is no such attack; the message suggests names.
+        InvalidValue: If the network has no such exit, the parameter is invalid, or the attack of an installed package cannot be
+            built.
     """
     card, text = find_attack(name)
     parameter: tuple[Any, ...] = () if text is None else (text,)

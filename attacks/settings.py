@@ -1,4 +1,4 @@
-"""How the attacks of an evaluation are run: the one definition of every setting, which options, requests and commands follow.
+"""The settings of an evaluation's attacks, each defined once; options, requests and commands are derived from it.
 
 To add a setting, add a field to ``AttackSettings`` and use it in the attack.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the command line reads the knobs for its help, which must n
 Method = Literal["pgd", "fgsm", "apgd", "wrm"]
 
 BUDGET = 250
-"""Gradients that a sample may cost the adaptive attack unless given."""
+"""Default limit on the gradients per sample of the adaptive attack."""
 
 APGD_STEPS = 100
 
@@ -59,20 +59,20 @@ def _usual_step_size(usual: Usual, _method: str, eps: float) -> float:
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """How the attacks are run.
+    """The settings of attacks.
 
-    FGSM takes one step of ``eps`` from the clean image; APGD and WRM size their own steps.
+    FGSM takes one step of ``eps`` from the clean image; APGD and WRM adapt their step sizes.
 
     Attributes:
-        region: the threat model.
+        region: The threat model.
         method: ``pgd``, ``fgsm``, ``apgd`` or ``wrm``.
-        loss: the loss at each exit; the targeted one is for APGD alone.
-        steps, step_size, restarts, keep: see ``PGD``.
-        gamma: price of distance, of WRM.
-        budget: gradients per image that the adaptive attack may spend at most.
+        loss: The loss at each exit; the targeted one is for APGD only.
+        steps, step_size, restarts, keep: See ``PGD``.
+        gamma: Weight of WRM's penalty on the squared distance.
+        budget: Largest number of gradients per image of the adaptive attack.
 
     Raises:
-        InvalidValue: a value out of range, a targeted loss with another method than APGD, or restarts of a method without any.
+        InvalidValue: If a value is out of range, a targeted loss is used without APGD, or restarts with a method that has none.
     """
 
     spec_name: ClassVar[str] = "Settings"
@@ -82,12 +82,12 @@ class AttackSettings:
     method: Method = knob(str, "pgd", of=ASCENTS, choices=ASCENTS, read=_method_in)
     loss: Loss | TargetedDLR = knob(str, "ce", of=ASCENTS, choices=tuple(_LOSSES), named=_loss, read=_loss_in)
     steps: int = knob(
-        int, None, of=("pgd", "apgd", "wrm"), help="Of PGD, APGD [100] and WRM [the dataset's].", usual=_usual_steps
+        int, None, of=("pgd", "apgd", "wrm"), help="Steps of PGD, APGD [100] and WRM [the dataset's].", usual=_usual_steps
     )
-    step_size: float = knob(float, None, of=("pgd",), help="Of PGD [the dataset's].", usual=_usual_step_size)
+    step_size: float = knob(float, None, of=("pgd",), help="Step size of PGD [the dataset's].", usual=_usual_step_size)
     restarts: int = knob(int, 1, of=("pgd", "apgd"))
     keep: Keep = knob(str, "best", of=("pgd",), choices=("best", "last"), help="last: as in the paper.")
-    gamma: float = knob(float, 0.3, of=("wrm",), help="Price of distance, of WRM.", place=("region", "gamma"))
+    gamma: float = knob(float, 0.3, of=("wrm",), help="WRM's weight of the squared distance.", place=("region", "gamma"))
     budget: int = knob(int, BUDGET, of=("adaptive",), help="Of adaptive: gradients per image at most.")
 
     def __post_init__(self) -> None:
@@ -140,7 +140,7 @@ class AttackSettings:
 
     @property
     def untargeted_loss(self) -> Loss:
-        """The loss, or for a targeted one its untargeted kin."""
+        """The loss, or the untargeted DLR in place of the targeted one."""
         from exitbench.attacks.objectives import DLR, TargetedDLR
 
         return DLR() if isinstance(self.loss, TargetedDLR) else self.loss

@@ -1,4 +1,4 @@
-"""The error that a user can mend: shown as one message, exit code 2, nothing lost."""
+"""The error for bad input: it is shown as one message, with exit code 2."""
 
 from __future__ import annotations
 

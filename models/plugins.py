@@ -1,4 +1,4 @@
-"""What installed packages add to the registries: entry points, loaded when a registry is first asked."""
+"""Plugins of installed packages: entry points, loaded when a registry is first used."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, loaded.
+    """A loaded entry point.
 
     Attributes:
-        name: of the entry point.
-        value: what it names.
-        origin: package, version and entry point, for messages.
+        name: Name of the entry point.
+        value: The object that it refers to.
+        origin: Package, version and entry point, for messages.
     """
 
     name: str
@@ -34,14 +34,14 @@ class Plugin:
 
 @cache
 def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, ...]:
-    """The entry points of ``group`` that can be used, by name; of every other a warning says, once, that it is left out.
+    """Return the usable entry points of ``group``, sorted by name; the others are logged once as a warning.
 
     Args:
-        group: of entry points.
-        fault: what keeps a loaded one from being used; None for nothing.
+        group: Entry-point group.
+        fault: Returns why a loaded plugin cannot be used, or None.
 
     Raises:
-        NameTaken: one that registers under a name that is taken.
+        NameTaken: If a plugin registers under a name that is taken.
     """
     found = []
     for entry in sorted(importlib.metadata.entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
@@ -52,7 +52,7 @@ def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, 
             wrong = fault(plugin)
         except NameTaken as error:
             raise NameTaken(f"{origin}: {error}") from error
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody's code: whatever it raises must not stop ours
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - another package's code may raise anything; it must not stop ours
             _log.debug("%s could not be loaded", origin, exc_info=True)
             wrong = f"{first_line(error)}{_shared(entry, error)}"
         if wrong is None:
@@ -83,15 +83,15 @@ def _shared(entry: importlib.metadata.EntryPoint, error: BaseException) -> str:
 
 
 def by_name(kind: str, named: Iterable[tuple[str, Plugin]], ours: Collection[str]) -> dict[str, Plugin]:
-    """Plugins by the names of what they add.
+    """Return plugins by the names that they register.
 
     Args:
-        kind: what they add, for the message.
-        named: name and plugin.
-        ours: names that are taken.
+        kind: What they register, for the message.
+        named: Pairs of name and plugin.
+        ours: Names that are taken.
 
     Raises:
-        NameTaken: for a name of ``ours``, or two plugins of one name; both are named.
+        NameTaken: If a name is in ``ours``, or two plugins have the same; the message names both.
     """
     found: dict[str, Plugin] = {}
     for name, plugin in named:

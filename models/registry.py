@@ -1,4 +1,4 @@
-"""The registry of evaluated networks: a decorator, a card each, and lookups that suggest the near miss."""
+"""The model registry: a decorator, a card for each model, and lookups that suggest near misses."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ GROUP = "exitbench.models"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a registered architecture without building it.
+    """The description of a registered architecture.
 
     Attributes:
-        name: the name typed on the command line, that of the registering function.
-        summary: one line for listings.
-        dataset: the dataset that the paper trains it on.
-        input_shape: ``(C, H, W)``.
-        paper: where the architecture comes from.
-        licence: licence of this implementation.
-        build: makes the network with fresh weights.
+        name: Name on the command line, which is that of the registered function.
+        summary: Description of one line, for listings.
+        dataset: Dataset that the paper trains it on.
+        input_shape: Shape ``(C, H, W)`` of an image.
+        paper: Source of the architecture.
+        licence: Licence of this implementation.
+        build: Builds the network with fresh weights.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ModelCard:
     build: Callable[[], MultiExitNet]
 
     def weights(self) -> list[WeightsCard]:
-        """The cards of all weights known for this model, by dataset and training, digests included."""
+        """Return the cards of all weights known for this model, sorted by dataset and training."""
         return [card for card, _ in known_weights(self.name)]
 
 
@@ -56,8 +56,8 @@ def register_model(
     """Register the decorated builder under its function name.
 
     Raises:
-        NameTaken: if the name is; both modules are named.
-        ValueError: if it is no plain name, or the builder has no docstring to list it by.
+        NameTaken: If the name is taken; the message names both modules.
+        ValueError: If the name is not an identifier, or the builder has no docstring for listings.
     """
 
     def decorate(build: Callable[[], MultiExitNet]) -> Callable[[], MultiExitNet]:

@@ -50,7 +50,7 @@ _OF_LIGHTNING = (
 
 SHIPPED = Path(__file__).parent / "weights"
 IMPORTED = "imported from "
-"""How the source of weights begins that were not trained here, but taken over from somebody else's file."""
+"""Prefix of the source of weights that were not trained here but imported from others' files."""
 
 JOURNAL = ".run.json"
 """Ending of the files beside the cards that tell of a training run."""

@@ -1,1 +1,1 @@
-"""Questions asked of stored results."""
+"""Analyses of stored results."""

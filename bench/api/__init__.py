@@ -1,1 +1,1 @@
-"""The functions behind the package's public names and behind the commands; ``exitbench`` itself names those that are public."""
+"""The functions behind the public API and the commands; ``exitbench`` itself exports the public ones."""

@@ -1,4 +1,4 @@
-"""What is shown of an evaluation while it goes on, and the two displays that need no terminal: none, and one for notebooks."""
+"""The display of a running evaluation: the interface, a display that shows nothing, and one for notebooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """Shows the steps of an evaluation, called in this order by ``exitbench.api.execution``."""
+    """A display of the steps of an evaluation; ``exitbench.api.execution`` calls its methods in this order."""
 
     def prepared(self, prepared: Prepared) -> None:
         """Show a choice that was made for the user, if there was one."""
@@ -30,22 +30,22 @@ class Display(Protocol):
         """Show which search model was chosen."""
 
     def checking(self) -> AbstractContextManager[Any]:
-        """Show, for as long as the context lasts, that the trust checks are run."""
+        """Show, within the context, that the trust checks are running."""
 
     def check_failed(self, error: str) -> None:
         """Show why the trust checks could not be run."""
 
     def running(self, work: float) -> AbstractContextManager[Any]:
-        """Show progress for as long as the context lasts, out of ``work`` expected gradients."""
+        """Show progress within the context, out of ``work`` expected gradients."""
 
     def started(self, cell: PlannedCell) -> None:
-        """Show which cell is worked on."""
+        """Show that a cell is started."""
 
     def finished(self, outcome: Outcome) -> None:
         """Show that a cell is finished, or why it is not."""
 
     def interrupted(self, finished: int, missing: int) -> None:
-        """Show what an interrupt left finished."""
+        """Show how many cells were finished before an interrupt."""
 
 
 class NoDisplay:
@@ -126,7 +126,7 @@ class ProgressBar(NoDisplay):
 
 
 def _tqdm() -> Any:
-    """Return tqdm's bar: a widget in a notebook that has widgets, text elsewhere, without a word about it."""
+    """Return tqdm's bar: a widget in a notebook that supports widgets, else text; no warning is shown."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm

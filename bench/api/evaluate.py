@@ -1,4 +1,4 @@
-"""``exitbench.evaluate``: one call from a network and images to its robustness under the deployed exit rule."""
+"""``exitbench.evaluate``: evaluates the robustness of a network on images under its deployed exit rule, in one call."""
 
 from __future__ import annotations
 
@@ -47,42 +47,41 @@ def evaluate(
     progress: bool | Display = True,
     **settings: Any,
 ) -> Evaluation:
-    """Attack a network and return what is left of its accuracy under its deployed exit rule.
+    """Attack a network and return its robust accuracy under its deployed exit rule.
 
     The verdicts are those of ``exitbench run`` with the same arguments, to the last bit.
 
     Args:
-        model: a registered name (``rdi_resnet38``), what a package publishes (``robustbench:NAME``), a reference
+        model: A registered name (``rdi_resnet38``), a published network (``robustbench:NAME``), a reference
             (``file.py:make``, ``package.module:make``), or a ``torch.nn.Module`` that maps images ``(B, C, H, W)`` in [0, 1] to
             the logits of its exits: a list of ``(B, classes)``, one tensor ``(K, B, classes)``, or ``(B, classes)`` for one exit.
             A module must be in evaluation mode; it is copied.
-        dataset: a registered name (its test split), a pair ``(images, labels)`` of tensors or arrays, or a
+        dataset: A registered name (its test split), a pair ``(images, labels)`` of tensors or arrays, or a
             ``torch.utils.data.Dataset`` of such pairs. Images are floats in [0, 1] or uint8; normalisation belongs to the
-            network. ``"auto"`` is a registered model's own dataset if it can be had, else ``digits``.
-        attacks: names, or several in one text separated by commas; ``"all"`` is the whole matrix (``exitbench list attacks``).
-        policy: the exit rule, such as ``"entropy:0.3,0.5"``, ``"entropy@equal"``, or ``"exit:2"``; None for the one that comes
-            with registered weights, else entropy thresholds that send equal shares of held-out images to all exits. Where there
-            are no held-out images, as for images in memory without ``calibration``, it is the last exit, and a note says so.
-        n: number of samples, the first of the dataset; None for all that are in memory, else 64 on a CPU and 1,000 on a GPU.
-        norm: of the threat model, ``"Linf"`` or ``"L2"``.
-        eps: its radius, for pixels in [0, 1]; None for the dataset's usual one, for images in memory 8/255 (L2: 0.5).
-        seed: of the attacks' noise.
-        training: which registered weights; None for the first known.
-        weights: a file of tensors (safetensors, or a torch state dict) in place of registered weights.
-        calibration: held-out training images in the form of ``dataset``, where thresholds are to be set for images in memory.
-        results: folder that keeps finished work: the same call again goes on where it was stopped, and computes nothing twice.
-            None to keep nothing.
-        data: folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
-        name: what reports call a module in memory; None for the name of its class.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``; a module in memory must be there, and is followed by ``"auto"``.
-        precision: of the search: ``"auto"``, ``"fp32"`` or ``"bf16"``; verdicts are the plain fp32 model's in any case.
-        progress: whether to show a progress bar, or a display of one's own.
-        **settings: of the gradient attacks: ``method``, ``loss``, ``steps``, ``step_size``, ``restarts``, ``keep``, ``gamma``,
-            ``budget``; see ``exitbench run --help``.
+            network. ``"auto"`` is a registered model's own dataset if it is available, else ``digits``.
+        attacks: Names, as a sequence or separated by commas; ``"all"`` is the whole matrix (``exitbench list attacks``).
+        policy: The exit policy, such as ``"entropy:0.3,0.5"``, ``"entropy@equal"``, or ``"exit:2"``. None for that of the
+            registered weights, else entropy thresholds that send equal shares of held-out images to all exits. Without
+            held-out images, as for images in memory without ``calibration``, it is the last exit, with a note.
+        n: Number of samples, the first of the dataset; None for all in memory, else 64 on a CPU and 1,000 on a GPU.
+        norm: Norm of the threat model, ``"Linf"`` or ``"L2"``.
+        eps: Radius, for pixels in [0, 1]; None for the dataset's usual one, or 8/255 (L2: 0.5) for images in memory.
+        seed: Seed of the attacks' noise.
+        training: Name of the registered weights; None for the first known.
+        weights: A file of tensors (safetensors, or a torch state dict) in place of registered weights.
+        calibration: Held-out training images in the form of ``dataset``, to set thresholds for images in memory.
+        results: Folder of results; the same call resumes where it stopped and computes nothing twice. None to store nothing.
+        data: Folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
+        name: Name of a module in memory in reports; None for that of its class.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``. A module in memory must be on this device; ``"auto"`` uses its device.
+        precision: Precision of the search, ``"auto"``, ``"fp32"`` or ``"bf16"``; verdicts are always those of the fp32 model.
+        progress: Whether to show a progress bar, or a custom display.
+        **settings: Settings of the gradient attacks: ``method``, ``loss``, ``steps``, ``step_size``, ``restarts``, ``keep``,
+            ``gamma``, ``budget``; see ``exitbench run --help``.
 
     Raises:
-        UserError: an argument that cannot be used; the message says what to do.
-        KeyboardInterrupt: it was interrupted; with ``results``, finished work is kept.
+        UserError: If an argument cannot be used; the message says what to do.
+        KeyboardInterrupt: If it is interrupted; with ``results``, finished work is kept.
     """
     display: Display = progress if not isinstance(progress, bool) else ProgressBar() if progress else NoDisplay()
     network, device = network_given(model, name, device)
@@ -127,7 +126,7 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _store(results: str | Path | None) -> Iterator[Store]:
-    """The store in ``results``; without one, a temporary folder's."""
+    """Yield the store in ``results``, or else in a temporary folder."""
     if results is not None:
         yield Store(Path(results) / "store")
         return

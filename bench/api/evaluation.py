@@ -33,13 +33,13 @@ class Accuracy(NamedTuple):
 
 
 class Evaluation:
-    """What attacks leave of a network's accuracy under its deployed exit rule.
+    """The results of an evaluation: a network's accuracy, clean and under attack, with its deployed exit rule.
 
-    Made by ``exitbench.evaluate`` and ``exitbench.load_results``. All accuracies are shares in [0, 1] of the same n samples.
+    ``exitbench.evaluate`` and ``exitbench.load_results`` return it. All accuracies are shares in [0, 1] of the same n samples.
 
     Attributes:
-        scored: the evaluation sample by sample, as the reports see it (``exitbench.scoring.evaluation``).
-        results: folder that it is stored in; None where nothing was kept.
+        scored: The evaluation sample by sample (``exitbench.scoring.evaluation``), from which reports are made.
+        results: Folder that it is stored in; None if it was not stored.
     """
 
     def __init__(self, scored: scoring.Evaluation, results: Path | None = None) -> None:
@@ -94,7 +94,7 @@ class Evaluation:
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """What the trust checks found, failures first. An empty tuple says that nothing was found if ``checked`` is true."""
+        """The flags of the trust checks, failures first. If ``checked`` is true, an empty tuple means that nothing was found."""
         return self.scored.flags
 
     @property
@@ -109,7 +109,7 @@ class Evaluation:
 
     @property
     def exit_counts(self) -> list[int]:
-        """How many clean samples leave at each exit, exit 1 first."""
+        """Number of clean samples that leave at each exit, exit 1 first."""
         return self.scored.exit_counts(self.scored.clean)
 
     def to_frame(self) -> pd.DataFrame:

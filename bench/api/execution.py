@@ -1,4 +1,4 @@
-"""Carries an evaluation out, from a request to its record in the store, for ``bench run`` and ``exitbench.evaluate`` alike."""
+"""Plans and executes evaluations, for both ``bench run`` and ``exitbench.evaluate``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from exitbench.target.networks import Network
 
 
 class PlanRunner(Protocol):
-    """Runs the missing cells of a plan, on this machine (``exitbench.runner.runner``) or on a cluster (``runner.ray``)."""
+    """A runner of the missing cells of a plan, on this machine (``exitbench.runner.runner``) or on a cluster (``runner.ray``)."""
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
-        """Run every missing cell, calling back when one starts and when it ends."""
+        """Run every missing cell; the functions are called when one starts and when it ends."""
 
 
 Engine = Callable[[Prepared], PlanRunner]
@@ -34,12 +34,12 @@ Engine = Callable[[Prepared], PlanRunner]
 
 @dataclass(frozen=True)
 class Execution:
-    """How the execution of a plan ended.
+    """The outcome of the execution of a plan.
 
     Attributes:
-        record: the run record, which is in the store.
-        failed: whether some cell ended in an error.
-        interrupted: whether it was interrupted; finished cells are in the store.
+        record: The run record, which is in the store.
+        failed: Whether some cell ended in an error.
+        interrupted: Whether it was interrupted; finished cells are in the store.
     """
 
     record: RunRecord
@@ -53,15 +53,15 @@ def plan_evaluation(
     """Load and check what is requested, resolve the attacks, and find out which cells are missing.
 
     Args:
-        request: the evaluation, attacks and seed excepted.
-        attacks: names of attacks.
-        seed: of the attacks' noise.
-        store: where finished cells are looked for.
-        display: what shows the plan.
-        network: the network itself, where ``request.model`` does not name one.
+        request: The request, without attacks and seed.
+        attacks: Names of attacks.
+        seed: Seed of the attacks' noise.
+        store: The store in which finished cells are looked up.
+        display: The display of the plan.
+        network: The network itself, if ``request.model`` does not name one.
 
     Raises:
-        UserError: for anything that the user can mend.
+        UserError: If the request cannot be fulfilled; the message says what to do.
     """
     if not attacks:
         raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
@@ -78,13 +78,18 @@ def execute_plan(
 ) -> Execution:
     """Record the evaluation, run its trust checks, and run its missing cells.
 
-    An interrupt ends the work, not this function: finished cells are kept, and the result says so.
+    An interrupt is not raised: finished cells are kept, and the result has ``interrupted`` set.
 
     Args:
-        engine: makes what runs the cells; None to run them in this process.
+        prepared: The resolved request.
+        plan: Its plan.
+        seed: Seed of the attacks' noise.
+        store: The store of cells.
+        display: The display of progress.
+        engine: Builds the runner of the cells; None to run them in this process.
 
     Raises:
-        OSError: the store cannot be written; finished cells are kept.
+        OSError: If the store cannot be written; finished cells are kept.
     """
     record = write_record(prepared, plan, seed, store)
     if plan.missing:
@@ -104,7 +109,7 @@ def execute_plan(
 
 
 def local_runner(prepared: Prepared, seed: int, store: Store) -> Runner:
-    """Return what runs cells in this process, as many slices at once as fit on the device."""
+    """Return the runner for this process, with as many slices per batch as fit on the device."""
     target, split = prepared.target, prepared.split
     stack = stack_size(target.search_model, split.shape, next(target.model.parameters()).device)
     return Runner(target, prepared.settings.region, seed, split.dataset, store, stack, GATHERED)

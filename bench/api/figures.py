@@ -1,4 +1,4 @@
-"""Figures that a notebook shows."""
+"""Makes figures that notebooks display."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from exitbench.report.style import to_bytes
 
 
 def shown(figure: Figure) -> Figure:
-    """Return the figure, made to be shown in a notebook whether or not pyplot's inline backend is active there."""
+    """Return the figure such that a notebook displays it, whether or not pyplot's inline backend is active."""
     figure._repr_png_ = lambda: to_bytes(figure, "png")  # type: ignore[attr-defined]
     return figure

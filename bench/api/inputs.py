@@ -1,4 +1,4 @@
-"""What may be handed to ``exitbench.evaluate`` as a network, as a dataset and as attacks, and what it means."""
+"""Resolves the arguments of ``exitbench.evaluate``: network, dataset and attacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from exitbench.target.networks import Network, named_network
 
 @dataclass(frozen=True)
 class Samples:
-    """A dataset by name, and how many of its samples are asked for; None for the default."""
+    """A dataset by name, and the requested number of its samples; None for the default."""
 
     name: str
     n: int | None
@@ -79,7 +79,7 @@ def dataset_named(dataset: Any, calibration: Any, network: Network, n: int | Non
 
 @torch.no_grad()
 def _classes(model: EarlyExitNet, images: np.ndarray[Any, Any]) -> int:
-    """Return how many classes a network tells apart."""
+    """Return the number of classes of a network."""
     x = torch.tensor(images)
     x = x.float().div(255) if x.dtype == torch.uint8 else x
     return int(model(x.to(next(model.parameters()).device)).shape[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def separated(text: str) -> list[str]:
-    """Return the names in ``text`` separated by commas; a comma in parentheses is part of a name."""
+    """Split ``text`` at commas, but not in parentheses."""
     names, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")

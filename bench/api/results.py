@@ -1,4 +1,4 @@
-"""Stored results, read back, compared and swept: ``exitbench.load_results``, ``compare``, ``sweep`` and ``write_reports``."""
+"""Stored results in Python: ``exitbench.load_results``, ``compare``, ``sweep`` and ``write_reports``."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def load_results(path: str | Path) -> list[Evaluation]:
     """Return every evaluation in a results folder, a store, or an archive of figures, in the order of the store.
 
     Args:
-        path: a folder that ``exitbench run`` or ``exitbench.evaluate`` wrote to, or a ``.tar.xz`` file of
+        path: A folder of results of ``exitbench run`` or ``exitbench.evaluate``, or a ``.tar.xz`` file of
             ``exitbench export --format figures``.
 
     Raises:
-        UserError: there is no such folder or file, or it holds no results.
+        UserError: If there is no such folder or file, or it holds no results.
     """
     path = Path(path)
     with _root(path) as root:
@@ -55,7 +55,7 @@ def load_results(path: str | Path) -> list[Evaluation]:
 
 
 def _root(path: Path) -> AbstractContextManager[Path]:
-    """The root of the store that ``path`` holds or is."""
+    """Return the root of the store at or in ``path``."""
     if path.is_file():
         return unpacked(path)
     for root in (path / "store", path):
@@ -74,7 +74,7 @@ def write_reports(results: str | Path) -> list[Path]:
 
 
 class Comparison:
-    """Two evaluations of the same samples, B against A; made by ``exitbench.compare``."""
+    """A paired comparison of two evaluations, B against A; ``exitbench.compare`` returns it."""
 
     def __init__(self, found: pairs.Comparison) -> None:
         self.found = found
@@ -109,12 +109,12 @@ def compare(a: Evaluation | str, b: Evaluation | str, *, results: str | Path = "
     """Compare two evaluations of the same samples under the same threat model, sample by sample.
 
     Args:
-        a: an evaluation, or the name of a model in ``results``: ``model`` or ``model:training``, or a run's id.
-        b: the same, compared with ``a``: differences are B - A.
-        results: folder in which names are looked up.
+        a: An evaluation, or the name of a model in ``results``: ``model`` or ``model:training``, or a run's id.
+        b: The evaluation to compare with ``a``; differences are B - A.
+        results: Folder in which names are looked up.
 
     Raises:
-        UserError: the evaluations are of other samples or threat models, or a name means none or several.
+        UserError: If the evaluations do not share samples and threat model, or a name matches none or several.
     """
     if isinstance(a, Evaluation) and isinstance(b, Evaluation):
         return Comparison(pairs.compare(a.scored, b.scored))
@@ -124,7 +124,7 @@ def compare(a: Evaluation | str, b: Evaluation | str, *, results: str | Path = "
 
 
 class Sweep:
-    """Networks as curves of mean cost against accuracy; made by ``exitbench.sweep``."""
+    """Curves of mean cost against accuracy; ``exitbench.sweep`` returns them."""
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self.curves = tuple(curves)
@@ -159,22 +159,22 @@ def sweep(
     weights: str | Path | None = None,
     data: str | Path | None = None,
 ) -> Sweep:
-    """Score stored attacks under a whole family of exit rules, from the first exit alone to the last.
+    """Score stored attacks under a whole family of exit policies, from the first exit alone to the last.
 
-    No attack is run: only the deployed rules were attacked themselves, and under others the worst case is an upper bound.
-    Thresholds are set on held-out training images. The network sees these once; then the store has its logits.
+    No attack is run: only deployed policies were attacked, and under others the worst case is an upper bound. Thresholds are set
+    on held-out training images; the network's logits on these are computed once and stored.
 
     Args:
-        results: folder of the store.
-        models: only these, by name or reference (whose code is executed); empty for all.
-        dataset, training, norm, eps: only evaluations on, of or under these.
-        n: number of samples; None for the most that each network was evaluated on.
-        points: target costs between the first exit and the last.
-        weights: a file of tensors; None for the registered weights of the stored digest.
-        data: folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
+        results: Folder of results.
+        models: Models to sweep, by name or reference (whose code is executed); empty for all.
+        dataset, training, norm, eps: Only evaluations with these values.
+        n: Number of samples; None for the most that each network was evaluated on.
+        points: Number of target costs between the first exit and the last.
+        weights: A file of tensors; None for the registered weights of the stored digest.
+        data: Folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
 
     Raises:
-        UserError: nothing stored is meant, or held-out images or weights cannot be had.
+        UserError: If no stored evaluation matches, or held-out images or weights are not available.
     """
     store = stored_in(Path(results))
     wanted = Wanted(tuple(map(reported_name, models)), dataset, training, norm, eps, n)
@@ -208,7 +208,7 @@ def curves_of(
     """Return the curves of the evaluations in ``found`` that are ``wanted``; see ``sweep``.
 
     Args:
-        showing: shows, for as long as its context lasts, the line that it is given.
+        showing: Returns a context that shows a line of text while it lasts.
     """
     networks = {network.name: network for name in models if (network := own_network(name))}
     curves: list[Curve] = []

@@ -57,11 +57,11 @@ def command(
     results: Path,
     **options: Any,
 ) -> None:
-    """Judge a model against its committed baseline, sample by sample.
+    """Compare a model with its committed baseline, sample by sample.
 
-    The baseline says how to evaluate: data, threat model, attacks and the deployed rule, which with --policy own is the
-    new weights'. Whatever else is given must agree with it. The first one is made by --update with --preset quick, or with
-    attacks of your choice. Exit codes: 0 passed; 1 a regression, or nothing to be believed; 2 no comparison.
+    The baseline has the settings of the evaluation: data, threat model, attacks and policy; --policy own uses the policy of the
+    new weights. Other options must agree with it. Create the first baseline with --update --preset quick, or with attacks of your
+    choice. Exit codes: 0 passed; 1 a regression, or results that trust checks flag as failed; 2 no comparison.
     """
     from exitbench.analysis.regression.identity import differences
     from exitbench.analysis.regression.request import OWN, PRESETS, baseline_for, merged, settings_of
@@ -110,7 +110,7 @@ def command(
 
 
 def _update(path: Path | None, before: Snapshot | None, now: Snapshot, evaluation: Evaluation, found: Sequence[str]) -> int:
-    """Write the baseline and say what changed; one that could not be believed is not written."""
+    """Write the baseline and print the changes; a baseline with failed trust checks is not written."""
     from exitbench.analysis.regression.baseline import default_path, to_text
     from exitbench.analysis.regression.changes import changes
     from exitbench.analysis.regression.request import BASELINES
@@ -136,7 +136,7 @@ def _judge(
     markdown: Path | None,
     junit: Path | None,
 ) -> int:
-    """Judge, tell it everywhere that it is wanted, and give the exit code."""
+    """Compare, write all requested outputs, and return the exit code."""
     from exitbench.analysis.regression.judge import judge
     from exitbench.analysis.regression.snapshot import failures_of, unfinished_of
     from exitbench.cli.console import terminal

@@ -6,5 +6,5 @@ from rich.console import Console
 
 
 def terminal(*, stderr: bool = False) -> Console:
-    """A console that prints names as they are: rich would make a picture of the colons in ``slowdown:free:``."""
+    """Return a console that prints names unchanged: rich would replace the colons in ``slowdown:free:`` by an emoji."""
     return Console(stderr=stderr, emoji=False)

@@ -74,7 +74,7 @@ def _own_dataset(network: Network) -> str:
 
 
 def _under(network: Network, dataset: str, weights: Path | None, policy: str, data: Path) -> str:
-    """What the network costs when it is deployed with ``policy``, in a line."""
+    """Return the mean cost of the network under ``policy``, in one line."""
     from exitbench.data.load import load_split
     from exitbench.models.cost import measure_costs
     from exitbench.models.policy_text import policy_text

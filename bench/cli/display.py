@@ -1,4 +1,4 @@
-"""What commands show of an evaluation in the terminal while it goes on."""
+"""Shows the progress of an evaluation in the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TerminalDisplay:
-    """Shows plan, search model, trust checks and progress on a console (see ``exitbench.api.display.Display``)."""
+    """A display of plan, search model, trust checks and progress on a console (see ``exitbench.api.display.Display``)."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

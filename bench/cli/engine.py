@@ -1,4 +1,4 @@
-"""Where an evaluation is worked off: the options of `bench run` that say so, and what they mean."""
+"""The options of `bench run` that choose where an evaluation is executed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from exitbench.store.store import Store
 
 SHARD = {"cpu": 32, "cuda": 512}
-"""Samples of a shard: on a CPU as few as there can be, on a GPU enough to fill it."""
+"""Samples per shard: on a CPU a single slice, on a GPU enough to fill it."""
 
 WHERE = ("engine", "address", "ray_cpus", "ray_gpus", "shard")
-"""Names of the options; they say nothing of what is evaluated."""
+"""Names of these options, which do not affect results."""
 
 _OPTIONS = (
     click.option(
@@ -41,20 +41,24 @@ _OPTIONS = (
 
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a command with what says where it runs; see ``chosen_engine``."""
+    """Add these options to a command; see ``chosen_engine``."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Store, console: Console) -> Engine | None:
-    """Connect to the cluster and tell what makes the engine of a prepared evaluation; None for the local one.
+    """Connect to the cluster, and return what builds the engine of a prepared evaluation; None for the local one.
 
     Args:
-        asked: the options' values, by name.
+        asked: Values of the options, by name.
+        request: The request.
+        seed: Seed of the evaluation.
+        store: The store of cells.
+        console: The console to print to.
 
     Raises:
-        UserError: options without the engine that they are for, no Ray, or no cluster.
+        UserError: If options do not belong to the engine, Ray is not installed, or there is no cluster.
     """
     from exitbench.errors import UserError
 

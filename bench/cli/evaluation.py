@@ -1,4 +1,4 @@
-"""What `bench run` and `bench check` share: the options that name an evaluation, and its exit codes."""
+"""Shared by `bench run` and `bench check`: the options of an evaluation, and its exit codes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
         type=click.Choice(["auto", "fp32", "bf16"]),
         default="auto",
         show_default=True,
-        help="Of the search: auto: the model that is quickest here, measured; fp32: the plain model. That one decides, always.",
+        help="Precision of the search. auto: the fastest model here, measured; fp32: the plain model, which always decides.",
     ),
     data_option,
     results_option,
@@ -58,7 +58,7 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
 
 
 def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a command with everything that names an evaluation; all but attacks, seed and results make a ``Request``."""
+    """Add the options of an evaluation to a command; all but attacks, seed and results are fields of ``Request``."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -70,7 +70,7 @@ def attack_names(asked: Sequence[str]) -> list[str]:
 
 
 def unwritable(results: Path, error: OSError) -> str:
-    """What to say when the results folder fails in the middle of the work."""
+    """Return the message for a results folder that cannot be written during a run."""
     return (
         f"{results} could not be written ({error.strerror or error}); finished cells are kept, "
         "the same command goes on from there"
@@ -78,7 +78,7 @@ def unwritable(results: Path, error: OSError) -> str:
 
 
 def exit_code(execution: Execution) -> int:
-    """Return how the execution of a plan ended, as an exit code."""
+    """Return the exit code of an execution."""
     if execution.interrupted:
         return INTERRUPTED
     return SOME_FAILED if execution.failed else FINISHED

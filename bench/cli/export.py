@@ -38,11 +38,11 @@ COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustben
 @data_option
 @results_option
 def command(form: str | None, counterexamples: bool, output: Path, force: bool, **options: Any) -> None:
-    """Write every counterexample with its clean image and all that is claimed of it to one file.
+    """Write all counterexamples with their clean images and the claims about them to one file.
 
-    Whoever has exitbench and the weights checks it with `bench verify FILE`.
+    `bench verify FILE` checks it wherever exitbench and the weights are available.
 
-    With --format figures, write what reports and sweeps are made from, without any image: a small file that `bench merge` takes.
+    With --format figures, write all that reports and sweeps need, without images: a small file that `bench merge` reads.
 
     With --format robustbench, write one evaluation as JSON in the fields of RobustBench's model_info files.
     """
@@ -76,7 +76,7 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
 def _counterexamples(
     output: Path, model: str | None, what: str | None, results: Path, data: Path, **_options: Any
 ) -> tuple[bytes, str]:
-    """The file of counterexamples, and what to say of it."""
+    """Return the file of counterexamples, and a message."""
     from exitbench.errors import UserError
     from exitbench.verify.export_file import to_bytes
     from exitbench.verify.sources import claims_in_results
@@ -97,7 +97,7 @@ def _counterexamples(
 def _figures(
     output: Path, model: str | None, training: str | None, what: str | None, results: Path, **_options: Any
 ) -> tuple[bytes, str]:
-    """All that reports are made from, and what to say of it."""
+    """Return the archive, and a message."""
     from exitbench.errors import UserError
     from exitbench.store.archive import figures
     from exitbench.store.store import Store
@@ -117,7 +117,7 @@ def _figures(
 def _robustbench(
     output: Path, model: str | None, training: str | None, what: str | None, fields: Sequence[str], results: Path, **_options: Any
 ) -> tuple[bytes, str]:
-    """One evaluation in RobustBench's fields, and what to say of it."""
+    """Return one evaluation in RobustBench's fields, and a message."""
     import json
 
     from exitbench.analysis.robustbench.entry_json import given_fields, robustbench_entry
@@ -127,13 +127,13 @@ def _robustbench(
     entry = robustbench_entry(evaluation, given)
     lines = [f"wrote {output}: {evaluation.record.model} ({evaluation.record.training})"]
     if left := [name for name, value in entry.items() if value is None]:
-        lines.append(f"null, for nobody told or measured them: {', '.join(left)}")
+        lines.append(f"null, because they were neither given nor measured: {', '.join(left)}")
     lines += _caveats(evaluation.record, entry)
     return f"{json.dumps(entry, indent=2)}\n".encode(), "\n".join(lines)
 
 
 def _caveats(record: RunRecord, entry: Mapping[str, Any]) -> list[str]:
-    """What keeps an entry from standing on RobustBench's leaderboards."""
+    """Return the reasons why an entry does not qualify for RobustBench's leaderboards."""
     from exitbench.data.cards import dataset_card
 
     found = []
@@ -147,10 +147,10 @@ def _caveats(record: RunRecord, entry: Mapping[str, Any]) -> list[str]:
 
 
 def _one_evaluation(model: str | None, training: str | None, what: str | None, results: Path) -> Evaluation:
-    """The only evaluation that is meant.
+    """Return the only evaluation that matches.
 
     Raises:
-        UserError: there is none, or there are several.
+        UserError: If there is none, or there are several.
     """
     from exitbench.analysis.compare.find import describe
     from exitbench.errors import UserError

@@ -45,7 +45,7 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
 
 
 def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
-    """What merging did; ``files`` are the roots of those stores that are files, unpacked."""
+    """Merge the stores; ``files`` are the roots of unpacked archives."""
     from exitbench.errors import UserError
     from exitbench.report.write import write_reports
     from exitbench.scoring.load import evaluations
@@ -76,7 +76,7 @@ def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: M
 
 
 def _show(merged: Merged, named: Mapping[Path, Path]) -> None:
-    """Tell what was done; ``named``: what the user calls a store that was unpacked."""
+    """Print the result; ``named`` has the user's names of unpacked archives."""
     copied = ", ".join(f"{n} {kind if n == 1 or kind.endswith('s') else kind + 's'}" for kind, n in merged.copied.items())
     click.echo(f"taken over: {copied or 'nothing'}; {merged.same} were there already, with the same verdicts")
     for path in merged.damaged:

@@ -14,7 +14,7 @@ from exitbench.attacks.settings import KNOBS
 
 
 def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """A finite number >= 0, also as a fraction: ``0.3`` or ``8/255``."""
+    """Parse a finite number >= 0, which may be a fraction: ``0.3`` or ``8/255``."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""``bench perf``: how fast the suite is beside what people write by hand."""
+"""``bench perf``: the speed of the suite against hand-written loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bench status``: how far runs are, going on or dead."""
+"""``bench status``: the progress of runs, running or not."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LOG_LINES = 5
 @click.argument("run", required=False)
 @results_option
 def command(run: str | None, results: Path) -> None:
-    """Tell how far the runs in a results folder are: running, finished, stopped or killed, and at what.
+    """Show the status of the runs in a results folder: running, finished, stopped or killed, and at which cell.
 
-    With RUN, the beginning of a run's name: its attacks one by one, their errors, and the end of its log. Nothing is changed and
-    nothing heavy is loaded: it can be asked as often as you like.
+    With RUN, the beginning of a run's name, show its attacks, their errors, and the end of its log. Nothing is changed, and the
+    command is fast.
     """
     from rich.markup import escape
     from rich.table import Table

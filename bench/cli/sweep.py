@@ -37,11 +37,11 @@ from exitbench.cli.options import data_option, number, results_option
 @data_option
 @results_option
 def command(models: tuple[str, ...], points: int, weights: Path | None, data: Path, results: Path, **asked: object) -> None:
-    """Judge stored attacks under a whole family of exit rules, and draw cost against accuracy.
+    """Apply a whole family of exit policies to stored results, and plot cost against accuracy.
 
-    Thresholds are set on held-out training images. The network sees these once; then the store has its logits, and
-    no network and no data are needed. No attack is run: only the deployed rules were attacked themselves, under others
-    the worst case is an upper bound.
+    Thresholds are set on held-out training images. The network's logits on these are computed once and stored; afterwards neither
+    network nor data are needed. No attack is run: only deployed policies were attacked; under others the worst case is an upper
+    bound.
     """
     from exitbench.analysis.sweep.choose import Wanted
     from exitbench.api.names import separated

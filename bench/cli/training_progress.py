@@ -1,4 +1,4 @@
-"""What `bench train` shows while it works: a line an epoch, and a bar with the time left."""
+"""The progress display of `bench train`: a line per epoch, and a bar with the time left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exitbench.training.recipe import Recipe
 
 
 class TrainingProgress:
-    """Feeds on a trainer's callbacks; time left is told from the work of each epoch, as phases differ in pace."""
+    """A progress display for a trainer's callbacks; the time left is estimated from the work of each epoch, as phases differ."""
 
     def __init__(self, console: Console, recipe: Recipe) -> None:
         self.console, self.recipe = console, recipe
@@ -44,7 +44,7 @@ class TrainingProgress:
             self.console.print(f"stopped; {kept}: give the same command to go on", highlight=False)
 
     def start(self, trainer: Trainer) -> None:
-        """Say what is trained where, and from which epoch on."""
+        """Print what is trained, where, and from which epoch."""
         self.work = self.recipe.work(trainer.model.n_exits, trainer.images.pixels.shape[-1])
         self.done_before = self.done = len(trainer.history)
         machine = trainer.machine
@@ -57,14 +57,14 @@ class TrainingProgress:
         self.step(0.0)
 
     def step(self, part: float) -> None:
-        """Move the bar: ``part`` of the current epoch is done."""
+        """Advance the bar to ``part`` of the current epoch."""
         if self.done >= len(self.work):
             return
         finished = sum(self.work[self.done_before : self.done]) + part * self.work[self.done]
         self.bar.update(self.task, completed=finished, description=f"epoch {self.done + 1}/{self.recipe.epochs}")
 
     def epoch(self, record: EpochRecord) -> None:
-        """A line of what the epoch came to."""
+        """Print the results of an epoch."""
         self.done = record.epoch
         self.seconds += record.seconds
         spent, ahead = sum(self.work[self.done_before : self.done]), sum(self.work[self.done :])

@@ -78,7 +78,7 @@ def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator
 
 
 def _show(verified: Verified) -> None:
-    """One evaluation: what was checked, what holds, and every claim that does not."""
+    """Print the result for one evaluation: what was checked, what holds, and every claim that does not."""
     from exitbench.models.number_text import eps_text
 
     claims, subject = verified.claims, verified.claims.subject

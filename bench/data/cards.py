@@ -1,4 +1,4 @@
-"""The datasets by name, with the threat models that go with them."""
+"""The dataset cards, with the usual threat model of each dataset."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ GROUP = "exitbench.datasets"
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What is known of a dataset without reading it.
+    """The description of a dataset.
 
     Attributes:
-        name: as typed on the command line.
-        summary: one line for listings.
-        input_shape: ``(C, H, W)`` of its images.
-        n_test: size of the test split.
-        eps: the threat model's radius by norm.
-        steps: PGD steps.
-        step_ratio: PGD step size as a fraction of eps.
-        resizable: whether its images can be had in any larger shape a model asks for.
+        name: Name on the command line.
+        summary: Description of one line, for listings.
+        input_shape: Shape ``(C, H, W)`` of an image.
+        n_test: Size of the test split.
+        eps: Usual radius of the threat model, by norm.
+        steps: Number of PGD steps.
+        step_ratio: PGD step size as a share of ``eps``.
+        resizable: Whether images can be enlarged to any shape that a model takes.
     """
 
     name: str
@@ -47,18 +47,20 @@ class DatasetCard:
     resizable: bool = False
 
     def fits(self, shape: tuple[int, int, int]) -> bool:
-        """Whether a model that takes images of ``shape`` can be given these."""
+        """Return whether a model that takes images of ``shape`` can be evaluated on this dataset."""
         return self.resizable or shape == self.input_shape
 
 
 class Loader(Protocol):
-    """Reads one split of a dataset."""
+    """A function that reads a split of a dataset."""
 
     def __call__(self, split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool) -> Split:
-        """``train``, ``calibration`` (held out of train) or ``test``, as images of ``input_shape``.
+        """Read ``train``, ``calibration`` (held out of train) or ``test``, as images of ``input_shape``.
 
-        Looked for in the data directory ``root``; what is missing may be fetched if ``download``, else
-        ``exitbench.data.download.DataUnavailable`` is raised.
+        The data are read from the data directory ``root``, and downloaded if they are missing and ``download`` is true.
+
+        Raises:
+            exitbench.data.download.DataUnavailable: If the data are missing and cannot be downloaded.
         """
 
 

@@ -1,4 +1,4 @@
-"""The one way to get a split: by dataset name, from the data directory or a checked download."""
+"""Loads splits by the name of their dataset, from the data directory or a checked download."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reports: pure functions of the store. Delete them, run ``report`` again, get the same bytes."""
+"""Reports, as pure functions of the store: written again, they have the same bytes."""

@@ -1,4 +1,4 @@
-"""Puts names beside points of a plot so that none lies on another, on a point, or outside."""
+"""Places labels beside the points of a plot such that none overlaps another, a point, or the edge."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from matplotlib.transforms import Bbox
 _DISTANCES = (9, 16, 26, 38, 52, 68)
 _DIRECTIONS = (90, 135, 45, 180, 0, 270, 225, 315, 110, 70, 155, 25)
 _LED_FROM = 16
-"""From this distance on, in points, a thin line leads from a name to its point."""
+"""Distance, in points, from which a thin line connects a label to its point."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """A point, in data coordinates, and what is to be written beside it."""
+    """A point, in data coordinates, and its label."""
 
     x: float
     y: float
@@ -29,13 +29,13 @@ class Name:
 
 
 def write_names(figure: Figure, axes: Axes, names: Sequence[Name], points: Sequence[tuple[float, float]]) -> None:
-    """Write each name at the nearest free place; where there is none, at that which covers the fewest points.
+    """Write each label at the nearest free place, or else where it covers the fewest points.
 
     Args:
-        figure: laid out, and not changed in size afterwards.
-        axes: where.
-        names: in order of importance.
-        points: what must not be written on, in data coordinates.
+        figure: The figure, laid out; its size must not change afterwards.
+        axes: The axes to write on.
+        names: The labels, by importance.
+        points: Points, in data coordinates, that labels must not cover.
     """
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()

@@ -1,4 +1,4 @@
-"""One look for every plot: leaderboards, sweeps, training curves and the page's charts."""
+"""The common style of all plots: leaderboards, sweeps, training curves and the page's charts."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SHAPES = {
 """The markers as SVG paths about the origin, in units of their radius."""
 
 TINTS = {"clean": COLOURS[0], "attacked": COLOURS[1], "slowed": COLOURS[4]}
-"""What each kind of image is drawn in where no network has to be told apart."""
+"""Colours of the kinds of images, in plots of a single network."""
 
 FLAGGED = {"failure": ("x", 11), "warning": ("$!$", 8), "not checked": ("$?$", 7)}
-"""Drawn over the hollow marker of what trust checks flag: marker and its size."""
+"""Marker and size of the sign drawn over the hollow marker of flagged results."""
 
 MEANING = {
     "failure": "flagged: not to be believed",
@@ -62,7 +62,7 @@ RC: dict[Any, Any] = {
     "svg.hashsalt": "exitbench",
     "svg.fonttype": "path",
 }
-"""Matplotlib's settings; ``styled`` has them hold while a figure is made."""
+"""Matplotlib settings, applied by ``styled``."""
 
 styled = matplotlib.rc_context(RC)
 """Decorator of every function that draws."""
@@ -72,7 +72,7 @@ _WIDE_LABEL = 74  # characters of a legend's entry of which two fit beside each 
 
 
 def network_style(i: int) -> tuple[str, str]:
-    """Colour and marker of a board's i-th network; 56 pairs before one comes again."""
+    """Return colour and marker of the i-th network of a board; there are 56 different pairs."""
     return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
 
 
@@ -90,12 +90,12 @@ def two_panels(height: float, entries: Sequence[str]) -> tuple[Figure, Axes, Axe
 
 
 def columns(entries: Sequence[str]) -> int:
-    """How many columns a legend has so that it is no wider than the figure."""
+    """Return the number of columns of a legend such that it is not wider than the figure."""
     return 2 if max(map(len, entries), default=0) <= _WIDE_LABEL else 1
 
 
 def share_axes(axes: Axes, title: str) -> None:
-    """Axes of a share (0 to 100 %) against cost."""
+    """Set up the axes of a share (0 to 100 %) against cost."""
     axes.set_title(f"{title} (%), 95 % intervals")
     axes.set_xlabel("mean cost on clean inputs (mmacs)")
     axes.set_ylim(-3, 103)
@@ -103,12 +103,12 @@ def share_axes(axes: Axes, title: str) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str], title: str | None = None) -> None:
-    """One legend for all panels, outside them, so that it covers nothing."""
+    """Draw one legend for all panels below them."""
     figure.legend(handles, labels, loc="outside lower center", ncols=columns(labels), title=title, title_fontsize=8)
 
 
 def sign(kind: str, x: float = math.nan, y: float = math.nan) -> Line2D:
-    """The sign across the hollow marker of a flagged point; with no point, its entry in the legend."""
+    """Return the sign over the hollow marker of a flagged point, or, without a point, its entry in the legend."""
     marker, size = FLAGGED[kind]
     label = MEANING[kind] if math.isnan(x) else "_sign"
     edge = 0 if marker.startswith("$") else 1.4  # an edge would fill the gap of the exclamation mark
@@ -118,7 +118,7 @@ def sign(kind: str, x: float = math.nan, y: float = math.nan) -> Line2D:
 
 @styled
 def to_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file, the same bytes every time."""
+    """Return the figure as the bytes of a file, the same every time."""
     buffer = io.BytesIO()
     fixed = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, metadata=fixed)

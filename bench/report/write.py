@@ -19,7 +19,7 @@ from exitbench.store.run_record import board_name
 
 
 def boards(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Evaluations by leaderboard, best first, boards in the order of their names."""
+    """Group evaluations by leaderboard, best first; boards are sorted by name."""
     found: dict[str, list[Evaluation]] = {}
     for evaluation in sorted(evaluations, key=rank):
         record = evaluation.record

@@ -1,1 +1,1 @@
-"""How an evaluation is planned and executed."""
+"""Planning and execution of evaluations."""

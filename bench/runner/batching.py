@@ -1,4 +1,4 @@
-"""How many slices run as one batch: on a GPU as many as fit, for slices of 32 leave it idle; on a CPU one, or a few."""
+"""Chooses how many slices run as one batch: on a GPU as many as fit, since 32 images leave it idle; on a CPU one or a few."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from exitbench.store.cell import SLICE
 from exitbench.timing.timing import forward_and_gradient
 
 MOST = 64
-"""Slices: 2,048 images saturate any GPU on networks of this size."""
+"""Largest number of slices per batch: 2,048 images saturate any GPU on networks of this size."""
 
 GATHERED = 4
-"""Slices on any device for attacks that gain by it (``Attack.gathers``): the dozens of samples left of them are a batch as quick
-as any on a CPU, and a run that is killed loses no more than these."""
+"""Slices per batch, on any device, for attacks that gain by it (``Attack.gathers``): the samples left of four slices suffice for
+full speed on a CPU, and a killed run loses no more than these."""
 
 SHARE = 0.5
-"""Of the free memory that a stack may fill; attacks hold several copies of their images beside the network's activations."""
+"""Share of the free memory that a batch may fill; attacks keep copies of their images beside the network's activations."""
 
 
 def stack_size(model: EarlyExitNet, shape: tuple[int, int, int], device: torch.device) -> int:
-    """Slices to run at once on ``device``: images ``(C, H, W)`` of ``shape``."""
+    """Return the number of slices to run as one batch on ``device``, for images of ``shape`` ``(C, H, W)``."""
     if device.type != "cuda":
         return 1
     torch.cuda.reset_peak_memory_stats(device)
@@ -31,5 +31,5 @@ def stack_size(model: EarlyExitNet, shape: tuple[int, int, int], device: torch.d
 
 
 def fitting(free: int, per_slice: int) -> int:
-    """Slices that fill ``SHARE`` of ``free`` bytes at ``per_slice`` bytes each, at least one and at most ``MOST``."""
+    """Return the number of slices that fill ``SHARE`` of ``free`` bytes at ``per_slice`` bytes each, from 1 to ``MOST``."""
     return max(1, min(MOST, int(SHARE * free / max(per_slice, 1))))

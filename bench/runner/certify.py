@@ -1,4 +1,4 @@
-"""The judge: every candidate is checked and re-scored with the plain fp32 model, whatever the attack says of it."""
+"""Certification: every candidate is checked and re-scored with the plain fp32 model, whatever the attack claims."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from exitbench.store.cell import TOLERANCE
 
 
 class NotCertified(ValueError):
-    """A candidate that is not a valid adversarial image; the message says what is wrong and by how much."""
+    """A candidate is not a valid adversarial image; the message says what is wrong and by how much."""
 
 
 @dataclass(frozen=True)
 class Certified:
-    """A valid batch of candidates, scored.
+    """A valid batch of candidates with its scores.
 
     Attributes:
-        logits: fp32 ``(K, B, classes)`` of all exits.
-        distances: ``(B,)`` in the threat model's norm.
+        logits: Logits ``(K, B, classes)`` of all exits, fp32.
+        distances: Distances ``(B,)`` from the clean images, in the threat model's norm.
     """
 
     logits: Tensor
@@ -34,10 +34,14 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatM
     """Check that ``x_adv`` is finite, in the box and in ``ball`` around ``x``, and compute all exits' logits.
 
     Args:
-        bounded: whether the attack is bound to the ball; one that is not is told by the distance it reached.
+        model: The plain fp32 network, in evaluation mode.
+        x: Clean images ``(B, C, H, W)``.
+        x_adv: Candidates of the same shape.
+        ball: The threat model.
+        bounded: Whether candidates must lie in the ball; those of an unbounded attack are reported with their distance.
 
     Raises:
-        NotCertified: if it is not, or if the model's logits are not numbers there.
+        NotCertified: If a candidate is invalid, or the model's logits are not finite there.
     """
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         found = f"{tuple(x_adv.shape)} of {x_adv.dtype}" if isinstance(x_adv, Tensor) else type(x_adv).__name__

@@ -1,4 +1,4 @@
-"""What an evaluation will cost, told before it runs: passes measured in finished cells, times how long a pass takes."""
+"""Estimates the cost of an evaluation before it runs: passes measured in finished cells, times the duration of a pass."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _RULES = ("policy", "target")
 
 _LOOKED_AT = 32
 EXPECTED = "expected, nothing is measured"
-"""Source of passes that an attack is taken at its word for."""
+"""Source of the passes of an attack that was never measured: its own ``expected_gradients``."""
 
 JUDGED = 1.0
-"""Forward passes per sample with which every attack's images are judged."""
+"""Forward passes per sample to re-score an attack's images."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Forward and backward passes per sample of an attack on its own, and where that is known from."""
+    """The forward and backward passes per sample of an attack alone, and their source."""
 
     forwards: float
     backwards: float
@@ -39,13 +39,13 @@ class Passes:
 
 @dataclass(frozen=True)
 class Row:
-    """What is left to do of one attack.
+    """The remaining work of an attack.
 
     Attributes:
-        name: as reported.
-        samples: still to be attacked.
-        forwards, backwards: passes per sample, without those of what it starts from, which has a row of its own.
-        source: where they are known from.
+        name: Name in reports.
+        samples: Number of samples still to be attacked.
+        forwards, backwards: Passes per sample, without those of the attacks it starts from, which have their own rows.
+        source: Where these figures come from.
     """
 
     name: str
@@ -55,15 +55,14 @@ class Row:
     source: str
 
     def seconds(self, throughput: Throughput) -> float:
-        """On one core, or one GPU."""
+        """Return the expected duration in seconds, on one core or one GPU."""
         return self.samples * throughput.seconds(self.forwards, self.backwards)
 
 
 def estimate(plan: Plan, weights: str, store: Store) -> list[Row]:
-    """What the missing cells of ``plan`` take against the network of digest ``weights``, attack by attack.
+    """Estimate the missing cells of ``plan`` against the network with the digest ``weights``, attack by attack.
 
-    What an attack starts from is computed once per slice, for all attacks that start from it; a selection is derived from
-    stored logits and takes nothing.
+    The attacks that others start from run once per slice; a selection is derived from stored logits at no cost.
     """
     samples: dict[Attack, int] = defaultdict(int)
     judged: dict[Attack, int] = defaultdict(int)
@@ -95,13 +94,13 @@ def _with_children(attack: Attack) -> set[Attack]:
 
 
 class Known:
-    """Passes measured in the finished cells of a store.
+    """The passes measured in the finished cells of a store.
 
-    An attack is looked for on this network just as it is planned; then on this network at other radii or rules; then on
-    other networks. Where no cell of it is finished, it is taken at its word, ``expected_gradients``.
+    An attack is looked up first on this network with the planned settings, then on this network with other radii or rules, then
+    on other networks. If it has no finished cell, its own ``expected_gradients`` is used.
 
     Args:
-        weights: digest of the network.
+        weights: Digest of the network.
     """
 
     def __init__(self, store: Store, weights: str) -> None:
@@ -114,7 +113,7 @@ class Known:
         self._found: dict[Attack, Passes] = {}
 
     def own(self, attack: Attack) -> Passes:
-        """Without the passes of its children, of which stored cells hold all."""
+        """Return the passes of an attack without those of its children, which stored cells include."""
         whole = self._whole(attack)
         if whole.source == EXPECTED:
             return whole
@@ -145,7 +144,7 @@ class Known:
         return Passes(gradients + 1, gradients, EXPECTED)
 
     def _mean(self, keys: Sequence[Sequence[str]], where: str) -> Passes | None:
-        """Over some of these cells, those of the first samples first; None where none is finished."""
+        """Return the mean passes over some of these cells, first samples first, or None if none is finished."""
         samples = forwards = backwards = 0
         for key in list(dict.fromkeys(key for each in keys for key in each))[:_LOOKED_AT]:
             if (cell := self._store.read(key, images=False)) is not None:
@@ -155,7 +154,7 @@ class Known:
 
 
 def _form(spec: Any) -> str:
-    """What decides how long an attack takes, about: its description without radius, step size and deployed rule."""
+    """Return what roughly determines an attack's duration: its description without radius, step size and deployed rule."""
     return json.dumps(_without(spec), sort_keys=True)
 
 

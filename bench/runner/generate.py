@@ -1,4 +1,4 @@
-"""An attack's candidates for several slices at once, each child computed once for each slice."""
+"""Generates an attack's candidates for several slices at once; each child is computed once per slice."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from exitbench.runner.plan import Slice
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What an attack proposed for a slice, with the passes and seconds that it takes on its own.
+    """An attack's candidates for a slice, with the passes and seconds that the attack takes alone.
 
     Attributes:
-        batches: that the slice was cut into, for want of memory.
+        batches: Number of batches that the slice was split into for lack of memory.
     """
 
     x_adv: Tensor
@@ -34,12 +34,12 @@ class Generated:
 
 @dataclass(eq=False)
 class Work:
-    """A slice in work, on the target's device.
+    """A slice that is being attacked, on the target's device.
 
     Attributes:
-        slice: which.
-        x, y: its samples.
-        proposals: what attacks proposed so far.
+        slice: The slice.
+        x, y: Its images and labels.
+        proposals: The candidates of each attack so far.
     """
 
     slice: Slice
@@ -49,27 +49,27 @@ class Work:
 
     @staticmethod
     def on(part: Slice, device: torch.device) -> Work:
-        """The slice with its images on ``device``."""
+        """Load the images of a slice onto ``device``."""
         batch = part.batch()
         return Work(part, batch.x.to(device), batch.y.to(device))
 
 
 def noise_of(works: Sequence[Work], seed: int) -> Noise:
-    """The noise of several slices run as one batch; each stays a batch of its own for packages that draw for a batch."""
+    """Return the noise of several slices run as one batch; for packages that draw per batch, each slice stays a batch."""
     samples = tuple(index for work in works for index in work.slice.indices)
     parts = tuple(work.slice.start for work in works for _ in work.slice.indices) if len(works) > 1 else ()
     return Noise(seed, samples, parts)
 
 
 def generate(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: int) -> None:
-    """Add the attack's proposal to those of ``works`` that have none, reusing and extending what is there of its children.
+    """Generate the attack's candidates for those of ``works`` that lack them; candidates of its children are reused or added.
 
-    Passes and seconds are those of the attack on its own: a child computed earlier counts again, so that they do
-    not depend on what was run before. Slices that run as one batch share them by their number of samples. A slice
-    alone that does not fit in memory is halved until it does.
+    Passes and seconds are those of the attack alone: a child computed earlier counts again, so that they do not depend on what
+    was run before. Slices that run as one batch share them by their number of samples. A single slice that does not fit in
+    memory is halved until it does.
 
     Raises:
-        Exception: what the attack raises; for want of memory, where several slices or a single sample do not fit.
+        Exception: What the attack raises; an out-of-memory error only for several slices or for a single sample.
     """
     todo = [work for work in works if attack not in work.generated]
     if not todo:
@@ -83,7 +83,7 @@ def generate(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: i
     noise = noise_of(todo, seed)
 
     def attacked(rows: slice) -> tuple[Tensor, Passes]:
-        # Copies: what an attack does to its inputs must reach neither the judge nor the next attack, nor the next try.
+        # Copies: if an attack changes its inputs, neither re-scoring nor other attacks must be affected.
         some = [found[rows].clone() for found in candidates]
         own_noise = noise.of(torch.arange(rows.start, rows.stop))
         with counted(model) as own, contained():
@@ -105,14 +105,14 @@ def generate(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: i
 
 
 def parted(x_adv: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The candidates cut into slices; what is no batch of candidates is one slice's, for the judge to refuse."""
+    """Split candidates into slices; an invalid result goes to the first slice whole, so that certification rejects it."""
     if len(sizes) == 1:
         return [x_adv]
     return list(torch.split(x_adv, list(sizes)))
 
 
 def divided(total: int, sizes: Sequence[int]) -> list[int]:
-    """Whole shares of ``total`` in proportion to ``sizes``, adding up to it."""
+    """Split ``total`` into integers in proportion to ``sizes`` that add up to it."""
     ends = [round(total * end / sum(sizes)) for end in _cumulative(sizes)]
     return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 

@@ -14,7 +14,7 @@ from exitbench.models.early_exit import EarlyExitNet
 
 @dataclass
 class Passes:
-    """Sample-passes: a forward of 32 images counts 32. Passes cut short after an early exit count whole."""
+    """Passes counted per sample: a forward pass of 32 images counts 32. Passes that stop at an early exit count whole."""
 
     forwards: int = 0
     backwards: int = 0
@@ -25,7 +25,7 @@ class Passes:
 
 @contextmanager
 def counted(model: EarlyExitNet) -> Iterator[Passes]:
-    """Count every pass through the model's entry while the context lasts."""
+    """Count all passes through the model's entry within the context."""
     passes = Passes()
 
     def on_backward(gradient: Tensor) -> None:

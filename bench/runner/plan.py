@@ -1,4 +1,4 @@
-"""The plan: every cell of an evaluation, done or missing, known before any work."""
+"""The plan of an evaluation: all of its cells, done or missing, known before any work."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ from exitbench.target.target import Target
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """A run of consecutive samples of a split, whose images are made when they are asked for.
-
-    A plan over any number of samples so holds their hashes and nothing else.
+    """A range of consecutive samples of a split; images are loaded on demand, so that a plan holds only their hashes.
 
     Attributes:
-        split: where they are from.
-        start, stop: ``start..stop - 1``.
+        split: The split.
+        start, stop: The samples are ``start..stop - 1``.
         inputs: SHA-256 (hex) of each sample's pixels and label.
     """
 
@@ -41,25 +39,25 @@ class Slice:
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """Each sample's index in the split."""
+        """Index of each sample in the split."""
         return tuple(range(self.start, self.stop))
 
     def batch(self) -> Batch:
-        """The samples themselves, made anew."""
+        """Load the samples."""
         return self.split.batch(self.start, self.stop)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """One cell to be.
+    """A planned cell.
 
     Attributes:
-        name: of the attack, as reported.
-        attack: resolved.
-        key: content address.
-        slice: its samples.
-        done: already in the store.
-        component: there because a selection is made among it and others, not asked for by name.
+        name: Name of the attack in reports.
+        attack: The resolved attack.
+        key: Content address of the cell.
+        slice: The samples.
+        done: Whether the cell is in the store already.
+        component: Whether the attack is only there as a component of a selection, not requested by name.
     """
 
     name: str
@@ -71,7 +69,7 @@ class PlannedCell:
 
     @property
     def text(self) -> str:
-        """The cell in words, for displays and logs."""
+        """Name of the cell, for displays and logs."""
         return f"{self.name} on {self.slice.start}-{self.slice.stop - 1}"
 
     @property
@@ -82,18 +80,18 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of an evaluation in the order they are run: slice by slice, an attack's children before it."""
+    """All cells of an evaluation in the order in which they run: slice by slice, with an attack's children before it."""
 
     cells: tuple[PlannedCell, ...]
     skipped: tuple[Skipped, ...]
 
     @property
     def missing(self) -> list[PlannedCell]:
-        """Cells that there is work for."""
+        """The cells that are not done."""
         return [cell for cell in self.cells if not cell.done]
 
     def states(self) -> dict[str, tuple[int, int]]:
-        """How many of each attack's cells are done, and how many there are, by name."""
+        """Return the number of done cells and of all cells of each attack, by name."""
         done = Counter(cell.name for cell in self.cells if cell.done)
         return {name: (done[name], total) for name, total in Counter(cell.name for cell in self.cells).items()}
 
@@ -126,10 +124,10 @@ def make_plan(
 
 
 def with_components(wanted: dict[str, Attack], deployment: Deployment, settings: AttackSettings) -> dict[str, Attack]:
-    """``wanted`` with the components of every selection before it, as attacks of their own right.
+    """Return ``wanted`` with the components of every selection before it, as attacks themselves.
 
-    A component that has a name of its own (``single:3``) goes by it; another is called after its selection,
-    ``average_max[4]``. Components count in the worst case like any attack.
+    A component with a name (``single:3``) keeps it; any other is named after its selection, as ``average_max[4]``. Components
+    count in the worst case like any attack.
     """
     elementary, _ = expand(["single", "average", "max"], deployment, settings)
     known = {attack: name for name, attack in [*wanted.items(), *elementary.items()]}

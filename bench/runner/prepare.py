@@ -1,4 +1,4 @@
-"""From names to things: which dataset, weights, policy and settings a request means, all checked before any work."""
+"""Resolves a request to dataset, weights, policy and settings, and checks all of them before any work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, defaults not yet filled in.
+    """The user's request, before defaults are filled in.
 
     Attributes:
         model: registered name, what a package publishes (``exitbench.models.zoo``), or where its factory stands
@@ -79,14 +79,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request made good.
+    """A resolved request.
 
     Attributes:
-        target: what is attacked.
-        split: test data.
-        n: how many of its first samples.
-        settings: of the gradient attacks, threat model included.
-        note: one line on a choice made for the user; None where there was none.
+        target: The target of the attacks.
+        split: The test split.
+        n: Number of samples, the first of the split.
+        settings: Settings of the gradient attacks, threat model included.
+        note: One line on a choice made for the user; None if there was none.
         asked: model, file of weights and exit rule as they were asked for, so that the command can be told again.
         precision: of the search, as asked for.
     """
@@ -109,11 +109,11 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     """Load and check everything that a request needs.
 
     Args:
-        request: names the network, the data, and how it is attacked.
-        network: the network itself, where ``request.model`` does not name one.
+        request: The request.
+        network: The network itself, if ``request.model`` does not name one.
 
     Raises:
-        UserError: for anything that the user can mend.
+        UserError: If the request cannot be fulfilled; the message says what to do.
     """
     with as_user_errors():
         network = network or named_network(request.model)
@@ -182,13 +182,13 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
     if name == "cuda":
-        # Convolutions default to TF32 on a GPU; the judge must not.
+        # Convolutions default to TF32 on a GPU; decisions must be made in fp32.
         torch.backends.cudnn.allow_tf32 = False
     return torch.device(name)
 
 
 def _dataset(request: Request, network: Network) -> tuple[str, Split, str | None]:
-    """The dataset's name, its test split, and why it is not the model's own where ``auto`` fell back."""
+    """Return the dataset's name, its test split, and, if ``auto`` fell back on another dataset, the reason."""
     if request.dataset != "auto":
         return request.dataset, _test_split(request.dataset, network, request), None
     card = network.card

@@ -1,4 +1,4 @@
-"""Which samples a probe takes, and the key that it is stored under; no attack's code is needed to read it back."""
+"""The samples and the store key of a probe; importing it needs no attack's code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from exitbench.runner.prepare import Prepared
 
 VERSION = 2
-"""Bumped when a measurement changes; part of every key."""
+"""Version of the measurements, part of every key; it is raised when one changes."""
 
 READABLE = frozenset({1, 2})
 """Versions of stored probes whose flags hold for what they measured.
@@ -26,7 +26,7 @@ def probed_batch(prepared: Prepared) -> Batch:
 
 
 def probe_key(prepared: Prepared, seed: int) -> str:
-    """Content address of a probe: SHA-256 over what decides its content."""
+    """Return the content address of a probe: the SHA-256 over what determines its content."""
     target = prepared.target
     what = {
         "version": VERSION,

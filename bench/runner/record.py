@@ -1,4 +1,4 @@
-"""Writes the run record of an evaluation that has been prepared and planned."""
+"""Writes the run record of a planned evaluation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:  # reading records back takes no attack's code
 
 
 def write_record(prepared: Prepared, plan: Plan, seed: int, store: Store) -> RunRecord:
-    """Store the record of an evaluation under the digest of its content: the same command, the same file."""
+    """Store the record of an evaluation under the digest of its content: the same command gives the same file."""
     record = record_of(prepared, plan, seed)
     store.write_run(record)
     return record
 
 
 def record_of(prepared: Prepared, plan: Plan, seed: int) -> RunRecord:
-    """The record of an evaluation, known before any work."""
+    """Return the record of an evaluation, which is known before any work."""
     target, split = prepared.target, prepared.split
     threat_model, costs = prepared.settings.region, target.costs
     dataset = find_dataset(split.dataset)
@@ -59,7 +59,7 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> RunRecord:
 
 
 def data_digest(plan: Plan) -> str:
-    """SHA-256 (hex) over the inputs' hashes of all samples, in order."""
+    """Return the SHA-256 (hex) over the input hashes of all samples, in order."""
     by_start = {cell.slice.start: cell.slice for cell in plan.cells}
     return digest([text for start in sorted(by_start) for text in by_start[start].inputs])
 

@@ -1,4 +1,4 @@
-"""Certifies and re-scores candidates with the plain model, and attacks again on it what only the search model thinks broken."""
+"""Certifies and re-scores candidates with the plain model, and attacks it itself where only the search model is broken."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from exitbench.target.target import Target
 
 @dataclass(frozen=True, eq=False)
 class Rescored:
-    """Candidates as they are judged.
+    """Candidates with their scores under the plain model.
 
     Attributes:
-        x_adv: ``(B, C, H, W)``.
-        logits: ``(K, B, classes)`` of the plain fp32 model.
-        distances: ``(B,)``.
-        differs: ``(B,)`` search model and judge disagreed on what the search on the search model found.
-        again: ``(B,)`` of these, the sample was attacked again, on the plain model.
-        passes, seconds: that this took, over the batch.
+        x_adv: Candidates ``(B, C, H, W)``.
+        logits: Logits ``(K, B, classes)`` of the plain fp32 model.
+        distances: Distances ``(B,)`` from the clean images.
+        differs: ``(B,)`` bool, whether search model and plain model disagreed on the candidate found on the search model.
+        again: ``(B,)`` bool, whether the sample was then attacked again on the plain model.
+        passes, seconds: Cost of re-scoring, over the batch.
     """
 
     x_adv: Tensor
@@ -42,12 +42,12 @@ class Rescored:
     seconds: float
 
     def describe(self) -> dict[str, int]:
-        """The counts, for a cell's header."""
+        """Return the counts, for a cell's header."""
         return {"disagreements": int(self.differs.sum()), "again": int(self.rerun.sum())}
 
     @staticmethod
     def joined(parts: Sequence[Rescored]) -> Rescored:
-        """Consecutive batches as one."""
+        """Join consecutive batches."""
         if len(parts) == 1:
             return parts[0]
         return Rescored(
@@ -61,7 +61,7 @@ class Rescored:
         )
 
     def parts(self, sizes: Sequence[int]) -> list[Rescored]:
-        """Cut into consecutive batches; what was attacked again is paid for where it was."""
+        """Split into consecutive batches; the cost of attacking again goes to the batch of the sample."""
         found, start, total = [], 0, max(int(self.rerun.sum()), 1)
         for size in sizes:
             rows = slice(start, start := start + size)
@@ -90,10 +90,10 @@ def rescore(
     """Certify the candidates ``x_adv`` that ``attack`` found on the search model, and score them with the plain model.
 
     Where the search model claims a success that the plain model does not see, the sample is attacked again on the plain
-    model with its own noise: it ends as it would have without a search model.
+    model with its own noise: the result is that without a search model.
 
     Raises:
-        NotCertified: see ``certify``.
+        NotCertified: If a candidate is invalid; see ``certify``.
     """
     found = certify(target.model, x, x_adv, threat_model, bounded=attack.bounded)
     nothing = torch.zeros_like(y, dtype=torch.bool)
@@ -117,12 +117,15 @@ def rescore(
 
 
 def disagreement(attack: Attack, search_model: Tensor, plain: Tensor, y: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
-    """Return where the two models disagree on what the attack is after, and where the search model then claims a success.
+    """Return where the two models disagree on the goal of the attack, and where only the search model reaches it, ``(B,)`` each.
 
-    That is whether the deployed rule is wrong; for an attack on the cost it is the exit taken and the class predicted there.
+    The goal is that the deployed rule is wrong; for an attack on the cost it is the exit taken and the class predicted there.
 
     Args:
-        search model, plain: logits ``(K, B, classes)`` of the candidates.
+        attack: The attack.
+        search_model, plain: Logits ``(K, B, classes)`` of the candidates under each model.
+        y: Labels ``(B,)``.
+        policy: The deployed rule.
     """
     (searched, exits), (rescored, judged_exits) = deployed_logits(search_model, policy), deployed_logits(plain, policy)
     classes, judged_classes = searched.argmax(-1), rescored.argmax(-1)

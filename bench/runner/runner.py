@@ -1,4 +1,4 @@
-"""Runs the missing cells of a plan: attack, certify, store."""
+"""Executes the missing cells of a plan: attack, certify, store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Keys = dict[tuple[Slice, Attack], str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a planned cell; ``error`` is None where it is stored."""
+    """The outcome of a planned cell; ``error`` is None if the cell is stored."""
 
     cell: PlannedCell
     error: str | None
@@ -42,22 +42,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Started:
-    """A planned cell is worked on."""
+    """A planned cell has been started."""
 
     cell: PlannedCell
 
 
 class Runner:
-    """Works off a plan against one target: attacks search on its search model, the plain model judges.
+    """A runner that executes a plan against a target: attacks use its search model; the plain model decides.
 
     Args:
-        target: what is attacked.
-        ball: the threat model that every candidate is certified against.
-        seed: of the evaluation.
-        dataset: its name, for the cells' headers.
-        store: where cells go.
-        stack: slices to run as one batch; halved whenever the device's memory does not hold them.
-        gathered: the same for attacks that gain by it on any device (``Attack.gathers``), where that is more.
+        target: The target.
+        ball: The threat model that every candidate is certified against.
+        seed: Seed of the evaluation.
+        dataset: Name of the dataset, for the headers of cells.
+        store: The store of cells.
+        stack: Number of slices to run as one batch; halved whenever they do not fit in the device's memory.
+        gathered: The same for attacks that gain by larger batches on any device (``Attack.gathers``), if that is more.
     """
 
     def __init__(
@@ -67,11 +67,10 @@ class Runner:
         self.stack, self.gathered = stack, max(stack, gathered)
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
-        """Run every missing cell in order, telling when one starts and what became of it.
+        """Run every missing cell in order, and report starts and outcomes.
 
-        An attack that raises, or proposes what cannot be certified, leaves an error and no cell; so do the
-        selections that need it. An interrupt or a full disk goes through to the caller, with every
-        finished cell kept.
+        An attack that raises, or whose candidates cannot be certified, leaves an error and no cell; so do selections that need
+        it. An interrupt or a full disk is raised to the caller; finished cells are kept.
         """
         for step in self.steps(plan):
             if isinstance(step, Outcome):
@@ -80,7 +79,7 @@ class Runner:
                 on_start(step.cell)
 
     def steps(self, plan: Plan) -> Iterator[Started | Outcome]:
-        """``run`` step by step, for those who hand results on."""
+        """Run as ``run`` does, and yield starts and outcomes one by one."""
         device = next(self.target.model.parameters()).device
         for cells in stacks(plan.cells, lambda: self.gathered):
             works: dict[Slice, Work] = {}
@@ -96,7 +95,7 @@ class Runner:
                     yield from self._run(missing[start : start + size], works, keys)
 
     def _run(self, cells: Sequence[PlannedCell], works: Works, keys: Keys) -> Iterator[Outcome]:
-        """Cells of one attack, as one batch where that can be done."""
+        """Run the cells of one attack, as one batch if possible."""
         if not cells:
             return
         attack = cells[0].attack
@@ -105,7 +104,7 @@ class Runner:
                 found = [self._select(cell, attack, [keys[cell.slice, child] for child in attack.attacks]) for cell in cells]
             else:
                 found = self._attack(cells, [works[cell.slice] for cell in cells])
-        except Exception as error:  # noqa: BLE001 - an attack is somebody's code: whatever it raises is its result
+        except Exception as error:  # noqa: BLE001 - an attack may be the user's code: whatever it raises is its result
             if len(cells) == 1:
                 yield self._failed(cells[0], error)
                 return
@@ -116,7 +115,7 @@ class Runner:
                 self.store.write(cell)
                 yield Outcome(planned, None)
             return
-        # Outside of the handler, where the error no longer holds on to what did not fit.
+        # Outside of the handler, so that the error no longer keeps the tensors alive that did not fit.
         part = len(cells) // 2 if hungry else 1
         if hungry:
             self.stack, self.gathered = min(self.stack, part), part
@@ -143,7 +142,7 @@ class Runner:
         whole = slice(0, len(y))
 
         def rescored_rows(rows: slice) -> Rescored:
-            if rows == whole:  # as it came, for the judge to refuse what is no batch of candidates
+            if rows == whole:  # unchanged, so that certification rejects an invalid result
                 return rescore(self.target, attack, x, y, x_adv, noise, self.threat_model)
             own_noise = noise.of(torch.arange(rows.start, rows.stop))
             return rescore(self.target, attack, x[rows], y[rows], x_adv[rows], own_noise, self.threat_model)
@@ -209,7 +208,7 @@ class Runner:
 
 
 def stacks(cells: Sequence[PlannedCell], size: Callable[[], int]) -> Iterator[list[PlannedCell]]:
-    """Cells of ``size()`` slices at a time, in order; the size is asked for anew each time."""
+    """Yield the cells of ``size()`` slices at a time, in order; ``size`` is called for each batch."""
     parts = list(dict.fromkeys(cell.slice for cell in cells))
     begin, first = 0, 0
     while first < len(parts):
@@ -222,7 +221,7 @@ def stacks(cells: Sequence[PlannedCell], size: Callable[[], int]) -> Iterator[li
 
 
 def _by_attack(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
-    """The cells of each attack together, attacks in order."""
+    """Group cells by attack, in order."""
     found: dict[Attack, list[PlannedCell]] = {}
     for cell in cells:
         found.setdefault(cell.attack, []).append(cell)
@@ -230,7 +229,7 @@ def _by_attack(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
 
 
 def select_cells(key: str, header: dict[str, Any], cells: Sequence[Cell], choice: np.ndarray[Any, np.dtype[np.int64]]) -> Cell:
-    """The cell made of row ``b`` of ``cells[choice[b]]`` for every ``b``."""
+    """Return the cell whose row ``b`` is that of ``cells[choice[b]]``, for every ``b``."""
     first = cells[0]
     rows = range(len(choice))
     images = [dict(zip(cell.broken_rows.tolist(), cell.counterexamples, strict=True)) for cell in cells]

@@ -1,4 +1,4 @@
-"""Chooses the search model: every candidate is timed on this machine once, and the quickest to finish the work is taken."""
+"""Chooses the search model: each configuration is timed once on this machine, and the fastest for the work is used."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from exitbench.timing.timing import forward_and_gradient, in_turn, seconds
 _log = logging.getLogger(__name__)
 
 BATCH = {"cpu": 32, "cuda": 512}
-"""Images that a candidate is timed on: about what attacks hand it at once."""
+"""Batch size for timing, about that of attacks."""
 
 COMPILE_FROM_S = 900.0
-"""Expected seconds of work from which compiled candidates are tried: compiling takes minutes on a CPU."""
+"""Expected seconds of work from which compiled configurations are timed: compiling takes minutes on a CPU."""
 
 WITHOUT_BF16 = ("DEFAULT", "AVX2")
-"""Instruction sets that only imitate bf16, many times slower."""
+"""Instruction sets that emulate bf16, many times slower."""
 
 
 @dataclass(frozen=True)
 class SearchBackend:
-    """What attacks search on.
+    """The choice of a search model.
 
     Attributes:
-        form: how the search model is built.
-        timings: of every candidate that was measured, by its text; empty where there was no choice.
-        remembered: whether the timings come from the cache.
+        config: The configuration of the search model.
+        timings: Timing of every configuration that was measured, by its text; empty if there was no choice.
+        remembered: Whether the timings come from the cache.
     """
 
     config: SearchConfig = FOLDED
@@ -52,7 +52,7 @@ class SearchBackend:
     remembered: bool = False
 
     def text(self) -> str:
-        """What is searched on and how fast it is, in a line."""
+        """Return the configuration and its speed, in one line."""
         quickest = sorted(self.timings.items(), key=lambda named: -named[1].rate)
         rates = ", ".join(f"{name} {timing.rate:.0f}" for name, timing in quickest if timing.rate)
         when = "measured before" if self.remembered else "measured now"
@@ -60,10 +60,10 @@ class SearchBackend:
 
 
 def with_search_model(prepared: Prepared, work: float) -> tuple[Prepared, SearchBackend]:
-    """``prepared`` with the search model to search on for ``work`` expected gradients.
+    """Return ``prepared`` with the search model for ``work`` expected gradients.
 
     Raises:
-        UserError: a precision that the network has no search model in.
+        UserError: If the network has no search model in the requested precision.
     """
     model = prepared.target.model
     backend = choose(model, prepared.split.shape, prepared.precision, work)
@@ -71,13 +71,13 @@ def with_search_model(prepared: Prepared, work: float) -> tuple[Prepared, Search
 
 
 def choose(model: EarlyExitNet, shape: tuple[int, int, int], wanted: Precision, work: float) -> SearchBackend:
-    """The search model for ``model`` on images of ``shape`` ``(C, H, W)``.
+    """Choose the search model for ``model`` on images of ``shape`` ``(C, H, W)``.
 
-    ``fp32`` is the plain model itself; ``bf16`` the folded one in bf16, measured or not; ``auto`` the candidate that is
+    ``fp32`` is the plain model itself; ``bf16`` is the folded one in bf16, without timing; ``auto`` is the configuration
     expected to finish first.
 
     Raises:
-        UserError: ``bf16`` of a network that is not cut into stages.
+        UserError: If ``bf16`` is requested for a network that is not cut into stages.
     """
     configs = search_configs(model)
     if wanted == "fp32" or configs == [PLAIN]:
@@ -97,7 +97,7 @@ def choose(model: EarlyExitNet, shape: tuple[int, int, int], wanted: Precision, 
     if best and work / best > COMPILE_FROM_S:
         compiled = [replace(config, compiled=True) for config in quick if config.folded]
         if any(str(config) not in timings for config in compiled):
-            # All of them in turn: the machine may be busier than when the others were timed.
+            # All of them again in turn: the load on the machine may have changed since the others were timed.
             timings |= _measured(model, shape, [*quick, *compiled])
     if timings != known:
         write_cache(path, key, timings)
@@ -106,7 +106,7 @@ def choose(model: EarlyExitNet, shape: tuple[int, int, int], wanted: Precision, 
 
 
 def _seconds(timing: Timing | None, work: float) -> float:
-    """Until ``work`` gradients are done."""
+    """Return the seconds until ``work`` gradients are done."""
     if timing is None or not timing.rate:
         return float("inf")
     return max(work, 1) / timing.rate + timing.setup
@@ -119,7 +119,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def _measured(model: EarlyExitNet, shape: tuple[int, int, int], configs: list[SearchConfig]) -> dict[str, Timing]:
-    """Time candidates turn by turn, so that what else the machine does falls on all of them alike."""
+    """Time configurations in turn, so that other load on the machine affects all alike."""
     device = next(model.parameters()).device
     x = torch.rand(BATCH.get(device.type, 32), *shape, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.no_grad():
@@ -132,7 +132,7 @@ def _measured(model: EarlyExitNet, shape: tuple[int, int, int], configs: list[Se
             setup += seconds(lambda search_model=search_model: forward_and_gradient(search_model, x), device)[0]  # type: ignore[misc]
             with torch.no_grad():
                 difference = relative_difference(search_model(x), plain)
-        except Exception as error:  # noqa: BLE001 - compilers and kernels fail in ways of their own: one candidate less
+        except Exception as error:  # noqa: BLE001 - compilers and kernels may raise anything; the configuration is left out
             _log.info("no search model in the form %s: %s", config, first_line(error))
             timings[str(config)] = Timing(0.0, 0.0)
             continue

@@ -1,1 +1,1 @@
-"""From cells to numbers: verdicts, flags, ranking."""
+"""Scores cells: verdicts, flags, ranking."""

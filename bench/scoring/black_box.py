@@ -1,4 +1,4 @@
-"""Check of the finished attacks against each other: one that takes no gradient must not beat those that do."""
+"""Compares finished attacks with each other: a black-box attack must not beat the gradient attacks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from exitbench.scoring.evaluation import Evaluation
 
 
 def flags(evaluation: Evaluation) -> list[Flag]:
-    """``black-box beats white-box`` from the cells of all attacks on the error: a failure, or a warning where the gradient
-    attacks run are no more than a part of the matrix and without the one on the deployed rule.
+    """Return the flag ``black-box beats white-box`` from the cells of all attacks on accuracy.
 
-    An attack is a black-box one if it took forward passes through the model and no backward pass, whatever its name.
+    It is a failure, or a warning if the gradient attacks are only a part of the matrix, without that on the deployed rule. An
+    attack is black-box if it took forward passes through the model and no backward pass, whatever its name.
     """
     left = {attack.name: int((evaluation.clean.correct & attack.survived).sum()) for attack in evaluation.attacks}
     black = [attack.name for attack in evaluation.attacks if attack.backwards == 0 and attack.forwards > 0]

@@ -1,4 +1,4 @@
-"""Verdicts: per sample, robust or not and what broke it, derived from stored logits alone."""
+"""Verdicts, derived from stored logits alone: whether each sample is robust, and what broke it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ CostFigure = Literal["mmacs", "mmacs_dense", "mflops_paper"]
 
 @dataclass(frozen=True)
 class Search:
-    """What attacks searched on, and how far that was from what judged.
+    """The search models of attacks, and how often they disagreed with the plain model.
 
     Attributes:
-        on: forms of the search model (``exitbench.models.search_model.SearchConfig``), as texts.
-        disagreements: images on which search model and judge differ in what the attack is after.
-        again: of these, successes that the search model alone saw: their samples were attacked again on the plain model.
+        on: Configurations of the search model (``exitbench.models.search_model.SearchConfig``), as text.
+        disagreements: Number of images on which search model and plain model disagree on the goal of the attack.
+        again: Number of these that only the search model counts as a success; their samples were attacked again on the plain
+            model.
     """
 
     on: frozenset[str] = frozenset()
@@ -85,12 +86,12 @@ class Result:
 
     @property
     def survived(self) -> Bools:
-        """``(n,)``: not broken by an image of the threat model."""
+        """Whether no image of the threat model breaks each sample, ``(n,)``."""
         return self.correct | ~self.within
 
     @property
     def is_slowdown(self) -> bool:
-        """Whether it raises the cost rather than the error."""
+        """Whether the attack raises the cost rather than the error."""
         return self.goal == "cost"
 
     @property
@@ -101,7 +102,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """An attack without all its cells, and why."""
+    """An attack with missing cells, and the reason."""
 
     name: str
     reason: str
@@ -109,21 +110,21 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is known of one model under one policy on the same n samples and threat model.
+    """The evaluation of one model under one policy, on the same n samples and threat model.
 
     Attributes:
-        record: the run record (any of those that were merged; they agree in all but attacks, trust checks, seed and note).
-        clean: the result of no attack.
-        attacks: finished attacks, in order.
-        unfinished: attacks without all their cells.
-        survived_unfinished: ``(n,)`` false where a finished cell of an unfinished attack breaks the sample.
-        unfinished_any_exit_wrong: ``(n,)`` true where such a cell makes some exit wrong.
-        probes: what the trust checks measured; empty where they have not been run.
-        probe_error: why not, where they failed.
-        attacked_settings: settings of probes, as JSON, whose gradient attacks on every exit are finished.
-        flags: what the trust checks and the stored cells say against the numbers, failures first.
-        records: of all runs that were merged.
-        latency: how long each exit takes, where that was measured.
+        record: One of the merged run records; they agree in all but attacks, trust checks, seed and note.
+        clean: The result on clean images.
+        attacks: Results of the finished attacks, in order.
+        unfinished: Attacks with missing cells.
+        survived_unfinished: ``(n,)`` bool, false where a finished cell of an unfinished attack breaks the sample.
+        unfinished_any_exit_wrong: ``(n,)`` bool, true where such a cell makes some exit wrong.
+        probes: Measurements of the trust checks; empty if they have not been run.
+        probe_error: Error of the trust checks; None if there was none.
+        attacked_settings: Settings of probes, as JSON, whose gradient attacks on every exit are finished.
+        flags: Flags of the trust checks and of the stored cells, failures first.
+        records: All merged run records.
+        latency: Latency of each exit, if measured.
     """
 
     record: RunRecord
@@ -141,12 +142,12 @@ class Evaluation:
 
     @property
     def checked(self) -> bool:
-        """Whether the trust checks have been run, under every setting."""
+        """Whether the trust checks have been run under every setting."""
         return bool(self.probes) and self.probe_error is None
 
     @property
     def failures(self) -> list[Flag]:
-        """The flags for which the numbers cannot be believed."""
+        """The flags of level ``failure``: the results are not valid."""
         return [flag for flag in self.flags if flag.level == "failure"]
 
     @property
@@ -156,17 +157,17 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole matrix of attacks is finished, so that the worst case may stand beside others."""
+        """Whether the whole matrix of attacks is finished, so that the worst case is comparable with others."""
         finished = {attack.name for attack in self.attacks if attack.within.all()}
         return "cascade" in finished or matrix_names(self.record.n_exits) <= finished
 
     def robust(self, attack: Result) -> Bools:
-        """``(n,)``: right on the clean image and on the attack's, wherever that lies."""
+        """Return whether each sample is right on the clean image and on the attack's, in the ball or not, ``(n,)``."""
         return self.clean.correct & attack.correct
 
     @property
     def worst(self) -> Bools:
-        """``(n,)``: robust to every stored cell, those of unfinished attacks included: the headline."""
+        """Whether each sample is robust to all stored cells, ``(n,)``, those of unfinished attacks included: the headline."""
         robust = self.clean.correct & self.survived_unfinished
         for attack in self.attacks:
             robust &= attack.survived
@@ -174,10 +175,9 @@ class Evaluation:
 
     @property
     def any_exit_robust(self) -> Bools:
-        """``(n,)``: no stored image, the clean one included, makes any exit wrong, taken or not.
+        """Whether no stored image, including the clean one, makes any exit wrong, taken or not, ``(n,)``.
 
-        Never above ``worst``, and the lowest that ``worst`` could fall to with these images' exits: the head-room that
-        an attacker of the rule may still have.
+        It is never above ``worst``: the lowest that ``worst`` could fall to if an attacker could choose the exit on these.
         """
         wrong = self.unfinished_any_exit_wrong.copy()
         for result in (self.clean, *self.attacks):
@@ -185,12 +185,16 @@ class Evaluation:
         return ~wrong
 
     def strongest(self) -> Result | None:
-        """The single attack of the threat model that leaves the fewest robust; the first of equals."""
+        """The single attack of the threat model that leaves the fewest samples robust; the first one if several do."""
         bounded = [attack for attack in self.attacks if attack.within.all()]
         return min(bounded, key=lambda attack: int(self.robust(attack).sum()), default=None)
 
     def first_to_break(self, result: Result) -> int:
-        """How many samples ``result`` breaks that neither the clean image nor any attack before it does."""
+        """Return the number of samples that ``result`` breaks and neither the clean image nor an earlier attack does.
+
+        Raises:
+            ValueError: If ``result`` does not belong to this evaluation.
+        """
         left = np.ones(self.n, dtype=np.bool_)
         for earlier in (self.clean, *self.attacks):
             if earlier is result:
@@ -199,12 +203,12 @@ class Evaluation:
         raise ValueError(f"{result.name} is not of this evaluation")
 
     def computed_with(self) -> str:
-        """Library versions and devices of all results, in order."""
+        """Library versions and devices of all results, sorted."""
         return "; ".join(sorted({text for result in (self.clean, *self.attacks) for text in result.computed_with}))
 
     @property
     def search(self) -> Search:
-        """What all attacks were searched on, together."""
+        """The search models of all attacks together."""
         return sum((attack.search for attack in self.attacks), Search())
 
     @property
@@ -247,16 +251,16 @@ class Evaluation:
         return float(medians[result.exits].mean())
 
     def slowed(self, result: Result) -> Slowed:
-        """How much slower than the clean images those of ``result`` are, in mmacs."""
+        """Return how much the images of ``result`` cost compared with the clean images, in mmacs."""
         return slowed(self.clean.exits, result.exits, self.record.mmacs)
 
     def exit_counts(self, result: Result) -> list[int]:
-        """How many samples take each exit."""
+        """Return the number of samples that take each exit."""
         counts = np.bincount(result.exits, minlength=self.record.n_exits)
         return [int(count) for count in counts]
 
 
 def accuracy(correct: Bools) -> tuple[float, float, float]:
-    """Share of true values and its Wilson 95 % interval."""
+    """Return the share of true values and its Wilson 95 % interval."""
     successes, n = int(correct.sum()), len(correct)
     return successes / n, *wilson(successes, n)

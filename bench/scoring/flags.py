@@ -1,4 +1,4 @@
-"""Flags of an evaluation, from its stored probes and cells alone."""
+"""Derives the flags of an evaluation from its stored probes and cells."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ OF_THE_ATTACK = frozenset(
         "zero gradients",
     }
 )
-"""Names of the findings that another loss, or more steps, may put right."""
+"""Names of the flags that another loss, or more steps, may clear."""
 
 
 def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
-    """Every flag that stands, failures first.
+    """Return all flags of an evaluation, failures first.
 
-    Where runs under several settings were merged, a flag on how they attack (``OF_THE_ATTACK``) is cleared by a setting
-    that does not raise it, if its gradient attacks on every exit are finished: the worst case is over these, too.
-    What is wrong with the model itself is never cleared, nor do seeds of the same setting clear each other.
+    If runs under several settings were merged, a flag about the attack (``OF_THE_ATTACK``) is cleared by a setting that does not
+    raise it, provided that its gradient attacks on every exit are finished: the worst case includes these. Flags about the model
+    are never cleared, nor do seeds of the same setting clear each other.
     """
     by_setting: dict[str, list[TrustResult]] = {}
     for probe in evaluation.probes:

@@ -1,4 +1,4 @@
-"""Reads evaluations from a store: which cells and probes belong together, and what each attack came to."""
+"""Reads evaluations from a store: it groups cells and probes, and computes the result of each attack."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from exitbench.timing.latency import latencies, latency_of
 
 
 def evaluations(store: Store) -> list[Evaluation]:
-    """Every evaluation in the store with a finished clean pass, runs that differ in attacks, seed or note alone merged."""
+    """Return all evaluations with a finished clean pass; runs that differ only in attacks, seed or note are merged."""
     groups: dict[str, list[RunRecord]] = {}
     for record in store.runs():
         groups.setdefault(evaluation_key(record), []).append(record)
@@ -33,7 +33,7 @@ def evaluations(store: Store) -> list[Evaluation]:
 
 
 def evaluation_of(records: Sequence[RunRecord], store: Store) -> Evaluation | None:
-    """What records of one evaluation come to, of their own attacks alone; None without a finished clean pass."""
+    """Return the evaluation of these records, with their attacks only, or None without a finished clean pass."""
     record = records[0]
     policy = parse_policy(record.policy, record.n_exits, record.calibration)
     results: dict[str, Result] = {}
@@ -69,7 +69,7 @@ def _identity(attack: AttackEntry, record: RunRecord) -> str:
 
 
 def _probes(records: Sequence[RunRecord], store: Store) -> tuple[tuple[TrustResult, ...], str | None]:
-    """The stored trust checks of all records, and the first error of those that failed; older records have none."""
+    """Return the stored trust checks of all records, and the first error of those that failed; older records have none."""
     keys = dict.fromkeys(record.trust for record in records if record.trust is not None)
     found = [probe for key in keys if (probe := store.read_probe(key)) and probe.version in READABLE]
     newest = {_measured(probe): probe.version for probe in sorted(found, key=lambda probe: probe.version)}
@@ -102,12 +102,13 @@ def _reason(keys: Iterable[str], store: Store) -> str:
 
 
 def result_of(attack: AttackEntry, record: RunRecord, cells: Sequence[Cell], policy: Policy) -> Result:
-    """One attack's result under ``policy``, from its cells.
+    """Compute the result of an attack under ``policy`` from its cells.
 
     Args:
-        attack: its entry in the run record.
-        record: the run record.
-        cells: in the order of their samples.
+        attack: Its entry in the run record.
+        record: The run record.
+        cells: Its cells, in the order of their samples.
+        policy: The deployed rule.
     """
     logits = torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1))
     labels = torch.from_numpy(np.concatenate([cell.labels for cell in cells]))
@@ -139,7 +140,7 @@ def result_of(attack: AttackEntry, record: RunRecord, cells: Sequence[Cell], pol
 
 
 def search_of(provenance: Sequence[Mapping[str, Any]]) -> Search:
-    """On what the cells of these provenances were searched; older ones do not say."""
+    """Return the search models recorded in the provenance of cells; older cells have none."""
     told = [each["search"] for each in provenance if "search" in each]
     return Search(
         on=frozenset(each["on"] for each in told),

@@ -1,4 +1,4 @@
-"""The order of the leaderboard, and what keeps a worst case from standing in it."""
+"""The ranking of the leaderboard, and the reasons why a worst case is not comparable."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ WORST = "worst"
 
 
 def rank(evaluation: Evaluation) -> tuple[Any, ...]:
-    """Sort key: no attack at all last, before it what trust checks found unbelievable, before it what is partial or unchecked.
+    """Return the sort key: complete and checked evaluations first, then partial or unchecked, then flagged, then unattacked ones.
 
-    Within these the highest worst case comes first.
+    Within each group the highest worst case comes first.
     """
     record = evaluation.record
     return (
@@ -28,7 +28,7 @@ def rank(evaluation: Evaluation) -> tuple[Any, ...]:
 
 
 def worst_status(evaluation: Evaluation) -> str:
-    """What keeps a worst case from standing beside others; ``ok`` for nothing."""
+    """Return why a worst case is not comparable with others, or ``ok``."""
     found = [partial_status(evaluation)] if partial_status(evaluation) else []
     if evaluation.failures:
         found.append(f"flagged: {', '.join(flag.label for flag in evaluation.failures)}")
@@ -38,13 +38,13 @@ def worst_status(evaluation: Evaluation) -> str:
 
 
 def partial_status(evaluation: Evaluation) -> str:
-    """Which attacks are missing from a worst case; empty for none."""
+    """Return which attacks are missing from a worst case; empty if none are."""
     if evaluation.unfinished:
         return f"attacks unfinished: {len(evaluation.unfinished)}"
     return "" if evaluation.complete else "not the whole matrix"
 
 
 def flags_text(evaluation: Evaluation) -> str:
-    """Names of the failures and warnings, separated by ``;``; ``none`` where nothing was found, or ``not checked``."""
+    """Return the names of failures and warnings, separated by ``;``, or ``none``, or ``not checked``."""
     names = [flag.name for flag in evaluation.flags if flag.level != "info"]
     return ";".join(names if evaluation.checked else ["not checked", *names]) or "none"

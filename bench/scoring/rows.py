@@ -12,16 +12,16 @@ from exitbench.scoring.ranking import WORST
 from exitbench.store.run_record import CLEAN
 
 TITLES = {CLEAN: "clean", WORST: "worst case"}
-"""How the two rows that are no attack are called where people read."""
+"""Titles of the two rows that are not attacks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Verdicts on the n samples, clean, under one attack, or under all.
+    """The verdicts on the n samples: clean, under one attack, or under all.
 
     Attributes:
-        right: ``(n,)`` the deployed rule is right on the clean image and on the attack's.
-        exits: ``(n,)`` 0-based exit taken; None for the worst case, which has no image of its own.
+        right: ``(n,)`` bool, whether the deployed rule is right on the clean image and on the attack's.
+        exits: ``(n,)``, the exit taken (0-based); None for the worst case, which has no images of its own.
     """
 
     right: Bools
@@ -29,7 +29,7 @@ class Row:
 
 
 def rows_of(evaluation: Evaluation) -> dict[str, Row]:
-    """Clean, every finished attack (the first of each name), the worst case."""
+    """Return the rows: clean, every finished attack (the first of each name), and the worst case."""
     rows = {CLEAN: Row(evaluation.clean.correct, evaluation.clean.exits)}
     for attack in evaluation.attacks:
         rows.setdefault(attack.name, Row(evaluation.robust(attack), attack.exits))

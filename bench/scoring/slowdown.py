@@ -1,4 +1,4 @@
-"""What an attack does to the savings of leaving early: figures from the exits taken and the costs per exit alone."""
+"""The effect of an attack on the savings of early exits, from the exits taken and the cost of each exit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Exits = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Slowed:
-    """How much slower attacked inputs are than clean ones.
+    """The slowdown of attacked inputs compared with clean ones.
 
     Attributes:
-        ratio: mean cost attacked over mean cost clean.
-        savings_erased: share of what leaving early saves on clean inputs that the attack takes away,
-            ``(E[c_adv] - E[c_clean]) / (c_K - E[c_clean])``: 1 where every input goes to the last exit, negative where
-            attacked inputs are cheaper. None where clean inputs save nothing, as with one exit or exits of the same cost.
-        efficacy: see ``efficacy``, of the attacked inputs. None with one exit, where nothing can leave early.
+        ratio: Mean cost of attacked inputs over that of clean inputs.
+        savings_erased: Share of the clean savings that the attack erases,
+            ``(E[c_adv] - E[c_clean]) / (c_K - E[c_clean])``: 1 if every input goes to the last exit, negative if attacked
+            inputs are cheaper. None if clean inputs save nothing, as with one exit or exits of the same cost.
+        efficacy: See ``efficacy``, for the attacked inputs; None with one exit.
     """
 
     ratio: float
@@ -30,14 +30,14 @@ class Slowed:
 
 
 def slowed(clean: Exits, attacked: Exits, costs: Sequence[float]) -> Slowed:
-    """Compare the 0-based exits ``(n,)`` that clean and attacked inputs take, at ``costs`` per exit.
+    """Compare the exits ``(n,)`` (0-based) that clean and attacked inputs take, at ``costs`` per exit.
 
     Raises:
-        ValueError: no samples, or costs that are not positive or fall.
+        ValueError: If there are no samples, or costs are not positive or fall.
     """
     _check(clean, costs)
     before, after = _mean(clean, costs), _mean(attacked, costs)
-    # Looked up, not subtracted: a mean of equal costs may differ from that cost in the last bit.
+    # Compared by exit, not by mean: a mean of equal costs may differ from that cost in the last bit.
     saves = any(costs[k] < costs[-1] for k in set(clean.tolist()))
     return Slowed(
         ratio=after / before,
@@ -47,19 +47,19 @@ def slowed(clean: Exits, attacked: Exits, costs: Sequence[float]) -> Slowed:
 
 
 def efficacy(exits: Exits, costs: Sequence[float]) -> float:
-    """Efficacy of a network that exits early (Hong, Kaya, Modoranu & Dumitras, DeepSloth, ICLR 2021).
+    """Return the efficacy of early exits (Hong, Kaya, Modoranu & Dumitras, DeepSloth, ICLR 2021).
 
-    The area under the share of inputs that have left, drawn against the share of the whole network's cost: straight lines
+    It is the area under the share of inputs that have left, as a function of the share of the network's cost: straight lines
     from (0, 0) through ``(c_k / c_K, share that left by exit k)``, as in the paper's released code. Close to 1 where all
     inputs leave at once (exactly ``1 - c_1 / 2 c_K``), close to 0 where all go to the last exit (exactly
     ``(1 - c_{K-1} / c_K) / 2``).
 
     Args:
-        exits: ``(n,)`` 0-based exits taken.
-        costs: of each exit.
+        exits: Exits taken ``(n,)``, 0-based.
+        costs: Cost of each exit.
 
     Raises:
-        ValueError: no samples, or costs that are not positive or fall.
+        ValueError: If there are no samples, or costs are not positive or fall.
     """
     _check(exits, costs)
     left = np.array([0, *np.cumsum(np.bincount(exits, minlength=len(costs)))]) / len(exits)

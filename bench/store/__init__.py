@@ -1,1 +1,1 @@
-"""What is kept of an evaluation: cells, run records, archives."""
+"""Storage of evaluations: cells, run records, archives."""

@@ -1,7 +1,7 @@
-"""Evaluations in one file without their counterexamples: all that reports and sweeps are made from, small enough to hand on.
+"""Archives: evaluations in one small file, with all that reports and sweeps need but without counterexamples.
 
-The file is a ``tar.xz`` of a store's files, the same bytes for the same results; ``bench merge`` takes it like any store. Its
-schema is that of the run records in it.
+An archive is a ``tar.xz`` of a store's files, with the same bytes for the same results; ``bench merge`` reads it like a store.
+Its schema is that of the run records in it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from exitbench.store.store import Store
 MEMBER = re.compile(
     r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|networks/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz"
 )
-"""What such a file holds, by name; anything else in it is not ours."""
+"""Names of the files in an archive; an archive with any other is rejected."""
 
 MOST = 2**30
-"""Bytes that a file may unpack to: ten times what a network of seven exits takes on 10,000 images."""
+"""Largest unpacked size in bytes: ten times that of a network with seven exits on 10,000 images."""
 
 
 def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
-    """The finished cells of ``records`` without their images, the trust checks, and the calibration logits, packed.
+    """Pack the finished cells of ``records`` without their images, the trust checks, and the calibration logits.
 
     Raises:
-        UserError: none of the cells is there.
+        UserError: If none of the cells is finished.
     """
     files: dict[str, bytes] = {}
     for path, record in store.run_files():
@@ -57,10 +57,10 @@ def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The root of a temporary store with what is in a file that ``figures`` made.
+    """Unpack a file made by ``figures`` into a temporary store, and yield its root.
 
     Raises:
-        UserError: it is no such file, not whole, or holds what such a file does not.
+        UserError: If the file is not an archive, is damaged, or holds other files.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Store(Path(folder)).root
@@ -85,7 +85,7 @@ def _cells(store: Store, record: RunRecord) -> Iterable[tuple[str, bytes]]:
         for key in attack.keys:
             if (cell := store.read(key)) is not None:
                 told = replace(cell, counterexamples=cell.counterexamples[:0])
-                # Packed together below, which takes half the room of packing each.
+                # Compressed together below, which takes half the space.
                 yield f"cells/{key[:2]}/{key}.npz", told.to_bytes(compressed=False)
 
 

@@ -1,4 +1,4 @@
-"""Logits on the calibration split, kept in the store so that thresholds are set again without network or data."""
+"""Logits on the calibration split, stored so that thresholds can be set again without the network or the data."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from exitbench.models.spec import digest
 from exitbench.store.cell import Floats
 
 SCHEMA = 1
-"""Bumped when the meaning of a stored field changes; part of every key."""
+"""Version of the format, part of every key; it is raised when the meaning of a stored field changes."""
 
 
 class BadHeldOut(ValueError):
-    """A file that does not hold whole calibration logits of this schema."""
+    """A file does not hold valid calibration logits of this schema."""
 
 
 def held_out_key(model: str, weights: str, dataset: str) -> str:
-    """Content address of a network's logits on a dataset's calibration split: the same images everywhere."""
+    """Return the content address of a network's logits on the calibration split of a dataset."""
     return digest({"schema": SCHEMA, "model": model, "weights": weights, "dataset": dataset, "split": "calibration"})
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class HeldOut:
-    """What a network says of the calibration split: training images held out of ``bench train``, never test images.
+    """The logits of a network on the calibration split: training images held out of ``bench train``, never test images.
 
     Attributes:
-        key: content address.
-        header: model, weights, dataset and the pixels' source.
+        key: Content address.
+        header: Model, weights, dataset and source of the pixels.
         inputs: ``(N, 32)`` bytes, SHA-256 of each image and label.
-        logits: ``(K, N, classes)`` of all exits.
+        logits: ``(K, N, classes)``, logits of all exits.
     """
 
     key: str
@@ -43,11 +43,11 @@ class HeldOut:
     logits: Floats
 
     def input_hashes(self) -> list[str]:
-        """SHA-256 (hex) of each image and label, as ``exitbench.data.split.Batch`` gives them."""
+        """Return the SHA-256 (hex) of each image and label, as ``exitbench.data.split.Batch`` does."""
         return [row.tobytes().hex() for row in self.inputs]
 
     def to_bytes(self) -> bytes:
-        """A compressed npz; every member carries a CRC."""
+        """Return a compressed npz; every member has a CRC."""
         buffer = io.BytesIO()
         text = json.dumps({"schema": SCHEMA, "key": self.key, **self.header}, sort_keys=True)
         header = np.frombuffer(text.encode(), dtype=np.uint8)
@@ -56,10 +56,10 @@ class HeldOut:
 
     @staticmethod
     def from_bytes(raw: bytes, key: str) -> HeldOut:
-        """Read them back.
+        """Read calibration logits.
 
         Raises:
-            BadHeldOut: truncated, damaged, of another schema, or of another key.
+            BadHeldOut: If the file is truncated, damaged, of another schema, or of another key.
         """
         try:
             with np.load(io.BytesIO(raw), allow_pickle=False) as stored:

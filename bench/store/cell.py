@@ -1,4 +1,4 @@
-"""A cell: one model x one slice of a dataset x one attack x one seed, the unit of work, caching and resuming."""
+"""Cells: one model, one slice of a dataset, one attack and one seed; the unit of work, caching and resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # reading cells back takes no attack's code
     from exitbench.attacks.base import Attack
 
 SCHEMA = 1
-"""Bumped when the meaning of a stored field changes; part of every key."""
+"""Version of the format, part of every key; it is raised when the meaning of a stored field changes."""
 
 SLICE = 32
 """Samples per cell. A killed run loses at most the slice in flight."""
@@ -28,21 +28,21 @@ Ints = npt.NDArray[np.int64]
 
 
 TOLERANCE = {"Linf": 1e-6, "L2": 1e-5}
-"""How far rounding may carry an image over the edge of its ball."""
+"""Distance by which an image may exceed its ball, for rounding."""
 
 
 class BadCell(InvalidValue):
-    """A file that is not a whole cell of this schema."""
+    """A file is not a valid cell of this schema."""
 
 
 def cell_key(weights: str, inputs: Sequence[str], attack: Attack, seed: int) -> str:
-    """Content address of a cell: SHA-256 over what decides its content, and nothing else.
+    """Return the content address of a cell: the SHA-256 over what determines its content, and nothing else.
 
     Args:
-        weights: digest of the weights.
-        inputs: hash of each sample's pixels and label.
-        attack: resolved, with its hand-bumped version.
-        seed: of the evaluation.
+        weights: Digest of the weights.
+        inputs: Hash of each sample's pixels and label.
+        attack: The resolved attack, with its version.
+        seed: Seed of the evaluation.
     """
     what = {"schema": SCHEMA, "weights": weights, "inputs": list(inputs), "attack": describe(attack), "seed": seed}
     return digest(what)
@@ -50,20 +50,20 @@ def cell_key(weights: str, inputs: Sequence[str], attack: Attack, seed: int) -> 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one attack did to one slice, with enough to re-check every verdict without the attack's code.
+    """The result of an attack on a slice, with all that is needed to check every verdict without the attack's code.
 
     Attributes:
-        key: content address.
-        header: model, weights, dataset, attack, seed; and provenance (device, versions, seconds), which is no part of the key.
-        indices: ``(B,)`` sample indices in the split.
-        labels: ``(B,)``.
+        key: Content address.
+        header: Model, weights, dataset, attack, seed; and provenance (device, versions, seconds), which is not part of the key.
+        indices: ``(B,)``, sample indices in the split.
+        labels: ``(B,)``, labels.
         inputs: ``(B, 32)`` bytes, SHA-256 of each clean sample.
-        logits: ``(K, B, classes)`` of the candidates under the plain fp32 model, all exits.
-        distances: ``(B,)`` from the clean image.
-        passes: ``(2,)`` forward and backward sample-passes spent on the slice, children included.
-        broken_rows: ``(M,)`` rows in which at least one exit is wrong.
-        counterexamples: ``(M, C, H, W)`` the images of those rows (none for clean cells, whose images are the dataset's); or
-            none of them, in a cell that was handed on for its figures alone.
+        logits: ``(K, B, classes)``, logits of all exits on the candidates, under the plain fp32 model.
+        distances: ``(B,)``, distances from the clean images.
+        passes: ``(2,)``, forward and backward passes spent on the slice, summed over samples, children included.
+        broken_rows: ``(M,)``, rows in which at least one exit is wrong.
+        counterexamples: ``(M, C, H, W)``, the images of those rows. Clean cells, whose images are the dataset's, and cells from
+            archives have none.
     """
 
     key: str
@@ -78,16 +78,16 @@ class Cell:
     counterexamples: Floats
 
     def within(self, norm: str, eps: float) -> npt.NDArray[np.bool_]:
-        """Which images ``(B,)`` lie in the ball of the threat model that the distances were measured for."""
+        """Return which images ``(B,)`` lie in the ball of the threat model that the distances were measured for."""
         return np.asarray(self.distances <= eps + TOLERANCE[norm])
 
     @property
     def lacks_images(self) -> bool:
-        """Whether its counterexamples were left out."""
+        """Whether counterexamples were left out, as in archives."""
         return len(self.counterexamples) < len(self.broken_rows)
 
     def to_bytes(self, *, compressed: bool = True) -> bytes:
-        """An npz; every member carries a CRC."""
+        """Return an npz; every member has a CRC."""
         buffer = io.BytesIO()
         text = json.dumps({"schema": SCHEMA, "key": self.key, **self.header}, sort_keys=True)
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("key", "header")}
@@ -97,19 +97,20 @@ class Cell:
 
     @staticmethod
     def from_bytes(raw: bytes, key: str) -> Cell:
-        """Read a whole cell back; see ``from_file``."""
+        """Read a cell with its counterexamples; see ``from_file``."""
         return Cell.from_file(io.BytesIO(raw), key)
 
     @staticmethod
     def from_file(file: BinaryIO, key: str, *, images: bool = True) -> Cell:
-        """Read a cell back.
+        """Read a cell.
 
         Args:
-            file: opened for reading.
-            images: whether with its counterexamples, which take nearly all of the room; without, there are none in it.
+            file: A file opened for reading.
+            key: Expected key.
+            images: Whether to read counterexamples, which take nearly all of the space.
 
         Raises:
-            BadCell: truncated, damaged, of another schema, or of another key.
+            BadCell: If the cell is truncated, damaged, of another schema, or of another key.
         """
         try:
             with np.load(file, allow_pickle=False) as stored:

@@ -1,4 +1,4 @@
-"""What a run that is going on tells of itself: a file that it holds locked as long as it lives, and a log that rotates."""
+"""The heartbeat of a running evaluation: a file that the process keeps locked, and a rotating log."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _log = logging.getLogger(__name__)
 
 
 class Heartbeat(Stored, frozen=True):
-    """The last sign of life of a run.
+    """The last heartbeat of a run.
 
     Attributes:
-        run: name of its record.
-        pid, host: of its process.
-        started, updated: UTC, for people to read; nothing is decided by them, for clocks change.
-        cell: worked on last, in words.
-        finished, failed, cells: how many of the cells that were missing at its start are done, ended in errors, and were missing.
-        elapsed_s: since its start.
-        left_s: expected until its end, by gradients; None before the first cell is done.
+        run: Name of the run record.
+        pid, host: The process and its machine.
+        started, updated: Times in UTC, for display only, as clocks change.
+        cell: Name of the current or last cell.
+        finished, failed, cells: Of the cells that were missing at the start, the numbers finished, failed, and in total.
+        elapsed_s: Seconds since the start.
+        left_s: Expected seconds left, by gradients; None before the first cell is done.
     """
 
     run: str
@@ -56,15 +56,15 @@ HEARTBEAT = Format("a heartbeat", Heartbeat)
 
 
 class RunMonitor:
-    """Shows that a run goes on, as long as the context lasts.
+    """A context that writes the heartbeat and the log of a run while it lasts.
 
-    Nothing here may stop a run: what cannot be written is not written.
+    Errors in writing never stop a run.
 
     Args:
-        store: root of the store.
-        run: name of the run's record.
-        cells: how many cells are missing.
-        work: expected gradients of them all.
+        store: Root of the store.
+        run: Name of the run record.
+        cells: Number of missing cells.
+        work: Expected gradients of all of them.
     """
 
     def __init__(self, store: Path, run: str, cells: int, work: float) -> None:
@@ -99,12 +99,12 @@ class RunMonitor:
         return self
 
     def working_on(self, cell: str) -> None:
-        """A cell was begun."""
+        """Record that a cell is started."""
         self._heartbeat = replace(self._heartbeat, cell=cell)
         self._write()
 
     def done(self, cell: str, work: float, error: str | None) -> None:
-        """A cell is finished, or ended in an error."""
+        """Record that a cell is finished, or ended in an error."""
         heartbeat, self._worked = self._heartbeat, self._worked + work
         elapsed = time.monotonic() - self._began
         left = elapsed * max(self._work - self._worked, 0) / self._worked if self._worked else None
@@ -137,16 +137,16 @@ class RunMonitor:
             self._file.seek(0)
             self._file.write(
                 json.dumps(HEARTBEAT.content(self._heartbeat)) + "\n"
-            )  # one write: who reads in between sees a whole line
+            )  # one write, so that readers always see a whole line
             self._file.truncate()
             self._file.flush()
 
 
 def heartbeats(store: Path) -> Iterator[tuple[Heartbeat, bool | None]]:
-    """Every run's last sign of life, and whether its process lives: it holds its file locked.
+    """Yield every run's last heartbeat, and whether its process is alive, which keeps its file locked.
 
-    None where that cannot be told: on another machine, where files cannot be locked, or on Windows, where nobody could
-    read a locked one.
+    The latter is None if it is unknown: on another machine, where files cannot be locked, or on Windows, where locked files
+    cannot be read.
     """
     for path in sorted((store / "live").glob("*.json")):
         try:
@@ -154,12 +154,12 @@ def heartbeats(store: Path) -> Iterator[tuple[Heartbeat, bool | None]]:
                 lives = _is_held(file)
                 heartbeat = HEARTBEAT.read_text(file.readline(), path)
         except (OSError, UnicodeDecodeError, Unreadable):
-            continue  # it ended, or was killed as it wrote its first sign
+            continue  # it ended, or was killed while writing its first heartbeat
         yield heartbeat, lives if heartbeat.host == socket.gethostname() else None
 
 
 def _is_held(file: IO[str]) -> bool | None:
-    """Return whether a process holds the file locked; None where that cannot be told."""
+    """Return whether a process holds the file locked, or None if that is unknown."""
     locked = _lock(file)
     if locked:
         unlock_descriptor(file.fileno())
@@ -184,7 +184,7 @@ def _lock(file: IO[str]) -> bool | None:
 
 
 def _remove_stale(folder: Path, run: str) -> None:
-    """Remove what killed processes left of this run."""
+    """Remove the files of killed processes of this run."""
     for path in folder.glob(f"{run}-*.json"):
         with suppress(OSError), path.open("r+", encoding="utf-8") as file:
             if _is_held(file) is False:
@@ -196,7 +196,7 @@ def _now() -> str:
 
 
 class _ConsoleFilter(logging.Filter):
-    """What the log's level adds goes to the file alone, not to the terminal."""
+    """A filter that keeps records below the terminal's level out of it; they go to the file only."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class _ConsoleFilter(logging.Filter):
 
 
 class _Quiet(RotatingFileHandler):
-    """A full disk stops no run for its log's sake."""
+    """A log handler that ignores errors, such as a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Drop the line."""

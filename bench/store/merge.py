@@ -1,4 +1,4 @@
-"""Joins stores of several machines: what agrees is taken, what contradicts itself is told and left out."""
+"""Merges the stores of several machines: results that agree are copied; conflicts are reported and left out."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 def store_root(place: Path) -> Path:
-    """The store that a user means: a results folder, or the store in it.
+    """Return the store at ``place``, which is a results folder or the store in it.
 
     Raises:
-        UserError: it is neither.
+        UserError: If it is neither.
     """
     for root in (place / "store", place):
         if (root / "cells").is_dir() and (root / "runs").is_dir():
@@ -40,18 +40,19 @@ def store_root(place: Path) -> Path:
 
 
 def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> Merged:
-    """Bring what is whole in ``sources`` into the store ``target``.
+    """Merge the valid files of ``sources`` into the store ``target``.
 
-    Versions of a cell are the same if every exit of every sample predicts the same class and, under every policy that
-    some run judges them by, leaves at the same exit; one with its counterexamples is taken before one without. Of versions
-    that are not the same, the target keeps its own; where it has none, it gets none, and the next run computes the cell again.
+    Versions of a cell agree if every exit of every sample predicts the same class and every sample leaves at the same exit under
+    every policy that some run uses; a version with counterexamples is preferred. In a conflict, the target keeps its own version;
+    if it has none, it gets none, and the next run computes the cell again.
 
     Args:
-        target, sources: roots of stores; only the target is written.
-        prefer: the store among them whose versions are taken in a conflict, the target's own replaced.
+        target: Root of the store to merge into, the only one that is written.
+        sources: Roots of the stores to merge.
+        prefer: The store among them whose versions win conflicts, even over the target's own.
 
     Raises:
-        OSError: the target cannot be written. What was merged until then stays; a second merge goes on.
+        OSError: If the target cannot be written. Files merged until then are kept; a second merge continues.
     """
     done = Merged()
     places = [target, *sources]
@@ -84,7 +85,7 @@ def _settle(
     path: Callable[[Path, str], Path],
     done: Merged,
 ) -> None:
-    """Copy the version that all agree on, or tell of the conflict."""
+    """Copy the version that all agree on, or record a conflict."""
     if not versions:
         return
     different = _different(versions, verdicts)
@@ -108,7 +109,7 @@ def _settle(
 
 
 def _different(versions: Sequence[Any], verdicts: Sequence[Any]) -> list[int]:
-    """Index of the first of every distinct version."""
+    """Return the index of the first of every distinct version."""
     found: list[int] = []
     for i in range(len(versions)):
         if not any(_equal(verdicts[i], verdicts[j]) for j in found):
@@ -121,7 +122,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _rows(one: Any, other: Any, version: Any) -> Iterable[int]:
-    """Indices of the samples in which two cells differ."""
+    """Return the indices of the samples in which two cells differ."""
     if not isinstance(version, Cell):
         return ()
     if np.shape(one) != np.shape(other):
@@ -137,14 +138,14 @@ def _about(version: Any) -> str:
 
 
 def _verdicts(cell: Cell, policies: Iterable[Policy]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """What a cell says of each sample, ``(rows, B)``: its label, each exit's class, and the exit taken under each policy."""
+    """Return the verdicts of a cell, ``(rows, B)``: the label, each exit's class, and the exit taken under each policy."""
     logits = torch.from_numpy(cell.logits)
     taken = [deployed_logits(logits, policy)[1].numpy()[None] for policy in policies]
     return np.concatenate([cell.labels[None], cell.logits.argmax(-1), *taken])
 
 
 def _numbers(probe: TrustResult) -> str:
-    """The trust checks' numbers, to six digits, for machines differ in the last bits; how long they took is left out."""
+    """Return the trust checks' numbers to six digits, as machines differ in the last bits, without durations."""
 
     def rounded(value: Any) -> Any:
         if isinstance(value, float):
@@ -157,7 +158,7 @@ def _numbers(probe: TrustResult) -> str:
 
 
 def _policies(places: Iterable[Path], done: Merged) -> dict[str, tuple[Policy, ...]]:
-    """The deployed rules that the cells of each key are judged by, in any of the stores."""
+    """Return the policies that runs in any of the stores use for the cells of each key."""
     found: dict[str, dict[str, Policy]] = {}
     for place in places:
         for path in sorted((place / "runs").glob("*.json")):
@@ -241,7 +242,7 @@ def _runs(target: Path, sources: Iterable[Path], refused: Set[tuple[Path, str]],
 
 
 def _errors(target: Path, sources: Iterable[Path]) -> None:
-    """What went wrong elsewhere, of cells that are still missing."""
+    """Copy the errors of cells that are still missing."""
     for place in sources:
         for path in sorted((place / "errors").glob("*.json")):
             here = target / "errors" / path.name

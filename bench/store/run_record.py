@@ -1,4 +1,4 @@
-"""The record of a run: which cells belong to which model, data, policy and attack names; all that a report needs."""
+"""Run records: they list the cells of a model, data, policy and attacks, and hold all that reports need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # reading records back takes no attack's code
     from exitbench.attacks.regions import ThreatModel
 
 CLEAN = "none"
-"""Name of the clean cells' attack."""
+"""Name of the attack of clean cells."""
 
 
 class AttackEntry(Stored, frozen=True, kw_only=True):
@@ -134,5 +134,5 @@ def evaluation_key(record: RunRecord) -> str:
 
 
 def board_name(dataset: str, threat_model: ThreatModel) -> str:
-    """Name of the leaderboard a result belongs to, usable as a file name."""
+    """Return the name of the leaderboard that a result belongs to, fit for file names."""
     return f"{dataset}-{threat_model.norm}-{eps_text(threat_model.eps).replace('/', '_')}"

@@ -1,4 +1,4 @@
-"""How far the runs of a store are, from its files alone: while they go on, and after whatever ended them."""
+"""The status of the runs in a store, from its files alone: running, finished, stopped or killed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from exitbench.store.store import cell_path
 
 @dataclass(frozen=True)
 class AttackStatus:
-    """How far one attack of a run is.
+    """The status of one attack of a run.
 
     Attributes:
-        name: as reported.
-        done, cells: how many of its cells are stored, and how many it has.
-        error: of a cell that ended in one and is still missing; None where there is none.
+        name: Name in reports.
+        done, cells: Number of stored cells, and of all cells.
+        error: Error of a cell that is still missing; None if there is none.
     """
 
     name: str
@@ -31,7 +31,7 @@ class AttackStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far one run is.
+    """The status of a run.
 
     Attributes:
         run: name of its record.
@@ -51,22 +51,22 @@ class RunStatus:
 
     @property
     def done(self) -> int:
-        """Cells stored."""
+        """Number of stored cells."""
         return sum(attack.done for attack in self.attacks)
 
     @property
     def cells(self) -> int:
-        """Cells that it has."""
+        """Number of cells of the run."""
         return sum(attack.cells for attack in self.attacks)
 
     @property
     def errors(self) -> int:
-        """Attacks of which a cell ended in an error and is still missing."""
+        """Number of attacks with an error in a cell that is still missing."""
         return sum(attack.error is not None for attack in self.attacks)
 
     @property
     def state(self) -> str:
-        """In a few words."""
+        """The state in a few words."""
         if self.heartbeat is not None and self.lives:
             return "running"
         if self.done == self.cells:
@@ -110,7 +110,7 @@ def _status(store: Path, path: Path, record: RunRecord, heartbeat: Heartbeat | N
 
 
 def _written(path: Path) -> float:
-    """When a file was written; 0 where it is not there."""
+    """Return the time at which a file was written, or 0 if it is missing."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""The store: cells, errors and runs as files named by content, each whole or absent."""
+"""The store: cells, errors and runs as files named by their content, written atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Cells(Protocol):
-    """Where a runner finds finished cells and leaves what it finished."""
+    """The interface through which a runner reads finished cells and writes new ones."""
 
     def read(self, key: str) -> Cell | None:
         """The cell, or None where there is none."""
@@ -34,18 +34,18 @@ class Cells(Protocol):
 
 
 class Store:
-    """A folder of cells.
+    """A folder of results.
 
-    ``cells/`` holds finished cells, ``errors/`` what went wrong in cells that could not be finished (tried
-    again by the next run), ``runs/`` which cells belong together, ``trust/`` the trust checks' measurements,
-    ``calibration/`` logits on held-out training images, ``latency/`` measured times, ``quarantine/`` damaged files.
-    Stores of several machines are joined by ``exitbench.store.merge``.
+    ``cells/`` holds finished cells, ``errors/`` the errors of cells that failed (they are tried again by the next run),
+    ``runs/`` the run records, ``trust/`` the trust checks' measurements, ``calibration/`` logits on held-out training images,
+    ``latency/`` measured latencies, ``quarantine/`` damaged files. Stores of several machines are joined by
+    ``exitbench.store.merge``.
 
     Args:
-        root: made where it does not exist.
+        root: The folder; it is created if it does not exist.
 
     Raises:
-        UserError: if ``root`` cannot be written.
+        UserError: If ``root`` cannot be written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,14 +62,15 @@ class Store:
             ) from error
 
     def has(self, key: str) -> bool:
-        """Whether the cell is there and whole; a damaged one is moved to quarantine."""
+        """Return whether a valid cell is in the store; a damaged one is moved to quarantine."""
         return self.read(key) is not None
 
     def read(self, key: str, *, images: bool = True) -> Cell | None:
-        """The cell, or None where it is absent or damaged; a damaged one is moved to quarantine.
+        """Return the cell, or None if it is missing or damaged; a damaged one is moved to quarantine.
 
         Args:
-            images: whether with its counterexamples; verdicts need none, and without them any number of cells fits in memory.
+            key: Content address.
+            images: Whether to read counterexamples; verdicts need none, and without them any number of cells fits in memory.
         """
         path = self._cell(key)
         try:
@@ -82,11 +83,11 @@ class Store:
             return None
 
     def write(self, cell: Cell) -> None:
-        """Store a finished cell and forget the error that it may have had."""
+        """Store a finished cell and delete its error, if there was one."""
         self._keep(cell.key, cell.to_bytes())
 
     def read_bytes(self, key: str) -> bytes | None:
-        """The file of a cell as it is; None where there is none."""
+        """Return the bytes of a cell's file, or None if there is none."""
         path = self._cell(key)
         return path.read_bytes() if path.is_file() else None
 
@@ -94,7 +95,7 @@ class Store:
         """Store the file of a cell that was finished elsewhere.
 
         Raises:
-            BadCell: it is not whole, or another's.
+            BadCell: If it is damaged, or has another key.
         """
         Cell.from_bytes(raw, key)
         self._keep(key, raw)
@@ -104,7 +105,7 @@ class Store:
         self._error(key).unlink(missing_ok=True)
 
     def write_error(self, key: str, what: CellError) -> None:
-        """Record that a cell could not be finished; it stays missing and is tried again."""
+        """Record the error of a cell; it stays missing and is tried again."""
         write_whole(self._error(key), CELL_ERROR.text(what))
 
     def read_error(self, key: str) -> CellError | None:
@@ -118,7 +119,7 @@ class Store:
             return CellError(attack="unknown", error=str(error))
 
     def write_probe(self, result: TrustResult) -> None:
-        """Store what the trust checks measured and forget the error that they may have had."""
+        """Store the measurements of the trust checks and delete their error, if there was one."""
         write_whole(self._probe(result.key), TRUST_RESULT.text(result))
         self._error(result.key).unlink(missing_ok=True)
 
@@ -147,7 +148,7 @@ class Store:
         write_whole(self._held_out(held.key), held.to_bytes())
 
     def read_held_out(self, key: str) -> HeldOut | None:
-        """Them, or None where they are absent or damaged; damaged, they are moved to quarantine."""
+        """Return calibration logits, or None if missing or damaged; a damaged file is moved to quarantine."""
         path = self._held_out(key)
         try:
             return HeldOut.from_bytes(path.read_bytes(), key)
@@ -158,7 +159,7 @@ class Store:
             return None
 
     def write_run(self, run: RunRecord) -> None:
-        """Record which cells belong together, under the digest of what is recorded."""
+        """Store a run record under the digest of its content."""
         write_whole(self.root / "runs" / f"{run_name(run)}.json", RUN_RECORD.text(run))
 
     def runs(self) -> Iterator[RunRecord]:
@@ -202,5 +203,5 @@ class Store:
 
 
 def cell_path(root: Path, key: str) -> Path:
-    """Where the store in ``root`` keeps the cell of this key."""
+    """Return the path of the cell with this key in the store at ``root``."""
     return root / "cells" / key[:2] / f"{key}.npz"

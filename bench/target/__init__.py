@@ -1,1 +1,1 @@
-"""What is evaluated: a network, its weights, its exit policy and its costs."""
+"""The target of an evaluation: a network, its weights, its exit policy and its costs."""

@@ -1,4 +1,4 @@
-"""Which exit policy a model is deployed with: given, from its card, or calibrated on held-out training data."""
+"""Calibrates exit policies on held-out training data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ METHODS = ("equal", "mmacs=COST")
 
 @torch.no_grad()
 def all_logits(model: EarlyExitNet, split: Split, batch_size: int = 100) -> Tensor:
-    """Logits ``(K, N, classes)`` of every exit on a whole split."""
+    """Compute the logits ``(K, N, classes)`` of all exits on a whole split."""
     batches = (split.batch(start, start + batch_size) for start in range(0, len(split), batch_size))
     return torch.cat([model(batch.x) for batch in batches], dim=1)
 
 
 def provenance(inputs: Sequence[str], split: str, kind: Kind, method: str) -> str:
-    """Digest of what sets thresholds: the hashes of the images, the name of their split, and the procedure."""
+    """Return the digest of what determines thresholds: the hashes of the images, the name of their split, and the procedure."""
     return digest({"inputs": list(inputs), "split": split, "kind": kind, "method": method})[:16]
 
 
@@ -34,13 +34,13 @@ def calibrated_policy(model: EarlyExitNet, calibration: Split, kind: Kind = "ent
     """Calibrate thresholds on the calibration split; the digest of split and procedure goes into the policy.
 
     Args:
-        model: in evaluation mode.
-        calibration: held-out training data, never test data.
+        model: A network in evaluation mode.
+        calibration: Held-out training data, never test data.
         kind: ``entropy`` or ``confidence``.
         method: ``equal`` (every exit takes the same share) or ``mmacs=COST`` (a target mean cost).
 
     Raises:
-        UserError: unknown method, or a cost out of reach.
+        UserError: If the method is unknown, or the cost is out of reach.
     """
     if model.n_exits == 1:
         return FixedExit(1)

@@ -1,7 +1,4 @@
-"""What ``--model`` names: a registered architecture, what a package publishes, or a factory of the user's own.
-
-All end in a network with weights.
-"""
+"""Loads the network given as ``--model``: a registered architecture, a published network, or the user's own factory."""
 
 from __future__ import annotations
 
@@ -41,11 +38,11 @@ class Loaded:
     """A network with its weights.
 
     Attributes:
-        model: in evaluation mode, parameters frozen.
-        training: which weights, in a word.
-        weights: digest that tells it from every other network of its name.
-        source: where it comes from.
-        policy: the exit policy that comes with the weights and the digest of its calibration; None without one.
+        model: The network in evaluation mode, with frozen parameters.
+        training: Short name of the weights.
+        weights: Digest that identifies the weights.
+        source: Where they come from.
+        policy: The exit policy of the weights, and the digest of its calibration; None without one.
         note: what must be said of the network; None if nothing.
         fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
     """
@@ -63,10 +60,10 @@ class Network(ABC):
     """A network that can be loaded.
 
     Attributes:
-        name: as reported.
-        card: of a registered architecture; None for others.
-        dataset: that it is for, where that is known.
-        norm: of the ball that it was trained for, where that is known.
+        name: Name in reports.
+        card: Card of a registered architecture; None for others.
+        dataset: Dataset that it is for, if known.
+        norm: Norm of the ball that it was trained for, if known.
     """
 
     name: str
@@ -76,27 +73,27 @@ class Network(ABC):
 
     @abstractmethod
     def input_shape(self, dataset: str) -> Shape:
-        """``(C, H, W)`` of the images that it takes from ``dataset``."""
+        """Return the shape ``(C, H, W)`` of the images that it takes from ``dataset``."""
 
     @abstractmethod
     def build(self, shape: Shape) -> EarlyExitNet:
-        """The network as it is made, before weights are loaded, for images of ``shape``."""
+        """Build the network for images of ``shape``, before weights are loaded."""
 
     @abstractmethod
     def load(self, dataset: str, shape: Shape, training: str | None, weights: Path | None) -> Loaded:
-        """The network with weights: from the file ``weights``, or those known for ``dataset`` (and ``training``).
+        """Load the network with weights: those in the file ``weights``, or those known for ``dataset`` (and ``training``).
 
         Raises:
-            WeightsError, ForeignModelError, UserError: there are none, or they or the network cannot be used.
+            WeightsError, ForeignModelError, UserError: If there are no weights, or weights or network cannot be used.
         """
 
 
 def named_network(model: str) -> Network:
-    """The network that ``model`` names; code that it refers to is executed.
+    """Return the network given as ``model``; the code of a factory is executed.
 
     Raises:
-        UnknownName: no such registered or published model.
-        ForeignModelError: no such factory, or one that fails; a package that publishes models is missing.
+        UnknownName: If there is no such registered or published model.
+        ForeignModelError: If there is no such factory, it fails, or the package that publishes the model is missing.
     """
     if is_published(model):
         return PublishedNetwork(find_published(model))
@@ -104,10 +101,10 @@ def named_network(model: str) -> Network:
 
 
 def own_network(model: str | None) -> Network | None:
-    """The network of a reference to a factory, whose code is executed, or to a published network; None for anything else.
+    """Return the network of a factory, whose code is executed, or a published network, or None for any other name.
 
     Raises:
-        UserError: no such network, or one that fails.
+        UserError: If there is no such network, or it fails.
     """
     if model is None or not (is_reference(model) or is_published(model)):
         return None
@@ -116,10 +113,10 @@ def own_network(model: str | None) -> Network | None:
 
 
 def stored_network(name: str) -> Network:
-    """The registered or published network that reports call ``name``; no code of a user's is executed.
+    """Return the registered or published network that reports call ``name``; no user's code is executed.
 
     Raises:
-        UnknownName, ForeignModelError: there is none.
+        UnknownName, ForeignModelError: If there is none.
     """
     reference = published_reference(name)
     return RegisteredNetwork(model_card(name)) if reference is None else PublishedNetwork(find_published(reference))
@@ -144,7 +141,7 @@ def declared_shape(net: nn.Module, where: str) -> Shape | None:
 
 
 class RegisteredNetwork(Network):
-    """An architecture of the registry."""
+    """A registered architecture."""
 
     def __init__(self, card: ModelCard) -> None:
         self.name, self.card, self.dataset = card.name, card, card.dataset
@@ -173,7 +170,7 @@ class RegisteredNetwork(Network):
 
 
 class PublishedNetwork(Network):
-    """What a package publishes with its weights, used whole: one exit."""
+    """A network that a package publishes with its weights; it has one exit."""
 
     def __init__(self, published: Published) -> None:
         self.published = published
@@ -204,10 +201,10 @@ class PublishedNetwork(Network):
 
 
 class FactoryNetwork(Network):
-    """What a function of the user's own returns.
+    """A network that the user's own function returns.
 
-    A network of ours is used as it is; any other gets ``exitbench.models.foreign`` around it. One that takes images of one shape
-    alone may say so as ``input_shape``, ``(C, H, W)``.
+    An ``EarlyExitNet`` is used as it is; any other module is wrapped by ``exitbench.models.foreign``. A network that takes images
+    of one shape only may declare it as ``input_shape``, ``(C, H, W)``.
     """
 
     def __init__(self, factory: Factory) -> None:
@@ -266,7 +263,7 @@ def note_on(model: EarlyExitNet, *, was_compiled: bool) -> str | None:
 
 @torch.no_grad()
 def tried(model: EarlyExitNet, shape: Shape) -> EarlyExitNet:
-    """A network of our kind, once it and its search model have run."""
+    """Run an ``EarlyExitNet`` and its search model once, and return it."""
     x = torch.zeros(2, *shape)
     try:
         model(x)

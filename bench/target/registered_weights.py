@@ -9,10 +9,10 @@ from exitbench.models.weights import known_weights
 
 
 def registered_weights(model: str, sha256: str) -> Path:
-    """The registered weight file of ``model`` with this digest.
+    """Return the registered weight file of ``model`` with this digest.
 
     Raises:
-        UserError: there is none; says what there is and what to do.
+        UserError: If there is none; the message lists the known weights and says what to do.
     """
     known = known_weights(model)
     for card, path in known:

@@ -20,17 +20,17 @@ from exitbench.models.search_model import FOLDED, PLAIN, SearchConfig, build_sea
 
 @dataclass(frozen=True)
 class Target:
-    """What is evaluated.
+    """The target of an evaluation.
 
     Attributes:
-        name: as reported: the registered name, or the file's and the factory's.
-        model: in evaluation mode, on its device, parameters frozen.
-        training: which weights.
-        weights: their digest; of a network of the user's own, that of code and tensors.
-        source: where they come from.
-        policy: the deployed exit rule.
-        costs: per exit.
-        search_config: how the search model is to be built; a network that has none in this configuration is searched on itself.
+        name: Name in reports: the registered name, or that of file and factory.
+        model: The network in evaluation mode, on its device, with frozen parameters.
+        training: Short name of the weights.
+        weights: Digest of the weights; for a network of the user's own, of code and tensors.
+        source: Where the weights come from.
+        policy: The deployed exit rule.
+        costs: Cost of each exit.
+        search_config: Configuration of the search model; a network without one in this configuration is searched on itself.
         n_classes: number of classes; None where it was not looked at.
         fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
     """
@@ -53,12 +53,12 @@ class Target:
 
     @cached_property
     def search_model(self) -> EarlyExitNet:
-        """What attacks search on: the same function, faster. The verdict is always ``model``'s."""
+        """The network that attacks search on: the same function, faster. Verdicts are always those of ``model``."""
         return build_search_model(self.model, self.used_config)
 
     @property
     def used_config(self) -> SearchConfig:
-        """How the search model is built."""
+        """The configuration that the search model is built with."""
         return self.search_config if self.search_config in search_configs(self.model) else PLAIN
 
 

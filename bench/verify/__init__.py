@@ -1,1 +1,1 @@
-"""Re-checking claims with no attack's code."""
+"""Verification of claims without any attack's code."""

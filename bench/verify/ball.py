@@ -1,4 +1,4 @@
-"""The threat model, checked a second time and on its own: finite, in the box, in the ball."""
+"""An independent check of the threat model: finite, in the box, in the ball."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 from exitbench.verify.claims import Floats
 
 SLACK = {"Linf": 2e-6, "L2": 2e-5}
-"""How far a distance in double precision may exceed eps: rounding of the attack and of the fp32 distance it was certified by."""
+"""Amount by which a distance in double precision may exceed eps: rounding of the attack and of the certified fp32 distance."""
 
 
 def outside(image: Floats, clean: Floats, norm: str, eps: float) -> str | None:
-    """What is wrong with one image ``(C, H, W)`` as an adversarial one of ``clean``; None for nothing."""
+    """Return why an image ``(C, H, W)`` is not a valid adversarial example for ``clean``, or None if it is."""
     if bad := int((~np.isfinite(image)).sum()):
         return f"{bad} pixels are NaN or infinite"
     if not (image.min() >= 0 and image.max() <= 1):
@@ -26,6 +26,6 @@ def outside(image: Floats, clean: Floats, norm: str, eps: float) -> str | None:
 
 
 def distance(image: Floats, clean: Floats, norm: str) -> float:
-    """Distance between two images in double precision."""
+    """Return the distance between two images in double precision."""
     delta: npt.NDArray[np.float64] = image.astype(np.float64).ravel() - clean.astype(np.float64).ravel()
     return float(np.abs(delta).max()) if norm == "Linf" else math.sqrt(float(delta @ delta))

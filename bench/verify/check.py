@@ -1,4 +1,4 @@
-"""Checks claims against the plain model: every counterexample, the clean pass, and the worst case that rests on them."""
+"""Checks claims against the plain model: every counterexample, the clean pass, and the worst case derived from them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from exitbench.verify.claims import Bools, Claims, Floats, Ints, Mismatch
 from exitbench.verify.scorer import Scorer
 
 TOLERANCE = 1e-4
-"""How far a logit may be from the claimed one, relative to the image's largest (at least 1): fp32 sums differ between machines.
+"""Largest difference of a logit from the claimed one, relative to the image's largest (at least 1): fp32 sums differ by machine.
 
-Batch sizes, memory layouts and double precision differ by 2e-6 on RDI-ResNet38; bfloat16, which no judge may use, by 2e-2."""
+Batch sizes, memory layouts and double precision change logits of RDI-ResNet38 by 2e-6, bfloat16 (not allowed) by 2e-2."""
 
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """What became of the claims.
+    """The result of verification.
 
     Attributes:
-        claims: that were checked.
-        mismatches: claims that do not hold.
-        borderline: ``(M,)`` counterexamples that leave or are predicted otherwise here, within rounding of a threshold or tie.
-        clean_borderline: ``(n,)`` the same of the clean images.
-        clean: how many samples are right on the clean image here.
-        worst: how many of them no counterexample breaks here.
+        claims: The claims.
+        mismatches: Claims that do not hold.
+        borderline: ``(M,)`` bool, counterexamples whose exit or prediction differs here, within rounding of a threshold or tie.
+        clean_borderline: ``(n,)`` bool, the same for clean images.
+        clean: Number of samples that are right on the clean image here.
+        worst: Number of these that no counterexample breaks here.
     """
 
     claims: Claims
@@ -44,10 +44,10 @@ class Verified:
 
 
 def verify(claims: Claims, scorer: Scorer, weights: str) -> Verified:
-    """Check everything that is claimed, with the model in ``scorer`` whose weights have the digest ``weights``.
+    """Check all claims with the model in ``scorer``, whose weights have the digest ``weights``.
 
     Raises:
-        ValueError: if the policy's text is none.
+        ValueError: If the text of the policy is invalid.
     """
     m, n = len(claims.row), len(claims.indices)
     mismatches = list(claims.flaws)
@@ -87,13 +87,13 @@ def verify(claims: Claims, scorer: Scorer, weights: str) -> Verified:
 
 
 def _nothing(claims: Claims, mismatches: list[Mismatch]) -> Verified:
-    """The result where nothing could be scored."""
+    """Return the result if nothing can be scored."""
     no_rows, no_samples = np.zeros(len(claims.row), dtype=np.bool_), np.zeros(len(claims.indices), dtype=np.bool_)
     return Verified(claims, tuple(mismatches), no_rows, no_samples, 0, 0)
 
 
 def deployed(logits: Floats, policy: Policy) -> tuple[Ints, Ints]:
-    """The 0-based exit taken and the class predicted there, ``(B,)`` each, from logits ``(K, B, classes)``."""
+    """Return the exit taken (0-based) and the class predicted there, ``(B,)`` each, from logits ``(K, B, classes)``."""
     predicted, exits = deployed_logits(torch.from_numpy(logits), policy)
     return exits.numpy(), predicted.argmax(-1).numpy()
 
@@ -122,7 +122,7 @@ def _judge(claimed: Floats, found: Floats, exits: Ints, predictions: Ints, polic
     off = _difference(claimed, found)
     close = off <= TOLERANCE
     same = (found_exits == exits) & (found_predictions == predictions)
-    # The claimed logits are within rounding of those found and do what is claimed: rounding alone makes the difference.
+    # The claimed logits agree up to rounding and give the claimed decision: only rounding makes the difference.
     borderline = close & ~same & (said_exits == exits) & (said_predictions == predictions)
     texts = {}
     for i in np.flatnonzero(~(close & (same | borderline))).tolist():
@@ -137,7 +137,7 @@ def _judge(claimed: Floats, found: Floats, exits: Ints, predictions: Ints, polic
 
 
 def _difference(claimed: Floats, found: Floats) -> npt.NDArray[np.float64]:
-    """Largest difference of any logit of each row ``(B,)``, relative to the row's largest; infinite where one is no number."""
+    """Return the largest difference of a logit in each row ``(B,)``, relative to the row's largest; infinite if one is NaN."""
     scale = np.maximum(1, np.abs(found).max(axis=(0, 2)))
     off = np.abs(claimed.astype(np.float64) - found).max(axis=(0, 2)) / scale
     return np.where(np.isfinite(off), off, np.inf)
@@ -193,7 +193,7 @@ def _reported_mismatches(claims: Claims, counts: dict[str, int]) -> list[Mismatc
 
 
 def _any_by_row(flags: Bools, row: Ints, n: int) -> Bools:
-    """Whether any counterexample of each of the n samples is flagged."""
+    """Return whether any counterexample of each of the n samples is flagged, ``(n,)``."""
     out = np.zeros(n, dtype=np.bool_)
     out[row[flags]] = True
     return out

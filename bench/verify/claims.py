@@ -1,4 +1,4 @@
-"""What is claimed of one evaluation: every counterexample with what it is said to do, and the figures that rest on them."""
+"""The claims of an evaluation: every counterexample with its claimed effect, and the figures derived from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def subject_of(record: RunRecord) -> ClaimSubject:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A claim that does not hold: where it stands, what is claimed and what was found."""
+    """A claim that does not hold: where it is made, what is claimed, and what was found."""
 
     where: str
     what: str
@@ -47,10 +47,10 @@ class Source:
     """The cell that counterexamples come from.
 
     Attributes:
-        attack: name, as reported.
-        spec: the resolved attack, as JSON values.
-        seed: of its noise.
-        key: of the cell.
+        attack: Name of the attack in reports.
+        spec: The resolved attack, as JSON values.
+        seed: Seed of its noise.
+        key: Key of the cell.
     """
 
     attack: str
@@ -103,19 +103,19 @@ class Claims:
 
     @property
     def policy(self) -> Policy:
-        """The deployed rule.
+        """Return the deployed rule.
 
         Raises:
-            ValueError: if its text is none, or for another number of exits.
+            ValueError: If its text is invalid, or for another number of exits.
         """
         return parse_policy(self.subject.policy, len(self.clean_logits), self.subject.calibration)
 
     @property
     def n_attacks(self) -> int:
-        """How many attacks, runs of one with another seed counted apart."""
+        """Number of attacks; runs with different seeds count separately."""
         return len({(source.attack, repr(source.spec), source.seed) for source in self.sources})
 
     def where(self, m: int) -> str:
-        """Counterexample ``m`` in words."""
+        """Describe counterexample ``m``."""
         source = self.sources[self.source[m]]
         return f"{source.attack} (cell {source.key[:12]}), sample {self.indices[self.row[m]]}"

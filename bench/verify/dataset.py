@@ -1,4 +1,4 @@
-"""Whether an exported file is about the dataset that it names, where that is at hand."""
+"""Checks an exported file against the dataset that it names, if that is available."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from exitbench.verify.claims import Claims, Mismatch
 
 
 def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:
-    """Samples whose hash is not that of the test split's sample of the same index; None if the dataset is not in ``data``.
+    """Return the samples that differ from the dataset's test split, by hash, or None if the dataset is not in ``data``.
 
     Nothing is downloaded.
 
     Raises:
-        UserError: unknown dataset, one of other images, or one that is damaged.
+        UserError: If the dataset is unknown or damaged, or has images of another shape.
     """
     try:
         split = load_split(claims.subject.dataset, "test", claims.clean_images.shape[1:], data, download=False)

@@ -1,4 +1,4 @@
-"""The exported file: claims that somebody else can verify, with neither the store nor the dataset."""
+"""The export format: claims that others can verify without the store and the dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exitbench.verify.claims import Claims, ClaimSubject, Source
 
 FORMAT = "exitbench counterexamples"
 EXPORT_SCHEMA = 1
-"""Bumped when the meaning of a field changes; newer files are refused, not guessed at."""
+"""Version of the format; it is raised when the meaning of a field changes. Newer files are rejected."""
 
 _TYPES = {
     "indices": (np.int64, ("n",)),
@@ -34,11 +34,11 @@ _TYPES = {
     "predictions": (np.int64, ("M",)),
     "broken": (np.bool_, ("M",)),
 }
-"""Every array of an evaluation: type and shape, where a letter stands for one size throughout the evaluation."""
+"""Type and shape of every array of an evaluation; a letter stands for the same size in all of them."""
 
 
 def to_bytes(evaluations: Sequence[Claims]) -> bytes:
-    """A compressed npz without pickles: a JSON ``header``, and the arrays of evaluation i as ``i/name``."""
+    """Return a compressed npz without pickles: a JSON ``header``, and the arrays of evaluation i as ``i/name``."""
     described = [
         {
             **msgspec.to_builtins(claims.subject),
@@ -55,10 +55,10 @@ def to_bytes(evaluations: Sequence[Claims]) -> bytes:
 
 
 def from_bytes(raw: bytes, name: str) -> list[Claims]:
-    """Read an exported file back; ``name`` is what errors call it.
+    """Read an exported file; ``name`` is used in error messages.
 
     Raises:
-        UserError: truncated, damaged, no export, or of a newer schema.
+        UserError: If the file is truncated, damaged, not an export, or of a newer schema.
     """
     try:
         with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
@@ -69,7 +69,7 @@ def from_bytes(raw: bytes, name: str) -> list[Claims]:
         schema = header["schema"]
         if schema == EXPORT_SCHEMA:
             evaluations = [_claims(i, described, arrays) for i, described in enumerate(header["evaluations"])]
-    except Exception as error:  # zip, numpy and JSON raise what they like on damaged bytes
+    except Exception as error:  # zip, numpy and JSON may raise anything on damaged bytes
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{name} is not a whole file of exported counterexamples ({reason}); get or export it again") from error
     if schema != EXPORT_SCHEMA:

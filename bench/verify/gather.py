@@ -1,4 +1,4 @@
-"""Claims put together from the cells of a store and the clean images of the dataset."""
+"""Gathers claims from the cells of a store and the clean images of the dataset."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from exitbench.verify.results import read_cell
 
 
 def gather(store: Path, records: Sequence[RunRecord], split: Split, reported: Mapping[str, int]) -> Claims | None:
-    """The claims of the records of one evaluation; None while its clean pass is not finished.
+    """Return the claims of the records of one evaluation, or None if its clean pass is not finished.
 
-    Attacks without all their cells claim what their finished cells hold, as the worst case does.
+    The finished cells of unfinished attacks count, as in the worst case.
 
     Raises:
-        UserError: a cell that cannot be read, or fewer samples in the dataset than were evaluated.
-        ValueError: if the policy's text is none.
+        UserError: If a cell cannot be read, or the dataset has fewer samples than were evaluated.
+        ValueError: If the text of the policy is invalid.
     """
     subject = subject_of(records[0])
     n = subject.n
@@ -60,7 +60,7 @@ def gather(store: Path, records: Sequence[RunRecord], split: Split, reported: Ma
 
 
 def _cells(store: Path, records: Sequence[RunRecord]) -> list[tuple[Source, Cell]]:
-    """Every finished cell, once, clean ones in order of their samples."""
+    """Return every finished cell once, clean ones in the order of their samples."""
     found: dict[str, tuple[Source, Cell]] = {}
     for record in records:
         for attack in record.attacks:
@@ -71,7 +71,7 @@ def _cells(store: Path, records: Sequence[RunRecord]) -> list[tuple[Source, Cell
     cells = []
     for source, cell in found.values():
         if source.attack == CLEAN:
-            # Runs with other seeds have clean cells of their own for the same samples.
+            # Runs with other seeds have separate clean cells for the same samples.
             first = int(cell.indices[0])
             if first in seen_clean:
                 continue
@@ -109,7 +109,7 @@ def _counterexamples(cells: Sequence[Cell], clean: Cell, record: RunRecord) -> d
 
 
 def _cell_flaws(source: Source, cell: Cell, subject: ClaimSubject) -> list[Mismatch]:
-    """What a cell holds against its own name, its record, and the rule that every wrong row comes with its image."""
+    """Check a cell against its key, its run record, and the rule that every wrong row has its image."""
     where = f"{source.attack} (cell {cell.key[:12]})"
     flaws = []
     inputs = [row.tobytes().hex() for row in cell.inputs]
@@ -131,7 +131,7 @@ def _cell_flaws(source: Source, cell: Cell, subject: ClaimSubject) -> list[Misma
 
 
 def _row_flaws(source: Source, cell: Cell, table: Mapping[str, Any]) -> list[Mismatch]:
-    """Labels and inputs that differ from the clean cells' for the same samples."""
+    """Return the labels and inputs that differ from those of the clean cells for the same samples."""
     where = f"{source.attack} (cell {cell.key[:12]})"
     flaws = []
     for at, index in enumerate(cell.indices.tolist()):

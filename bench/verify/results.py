@@ -1,4 +1,4 @@
-"""What a results folder holds, read without changing anything in it: run records, cells and reported figures."""
+"""Reads run records, cells and reported figures from a results folder, without changing anything in it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ AGAIN = "run the evaluation again to mend it"
 
 @dataclass(frozen=True)
 class Results:
-    """Run records to be verified.
+    """The run records to verify.
 
     Attributes:
-        store: folder of the store.
-        records: by evaluation, those that differ in attacks, seed or note alone together.
-        whole: whether these are all records of their evaluations, so that reported worst cases are theirs.
+        store: Folder of the store.
+        records: Records grouped by evaluation: those of a group differ only in attacks, seed or note.
+        whole: Whether these are all records of their evaluations, so that reported worst cases apply.
     """
 
     store: Path
@@ -37,10 +37,10 @@ class Results:
 
 
 def find_results(what: str, results: Path, model: str | None = None) -> Results:
-    """The runs that ``what`` names: a results folder, a run record's file, or the first digits of its id in ``results``.
+    """Find runs by ``what``: a results folder, the file of a run record, or the first digits of a run's id in ``results``.
 
     Raises:
-        UserError: nothing of the kind, an empty store, or a record that cannot be read.
+        UserError: If nothing matches, the store is empty, or a record cannot be read.
     """
     path = Path(what)
     if path.is_dir():
@@ -65,10 +65,10 @@ def find_results(what: str, results: Path, model: str | None = None) -> Results:
 
 
 def read_cell(store: Path, key: str) -> Cell | None:
-    """A cell, or None where it is not there.
+    """Read a cell, or return None if it is missing.
 
     Raises:
-        UserError: damaged, or of another schema.
+        UserError: If the cell is damaged, or of another schema.
     """
     path = cell_path(store, key)
     try:
@@ -80,10 +80,10 @@ def read_cell(store: Path, key: str) -> Cell | None:
 
 
 def image_shape(store: Path, records: Sequence[RunRecord]) -> tuple[int, int, int] | None:
-    """``(C, H, W)`` of the images that were evaluated, which every cell knows; None where there is no cell yet.
+    """Return the shape ``(C, H, W)`` of the evaluated images, or None if there is no cell yet.
 
     Raises:
-        UserError: a cell that cannot be read.
+        UserError: If a cell cannot be read.
     """
     for record in records:
         for attack in record.attacks:
@@ -95,10 +95,10 @@ def image_shape(store: Path, records: Sequence[RunRecord]) -> tuple[int, int, in
 
 
 def reported(store: Path, of: Identity) -> dict[str, int]:
-    """How many samples the leaderboard beside the store reports right, clean (``none``) and in the ``worst`` case.
+    """Return the number of samples that the leaderboard reports right, clean (``none``) and in the ``worst`` case.
 
     Raises:
-        UserError: a leaderboard that cannot be read.
+        UserError: If the leaderboard cannot be read.
     """
     wanted = of.columns()
     found: dict[str, int] = {}
@@ -115,7 +115,7 @@ def reported(store: Path, of: Identity) -> dict[str, int]:
 
 
 def _plain(what: str) -> str:
-    """A run id, or what matches none: a glob's special characters must not be taken for a pattern."""
+    """Return a run id, or a text that matches none if it has special characters of a glob."""
     return what if what.isalnum() else "-"
 
 

@@ -1,4 +1,4 @@
-"""The plain fp32 model, asked once for each image."""
+"""Scores images with the plain fp32 model, each image once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BATCH = 128
 
 
 class Scorer:
-    """All exits' logits of images; images seen before, as selections among attacks hold them, are not scored again.
+    """A cache of the logits of all exits; images seen before, such as those of selections, are not scored again.
 
     Args:
-        model: in evaluation mode, on its device.
+        model: The network in evaluation mode, on its device.
     """
 
     def __init__(self, model: EarlyExitNet) -> None:
@@ -25,7 +25,7 @@ class Scorer:
         self._seen: dict[bytes, Floats] = {}
 
     def __call__(self, images: Floats) -> Floats:
-        """Logits ``(K, B, classes)`` of finite ``images`` ``(B, C, H, W)``."""
+        """Return the logits ``(K, B, classes)`` of finite ``images`` ``(B, C, H, W)``."""
         keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
         fresh = list({key: i for i, key in enumerate(keys) if key not in self._seen}.items())
         for start in range(0, len(fresh), _BATCH):

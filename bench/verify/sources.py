@@ -1,4 +1,4 @@
-"""Claims from wherever they stand: an exported file, or a results folder with its dataset."""
+"""Loads claims from an exported file, or from a results folder and its dataset."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims]:
-    """What an exported file claims, one evaluation after another, compared with the dataset where that is in ``data``.
+    """Yield the claims of an exported file by evaluation, compared with the dataset if that is in ``data``.
 
     Raises:
-        UserError: if it cannot be read.
+        UserError: If the file cannot be read.
     """
     try:
         raw = path.read_bytes()
@@ -38,10 +38,10 @@ def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims
 
 
 def claims_in_results(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
-    """What recorded runs claim, one evaluation after another; see ``exitbench.verify.results.find_results``.
+    """Yield the claims of recorded runs by evaluation; see ``exitbench.verify.results.find_results``.
 
     Raises:
-        UserError: records, cells or data that are not there or cannot be read.
+        UserError: If records, cells or data are missing or cannot be read.
     """
     found = find_results(what, results, model)
     for records in found.records:

@@ -1,4 +1,4 @@
-"""The network that claims are about, found by the digest of its weights."""
+"""Loads the network that claims are about, by the digest of its weights."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from exitbench.verify.claims import Claims
 
 
 def load_subject(claims: Claims, weights: Path | None, device: str, network: Network | None = None) -> tuple[EarlyExitNet, str]:
-    """The plain fp32 model of the claims, ready to score, and the digest of the weights in it.
+    """Return the plain fp32 model of the claims, ready to score, and the digest of its weights.
 
     Args:
-        claims: whose ``subject`` names the model and the digest of its weights.
-        weights: a file of tensors; None to look for registered weights of that digest.
+        claims: The claims, whose ``subject`` names the model and the digest of its weights.
+        weights: A file of tensors; None for the registered weights with that digest.
         device: ``auto``, ``cpu`` or ``cuda``.
-        network: that the claims are about; None for the registered or published one of that name. Nothing that claims name
+        network: The network of the claims; None for the registered or published one of that name. No code named by the claims
             is executed.
 
     Raises:
-        UserError: unknown model, no weights of that digest, weights that cannot be loaded, no such device, or claims about
-            images that the model does not take.
+        UserError: If the model is unknown, its weights are missing or cannot be loaded, there is no such device, or the claims
+            are about images of another shape.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
-    torch.backends.cudnn.allow_tf32 = False  # the judge's arithmetic is fp32
+    torch.backends.cudnn.allow_tf32 = False  # decisions are made in fp32
     dataset = claims.subject.dataset
     shape = claims.clean_images.shape[1:]
     try:
@@ -52,7 +52,7 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
 
 
 def _hint(model: str) -> str:
-    """Registered names are Python names; one with a dot was made of a file's and a factory's."""
+    """Return a hint for a name with a dot, which is that of a file and a factory: registered names have none."""
     if "." not in model:
         return ""
     return f"; if {model} is a network of your own, name what makes it: --model path/to/file.py:factory (which is executed)"

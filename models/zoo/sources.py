@@ -1,4 +1,4 @@
-"""The packages that publish networks with their weights, by what stands before the colon in ``--model robustbench:NAME``."""
+"""The packages that publish networks with weights, by the prefix in ``--model robustbench:NAME``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Source:
     """A package that publishes networks.
 
     Attributes:
-        form: how its networks are named, such as ``robustbench:NAME``.
-        summary: one line for listings.
-        dataset: that most of them are for.
-        weights: what they are trained with, in a word, for listings.
-        find: returns the network of a name; it raises ``UnknownName`` for another, ``ForeignModelError`` without the package.
+        form: Form of the names of its networks, such as ``robustbench:NAME``.
+        summary: Description of one line, for listings.
+        dataset: Dataset that most of them are for.
+        weights: Short description of the weights, for listings.
+        find: Returns the network with a name; it raises ``UnknownName`` for another, ``ForeignModelError`` without the package.
     """
 
     form: str
@@ -36,7 +36,7 @@ SOURCES: dict[str, Source] = {}
 def register_source(
     form: str, summary: str, *, dataset: str, weights: str
 ) -> Callable[[Callable[[str], Published]], Callable[[str], Published]]:
-    """Register the decorated function as what finds the networks of a source; see ``Source`` for the arguments."""
+    """Register the decorated function, which finds the networks of a source; see ``Source`` for the arguments."""
 
     def decorate(find: Callable[[str], Published]) -> Callable[[str], Published]:
         SOURCES[form.partition(":")[0]] = Source(form, summary, dataset, weights, find)

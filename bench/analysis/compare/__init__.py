@@ -1,1 +1,1 @@
-"""Two evaluations side by side, sample by sample."""
+"""Paired comparison of two evaluations."""

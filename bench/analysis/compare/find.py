@@ -1,4 +1,4 @@
-"""Which two evaluations are meant: by model and weights, or by run."""
+"""Finds the two evaluations to compare, by model and weights or by run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from exitbench.verify.results import find_results
 
 
 def find_pair(a: str, b: str, results: Path) -> tuple[Evaluation, Evaluation]:
-    """The evaluations that two names stand for, which share samples and threat model.
+    """Find the evaluations given by two names, which must share samples and threat model.
 
     A name is ``model`` or ``model:training`` for everything stored of it in ``results``, what names a published network, or a
     run as ``bench verify`` takes them: its record's file, or the first digits of its id.
 
     Raises:
-        UserError: nothing of that name, no two of the same samples, or several such pairs.
+        UserError: If a name matches nothing, no two evaluations share samples, or there are several such pairs.
     """
     a, b = (published_name(name) if is_published(name) else name for name in (a, b))
     found_a, found_b = _named(a, results), _named(b, results)
@@ -67,7 +67,7 @@ def _all(found: Iterable[Evaluation]) -> str:
 
 
 def describe(evaluation: Evaluation) -> str:
-    """What tells an evaluation from others, in a line."""
+    """Return a description of an evaluation that distinguishes it from others, in one line."""
     record = evaluation.record
     threat = f"{record.norm} {eps_text(record.eps)}"
     policy = record.policy if len(record.policy) < 40 else f"{record.policy[:37]}..."

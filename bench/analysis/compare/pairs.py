@@ -1,4 +1,4 @@
-"""Two evaluations of the same samples: every figure of both, the difference, its interval and its test."""
+"""Compares two evaluations of the same samples: figures of both, their difference, its interval and its test."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from exitbench.store.run_record import CLEAN
 Interval = tuple[float, float]
 
 AttackVariant = tuple[str, str, int | None]
-"""An attack's name, how it was run, and the number of exits where the name counts them."""
+"""The name of an attack, its settings, and the number of exits if the name has an exit."""
 
 _OF_THE_NETWORK = ("policy", "costs", "exit", "target")
-"""Fields of a spec that tell of the network attacked; which exit is meant stands in the attack's name."""
+"""Fields of a spec that depend on the network; the exit is in the attack's name."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of both. Shares are of n samples, differences B minus A.
+    """A row of a comparison; differences are B minus A.
 
     Attributes:
-        name: of the row.
-        n: samples.
-        a, b: how many are right.
-        only_a, only_b: how many are right in one alone.
+        name: Name of the row.
+        n: Number of samples.
+        a, b: Number of samples that A and B get right.
+        only_a, only_b: Number of samples that only one gets right.
         share_a, share_b: Wilson's 95 % intervals.
-        interval: 95 % of the difference of the shares (Newcombe's method 10).
-        p: two-sided exact McNemar test.
-        mmacs: mean cost of A and B; None for the worst case.
-        mmacs_interval: 95 % of the difference of the mean costs, by the normal approximation.
+        interval: 95 % interval of the difference of the shares (Newcombe's method 10).
+        p: p-value of the two-sided exact McNemar test.
+        mmacs: Mean cost of A and B; None for the worst case.
+        mmacs_interval: 95 % interval of the difference of the mean costs, by the normal approximation.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Pair:
 
     @property
     def title(self) -> str:
-        """The row's name for people."""
+        """The row's title."""
         return TITLES.get(self.name, self.name)
 
     @property
@@ -71,12 +71,12 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two evaluations and what they have in common.
+    """A paired comparison of two evaluations.
 
     Attributes:
-        a, b: the evaluations.
-        pairs: clean, every attack that both faced, the worst case.
-        apart: names of attacks that only one of them faced, or faced in another form.
+        a, b: The evaluations.
+        pairs: Rows: clean, every attack of both, the worst case.
+        apart: Names of attacks that only one has, or that were run with other settings.
     """
 
     a: Evaluation
@@ -93,7 +93,7 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     ahead for having been attacked less.
 
     Raises:
-        UserError: they are not of the same samples or threat model, or have no attack in common.
+        UserError: If they do not share samples and threat model, or have no attack in common.
     """
     if reasons := list(unpaired(a.record, b.record)):
         raise UserError(f"these are not paired: {'; '.join(reasons)}. Evaluate both on the same samples with `bench run`")
@@ -113,7 +113,7 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
 
 
 def unpaired(a: Identity, b: Identity) -> Iterator[str]:
-    """Why two run records are not of the same samples and threat model; nothing where they are."""
+    """Yield the reasons why two run records do not share samples and threat model."""
     for name in ("dataset", "n", "norm"):
         if getattr(a, name) != getattr(b, name):
             yield f"{name} {getattr(a, name)} and {getattr(b, name)}"
@@ -133,7 +133,7 @@ def _by_form(evaluation: Evaluation) -> dict[AttackVariant, Result]:
 
 
 def _form(spec: Any) -> str:
-    """How an attack was run, the same for networks of any number of exits: every setting that its spec names, once."""
+    """Return the settings of an attack in a form that does not depend on the number of exits."""
     return canonical_json(sorted({canonical_json([name, value]) for name, value in _leaves(spec, "")}))
 
 

@@ -1,1 +1,1 @@
-"""Has anything got worse since the baseline?"""
+"""Regression checks against a baseline."""

@@ -1,4 +1,4 @@
-"""Baselines: what an evaluation measured, as a small JSON file that is committed beside the code."""
+"""Baselines: the results of an evaluation as a small JSON file, to be committed beside the code."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ BASELINE = Format("a baseline", Baseline, {1: baseline_1_to_2}, sort=False)
 
 
 def to_text(measured: Snapshot) -> str:
-    """The file: verdicts as one digit per sample (1: right), exits as numbers from 1, and a digest over it all."""
+    """Return the file's text: verdicts as one digit per sample (1 for right), exits from 1, and a digest over all of it."""
     baseline = Baseline(
         format=FORMAT,
         subject=measured.subject,
@@ -76,14 +76,14 @@ def to_text(measured: Snapshot) -> str:
 
 
 def from_text(text: str, source: str) -> Snapshot:
-    """Read a baseline back.
+    """Read a baseline.
 
     Args:
-        text: of the file.
-        source: its name, for messages.
+        text: Text of the file.
+        source: Name of the file, for messages.
 
     Raises:
-        UserError: not a baseline, of another schema, damaged or edited by hand.
+        UserError: If the text is not a baseline, is of another schema, or was damaged or edited.
     """
     try:
         content = parsed(text, source)
@@ -131,16 +131,16 @@ def _row(written: StoredRow, n: int, n_exits: int) -> Row:
 
 
 def default_path(folder: Path, subject: Identity) -> Path:
-    """``<model>-<training>-<dataset>-<norm>-<eps>.json``: one baseline for each place on a leaderboard."""
+    """Return ``<model>-<training>-<dataset>-<norm>-<eps>.json`` in ``folder``: one baseline per entry of a leaderboard."""
     board = board_name(subject.dataset, ThreatModel(subject.norm, subject.eps))
     return folder / f"{_safe(subject.model)}-{_safe(subject.training)}-{board}.json"
 
 
 def read_baseline(path: Path) -> Snapshot:
-    """The baseline in a file.
+    """Read the baseline in a file.
 
     Raises:
-        UserError: not to be read; see ``from_text``.
+        UserError: If it cannot be read; see ``from_text``.
     """
     try:
         return from_text(path.read_text(encoding="utf-8"), str(path))
@@ -149,14 +149,14 @@ def read_baseline(path: Path) -> Snapshot:
 
 
 def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapshot] | None:
-    """The one baseline in ``folder`` whose subject is as ``wanted``, or None for none.
+    """Find the baseline in ``folder`` whose subject matches ``wanted``, or return None.
 
     Args:
-        folder: of the baselines; need not exist.
+        folder: The folder of baselines; it need not exist.
         wanted: ``model``, and some of ``training``, ``dataset``, ``norm``, ``eps``.
 
     Raises:
-        UserError: several, or one of this model that cannot be read.
+        UserError: If several match, or one of this model cannot be read.
     """
     found = []
     for path in sorted(folder.glob(f"{_safe(wanted['model'])}-*.json")):
@@ -170,11 +170,11 @@ def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapsh
 
 
 def describe(wanted: Mapping[str, Any]) -> str:
-    """What is wanted, in words."""
+    """Describe the wanted subject."""
     words = {**wanted, "eps": eps_text(wanted["eps"])} if "eps" in wanted else dict(wanted)
     return ", ".join(str(value) for value in words.values())
 
 
 def _safe(name: str) -> str:
-    """A name as part of a file name; that of a model may hold a path."""
+    """Return a name fit for a file name; that of a model may be a path."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".") or "_"

@@ -1,4 +1,4 @@
-"""What a new baseline changes, for whoever commits it."""
+"""Describes the changes in a new baseline, for the commit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exitbench.scoring.rows import TITLES
 
 
 def changes(before: Snapshot | None, now: Snapshot, differences: Sequence[str]) -> list[str]:
-    """Return lines on what is new, from ``regression.identity.differences`` and the verdicts; the figures where all is new."""
+    """Return the changes, one per line, from ``regression.identity.differences`` and the verdicts; if new, the figures."""
     if before is None:
         return [f"{now.title}, new: {', '.join(_figures(now))}"]
     found = [f"changed: {line}" for line in differences]

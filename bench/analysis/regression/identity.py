@@ -1,4 +1,4 @@
-"""Whether two evaluations may be compared at all: the same samples, threat model, deployed rule and attacks."""
+"""Checks that two evaluations can be compared: they must have the same samples, threat model, policy and attacks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from exitbench.models.spec import canonical_json
 
 _SAME = ("model", "dataset", "n", "norm", "eps", "data")
 _DEPLOYED = ("policy", "costs", "target")
-"""Fields of an attack's spec that tell of the target: its rule, its exits' costs; which exit is meant stands in the name."""
+"""Fields of an attack's spec that depend on the target: its policy and the costs of its exits; the exit is in the name."""
 
 
 def differences(baseline: Snapshot, now: Snapshot, *, own_policy: bool = False) -> list[str]:
-    """Why ``now`` is no re-run of what ``baseline`` measured, one line for each reason; empty where it is one.
+    """Return why ``now`` is not a re-run of ``baseline``, one line per reason; empty if it is one.
 
-    Seed, weights and their costs may differ: these are what a gate is about. So may the digest of what calibrated the
-    policy, if the thresholds are the same.
+    Seed, weights and their costs may differ, as they are what a gate tests. The digest of the policy's calibration may differ
+    if the thresholds are the same.
 
     Args:
-        baseline: what was measured then.
-        now: what is measured, or will be.
-        own_policy: whether another deployed rule is wanted.
+        baseline: The baseline.
+        now: The new snapshot, measured or planned.
+        own_policy: Whether the new weights have their own policy.
     """
     found = [
         f"{name} {_text(name, now.subject)}, the baseline has {_text(name, baseline.subject)}"
@@ -41,7 +41,7 @@ def differences(baseline: Snapshot, now: Snapshot, *, own_policy: bool = False) 
 
 
 def comparable(spec: Any) -> Any:
-    """A spec without what it tells of the target: the deployed policy and the costs of its exits."""
+    """Return a spec without the fields that depend on the target: the policy and the costs of its exits."""
     if isinstance(spec, Mapping):
         return {name: comparable(value) for name, value in spec.items() if name not in _DEPLOYED}
     return [comparable(value) for value in spec] if isinstance(spec, (list, tuple)) else spec
@@ -72,7 +72,7 @@ def _attacks(baseline: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
 
 
 def _changes(then: Any, now: Any, where: str = "") -> Iterator[str]:
-    """The leaves in which two specs differ, by path."""
+    """Yield the leaves in which two specs differ, with their paths."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for name in sorted({*then, *now}):
             yield from _changes(then.get(name), now.get(name), f"{where}.{name}" if where else name)

@@ -1,4 +1,4 @@
-"""The judgement: paired tests of every row, one stated level for all of them, and what else must hold."""
+"""The regression test: paired tests of every row at one overall level, and the conditions that must hold besides."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from exitbench.stats.paired import Floats, holm, sign_flip
 from exitbench.stats.proportions import sign_test
 
 LEVEL, TOLERANCE = 0.05, 0.05
-"""Default chance of any false alarm, and share by which mean mmacs may rise."""
+"""Default family-wise error rate, and share by which mean mmacs may rise."""
 
 Outcome = Literal["fail", "improved", "pass"]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One row: a number of samples right before and now, and which ones changed.
+    """A compared row.
 
     Attributes:
-        name: of the row; ``title`` where people read.
-        n: samples.
-        before, now: how many are right.
-        lost: indices of samples right before and wrong now.
-        won: the other way round.
-        p_lost, p_won: one-sided exact McNemar tests, adjusted over all tests for a loss, or for a gain (Holm).
-        mmacs: mean cost before and now; None for the worst case.
-        p_cost: that the mean cost did not rise, adjusted with ``p_lost``; None where it is no test (clean, worst case).
-        status: of the verdicts.
-        cost: ``over`` where the mean cost rose beyond tolerance and noise, ``under`` where it fell so.
+        name: Name of the row; ``title`` is for display.
+        n: Number of samples.
+        before, now: Number of right samples in the baseline and now.
+        lost: Indices of samples right before and wrong now.
+        won: Indices of samples wrong before and right now.
+        p_lost, p_won: p-values of one-sided exact McNemar tests, adjusted (Holm) over all tests for a loss, or for a gain.
+        mmacs: Mean cost before and now; None for the worst case.
+        p_cost: p-value for a rise of the mean cost, adjusted with ``p_lost``; None if untested (clean, worst case).
+        status: Status of the verdicts.
+        cost: ``over`` if the mean cost rose beyond tolerance and noise, ``under`` if it fell likewise.
     """
 
     name: str
@@ -57,25 +57,25 @@ class Compared:
 
     @property
     def points(self) -> float:
-        """Change of the share of right samples, in percentage points."""
+        """Change of the accuracy, in percentage points."""
         return 100 * (self.now - self.before) / self.n
 
     @property
     def dearer(self) -> float:
-        """Relative change of the mean cost; 0 where there is none."""
+        """Relative change of the mean cost; 0 if there is no cost."""
         return self.mmacs[1] / self.mmacs[0] - 1 if self.mmacs else 0.0
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a gate found.
+    """The result of a regression check.
 
     Attributes:
-        rows: in the order of the baseline.
-        failures: labels and messages of trust checks that failed.
-        unfinished: attacks, or trust checks, without a result, and why.
-        level: chance that any test raises a false alarm.
-        tolerance: share by which mean mmacs may rise.
+        rows: The compared rows, in the order of the baseline.
+        failures: Labels and messages of failed trust checks.
+        unfinished: Attacks, or trust checks, without a result, with the reason.
+        level: Family-wise error rate.
+        tolerance: Share by which mean mmacs may rise.
     """
 
     rows: tuple[Compared, ...]
@@ -86,7 +86,7 @@ class Judgement:
 
     @property
     def reasons(self) -> list[str]:
-        """Why it fails; empty where it does not."""
+        """The reasons for a failure; empty if there are none."""
         found = [f"not finished: {each}" for each in self.unfinished]
         found += [f"not to be believed: {each}" for each in self.failures]
         found += [f"{row.title}: {-row.points:.2f} points lost, p = {row.p_lost:.2g}" for row in self._of("regression")]
@@ -94,13 +94,13 @@ class Judgement:
 
     @property
     def improvements(self) -> list[str]:
-        """What is significantly better, so that the baseline is due."""
+        """The significant improvements, for which the baseline should be updated."""
         found = [f"{row.title}: {row.points:.2f} points won, p = {row.p_won:.2g}" for row in self._of("improvement")]
         return found + [self._cost_text(row) for row in self.rows if row.cost == "under"]
 
     @property
     def outcome(self) -> Outcome:
-        """``fail``, or ``improved``, or ``pass``."""
+        """The outcome: ``fail``, ``improved`` or ``pass``."""
         if self.reasons:
             return "fail"
         return "improved" if self.improvements else "pass"
@@ -125,17 +125,16 @@ def judge(
 ) -> Judgement:
     """Compare every row that both have, sample by sample.
 
-    A loss of verdicts is tested one-sided on every row by McNemar's exact test, a rise of the cost on every row of an
-    attack by random sign flips; Holm's procedure keeps the chance of any false alarm among all of them at ``level``. Rows
-    share samples and are far from independent, which Holm allows for. The cost on clean images is the same in every
-    re-run of the same weights: it is held to the tolerance alone, without a test. Gains are tested in the same way, as
-    a family of their own.
+    On every row, a loss is tested one-sided by McNemar's exact test; on every row of an attack, a rise of the cost is tested by
+    random sign flips. Holm's procedure controls the family-wise error rate of all these tests at ``level``; it allows for the
+    dependence between rows, which share samples. The cost on clean images is the same in every re-run of the same weights: it
+    is compared with the tolerance, without a test. Gains are tested in the same way, as a separate family.
 
     Args:
-        baseline, now: of the same samples; see ``exitbench.analysis.regression.identity.differences``.
-        failures, unfinished: what makes ``now`` fail whatever it measured.
-        level: chance of any false alarm, in (0, 1).
-        tolerance: share by which mean mmacs may rise.
+        baseline, now: Snapshots of the same samples; see ``exitbench.analysis.regression.identity.differences``.
+        failures, unfinished: Reasons for which ``now`` fails whatever it measured.
+        level: Family-wise error rate, in (0, 1).
+        tolerance: Share by which mean mmacs may rise.
     """
     pairs = [_pair(baseline, now, name) for name in baseline.rows if name in now.rows]
     lost, dearer = _adjusted([sign_test(len(pair.lost), len(pair.won)) for pair in pairs], pairs, sign=1)
@@ -165,7 +164,7 @@ def judge(
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """One row before and now; ``costs`` are None for the worst case."""
+    """A row before and now; ``costs`` are None for the worst case."""
 
     name: str
     n: int
@@ -199,7 +198,7 @@ def _indices(mask: npt.NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def _adjusted(verdicts: Sequence[float], pairs: Sequence[_Pair], sign: int) -> tuple[list[float], dict[str, float]]:
-    """Holm over the tests of all rows' verdicts and of the attacks' costs, ``sign`` 1 for a rise: adjusted p-values of both."""
+    """Return p-values of verdicts and of costs, adjusted over all of them (Holm); ``sign`` is 1 to test for a rise."""
     costs = {
         pair.name: sign_flip(sign * (pair.costs[1] - pair.costs[0]))
         for pair in pairs
@@ -212,7 +211,7 @@ def _adjusted(verdicts: Sequence[float], pairs: Sequence[_Pair], sign: int) -> t
 def _cost_status(
     mmacs: tuple[float, float] | None, p: tuple[float | None, float | None], level: float, tolerance: float
 ) -> Literal["over", "under", "within"]:
-    """Beyond the tolerance, and where that is a test (``p`` for a rise and a fall) beyond noise."""
+    """Return whether the cost is beyond the tolerance and, where it is tested (``p`` for a rise and a fall), beyond noise."""
     if mmacs is None:
         return "within"
     change = mmacs[1] / mmacs[0] - 1

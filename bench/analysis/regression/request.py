@@ -1,4 +1,4 @@
-"""From options and a baseline to the evaluation to run: what is given counts, then what the baseline says, then the defaults."""
+"""Merges options, baseline and defaults, in this order of precedence, into the evaluation to run."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from exitbench.models.factory import is_reference, reported_name
 from exitbench.runner.prepare import Prepared
 
 BASELINES = Path("baselines")
-"""Where baselines are, from the working directory."""
+"""Folder of baselines, relative to the working directory."""
 
 OWN = "own"
-"""As a policy: the new weights' own rule, not the baseline's."""
+"""Value of ``--policy`` for the new weights' own policy instead of the baseline's."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"attacks": ["average", "adaptive"], "n": 128, "budget": 100}}
-"""Settings to make a baseline with, by one name."""
+"""Named settings for new baselines."""
 
 SETTINGS = ("attacks", "dataset", "n", "norm", "eps", *KNOBS)
-"""Options that a baseline remembers, as given: what is left to a default is left to it again."""
+"""Options that a baseline records as given; those left to a default are left to it again."""
 
 
 def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -> tuple[Path | None, Snapshot | None]:
-    """The baseline and its file: of that path, or the one in ``BASELINES`` of the model asked for.
+    """Return the baseline and its file: that at ``path``, or the one in ``BASELINES`` for the requested model.
 
-    Training, dataset and threat model narrow the search where they are given.
+    Training, dataset and threat model narrow the search if they are given.
 
     Args:
-        asked: what is given; ``model`` at least.
-        path: of the baseline; None to look for it.
-        needed: whether there must be one.
+        asked: The given options, at least ``model``.
+        path: Path of the baseline; None to search for it.
+        needed: Whether a baseline is required.
 
     Raises:
-        UserError: none where one is needed, several, or one that cannot be read.
+        UserError: If a required baseline is missing, several match, or one cannot be read.
     """
     if path is not None:
         return path, read_baseline(path) if needed or path.exists() else None
@@ -74,6 +74,6 @@ def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Snap
 
 
 def settings_of(values: Mapping[str, Any], names: Sequence[str], prepared: Prepared) -> dict[str, Any]:
-    """What a baseline remembers of merged options; dataset and n as they turned out, for they depend on the machine."""
+    """Return the options that a baseline records, with dataset and n as resolved, since they depend on the machine."""
     turned_out = {"attacks": list(names), "dataset": prepared.split.dataset, "n": prepared.n}
     return {name: turned_out.get(name, values.get(name)) for name in SETTINGS}

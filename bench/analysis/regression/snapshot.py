@@ -1,4 +1,4 @@
-"""What an evaluation measured, reduced to what a gate compares: who, how, and a verdict per sample."""
+"""Snapshots: an evaluation reduced to what a gate compares: subject, settings, and a verdict per sample."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ class Snapshot:
         return f"{self.subject.model} ({self.subject.training})"
 
     def costs(self, name: str) -> npt.NDArray[np.float64] | None:
-        """``(n,)`` mmacs of each sample in a row; None for the worst case."""
+        """Return the mmacs of each sample in a row, ``(n,)``, or None for the worst case."""
         exits = self.rows[name].exits
         return None if exits is None else np.asarray(self.subject.mmacs, dtype=np.float64)[exits]
 
 
 def planned(record: RunRecord, settings: Mapping[str, Any]) -> Snapshot:
-    """What a run record will measure: everything but the verdicts."""
+    """Return the snapshot that a run record will give, without verdicts."""
     attacks = {each.name: each.spec for each in record.attacks if each.name != CLEAN and not each.component}
     subject = SnapshotSubject(**{name: getattr(record, name) for name in SnapshotSubject.__struct_fields__})
     return Snapshot(subject, settings, attacks, {}, "")
 
 
 def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Snapshot:
-    """What an evaluation of one run record measured; unfinished attacks have no row.
+    """Return the snapshot of an evaluation of one run record; unfinished attacks have no row.
 
-    The worst case is over everything that the record names, components of selections included.
+    The worst case is over all attacks in the record, components of selections included.
     """
     plan = planned(evaluation.record, settings)
     rows = rows_of(evaluation)
@@ -76,11 +76,11 @@ def measured(evaluation: Evaluation, settings: Mapping[str, Any]) -> Snapshot:
 
 
 def failures_of(evaluation: Evaluation) -> list[str]:
-    """The trust checks that say that its numbers cannot be believed, with their messages."""
+    """Return the trust checks that failed, with their messages."""
     return [f"{flag.label}: {flag.message}" for flag in evaluation.failures]
 
 
 def unfinished_of(evaluation: Evaluation) -> list[str]:
-    """Attacks, and trust checks, without a result, and why."""
+    """Return the attacks, and trust checks, without a result, with the reason."""
     found = [f"{each.name}: {each.reason}" for each in evaluation.unfinished]
     return found if evaluation.checked else [*found, f"trust checks: {evaluation.probe_error or 'not run'}"]

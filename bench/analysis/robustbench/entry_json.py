@@ -1,4 +1,4 @@
-"""An evaluation of ours in the fields of RobustBench's ``model_info`` files, what each exit does nested under it."""
+"""Exports an evaluation in the fields of RobustBench's ``model_info`` files, with the results of each exit nested in it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from exitbench.scoring.ranking import flags_text, worst_status
 AUTOATTACK = "autoattack"
 
 GIVEN = ("link", "name", "authors", "additional_data", "number_forward_passes", "venue", "architecture", "reported", "footnote")
-"""Fields that no measurement tells; null where the user does not."""
+"""Fields that cannot be measured; null unless the user gives them."""
 
 
 def robustbench_entry(evaluation: Evaluation, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry as a JSON object; accuracies are texts in per cent, as in RobustBench's own files.
+    """Return the entry as a JSON object; accuracies are texts in per cent, as in RobustBench's own files.
 
-    ``autoattack_acc`` is null unless AutoAttack was run on the deployed rule. ``external`` is the worst case over all attacks,
-    where that is lower: RobustBench ranks by it where it is there, and cannot read it as null.
+    ``autoattack_acc`` is null unless AutoAttack was run on the deployed rule. ``external`` is the worst case over all attacks
+    and is present only if that is lower: RobustBench ranks by it, and cannot read null.
 
     Args:
-        evaluation: measured here.
-        given: values of ``GIVEN`` fields that the user told.
+        evaluation: The evaluation.
+        given: Values of ``GIVEN`` fields, given by the user.
     """
     record = evaluation.record
     autoattack = _robust(evaluation, AUTOATTACK)
@@ -49,7 +49,7 @@ def robustbench_entry(evaluation: Evaluation, given: Mapping[str, Any]) -> dict[
 
 
 def _exit(evaluation: Evaluation, k: int) -> dict[str, Any]:
-    """Exit k, from 1, on its own: accuracies as if every image left there."""
+    """Return the results of exit k, from 1, as if every image left there."""
     record, alone = evaluation.record, _named(evaluation, f"{AUTOATTACK}:{k}")
     if alone is None and record.n_exits == 1:
         alone = _named(evaluation, AUTOATTACK)
@@ -63,7 +63,7 @@ def _exit(evaluation: Evaluation, k: int) -> dict[str, Any]:
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """What RobustBench has no field for, and nobody can judge the numbers without."""
+    """Return what is needed to interpret the numbers and has no field in RobustBench."""
     record = evaluation.record
     _, low, high = accuracy(evaluation.worst)
     same = ("model", "training", "weights", "source", "policy", "calibration", "norm", "n", "data")
@@ -80,7 +80,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _named(evaluation: Evaluation, name: str) -> Result | None:
-    """The finished attack of that name that leaves the fewest robust; None without one."""
+    """Return the finished attack of that name that leaves the fewest samples robust, or None."""
     found = [attack for attack in evaluation.attacks if attack.name == name]
     return min(found, key=lambda attack: int(evaluation.robust(attack).sum()), default=None)
 
@@ -95,10 +95,10 @@ def _per_cent(share: float | None) -> str | None:
 
 
 def given_fields(texts: Sequence[str]) -> dict[str, Any]:
-    """Values of ``GIVEN`` fields from texts such as ``venue=ICLR 2020``, each of the type that RobustBench has it in.
+    """Parse ``GIVEN`` fields from texts such as ``venue=ICLR 2020``, each to the type that RobustBench uses.
 
     Raises:
-        UserError: not of the form, no such field, or a value of another type.
+        UserError: If a text has another form, there is no such field, or the value has another type.
     """
     given: dict[str, Any] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""Joins published accuracies with the multiply-accumulates of the architectures, and both with what was measured here."""
+"""Joins published accuracies with the multiply-accumulates of the architectures and with evaluations measured here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exitbench.store.identity import Deployed
 DATASET = "cifar10"
 
 Count = float | str
-"""10^6 multiply-accumulates of one image, or why there is no such number."""
+"""10^6 multiply-accumulates of one image, or the reason why they could not be counted."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Costed:
     """A published entry with its cost.
 
     Attributes:
-        entry: what is published.
-        mmacs: 10^6 multiply-accumulates of one image; None where they could not be counted.
-        status: ``ok``, or why not.
-        on_front: no other that can be relied on is both cheaper, or as cheap, and more robust.
+        entry: The published entry.
+        mmacs: 10^6 multiply-accumulates of one image; None if they could not be counted.
+        status: ``ok``, or why they could not.
+        on_front: Whether no other reliable entry is at most as expensive and more robust.
     """
 
     entry: PublishedEntry
@@ -41,13 +41,13 @@ class Costed:
 
 @dataclass(frozen=True)
 class CostAxis:
-    """The leaderboard with its cost axis.
+    """The leaderboard with a cost axis.
 
     Attributes:
-        norm: of the threat model; dataset ``DATASET``, its usual radius.
-        published: RobustBench's, cheapest first, those without a cost last.
-        unpublished: entries of the zoo whose accuracies the user's file does not have.
-        measured: our evaluations of the same threat model.
+        norm: Norm of the threat model, for ``DATASET`` at its usual radius.
+        published: RobustBench's entries, cheapest first, those without a cost last.
+        unpublished: Entries of the zoo that are not in the user's file.
+        measured: Evaluations measured here under the same threat model.
     """
 
     norm: Norm
@@ -62,10 +62,10 @@ class CostAxis:
 
 
 def count_entries(wanted: Iterable[str], norm: Norm, on_start: Callable[[str], None]) -> dict[str, Count]:
-    """The cost of each entry of the zoo that is in ``wanted``, without weights.
+    """Count the cost of each entry of the zoo in ``wanted``, without weights.
 
     Raises:
-        UserError: robustbench is not to be had.
+        UserError: If robustbench is not installed or cannot be imported.
     """
     try:
         known = entry_names(DATASET, norm)
@@ -93,15 +93,15 @@ def join(
     evaluations: Sequence[Evaluation],
     zoo: Sequence[str] = (),
 ) -> CostAxis:
-    """Put together what is published, what it costs, and what was measured under the same threat model.
+    """Join published accuracies, costs, and evaluations under the same threat model.
 
     Args:
-        norm: of the threat model.
-        published: accuracies.
-        counts: costs by ``model_id``.
-        evaluations: of anything; those of another threat model, without a finished attack, or of fewer samples than another of
-            the same network and exit rule, are left out.
-        zoo: names of all entries that there are.
+        norm: Norm of the threat model.
+        published: Published accuracies.
+        counts: Costs by ``model_id``.
+        evaluations: Evaluations; those of another threat model, without a finished attack, or on fewer samples than another of
+            the same network and policy are left out.
+        zoo: Names of all entries of the zoo.
     """
     costed = []
     for entry in published:
@@ -114,7 +114,7 @@ def join(
 
 
 def _with_front(costed: Sequence[Costed]) -> list[Costed]:
-    """Mark the front in a list sorted by cost, and by robustness where costs are equal."""
+    """Mark the Pareto front in a list sorted by cost, and by robustness if costs are equal."""
     best, marked = -1.0, []
     for each in costed:
         on_front = each.mmacs is not None and not each.entry.unreliable and each.entry.robust > best
@@ -124,7 +124,7 @@ def _with_front(costed: Sequence[Costed]) -> list[Costed]:
 
 
 def _largest(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Of several evaluations of one network under one rule, that over the most samples."""
+    """Return, for each network and policy, the evaluation on the most samples."""
     found: dict[Deployed, Evaluation] = {}
     for evaluation in sorted(evaluations, key=lambda each: each.n):
         found[evaluation.record.deployed] = evaluation

@@ -1,4 +1,4 @@
-"""Reads the accuracies that RobustBench publishes, from a CSV file of the user's."""
+"""Reads the accuracies that RobustBench publishes from a CSV file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ OPTIONAL = (
 
 @dataclass(frozen=True)
 class PublishedEntry:
-    """One row of a RobustBench leaderboard; accuracies are shares, None where none is given.
+    """A row of a RobustBench leaderboard; accuracies are shares, or None if missing.
 
     Attributes:
-        model_id: its name in the zoo.
-        clean: on clean images.
-        autoattack: under AutoAttack, as RobustBench measured it.
-        external: the lowest that anybody else found, where it is lower.
-        reported: by the authors themselves.
-        unreliable: RobustBench says that the number is likely too high.
-        texts: everything else, as given.
+        model_id: Name in the zoo.
+        clean: Clean accuracy.
+        autoattack: Accuracy under AutoAttack, as measured by RobustBench.
+        external: Lowest accuracy found by others, if lower.
+        reported: Accuracy reported by the authors.
+        unreliable: Whether RobustBench marks the number as likely too high.
+        texts: All other columns, as given.
     """
 
     model_id: str
@@ -41,17 +41,17 @@ class PublishedEntry:
 
     @property
     def robust(self) -> float:
-        """What RobustBench ranks by: the lowest that is known."""
+        """The accuracy that RobustBench ranks by: the lowest known."""
         return self.autoattack if self.external is None else min(self.autoattack, self.external)
 
 
 def read_published(path: Path) -> list[PublishedEntry]:
-    """The rows of ``path``, accuracies given in per cent.
+    """Read the rows of ``path``, in which accuracies are in per cent.
 
     Columns are RobustBench's own fields; those of ``REQUIRED`` must be there, those of ``OPTIONAL`` may be, others are ignored.
 
     Raises:
-        UserError: not a readable file, columns or accuracies missing, an accuracy outside 0..100, or a name twice.
+        UserError: If the file is unreadable, columns or accuracies are missing or not in 0..100, or a name occurs twice.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

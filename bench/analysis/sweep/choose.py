@@ -1,4 +1,4 @@
-"""Which of a store's evaluations a sweep is about."""
+"""Chooses the evaluations of a store to sweep."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Group = list[Evaluation]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asked for; None or empty for all that there is.
+    """The user's selection; None or empty selects all.
 
     Attributes:
-        models: names.
-        dataset, training, norm, eps: of the run.
-        n: number of samples; None for the most that each network was evaluated on.
+        models: Names of models.
+        dataset, training, norm, eps: Fields of the run record.
+        n: Number of samples; None for the most that each network was evaluated on.
     """
 
     models: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Wanted:
     n: int | None = None
 
     def takes(self, evaluation: Evaluation) -> bool:
-        """Whether an evaluation is among those asked for."""
+        """Return whether an evaluation is selected."""
         record = evaluation.record
         exact = {name: getattr(self, name) for name in ("dataset", "training", "norm", "n")}
         return (
@@ -43,10 +43,10 @@ class Wanted:
 
 
 def choose(found: Iterable[Evaluation], wanted: Wanted) -> list[Group]:
-    """Evaluations to sweep, those of the same network, samples and threat model together, at least one with several exits.
+    """Return the evaluations to sweep, grouped by network, samples and threat model.
 
     Raises:
-        UserError: there are none, or only networks of one exit.
+        UserError: If there are none, or all networks have one exit.
     """
     everything = list(found)
     chosen = [evaluation for evaluation in everything if wanted.takes(evaluation)]
@@ -62,7 +62,7 @@ def choose(found: Iterable[Evaluation], wanted: Wanted) -> list[Group]:
 
 
 def _largest(groups: Sequence[Group]) -> list[Group]:
-    """Of the groups that differ in their number of samples alone, the one with the most."""
+    """Return, of groups that differ only in their number of samples, the one with the most."""
     best: dict[tuple[Network, str, Threat], Group] = {}
     for group in groups:
         record = group[0].record

@@ -1,4 +1,4 @@
-"""A curve: one network under a family of exit rules, from everything leaving at exit 1 to everything going to the last."""
+"""Curves: a network under a family of policies, from exit 1 for all inputs to the last exit for all inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Where = Literal["first exit", "target", "last exit", "deployed"]
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Point:
-    """One exit rule and what it makes of the stored images.
+    """A policy and its results on the stored images.
 
     Attributes:
         where: at which end, at a target cost, or the ``deployed`` rule of an evaluation.
@@ -43,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A network's points.
+    """The points of a network.
 
     Attributes:
         pool: the stored images that they are judged on.
@@ -59,24 +59,24 @@ class Curve:
 
     @property
     def family(self) -> list[Point]:
-        """The rules swept over, in the order of their measured costs."""
+        """The swept policies, in the order of their measured costs."""
         return sorted((point for point in self.points if point.where != "deployed"), key=lambda point: point.mmacs)
 
     @property
     def deployed(self) -> list[Point]:
-        """The rules that were evaluated."""
+        """The policies that were evaluated."""
         return [point for point in self.points if point.where == "deployed"]
 
 
 def rules_of(pool: Pool) -> list[Kind]:
-    """The kinds of rules that a network is deployed with, each of which is swept; entropy for fixed exits alone."""
+    """Return the kinds of policies that a network is deployed with, each of which is swept; entropy if only fixed exits are."""
     deployed = {evaluation.record.policy.partition(":")[0] for evaluation in pool.evaluations}
     kinds: tuple[Kind, ...] = ("entropy", "confidence")
     return [kind for kind in kinds if kind in deployed] or ["entropy"]
 
 
 def sweep(pool: Pool, held: HeldOut, n_points: int) -> list[Curve]:
-    """A curve for each kind of rule the network is deployed with: ``n_points`` target costs between the two ends."""
+    """Return a curve for each kind of policy the network is deployed with: ``n_points`` target costs between the two ends."""
     n_exits = len(pool.mmacs)
     curves = []
     for i, rule in enumerate(rules_of(pool)):
@@ -90,7 +90,7 @@ def sweep(pool: Pool, held: HeldOut, n_points: int) -> list[Curve]:
 
 
 def one_exit(pool: Pool) -> Curve:
-    """A one-exit network: a point for comparison."""
+    """Return the curve of a one-exit network: a point for comparison."""
     return Curve(pool, None, tuple(_deployed(pool, ("entropy", "confidence", "exit"))), pool.any_exit_robust())
 
 

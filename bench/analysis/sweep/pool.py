@@ -1,4 +1,4 @@
-"""All stored images of one network on the same samples and threat model, and what any exit rule makes of them."""
+"""Pools all stored images of a network on the same samples and threat model, and applies any policy to them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from exitbench.store.store import Store
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Images:
-    """Images that one attack found, or the clean ones.
+    """The images of an attack, or the clean images.
 
     Attributes:
-        rows: ``(M,)`` which sample each belongs to.
-        logits: ``(K, M, classes)`` of all exits.
-        labels: ``(M,)``.
-        within: ``(M,)`` whether it lies in the ball of the threat model.
+        rows: ``(M,)``, the sample that each belongs to.
+        logits: ``(K, M, classes)``, logits of all exits.
+        labels: ``(M,)``, labels.
+        within: ``(M,)`` bool, whether the image lies in the ball of the threat model.
     """
 
     rows: npt.NDArray[np.int64]
@@ -35,18 +35,18 @@ class Images:
     within: Bools
 
     def any_exit_wrong(self) -> Bools:
-        """``(M,)``: in the ball, and some exit is wrong, taken or not."""
+        """Whether each image lies in the ball and makes some exit wrong, taken or not, ``(M,)``."""
         return (self.logits.argmax(-1) != self.labels).any(0).numpy() & self.within
 
 
 @dataclass(frozen=True, eq=False)
 class RuleVerdicts:
-    """What is left of the samples under one exit rule.
+    """The verdicts under one policy.
 
     Attributes:
-        exits: ``(n,)`` 0-based exit taken on the clean image.
-        correct: ``(n,)`` the clean image is classified right.
-        worst: ``(n,)`` it is, and so is every stored image of the ball; None where nothing was attacked.
+        exits: ``(n,)``, the exit taken on the clean image (0-based).
+        correct: ``(n,)`` bool, whether the clean image is classified right.
+        worst: ``(n,)`` bool, whether the clean image and every stored image in the ball are; None without attacks.
     """
 
     exits: npt.NDArray[np.int64]
@@ -56,13 +56,13 @@ class RuleVerdicts:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """One network's stored images, pooled over all rules that it was evaluated under.
+    """The stored images of a network, pooled over all policies that it was evaluated under.
 
     Attributes:
-        record: a run record; those of the pool agree in what a sweep reads.
-        clean: the clean images.
-        attacked: every attack's images, each cell once, those of unfinished attacks included.
-        evaluations: one for each rule evaluated.
+        record: A run record; all in the pool agree in the fields that a sweep reads.
+        clean: The clean images.
+        attacked: The images of all attacks, each cell once, including those of unfinished attacks.
+        evaluations: One evaluation for each evaluated policy.
     """
 
     record: RunRecord
@@ -76,9 +76,9 @@ class Pool:
         return self.record.mmacs
 
     def judge(self, policy: Policy) -> RuleVerdicts:
-        """Apply any exit rule: an image in the ball counts whatever rule it was made against.
+        """Apply a policy; an image in the ball counts whatever policy it was generated against.
 
-        So the worst case is an upper bound under every rule, and a looser one under rules that no attack was aimed at.
+        The worst case is an upper bound under every policy, and a looser one under policies that were not attacked.
         """
         predicted, exits = deployed_logits(self.clean.logits, policy)
         correct = (predicted.argmax(-1) == self.clean.labels).numpy()
@@ -90,7 +90,7 @@ class Pool:
         return RuleVerdicts(exits.numpy(), correct, worst if self.attacked else None)
 
     def any_exit_robust(self) -> Bools:
-        """``(n,)``: no stored image, the clean one included, makes any exit wrong: no rule's worst case lies below this."""
+        """Whether no stored image, clean ones included, makes any exit wrong, ``(n,)``: a floor for any policy's worst case."""
         robust = ~self.clean.any_exit_wrong()
         for images in self.attacked:
             robust[images.rows[images.any_exit_wrong()]] = False
@@ -98,7 +98,7 @@ class Pool:
 
 
 def same_samples(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
-    """Evaluations of the same weights, samples and threat model together, whatever their exit rules."""
+    """Group evaluations by weights, samples and threat model, whatever their policies."""
     groups: dict[tuple[Setting, Costs], list[Evaluation]] = {}
     for evaluation in evaluations:
         groups.setdefault(_key(evaluation.record), []).append(evaluation)
@@ -106,7 +106,7 @@ def same_samples(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
 
 
 def pool_of(evaluations: Sequence[Evaluation], store: Store) -> Pool:
-    """Read every cell of the evaluations, all of which are one group of ``same_samples``."""
+    """Read every cell of the evaluations, which must be one group of ``same_samples``."""
     record = evaluations[0].record
     records = [run for run in store.runs() if _key(run) == _key(record)]
     clean: list[Cell] = []

@@ -1,4 +1,4 @@
-"""Thresholds for a sweep: from the logits on held-out training images, which the store keeps once they are computed."""
+"""Sets the thresholds of a sweep from the logits on held-out training images, which are stored once computed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from exitbench.target.registered_weights import registered_weights
 
 
 def held_out(record: RunRecord, store: Store, data: Path, weights: Path | None, network: Network | None = None) -> HeldOut:
-    """The calibration logits of the network that ``record`` is about; computed only where the store has none.
+    """Return the calibration logits of the network of ``record``; they are computed only if the store has none.
 
     Args:
-        record: a run record.
-        store: where they are kept.
-        data: the data directory.
-        weights: a safetensors file; None to look for registered weights of the record's digest.
-        network: that the record is about; None for the registered one of that name.
+        record: A run record.
+        store: The store of the logits.
+        data: The data directory.
+        weights: A safetensors file; None for the registered weights with the record's digest.
+        network: The network of the record; None for the registered one of that name.
 
     Raises:
-        UserError: the store has none, and network or calibration images are not to be had either.
+        UserError: If the store has none, and the network or the calibration images are not available.
     """
     key = held_out_key(record.model, record.weights, record.dataset)
     if (found := store.read_held_out(key)) is None:
@@ -81,13 +81,13 @@ def _known_as(loaded: Loaded, store: Store) -> str | None:
 
 
 def targets(mmacs: tuple[float, ...], n: int) -> list[float]:
-    """``n`` mean costs evenly spaced between the first exit's and the last's, of four digits, so that they can be typed."""
+    """Return ``n`` mean costs evenly spaced between those of the first and the last exit, rounded to four digits."""
     first, last = mmacs[0], mmacs[-1]
     spaced = [first + (last - first) * i / (n + 1) for i in range(1, n + 1)]
     return [min(max(float(f"{target:.4g}"), first), last) for target in spaced]
 
 
 def at_target(held: HeldOut, mmacs: tuple[float, ...], target: float, rule: Kind) -> Policy:
-    """The rule that ``--policy RULE@mmacs=TARGET`` calibrates, from stored logits."""
+    """Return the policy that ``--policy RULE@mmacs=TARGET`` calibrates, from stored logits."""
     origin = provenance(held.input_hashes(), "calibration", rule, f"mmacs={target:g}")
     return target_cost(torch.from_numpy(held.logits), mmacs, target, rule, origin)

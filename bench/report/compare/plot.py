@@ -15,7 +15,7 @@ _APART = 0.16  # of A and B within a row, in rows
 
 @styled
 def draw_comparison(found: Comparison) -> Figure:
-    """Left both accuracies with Wilson's intervals, right B minus A with Newcombe's; a row for each line of the table."""
+    """Draw both accuracies with Wilson's intervals on the left, and B minus A with Newcombe's on the right, row by row."""
     rows = len(found.pairs)
     figure = Figure(figsize=(9.5, 1.9 + 0.42 * rows), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -48,5 +48,5 @@ def _shares(axes: Axes, found: Comparison, i: int, label: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text that is drawn as it is: a dollar would begin mathematics."""
+    """Return text that matplotlib draws unchanged: a dollar would begin mathematics."""
     return text.replace("$", r"\$")

@@ -14,7 +14,7 @@ from exitbench.scoring.evaluation import Evaluation
 
 
 def name_of(evaluation: Evaluation, other: Evaluation) -> str:
-    """What tells an evaluation from the other: model and training; where these are the same weights, policy or seed."""
+    """Return a name that distinguishes an evaluation from the other: model and training, or else weights, policy or seed."""
     record, beside = evaluation.record, other.record
     name = f"{record.model} ({record.training})"
     if (record.model, record.training) != (beside.model, beside.training):
@@ -27,7 +27,7 @@ def name_of(evaluation: Evaluation, other: Evaluation) -> str:
 
 
 def comparison_text(found: Comparison) -> RenderableType:
-    """The table of both, with what it means and what is left out."""
+    """Return the table of both, with notes on its meaning and on what is left out."""
     record = found.a.record
     threat = f"{record.norm} {eps_text(record.eps)}"
     title = f"{record.dataset} test, {threat}, n = {record.n}, paired sample by sample"
@@ -66,7 +66,7 @@ def _accuracy(pair: Pair) -> tuple[str, ...]:
 
 
 def _chance(p: float) -> str:
-    """Narrow where its second digit says nothing, so that attacks' names keep to a line of 80 columns."""
+    """Return a p-value as short text, so that attacks' names fit in a line of 80 columns."""
     return f"{p:.2g}" if p >= 0.001 else f"{p:.0e}"
 
 

@@ -45,7 +45,7 @@ COLUMNS = {
 
 
 def latency_table(measured: Sequence[Latency]) -> pd.DataFrame:
-    """One row for each exit of each measurement, and one for the deployed network."""
+    """Return the table: one row for each exit of each measurement, and one for the deployed network."""
     rows = []
     for latency in measured:
         about = {name: getattr(latency, name) for name in ("model", "training", "dataset", "policy", "machine", "device")}
@@ -65,7 +65,7 @@ def latency_table(measured: Sequence[Latency]) -> pd.DataFrame:
 
 @styled
 def draw_latency(measured: Sequence[Latency]) -> Figure:
-    """Milliseconds against mmacs for every exit: one image at a time on the left, an image of a large batch on the right."""
+    """Draw milliseconds against mmacs for every exit: one image at a time on the left, an image of a large batch on the right."""
     labels = [f"{each.model} ({each.training}), {each.dataset}" for each in measured]
     machines = sorted({_machine(each) for each in measured})
     figure, left, right = two_panels(4.1, labels)
@@ -99,7 +99,7 @@ def _machine(latency: Latency) -> str:
 
 
 def write_latency(measured: Sequence[Latency], results: Path) -> list[Path]:
-    """Write ``latency.csv``, ``plots/latency.png`` and ``.svg`` into ``results``; the files written."""
+    """Write ``latency.csv``, ``plots/latency.png`` and ``.svg`` into ``results``, and return the files written."""
     figure = draw_latency(measured)
     files = {
         results / "latency.csv": to_csv(latency_table(measured)).encode(),

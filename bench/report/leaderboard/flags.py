@@ -1,4 +1,4 @@
-"""How flags are shown: a sign and a word besides the colour, for readers who do not see it."""
+"""The display of flags: a sign and a word besides the colour, for readers who do not see it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from exitbench.checks.flag import Flag
 from exitbench.scoring.evaluation import Evaluation
 
 SIGNS = {"failure": "\u2715", "warning": "\u25b2", "not checked": "?", "info": "\u00b7", "ok": ""}
-"""A sign for each weight of finding, and for none."""
+"""A sign for each level of flags, and for none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Line:
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """The weightiest finding, a key of ``SIGNS``."""
+    """Return the most severe level among the flags, a key of ``SIGNS``."""
     if evaluation.failures:
         return "failure"
     if not evaluation.checked:
@@ -42,7 +42,7 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def lines(evaluation: Evaluation) -> Sequence[Line]:
-    """Every flag, failures first; an evaluation that was not checked says so and what to do."""
+    """Return a line for every flag, failures first, or one that says that the evaluation was not checked."""
     found = [_line(flag) for flag in evaluation.flags]
     if not evaluation.checked:
         why = evaluation.probe_error or "it was run before there were trust checks, or they were interrupted"

@@ -15,7 +15,7 @@ from exitbench.report.style import MEANING, legend_below, network_style, share_a
 from exitbench.scoring.evaluation import Evaluation, accuracy
 
 NAMED = 20
-"""On a board of more networks than this only those on a front are named, the others are grey."""
+"""On a board with more networks than this, only those on a front are named; the others are grey."""
 GREY = ("0.7", ".")
 
 
@@ -37,7 +37,7 @@ class Point:
 
 
 def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -> list[Point]:
-    """A point for each evaluation that has the figure."""
+    """Return a point for each evaluation that has the figure."""
     found = []
     for evaluation in evaluations:
         if what == "worst" and not (evaluation.attacks or evaluation.unfinished):
@@ -66,7 +66,7 @@ def pareto_front(candidates: Sequence[Point]) -> list[Point]:
 
 @styled
 def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
-    """Two panels side by side: clean accuracy and worst-case robust accuracy against mean mmacs."""
+    """Draw two panels: clean accuracy and worst-case robust accuracy against mean mmacs."""
     clean, worst = points(evaluations, "clean"), points(evaluations, "worst")
     named = [point.label for point in clean]
     if len(clean) > NAMED:

@@ -50,11 +50,11 @@ COLUMNS = {
     "flags": "what the trust checks found, by name, failures first, separated by `;`; none, or not checked",
     "note": "a choice made for the user, such as the embedded dataset in place of the model's own",
 }
-"""Every column of the CSV and what it means."""
+"""Meaning of every column of the CSV."""
 
 
 def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    """One row per evaluation and attack, best worst case first, columns as in ``COLUMNS``."""
+    """Return the table: one row per evaluation and attack, highest worst case first, with the columns ``COLUMNS``."""
     rows: list[Mapping[str, Any]] = []
     for evaluation in sorted(evaluations, key=rank):
         rows += rows_of(evaluation)
@@ -62,7 +62,7 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
 
 def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of one evaluation: the clean images, every attack, those unfinished, and the worst case where there is one."""
+    """Return the rows of an evaluation: clean images, every attack, unfinished ones included, and the worst case if any."""
     same = {**_same(evaluation.record), "sparsity": evaluation.sparsity, "flags": flags_text(evaluation)}
     rows = [{**same, **_measured(evaluation, evaluation.clean)}]
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]
@@ -76,12 +76,12 @@ def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def training_text(record: RunRecord) -> str:
-    """Which weights, and whether they are somebody else's, taken over."""
+    """Return the training of the weights, and whether they were imported."""
     return f"{record.training}, imported" if record.source.startswith(IMPORTED) else str(record.training)
 
 
 def sparsity_text(evaluation: Evaluation) -> str:
-    """What the cost of a pruned network means, in a line."""
+    """Return the meaning of the cost of a pruned network, in one line."""
     return (
         f"{evaluation.sparsity:.1%} of the weights are zero and count for nothing in mmacs; scattered zeros "
         "speed up no dense hardware, which needs mmacs_dense"

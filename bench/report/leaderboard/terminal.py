@@ -20,7 +20,7 @@ _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "inf
 
 
 def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableType:
-    """The figures of one evaluation: every attack asked for, then the worst case over all that is stored."""
+    """Return the figures of an evaluation: every requested attack, then the worst case over all stored attacks."""
     record = evaluation.record
     threat = f"{record.norm} {eps_text(record.eps)}"
     title = f"{escape(record.model)} on {record.dataset} test, {threat}, n = {evaluation.n}"
@@ -47,7 +47,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
 
 
 def _worst(evaluation: Evaluation) -> list[str]:
-    """The headline; flagged, it has a mark as well as a colour."""
+    """Return the headline; if flagged, it has a mark as well as a colour."""
     kind = verdict(evaluation)
     mark = {"failure": " !", "warning": " !", "not checked": " ?"}.get(kind, "")
     return [f"[bold {_COLOURS[kind]}]{text}" for text in (f"worst case{mark}", *_shares(evaluation.worst))]
@@ -76,7 +76,7 @@ def _shares(correct: Bools) -> tuple[str, str]:
 
 
 def _exit_table(evaluation: Evaluation) -> Table:
-    """Who leaves where, what it costs, and each exit's own accuracy: clean, and under the strongest attack."""
+    """Return the table of exits: samples leaving, cost, and accuracy, clean and under the strongest attack."""
     strongest = evaluation.strongest()
     table = Table(box=None, pad_edge=False)
     table.add_column("exit", no_wrap=True)
@@ -98,7 +98,7 @@ def _exit_table(evaluation: Evaluation) -> Table:
 
 
 def _slowdown_table(evaluation: Evaluation, slowdowns: Sequence[Result]) -> Table:
-    """What each slowdown attack does to the cost, and how many samples stay right."""
+    """Return the table of slowdown attacks: their effect on the cost, and samples that stay right."""
     table = Table(box=None, pad_edge=False)
     table.add_column("slowdown", no_wrap=True)
     for heading in ("mmacs", "ratio", "savings erased %", "efficacy", "accuracy %"):
@@ -125,7 +125,7 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append(f"the worst case is over {those}, per sample")
     notes.append("grads, s: gradients and seconds per sample, means")
     if any(not attack.within.all() for attack in shown):
-        notes.append("images outside the ball are told by their distance; they count for nothing in the worst case")
+        notes.append("images outside the ball are reported with their distance; they do not count in the worst case")
     if evaluation.attacks:
         share, _, _ = accuracy(evaluation.any_exit_robust)
         notes.append(
@@ -153,6 +153,6 @@ def _seeds(evaluation: Evaluation) -> str:
 
 
 def _short(policy: str) -> str:
-    """The policy with four digits per threshold; reports on file have them all."""
+    """Return the policy with four digits per threshold; files have all digits."""
     kind, _, numbers = policy.partition(":")
     return f"{kind} {' '.join(f'{float(number):.4g}' for number in numbers.split(',') if number)}"

@@ -1,1 +1,1 @@
-"""What the HTML page shows, computed apart from how it is written."""
+"""The HTML page: its content, and its writer."""

@@ -1,4 +1,4 @@
-"""The commands that a row of the leaderboard comes from, told from the records of its runs."""
+"""Reconstructs the commands behind a row of the leaderboard from its run records."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FROM_FILE = "file "  # how the source of weights begins in records from before 
 
 
 def commands(evaluation: Evaluation) -> list[str]:
-    """One ``bench run`` for each setting and seed, with every attack asked for under it; data and weights must be at hand.
+    """Return one ``bench run`` for each setting and seed, with all attacks requested under it.
 
-    Model, file of weights and exit rule are named as they were then. Records from before this was kept have thresholds as
-    numbers (the same rule and the same figures) and files without their folder.
+    Model, weight file and policy are given as in the original command. Older records, which lack these, give thresholds as
+    numbers (the same policy and results) and files without their folder.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for record in _worth_telling(evaluation.records or (evaluation.record,)):
@@ -54,7 +54,7 @@ def _literal(text: str) -> str:
 
 
 def _worth_telling(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """All but those that do not say what was asked for, where later runs that do have the same cells."""
+    """Return the records, without those that lack the original request if later runs of the same cells have it."""
     told = {key for record in records if record.requested is not None for key in _cells(record)}
     return [record for record in records if record.requested is not None or not _cells(record) <= told]
 
@@ -76,7 +76,7 @@ def _target(record: RunRecord) -> Iterator[str]:
 
 
 def _before(record: RunRecord) -> Requested:
-    """What was asked for, of a record that does not tell."""
+    """Return the request of a record that lacks it."""
     source = record.source
     weights = source.removeprefix(_FROM_FILE) if source.startswith(_FROM_FILE) else None
     return Requested(model=record.model, weights=weights, policy=record.policy)
@@ -97,7 +97,7 @@ def _settings(specs: Iterable[Spec], record: RunRecord) -> Iterator[str]:
 
 
 def number_text(value: float) -> str:
-    """The shortest text that the command line reads as exactly this number, a fraction of 255 where it is one."""
+    """Return the shortest text that the command line parses as exactly this number, as a fraction of 255 if it is one."""
     text = eps_text(value)
     over, _, under = text.partition("/")
     return text if float(over) / float(under or 1) == value else repr(value)

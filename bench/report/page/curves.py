@@ -1,4 +1,4 @@
-"""Reads what ``bench sweep`` wrote, so that the page can draw it: curves of networks under other exit rules."""
+"""Reads the curves that ``bench sweep`` wrote, for the page."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ Curves = Mapping[Network, Sequence[SweptCurve]]
 
 
 def network_of(of: Identity) -> Network:
-    """What a run's record and a sweep's row share when they are of the same network, samples and threat model."""
+    """Return the key that a run record and a row of a sweep share if network, samples and threat model are the same."""
     columns = of.columns()
     return tuple(columns[name] for name in _KEY)
 
 
 def read_curves(folder: Path) -> Curves:
-    """Every curve in the tables of ``folder``, that of the shortest file name where several have the same network and rule.
+    """Read all curves in the tables of ``folder``; if several have the same network and rule, the shortest file name wins.
 
-    A file that is no sweep's table is told in the log and left out.
+    Files that are not tables of a sweep are logged and left out.
     """
     found: dict[Network, dict[str, SweptCurve]] = {}
     for path in sorted(folder.glob("*.csv"), key=lambda path: (len(path.name), path.name)):

@@ -1,4 +1,4 @@
-"""What the page shows of one evaluation beyond its row."""
+"""The details of an evaluation on the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exitbench.store.run_record import RunRecord
 
 @dataclass(frozen=True)
 class Situation:
-    """Which exits a kind of image takes.
+    """The exits that a kind of image takes.
 
     Attributes:
         name: of the attack, or ``clean``.
@@ -93,7 +93,7 @@ class SlowdownRow:
 
 @dataclass(frozen=True)
 class Detail:
-    """All of it."""
+    """The details of an evaluation."""
 
     worst: tuple[float, float, float] | None
     any_exit: tuple[float, float, float]
@@ -115,7 +115,7 @@ class Detail:
 
 
 def detail(evaluation: Evaluation) -> Detail:
-    """What the evaluation's page shows."""
+    """Return the details of an evaluation."""
     attacked = bool(evaluation.attacks or evaluation.unfinished)
     strongest = evaluation.strongest()
     return Detail(
@@ -164,7 +164,7 @@ def _exit(evaluation: Evaluation, strongest: Result | None, k: int) -> Exit:
 
 
 def _threshold(record: RunRecord, k: int) -> str:
-    """What has to hold for a sample to leave at exit ``k``, from 0."""
+    """Return the condition for a sample to leave at exit ``k``, from 0."""
     n_exits = record.n_exits
     policy = parse_policy(record.policy, n_exits)
     if isinstance(policy, FixedExit):
@@ -201,7 +201,7 @@ def _attacks(evaluation: Evaluation) -> tuple[AttackRow, ...]:
 
 
 def _slowdowns(evaluation: Evaluation) -> tuple[SlowdownRow, ...]:
-    """The clean images and every slowdown attack; empty where there is none."""
+    """Return rows for the clean images and every slowdown attack; empty if there is none."""
     found = [attack for attack in evaluation.attacks if attack.is_slowdown]
     rows = []
     for result in (evaluation.clean, *found) if found else ():

@@ -1,4 +1,4 @@
-"""The HTML leaderboard: one file that needs nothing but itself."""
+"""The HTML leaderboard, as one self-contained file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FILTERS = (("dataset", "dataset"), ("threat", "threat model"), ("network", "netw
 
 
 def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = None) -> str:
-    """All boards on one page.
+    """Return all boards as one HTML page.
 
     Args:
-        boards: evaluations by board name, in the order of their rank.
-        curves: of sweeps; drawn where their network is on a board.
+        boards: Evaluations by board name, in the order of their rank.
+        curves: Curves of sweeps; they are drawn if their network is on a board.
     """
     curves = curves or {}
     found = rows(boards)

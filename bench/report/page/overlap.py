@@ -1,4 +1,4 @@
-"""Which attack broke what: shares that add up to all samples, and which attacks break the same ones."""
+"""Computes which attack breaks which samples: shares that add up to all samples, and overlaps between attacks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Overlap:
 
 
 def broken(evaluation: Evaluation, result: Result) -> Bools:
-    """``(n,)``: right on the clean image and broken by an image of ``result`` in the ball."""
+    """Return whether each sample is right when clean and broken by an image of ``result`` in the ball, ``(n,)``."""
     return evaluation.clean.correct & ~result.survived
 
 
@@ -83,9 +83,9 @@ def labels(evaluation: Evaluation) -> dict[int, str]:
 
 
 def shares(evaluation: Evaluation) -> list[Share]:
-    """All samples, each counted once: wrong when clean, broken, robust.
+    """Split all samples into wrong when clean, broken by each attack, and robust.
 
-    Attacks come in the order in which each adds the most to what those before it break.
+    Attacks are ordered greedily: each breaks the most samples that those before it do not.
     """
     n = evaluation.n
     named = labels(evaluation)
@@ -110,7 +110,7 @@ def shares(evaluation: Evaluation) -> list[Share]:
 
 
 def overlap(evaluation: Evaluation) -> Overlap | None:
-    """Which attacks break the same samples; None where fewer than two break any."""
+    """Return which attacks break the same samples, or None if fewer than two break any."""
     named = labels(evaluation)
     sets = [(named[id(attack)], broken(evaluation, attack)) for attack in evaluation.attacks]
     sets = sorted((each for each in sets if each[1].any()), key=lambda each: -int(each[1].sum()))

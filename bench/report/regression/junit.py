@@ -1,4 +1,4 @@
-"""The gate's judgement as JUnit XML, which CI systems show as tests."""
+"""The result of the gate as JUnit XML, which CI systems show as tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(report: GateReport) -> bytes:
-    """UTF-8, one suite: a test case for each row's verdicts, each row's cost, the trust checks, and the work being finished."""
+    """Return UTF-8 XML with a test case for each row's verdicts, each row's cost, the trust checks, and completeness."""
     cases: list[tuple[str, str | None, str]] = []
     for row in report.judgement.rows:
         lost = f"{row.title}: {-row.points:.2f} points lost, p = {row.p_lost:.2g}" if row.status == "regression" else None

@@ -1,4 +1,4 @@
-"""The gate's judgement as Markdown, for job summaries and pull requests."""
+"""The result of the gate as Markdown, for job summaries and pull requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIGNS = {"fail": "\u274c", "improved": "\u26a0\ufe0f", "pass": "\u2705"}
 
 
 def to_markdown(report: GateReport) -> str:
-    """Headline, table, and the flips folded away; what comes from models and files is escaped."""
+    """Return headline, table and collapsed flips; names of models and files are escaped."""
     lines = [f"### {_SIGNS[report.judgement.outcome]} {report.verdict}: {escaped(report.subject)}", ""]
     lines += [f"* {escaped(line)}" for line in report.why]
     lines += ["", f"| row | {' | '.join(HEADINGS)} | |", f"|---|{'---:|' * len(HEADINGS)}---|"]
@@ -25,7 +25,7 @@ def to_markdown(report: GateReport) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is: one line, no HTML, no links, no table cells of its own."""
+    """Return text that Markdown shows unchanged: one line, without HTML, links or table cells."""
     plain = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*\[\]|~@#])", _as_entity, plain)
 

@@ -1,4 +1,4 @@
-"""The gate's judgement in the terminal."""
+"""The result of the gate in the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 12
 
 
 def summary(report: GateReport) -> RenderableType:
-    """Table, flips and verdict."""
+    """Return table, flips and verdict."""
     table = Table(box=None, pad_edge=False)
     table.add_column("row", overflow="fold", min_width=len("worst case"))
     for heading in ("baseline %", "now %", "points", "lost", "won", "p", "mmacs"):

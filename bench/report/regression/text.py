@@ -1,4 +1,4 @@
-"""The words that every output of the gate shares."""
+"""Texts shared by all outputs of the gate."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ UPDATE = "update the baseline: bench check --update"
 
 @dataclass(frozen=True)
 class GateReport:
-    """A judgement with what it is about.
+    """The result of a gate with the snapshots compared.
 
     Attributes:
-        judgement: what was found.
-        baseline, now: what was compared.
-        source: file of the baseline.
+        judgement: The result.
+        baseline, now: The snapshots.
+        source: File of the baseline.
     """
 
     judgement: Judgement
@@ -29,7 +29,7 @@ class GateReport:
 
     @property
     def verdict(self) -> str:
-        """One word, or three."""
+        """The verdict in one word, or three."""
         return VERDICTS[self.judgement.outcome]
 
     @property
@@ -41,14 +41,14 @@ class GateReport:
 
     @property
     def why(self) -> list[str]:
-        """What decided, a line each."""
+        """The reasons for the verdict, one per line."""
         if self.judgement.outcome == "improved":
             return [*self.judgement.improvements, UPDATE]
         return self.judgement.reasons or ["nothing is significantly worse"]
 
     @property
     def notes(self) -> list[str]:
-        """How it was judged, and what else differs."""
+        """Notes on the tests, and on other differences."""
         judgement, then, now = self.judgement, self.baseline.subject, self.now.subject
         notes = [
             f"level {judgement.level:g} over all rows together (exact McNemar tests and sign flips of costs, Holm), one-sided; "
@@ -64,25 +64,25 @@ class GateReport:
 
 
 def row_status(row: Compared) -> str:
-    """What a table says of a row: the verdicts, then the cost where it is out of bounds."""
+    """Return the status of a row in a table: that of the verdicts, then that of the cost if it is out of bounds."""
     words = {"regression": "REGRESSION", "improvement": "improved", "same": "ok"}[row.status]
     cost = {"over": "COST", "under": "cheaper", "within": ""}[row.cost]
     return f"{words}, {cost}" if cost and words != "ok" else cost or words
 
 
 def figures(row: Compared) -> tuple[str, ...]:
-    """Before, now, change, flips each way, p, mmacs: the cells of a table behind the row's name."""
+    """Return the cells of a row: before, now, change, flips each way, p, mmacs."""
     mmacs = "-" if row.mmacs is None else f"{row.mmacs[0]:.2f} -> {row.mmacs[1]:.2f}"
     shares = [f"{100 * count / row.n:.2f}" for count in (row.before, row.now)]
     return (*shares, f"{row.points:+.2f}", str(len(row.lost)), str(len(row.won)), f"{row.p_lost:.2g}", mmacs)
 
 
 HEADINGS = ("baseline %", "now %", "points", "right to wrong", "wrong to right", "p", "mean mmacs")
-"""Of ``figures``."""
+"""Headings of ``figures``."""
 
 
 def flips_text(row: Compared, most: int | None = None) -> list[str]:
-    """Which samples flipped, by index, a line for each direction; at most ``most`` of each are named."""
+    """Return the indices of samples that flipped, one line per direction, at most ``most`` of each."""
     found = []
     for direction, indices in (("right to wrong", row.lost), ("wrong to right", row.won)):
         if indices:

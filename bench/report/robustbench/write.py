@@ -13,7 +13,7 @@ from exitbench.report.style import to_bytes
 
 
 def write_cost_axis(axis: CostAxis, results: Path) -> list[Path]:
-    """Write ``robustbench/<dataset>-<norm>.csv``, ``.png`` and ``.svg`` into ``results`` and tell which files these are."""
+    """Write ``robustbench/<dataset>-<norm>.csv``, ``.png`` and ``.svg`` into ``results``, and return the files written."""
     path = results / "robustbench" / f"{DATASET}-{axis.norm}"
     figure = draw(axis)
     files = {

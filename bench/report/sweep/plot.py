@@ -26,7 +26,7 @@ NOTE = (
 
 @styled
 def draw(curves: Sequence[Curve], title: str) -> Figure:
-    """Two panels side by side: clean accuracy and worst-case robust accuracy against mean mmacs."""
+    """Draw two panels: clean accuracy and worst-case robust accuracy against mean mmacs."""
     extra = _meanings(curves)
     figure, left, right = two_panels(4.4, [*map(_label, curves), *(str(line.get_label()) for line in extra)])
     left.set_xlim(0, 1.06 * max(cost for curve in curves for cost in curve.pool.mmacs))
@@ -53,7 +53,7 @@ def _draw(axes: Axes, curve: Curve, what: What, colour: str, marker: str) -> Non
 
 
 def _line(axes: Axes, curve: Curve, what: What, colour: str) -> None:
-    """The family's line with its band; on the right, the floor that no rule falls below."""
+    """Draw the line of a family with its band and, for the worst case, the floor of all policies."""
     family = curve.family
     found = [point.judged.correct if what == "clean" else point.judged.worst for point in family]
     shares = [accuracy(judged) for judged in found if judged is not None]
@@ -69,7 +69,7 @@ def _line(axes: Axes, curve: Curve, what: What, colour: str) -> None:
 
 
 def _marked(axes: Axes, point: Point, judged: Bools, colour: str, marker: str, label: str) -> None:
-    """A deployed rule, with its interval and, hollow, what trust checks say of it."""
+    """Draw a deployed policy with its interval, hollow and with a sign if flagged."""
     share, low, high = (100 * value for value in accuracy(judged))
     kind = "ok" if point.evaluation is None else verdict(point.evaluation)
     axes.errorbar(
@@ -88,7 +88,7 @@ def _marked(axes: Axes, point: Point, judged: Bools, colour: str, marker: str, l
 
 
 def _meanings(curves: Sequence[Curve]) -> list[Line2D]:
-    """Entries of the legend for what is drawn alike for every network."""
+    """Return the legend entries that are common to all networks."""
     deployed = Line2D([], [], ls="none", marker="o", color="0.3", markersize=7, label="marker: deployed rule")
     ends = Line2D([], [], marker=".", color="0.3", markersize=4, label="line: from exit 1 alone (left) to the last exit (right)")
     floor = Line2D([], [], ls=":", color="0.3", label="floor under every rule: no stored image makes any exit wrong")

@@ -43,16 +43,16 @@ COLUMNS = {
     "status": f"ok; or '{NOT_ATTACKED}': the worst case is what attacks on other rules or exits find, or what is amiss",
     "flags": "what the trust checks found, as in the leaderboard; of a rule not attacked itself, over all rules evaluated",
 }
-"""Every column of the CSV and what it means."""
+"""Meaning of every column of the CSV."""
 
 
 def sweep_table(curves: Iterable[Curve]) -> pd.DataFrame:
-    """One row per point, curve after curve, columns as in ``COLUMNS``."""
+    """Return the table: one row per point, curve after curve, with the columns ``COLUMNS``."""
     return pd.DataFrame([_row(curve, point) for curve in curves for point in curve.points], columns=list(COLUMNS))
 
 
 def status(curve: Curve, point: Point) -> str:
-    """What keeps a point's worst case from standing beside others; ``ok`` for nothing."""
+    """Return why a point's worst case is not comparable with others, or ``ok``."""
     if point.evaluation is not None:
         return worst_status(point.evaluation)
     evaluations = curve.pool.evaluations

@@ -14,7 +14,7 @@ from exitbench.scoring.evaluation import Bools, accuracy
 
 
 def curve_text(curve: Curve) -> RenderableType:
-    """Every rule of the curve with its cost, clean accuracy and worst case, and what they are worth."""
+    """Return the table of a curve: cost, clean accuracy and worst case of every policy, with notes."""
     record = curve.pool.record
     threat = f"{record.norm} {eps_text(record.eps)}"
     kind = "one exit" if curve.rule is None else f"{curve.rule} thresholds"
@@ -47,7 +47,7 @@ def _shares(judged: Bools | None) -> tuple[str, str]:
 
 
 def _notes(curve: Curve) -> list[tuple[str, str]]:
-    """What the figures are worth, with a style each."""
+    """Return notes on the validity of the figures, each with a style."""
     notes = []
     for point in curve.deployed:
         if point.evaluation is None:

@@ -19,9 +19,9 @@ def write_sweep(curves: Sequence[Curve], results: Path, only: str = "") -> list[
     """Write ``sweeps/<board>.csv``, ``.png`` and ``.svg`` into ``results``.
 
     Args:
-        curves: of any boards.
-        results: the folder.
-        only: what the sweep was narrowed to, for the files' names, so that they leave those of the whole store alone.
+        curves: Curves of any boards.
+        results: The results folder.
+        only: Suffix of the file names for a sweep of a selection, so that the files of the whole store are not replaced.
 
     Returns:
         The files written.

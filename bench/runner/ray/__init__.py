@@ -1,1 +1,1 @@
-"""The same plan on a Ray cluster."""
+"""Execution of a plan on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Finds Ray and the cluster, or says what to do; how many shards it can work on at once."""
+"""Connects to a Ray cluster, or says what to do, and computes how many shards it can run at once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ INSTALL = f"{sys.executable} -m pip install 'ray>=2.40'"
 
 @dataclass(frozen=True)
 class Resources:
-    """What one shard takes of a machine, in Ray's units; fractions of a GPU share it.
+    """The resources of one shard, in Ray's units; shards may share a GPU by fractions.
 
     Raises:
-        UserError: none at all, or numbers that Ray does not take.
+        UserError: If there are none, or Ray does not accept the numbers.
     """
 
     cpus: float = 1.0
@@ -37,7 +37,7 @@ class Resources:
 
     @property
     def threads(self) -> int:
-        """Of torch in each worker: as many as it has cores, so that workers do not fight."""
+        """Torch threads in each worker: one per core, so that workers do not compete."""
         return max(1, int(self.cpus))
 
     @property
@@ -46,22 +46,25 @@ class Resources:
         return "cuda" if self.gpus else "cpu"
 
     def fitting(self, machine: dict[str, float]) -> int:
-        """Shards that a machine with these resources can work on at once."""
+        """Return the number of shards that a machine with these resources can run at once."""
         exit_constraints = {"CPU": self.cpus, "GPU": self.gpus}
-        # Thirds of a GPU are not quite thirds in binary.
+        # Three thirds of a GPU do not add up to 1 in floating point.
         return min(int(machine.get(name, 0.0) / need + 1e-9) for name, need in exit_constraints.items() if need)
 
 
 def connect(address: str | None, *, verbose: bool = False) -> ModuleType:
-    """Ray, connected to the cluster at ``address``; without one, to RAY_ADDRESS's or a new local one.
+    """Connect Ray to the cluster at ``address``, else to that at RAY_ADDRESS, else to a new local one.
+
+    Returns:
+        The module ``ray``.
 
     Raises:
-        UserError: Ray is not installed, or no cluster can be reached.
+        UserError: If Ray is not installed, or no cluster can be reached.
     """
     ray = _ray()
     if ray.is_initialized():
         return ray
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     if address in (None, "", "local"):
@@ -77,7 +80,7 @@ def connect(address: str | None, *, verbose: bool = False) -> ModuleType:
 
 
 def slots(ray: ModuleType, resources: Resources) -> int:
-    """Shards that the cluster can work on at once."""
+    """Return the number of shards that the cluster can run at once."""
     return sum(resources.fitting(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
@@ -89,10 +92,10 @@ def _ray() -> ModuleType:
 
 
 def _reach(address: str) -> None:
-    """Knock at the address first: Ray itself would try for minutes.
+    """Check that the address can be reached, as Ray itself would try for minutes.
 
     Raises:
-        UserError: nobody answers.
+        UserError: If there is no answer.
     """
     if address == "auto":
         return

@@ -1,4 +1,4 @@
-"""The driver's side: a bounded number of shards in flight, what comes back stored, what a lost worker left sent again."""
+"""The driver: it keeps a bounded number of shards in flight, stores results, and resubmits the work of lost workers."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from exitbench.store.store import Store
 _log = logging.getLogger(__name__)
 
 AHEAD = 2
-"""Shards in flight for each that the cluster can work on: one at work, one waiting, so that no worker idles."""
+"""Shards in flight for each that the cluster can run: one running and one waiting, so that no worker is idle."""
 
 LOSSES = 4
-"""How often in a row a worker may be lost without finishing a cell before the cell that it was at is given up."""
+"""Number of workers lost in a row, without a finished cell, after which the current cell is given up."""
 
 _LOOK_S = 10.0
 
 
 @dataclass(eq=False)
 class Flight:
-    """A shard on its way.
+    """A shard in flight.
 
     Attributes:
-        cells: of the shard, as planned.
-        left: those still to be done, by key.
-        at: key of the one worked on; None before the first.
-        losses: workers lost since the last finished cell.
+        cells: The planned cells of the shard.
+        left: Those that are not finished, by key.
+        at: Key of the current cell; None before the first.
+        losses: Number of workers lost since the last finished cell.
     """
 
     cells: Sequence[PlannedCell]
@@ -50,15 +50,15 @@ class Flight:
 
 
 class RayRunner:
-    """Works off a plan on a Ray cluster, as ``exitbench.runner.runner.Runner`` does on this machine.
+    """A runner that executes a plan on a Ray cluster, as ``exitbench.runner.runner.Runner`` does on this machine.
 
     Args:
-        ray: connected.
-        job: what workers are told.
-        store: where cells go; only the driver writes there.
-        resources: of each shard.
-        slices: of each shard.
-        tell: told, in a line, what the user should know on the way.
+        ray: The module ``ray``, connected to a cluster.
+        job: The job that is sent to workers.
+        store: The store of cells; only the driver writes to it.
+        resources: Resources of each shard.
+        slices: Slices per shard.
+        tell: Called with messages of one line for the user.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class RayRunner:
         self._limit, self._looked = 0, -_LOOK_S
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
-        """Run every missing cell, telling when one starts and what became of it, in the order in which that happens.
+        """Run every missing cell, and report starts and outcomes as they happen.
 
-        Every finished cell is stored as it arrives. When a worker is lost, another goes on with what is left of its shard.
+        Every finished cell is stored as it arrives. If a worker is lost, another one continues its shard.
 
         Raises:
-            UserError: a machine has other code, weights or data than this one, or cannot be used; what was finished is kept.
+            UserError: If a machine has other code, weights or data than this one, or cannot be used; finished cells are kept.
         """
         self._on_start, self._on_outcome = on_start, on_outcome
         again: deque[Flight] = deque()
@@ -97,12 +97,12 @@ class RayRunner:
             raise
 
     def _fresh(self, plan: Plan) -> Iterator[Flight]:
-        """The plan's shards, made as they are asked for."""
+        """Yield the shards of the plan, made on demand."""
         for cells in shards(plan.cells, self.slices):
             yield Flight(cells, {cell.key: cell for cell in cells if not cell.done})
 
     def _allowed(self) -> int:
-        """How many shards may be in flight; the cluster may grow and shrink."""
+        """Return the number of shards that may be in flight; the cluster may grow and shrink."""
         if time.monotonic() - self._looked >= _LOOK_S:
             at_once = slots(self.ray, self.resources)
             if not at_once and not self._limit:
@@ -113,14 +113,14 @@ class RayRunner:
 
     def _launch(self, flight: Flight) -> None:
         flight.at = None
-        # Slice by slice after a loss, so that it shows at which it happens.
+        # Slice by slice after a loss, to find the one that causes it.
         stack = 1 if flight.losses else self.slices
         shard = shard_of(flight.cells, flight.left, self.store, stack)
         self._flights[self._task.remote(self._job, shard)] = flight
         self.most_in_flight = max(self.most_in_flight, len(self._flights))
 
     def _next(self, answers: Any) -> Flight | None:
-        """Take a flight's next answer; the flight itself where its worker was lost and something is left to do."""
+        """Take the next answer of a flight, and return the flight if its worker was lost and it is not finished."""
         errors = self.ray.exceptions
         flight = self._flights[answers]
         try:
@@ -154,7 +154,7 @@ class RayRunner:
         self._on_outcome(Outcome(cell, error))
 
     def _lost(self, flight: Flight, error: Exception) -> Flight | None:
-        """Go on with what is left of a flight; what loses its worker every time is an error like any other."""
+        """Continue what is left of a flight; a cell that loses its worker every time is recorded as an error."""
         flight.losses += 1
         first = next(iter(flight.left.values()), None)
         if first is None:
@@ -173,7 +173,7 @@ class RayRunner:
         return flight if flight.left else None
 
     def _land(self) -> None:
-        """Take what has arrived and end the rest."""
+        """Store what has arrived and cancel the rest."""
         for answers in self._flights:
             self.ray.cancel(answers, force=True)
         for answers, flight in self._flights.items():

@@ -1,4 +1,4 @@
-"""What a worker is told and what it answers; data alone, the same for whatever carries it."""
+"""The messages between driver and workers: plain data, independent of Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HANDED_ON = ("EXITBENCH_WEIGHTS",)
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for every shard of an evaluation.
+    """The part of the work that is the same for all shards of an evaluation.
 
     Attributes:
         request: what names the target, with nothing left to the machine that reads it but the files.
@@ -75,7 +75,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """All cells of the samples ``start..stop - 1``, in the order of the plan."""
+    """The cells of the samples ``start..stop - 1``, in the order of the plan."""
 
     start: int
     stop: int
@@ -87,9 +87,9 @@ class Shard:
     """The work of one Ray task.
 
     Attributes:
-        parts: in order.
-        stored: files of finished cells that selections among the missing ones need, by key.
-        stack: slices to run as one batch, at most.
+        parts: The parts, in order.
+        stored: Files of finished cells that selections among the missing ones need, by key.
+        stack: Largest number of slices to run as one batch.
     """
 
     parts: tuple[Part, ...]
@@ -99,14 +99,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class CellStarted:
-    """The cell of this key is worked on."""
+    """The worker has started the cell with this key."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The cell of this key, as its file."""
+    """The worker has finished the cell with this key; it is sent as its file."""
 
     key: str
     raw: bytes
@@ -114,7 +114,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """What went wrong in the cell of this key, as it is recorded."""
+    """The cell with this key ended in an error."""
 
     key: str
     what: CellError
@@ -124,11 +124,14 @@ Answer = CellStarted | Finished | Failed
 
 
 def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device: str) -> Job:
-    """The job of an evaluation that was asked for as ``request`` and prepared on this machine.
+    """Return the job of an evaluation that was prepared on this machine from ``request``.
 
     Args:
-        threads: of torch, in each worker.
-        device: ``cpu`` or ``cuda``, of the workers.
+        request: The request.
+        prepared: The resolved request.
+        seed: Seed of the evaluation.
+        threads: Torch threads in each worker.
+        device: Device of the workers, ``cpu`` or ``cuda``.
     """
     target = prepared.target
     own = request.weights is not None or is_reference(request.model)
@@ -161,7 +164,7 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
 
 
 def _search_config(prepared: Prepared, device: str) -> SearchConfig:
-    """What was quickest on this machine, where workers are of its kind; nothing compiled, which takes every worker minutes."""
+    """Return the fastest configuration on this machine if workers are alike; never compiled, which takes each worker minutes."""
     config = prepared.target.used_config
     here = next(prepared.target.model.parameters()).device.type
     if prepared.precision == "auto" and here != device:
@@ -170,7 +173,7 @@ def _search_config(prepared: Prepared, device: str) -> SearchConfig:
 
 
 def code_digest() -> str:
-    """SHA-256 (hex) of all code of ours that a cell's content depends on."""
+    """Return the SHA-256 (hex) of all code of exitbench that a cell's content depends on."""
     found = hashlib.sha256()
     for name, path in own_sources().items():
         found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -178,7 +181,7 @@ def code_digest() -> str:
 
 
 def shards(cells: Iterable[PlannedCell], slices: int) -> Iterator[list[PlannedCell]]:
-    """The cells of ``slices`` slices that hold missing ones at a time, made as they are asked for."""
+    """Yield the cells of ``slices`` slices at a time, on demand; slices without missing cells are left out."""
     taken: list[list[PlannedCell]] = []
     for _, group in groupby(cells, key=lambda cell: cell.slice.start):
         together = list(group)
@@ -192,7 +195,7 @@ def shards(cells: Iterable[PlannedCell], slices: int) -> Iterator[list[PlannedCe
 
 
 def shard_of(cells: Iterable[PlannedCell], left: Mapping[str, PlannedCell], store: Store, stack: int = 1) -> Shard:
-    """What to tell a worker of ``cells``, of which those in ``left`` (by key) are to be done."""
+    """Return the shard that computes those of ``cells`` that are in ``left`` (by key)."""
     parts = []
     stored: dict[str, bytes] = {}
     for _, group in groupby(cells, key=lambda cell: cell.slice.start):

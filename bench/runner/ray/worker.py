@@ -1,4 +1,4 @@
-"""The worker's side: loads the target once per process, makes sure that it is the one meant, and runs shards."""
+"""The worker: it loads the target once per process, checks that it is the driver's, and runs shards."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from exitbench.target.target import Target
 
 
 class WorkerMismatchError(UserError):
-    """A machine would not compute what the driver asked for; the message says which and why."""
+    """A machine has other code, weights or data than the driver; the message says which machine and what differs."""
 
 
 def work(job: Job, shard: Shard) -> Iterator[Answer]:
-    """Run a shard and answer with every cell as soon as it is finished.
+    """Run a shard and yield every cell as soon as it is finished.
 
     Raises:
-        OtherWork: this machine has other code, weights or data than the driver, or lacks them.
+        WorkerMismatchError: If this machine has other code, weights or data than the driver, or lacks them.
     """
     for name, value in job.environment:
         os.environ.setdefault(name, value)
@@ -45,10 +45,10 @@ def work(job: Job, shard: Shard) -> Iterator[Answer]:
 
 
 class Held:
-    """The cells of a shard in memory, in a store's stead.
+    """The cells of a shard in memory, in place of a store.
 
     Args:
-        stored: files of cells that were finished before.
+        stored: Files of cells that were finished before.
     """
 
     def __init__(self, stored: Mapping[str, bytes]) -> None:
@@ -56,7 +56,7 @@ class Held:
         self._errors: dict[str, CellError] = {}
 
     def read(self, key: str) -> Cell | None:
-        """The cell, or None where there is none."""
+        """Return the cell, or None if there is none."""
         return Cell.from_bytes(self._files[key], key) if key in self._files else None
 
     def write(self, cell: Cell) -> None:
@@ -64,17 +64,17 @@ class Held:
         self._files[cell.key] = cell.to_bytes()
 
     def write_error(self, key: str, what: CellError) -> None:
-        """Keep what went wrong in a cell."""
+        """Keep the error of a cell."""
         self._errors[key] = what
 
     def answer(self, key: str) -> Finished | Failed:
-        """What became of a cell."""
+        """Return the outcome of a cell."""
         return Failed(key, self._errors[key]) if key in self._errors else Finished(key, self._files[key])
 
 
 @lru_cache(maxsize=1)
 def _ready(job: Job) -> Prepared:
-    """The target and its data, loaded once per process."""
+    """Load the target and its data, once per process."""
     here = socket.gethostname()
     if job.code != code_digest():
         raise WorkerMismatchError(
@@ -105,10 +105,10 @@ def _is_meant(target: Target, job: Job) -> bool:
 
 
 def _planned(job: Job, ready: Prepared, part: Part) -> Iterator[PlannedCell]:
-    """The cells of a part with its images.
+    """Yield the cells of a part with its images.
 
     Raises:
-        OtherWork: the images are not those that the keys were made of.
+        WorkerMismatchError: If the images are not those that the keys were made from.
     """
     batch = ready.split.batch(part.start, part.stop)
     samples = Slice(ready.split, part.start, part.stop, tuple(batch.input_hashes()))
