@@ -126,7 +126,7 @@ class Leaves(Attack):
 
 @dataclass(frozen=True)
 class Boasts(Attack):
-    """Returns the clean image and calls itself successful: judged by nobody but the harness, it breaks nothing."""
+    """Returns the clean image and calls itself successful: re-scored by the runner, it breaks nothing."""
 
     claims_success: bool = True
 

@@ -28,7 +28,7 @@ class Line:
 
     @property
     def sign(self) -> str:
-        """Of its kind."""
+        """The sign that stands for its kind."""
         return SIGNS[self.kind]
 
 

@@ -69,7 +69,7 @@ class Row:
         board: that it is on.
         style: which of the board's colours and markers, from 0.
         kind: what trust checks say, a key of ``SIGNS``.
-        sign: of its kind.
+        sign: The sign that stands for ``kind``.
         flags: name of every failure and warning, with its message.
         cells: by column.
     """
