@@ -68,7 +68,7 @@ class EarlyExitNet(nn.Module, ABC):
         last = self.n_exits - 1 if upto is None else upto
         if not 0 <= last < self.n_exits:
             raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
-        with forwarded():
+        with forwarded(training=self.training):
             return torch.stack(list(islice(self.exits(x), last + 1)))
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:

@@ -48,7 +48,7 @@ class MultiExitNet(EarlyExitNet):
     def exits(self, x: Tensor) -> Iterator[Tensor]:
         features = x.clone()  # a stage may write into what it is given
         for stage, head in zip(self.stages, self.heads, strict=True):
-            with forwarded():
+            with forwarded(training=self.training):
                 features = stage(features)
                 logits = head(features)
             yield logits
@@ -64,7 +64,7 @@ class MultiExitNet(EarlyExitNet):
         rows: list[Tensor] = []
         last = self.n_exits - 1
         for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
-            with forwarded():
+            with forwarded(training=self.training):
                 features = stage(features)
                 logits_k = head(features)
             leaves = policy.leaves(logits_k, k) if k < last else torch.ones_like(waiting, dtype=torch.bool)

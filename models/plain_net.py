@@ -65,7 +65,7 @@ def initialise(net: nn.Module, input_shape: tuple[int, int, int]) -> None:
     Raises:
         ForeignModelError: If the network cannot run the image, or some parameter has no shape even then.
     """
-    if not _lazy(net):
+    if not lazy_tensors(net):
         return
     shape = "x".join(map(str, input_shape))
     was_training = net.training
@@ -77,9 +77,10 @@ def initialise(net: nn.Module, input_shape: tuple[int, int, int]) -> None:
         message = f"its lazy layers could not be initialised by a run on an image of {shape} ({first_line(error)})"
         raise ForeignModelError(message) from error
     net.train(was_training)
-    if left := _lazy(net):
+    if left := lazy_tensors(net):
         raise ForeignModelError(f"a run on an image of {shape} does not reach the lazy parameter {left[0]}; give it its shape")
 
 
-def _lazy(net: nn.Module) -> list[str]:
+def lazy_tensors(net: nn.Module) -> list[str]:
+    """Return the names of the parameters and buffers that have no shape yet."""
     return [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if is_lazy(tensor)]

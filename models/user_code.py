@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,12 +97,20 @@ class _Forwards:
 
 
 class forwarded:  # noqa: N801 - used like a function
-    """A context for a forward of somebody's network: torch's settings and the CPU's random state are restored behind it."""
+    """A context for a forward of somebody's network: torch's settings and the CPU's random state are restored behind it.
 
-    __slots__ = ("_flags", "_outer", "_random")
+    Args:
+        training: whether the network is in training mode. It is then trained by us, draws from our random numbers as a resumed
+            training must, and nothing is restored.
+    """
+
+    __slots__ = ("_flags", "_outer", "_random", "_training")
+
+    def __init__(self, *, training: bool = False) -> None:
+        self._training = training
 
     def __enter__(self) -> None:
-        self._outer = _Forwards.inside
+        self._outer = _Forwards.inside or self._training
         if self._outer:
             return
         _Forwards.inside = True
@@ -115,10 +124,15 @@ class forwarded:  # noqa: N801 - used like a function
         _Forwards.inside = False
         _restore(self._flags)
         now, began = torch.default_generator.get_state(), self._random if _Forwards.stream is None else _Forwards.stream
-        if not np.array_equal(now.numpy(), began.numpy()):
+        if _bytes_of(now) != _bytes_of(began):
             _Forwards.stream = now
         if _Forwards.stream is not None:
             torch.default_generator.set_state(self._random)
+
+
+def _bytes_of(state: Tensor) -> bytes:
+    """Return the bytes of a generator's state, read without an operator of torch: a dispatch mode may be active."""
+    return ctypes.string_at(state.data_ptr(), state.numel())
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., Any]:

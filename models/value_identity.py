@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from exitbench.models.own_code import is_own, is_users
 from exitbench.models.spec import digest
@@ -203,6 +204,8 @@ def _array(value: Tensor | np.ndarray[Any, Any] | torch.Generator | random.Rando
         return repr(value.getstate())
     if isinstance(value, torch.Generator):
         value = value.get_state()
+    if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
+        return "uninitialised"  # of a lazy layer: its tensors are told apart once they are made
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
             return f"{value.dtype} {tuple(value.shape)} {value!r}"

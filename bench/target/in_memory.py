@@ -15,7 +15,7 @@ from exitbench.models.error_text import first_line
 from exitbench.models.fingerprint import fingerprint
 from exitbench.models.foreign import ForeignModelError, ForeignNet
 from exitbench.models.network_identity import network_digest, structure_digest
-from exitbench.models.plain_net import initialise, without_compilation
+from exitbench.models.plain_net import initialise, lazy_tensors, without_compilation
 from exitbench.models.safe_name import safe_name
 from exitbench.models.user_code import contained
 from exitbench.models.weights import load_weights
@@ -53,7 +53,7 @@ class InMemoryNetwork(Network):
                 self._net, self._was_compiled = without_compilation(copy.deepcopy(net))
         except Exception as error:
             raise ForeignModelError(f"{self.name} cannot be copied ({first_line(error)}); detach what it keeps") from error
-        self._structure = structure_digest(self._net)
+        self._structure = None if lazy_tensors(self._net) else structure_digest(self._net)
 
     def input_shape(self, dataset: str) -> Shape:
         return declared_shape(self._net, self.name) or dataset_card(dataset).input_shape
@@ -72,5 +72,5 @@ class InMemoryNetwork(Network):
         source = f"{IN_MEMORY}{type(self._net).__module__}.{type(self._net).__qualname__}"
         note = note_on(model, was_compiled=self._was_compiled)
         label = "memory" if weights is None else safe_name(weights.stem)
-        digest = network_digest(self._structure, self._net)
+        digest = network_digest(self._structure or structure_digest(self._net), self._net)
         return Loaded(model, label, digest, source, note=note, fingerprint=fingerprint(model, shape))

@@ -21,7 +21,7 @@ from exitbench.models.fingerprint import Fingerprint, fingerprint
 from exitbench.models.foreign import ForeignModelError, ForeignNet
 from exitbench.models.identity import source_digest, tensors_digest
 from exitbench.models.network_identity import network_digest, structure_digest
-from exitbench.models.plain_net import UNCOMPILED, initialise, without_compilation
+from exitbench.models.plain_net import UNCOMPILED, initialise, lazy_tensors, without_compilation
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.safe_name import safe_name
 from exitbench.models.spec import digest as canonical_digest
@@ -212,10 +212,13 @@ class FactoryNetwork(Network):
         self.name = factory.name
 
     @cached_property
-    def _made(self) -> tuple[nn.Module, bool, str]:
-        """The network, whether it was compiled, and the digest of its structure, taken before its first forward."""
+    def _made(self) -> tuple[nn.Module, bool, str | None]:
+        """The network, whether it was compiled, and the digest of its structure, taken before its first forward.
+
+        A network with lazy layers has no structure before it is initialised, which takes one.
+        """
         net, was_compiled = without_compilation(self.factory.build())
-        return net, was_compiled, structure_digest(net, self.factory)
+        return net, was_compiled, None if lazy_tensors(net) else structure_digest(net, self.factory)
 
     @property
     def _net(self) -> nn.Module:
@@ -239,7 +242,7 @@ class FactoryNetwork(Network):
         source = f"{where}, source SHA-256 {source_digest(net, module)}"
         if weights is not None:
             source += f"; weights file {weights.name}, SHA-256 {load_weights(net, weights)}"
-        digest = network_digest(self._made[2], net)
+        digest = network_digest(self._made[2] or structure_digest(net, self.factory), net)
         model = self.build(shape).requires_grad_(False)
         label = "factory" if weights is None else safe_name(weights.stem)
         note = note_on(model, was_compiled=self._made[1])

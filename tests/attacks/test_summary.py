@@ -39,7 +39,8 @@ def attacks(settings, names=NAMES):
 
 def migrated(attack):
     """What a record of schema 1 is taken to say of it."""
-    entry = {"name": "x", "spec": describe(attack), "component": False, "keys": []}
+    spec = {name: value for name, value in describe(attack).items() if name != "code"}  # which schema 1 did not have
+    entry = {"name": "x", "spec": spec, "component": False, "keys": []}
     (new,) = run_record_1_to_2({"attacks": [entry]})["attacks"]
     return new["goal"], new["summary"]
 

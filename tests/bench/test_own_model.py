@@ -185,7 +185,7 @@ def test_costs_of_exits_and_of_a_policy(bench):
     code, out, err = bench("cost", "tiny.py:make", "--dataset", "digits", "--policy", "entropy@equal")
     assert code == 0, err
     # 16 x 10; then 9 x 4 x 36 of the convolution and 144 x 10.
-    assert "1 0.00016 0" in out and f"2 {(160 + 1296 + 1440) / 1e6:.3g}" in out
+    assert "1 0.00016 2 " in out and f"2 {(160 + 1296 + 1440) / 1e6:.3g}" in out
     assert "mmacs on 200 held-out training images of digits, leaving at each exit: 100 100" in out
 
 

@@ -78,6 +78,9 @@ def test_the_leaderboard_of_an_old_store_is_what_it_was(old):
     for row in kept:
         row["attack"] = {"policy": "adaptive"}.get(row["attack"], row["attack"])
         row |= {name: text_in(row, name) for name in DIGESTS}
+        # A lead of few samples was a failure then; by the exact test it is a warning, and stands behind the other one.
+        row["flags"] = ";".join(reversed(row["flags"].split(";")))
+        row["status"] = row["status"].removesuffix("; flagged: black-box beats white-box")
     assert table == kept and len(evaluation.records) == 2
 
 

@@ -118,7 +118,7 @@ def test_costs_and_exits_are_those_of_the_exits_taken(evaluation, result):
 
 
 def test_latency_is_the_mean_of_the_medians_of_the_exits_taken(evaluation, result):
-    latency = SimpleNamespace(one=((1.0, 2.0, 9.0), (3.0, 4.0, 9.0), (7.0, 8.0, 9.0)))
+    latency = SimpleNamespace(stops=True, one=((1.0, 2.0, 9.0), (3.0, 4.0, 9.0), (7.0, 8.0, 9.0)))
     mixed = result("x", exits=[0, 0, 0, 2, 1, 0])
     assert evaluation(latency=latency).mean_latency(mixed) == pytest.approx((4 * 2 + 4 + 8) / 6)
     assert evaluation().mean_latency(mixed) is None
@@ -214,13 +214,21 @@ class TestBlackBox:
         ]
         (flag,) = black_box.flags(evaluation(*attacks, *white))
         assert (flag.name, flag.level) == ("black-box beats white-box", "warning")
-        assert flag.numbers == {"points": pytest.approx(100 / 6)}
+        assert flag.numbers == {"points": pytest.approx(100 / 6), "p": 0.5}
         assert flag.message.startswith(
-            "square takes no gradient and leaves 33.3 %, single:1, the strongest with gradients, 50.0 %: gradients are masked"
+            "square takes no gradient and leaves 33.3 %, single:1, the strongest with gradients, 50.0 %: give more --steps"
         )
-        for strong in (result("adaptive", "111110", backwards=1.0), result("cascade", "111111", backwards=1.0)):
-            (flag,) = black_box.flags(evaluation(*attacks, *white, strong))
-            assert flag.level == "failure"
+        assert "6 samples are too few to tell (p = 0.5)" in flag.message
+
+    def test_it_is_a_failure_where_samples_suffice_and_the_gradient_attacks_are_the_strongest(self, evaluation, result):
+        square = result("square", "110000" * 20, "1" * 120, backwards=0.0, forwards=1.0)
+        single = result("single:1", "111000" * 20, "1" * 120, backwards=20.0)
+        (flag,) = black_box.flags(evaluation(square, single, clean="1" * 120))
+        assert flag.level == "warning" and "too few" not in flag.message, "the matrix is not whole"
+        for name in ("adaptive", "cascade"):
+            strong = result(name, "1" * 120, "1" * 120, backwards=1.0)
+            (flag,) = black_box.flags(evaluation(square, single, strong, clean="1" * 120))
+            assert flag.level == "failure" and flag.numbers["p"] == pytest.approx(0.5**20)
 
     def test_two_in_a_thousand_are_forgiven_and_three_are_not(self, evaluation, result):
         white = result("average", "1" * 250 + "0" * 250, "1" * 500, backwards=20.0)
