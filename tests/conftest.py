@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-_TRACER = sys.gettrace()
+_tracers: list[object] = []  # coverage's, once it runs: in xdist's workers it starts after this file was imported
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -29,8 +29,11 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _traced() -> Iterator[None]:
     """Coverage goes on after AutoAttack's check of the model, which switches every tracer off."""
-    if _TRACER is not None:
-        sys.settrace(_TRACER)
+    now = sys.gettrace()
+    if now is not None:
+        _tracers[:] = [now]
+    elif _tracers:
+        sys.settrace(_tracers[0])
     yield
 
 
