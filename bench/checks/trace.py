@@ -65,7 +65,7 @@ def ascend(
 
     Args:
         subject: The samples.
-        ball: The region.
+        threat_model: What the attacker may do.
         steps: Number of gradient steps.
         step_size: Length of a step in the ball's norm.
         restart: Number of the random start.

@@ -37,7 +37,7 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatM
         model: The plain fp32 network, in evaluation mode.
         x: Clean images ``(B, C, H, W)``.
         x_adv: Candidates of the same shape.
-        ball: The threat model.
+        threat_model: The threat model.
         bounded: Whether candidates must lie in the ball; those of an unbounded attack are reported with their distance.
 
     Raises:

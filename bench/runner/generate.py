@@ -39,7 +39,7 @@ class Work:
     Attributes:
         slice: The slice.
         x, y: Its images and labels.
-        proposals: The candidates of each attack so far.
+        generated: The candidates of each attack so far.
     """
 
     slice: Slice

@@ -29,7 +29,7 @@ class Rescored:
         logits: Logits ``(K, B, classes)`` of the plain fp32 model.
         distances: Distances ``(B,)`` from the clean images.
         differs: ``(B,)`` bool, whether search model and plain model disagreed on the candidate found on the search model.
-        again: ``(B,)`` bool, whether the sample was then attacked again on the plain model.
+        rerun: ``(B,)`` bool, whether the sample was then attacked again on the plain model.
         passes, seconds: Cost of re-scoring, over the batch.
     """
 

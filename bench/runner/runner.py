@@ -52,7 +52,7 @@ class Runner:
 
     Args:
         target: The target.
-        ball: The threat model that every candidate is certified against.
+        threat_model: The threat model that every candidate is certified against.
         seed: Seed of the evaluation.
         dataset: Name of the dataset, for the headers of cells.
         store: The store of cells.
