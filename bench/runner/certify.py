@@ -31,7 +31,7 @@ class Certified:
 
 @torch.no_grad()
 def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatModel, *, bounded: bool = True) -> Certified:
-    """Check that ``x_adv`` is finite, in the box and in ``ball`` around ``x``, and compute all exits' logits.
+    """Check that ``x_adv`` is finite, in the box and in the ball of the threat model around ``x``, and compute all exits' logits.
 
     Args:
         model: The plain fp32 network, in evaluation mode.
