@@ -45,9 +45,9 @@ def raw():
 
 
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(1e-3, 1 - 1e-3))
-def test_the_binomial_tail_is_scipys(counts, p):
+def test_the_binomial_tail_is_scipys(counts, p):  # as far as scipy keeps its digits, which it loses below about 1e-250
     successes, n = counts
-    assert at_least(successes, n, p) == pytest.approx(binom.sf(successes - 1, n, p), rel=1e-9, abs=1e-300)
+    assert at_least(successes, n, p) == pytest.approx(binom.sf(successes - 1, n, p), rel=1e-9, abs=1e-200)
 
 
 def test_the_binomial_tail_of_a_certainty():
