@@ -4,3 +4,4 @@
 from exitbench.models import smallcnn  # noqa: F401
 from exitbench.models import resnet  # noqa: F401
 from exitbench.models import mobilenet  # noqa: F401
+from exitbench.models import msdnet  # noqa: F401

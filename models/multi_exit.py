@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.features import take_rows
 from exitbench.models.folded import folded
 from exitbench.models.policies import Policy
 from exitbench.models.user_code import forwarded
@@ -23,7 +24,8 @@ class MultiExitNet(EarlyExitNet):
     Stages behind the last exit asked for are not run.
 
     Args:
-        stages: The backbone's stages, in order.
+        stages: The backbone's stages, in order. A stage maps the features of the one before it, the first the images; features
+            are a tensor, or a tuple, list or dict of tensors with the batch as first dimension.
         heads: One classifier per stage; head ``k`` maps the features of stage ``k`` to logits ``(B, classes)``.
 
     Raises:
@@ -70,7 +72,7 @@ class MultiExitNet(EarlyExitNet):
             leaves = policy.leaves(logits_k, k) if k < last else torch.ones_like(waiting, dtype=torch.bool)
             left.append(logits_k[leaves])
             rows.append(waiting[leaves])
-            features, waiting = features[~leaves], waiting[~leaves]
+            features, waiting = take_rows(features, ~leaves), waiting[~leaves]
             if not len(waiting):
                 break
         order = torch.argsort(torch.cat(rows))

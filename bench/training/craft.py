@@ -12,6 +12,7 @@ from exitbench.attacks.deployed_loss import exit_probabilities, expected_failure
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE
 from exitbench.attacks.regions import ThreatModel
+from exitbench.models.features import take_rows
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.training.recipe import Crafting
@@ -98,11 +99,11 @@ def _sampled_loss(model: MultiExitNet, x: Tensor, y: Tensor, exits: Tensor) -> T
         features = stage(features)
         chosen = (exits[rows] == k) | (exits[rows] == n_exits)
         if chosen.any():
-            loss = F.cross_entropy(head(features[chosen]), y[rows[chosen]], reduction="none")
+            loss = F.cross_entropy(head(take_rows(features, chosen)), y[rows[chosen]], reduction="none")
             weight = torch.where(exits[rows[chosen]] == n_exits, 1 / n_exits, 1.0)
             losses.append(torch.zeros_like(y, dtype=loss.dtype).index_add(0, rows[chosen], loss * weight))
         stays = exits[rows] > k
-        rows, features = rows[stays], features[stays]
+        rows, features = rows[stays], take_rows(features, stays)
         if not len(rows):
             break
     return torch.stack(losses).sum(0)
