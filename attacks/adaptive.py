@@ -14,6 +14,7 @@ from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.base import Attack
 from exitbench.attacks.deployed_loss import exit_constraints, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
+from exitbench.attacks.random_search import search_randomly
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import BUDGET
 from exitbench.models.early_exit import EarlyExitNet
@@ -21,6 +22,8 @@ from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy
 
 SOFT_STEPS, JOINT_STEPS = 20, 25
+QUERIES = 4
+"""Forward passes of the random search for each gradient of the budget, where the rule gives no gradient."""
 
 Soft = Callable[[Tensor, Tensor, Policy, float], Tensor]
 
@@ -32,7 +35,8 @@ class Adaptive(Attack):
     The attack first ascends the expected failure under soft gates from a random start, then the expected margin from the
     iterate closest to failing; the temperature is annealed. It then goes exit by exit, nearest first: from the closest iterate
     it ascends the constraints of failing at that exit, then the expected margin again. A second cycle aims at the next nearest
-    wrong class. The whole search is repeated from other random starts until the budget is spent.
+    wrong class. The whole search is repeated from other random starts until the budget is spent. If the rule gives no gradient of
+    its gates, these ascents move the exits' predictions alone, and a random search on the deployed prediction follows.
 
     Attributes:
         region: Linf or L2 ball.
@@ -57,7 +61,10 @@ class Adaptive(Attack):
 
     @property
     def summary(self) -> str:
-        return f"soft gates, then exit by exit; at most {self.budget} gradients"
+        gradients = f"soft gates, then exit by exit; at most {self.budget} gradients"
+        if self.policy.has_gradient:
+            return gradients
+        return f"{gradients}; the rule's gates have none, so a random search of {QUERIES * self.budget} queries follows"
 
     @property
     def expected_gradients(self) -> float:
@@ -81,6 +88,8 @@ class Adaptive(Attack):
                 self.at_exit(search, search.nearest, k, wrong_class=(cycle + 1) // 2 if cycle % 2 else 0)
                 self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 32)
             cycle += 1
+        if not self.policy.has_gradient:
+            search_randomly(search, noise, QUERIES * self.budget)
         return search.candidates
 
     def softly(self, search: Search, objective: Soft, start: Tensor, *, warm: float, last: float) -> None:

@@ -55,7 +55,7 @@ class Search:
         self.broken, self.any_wrong = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
         with torch.no_grad():
             self.logits = model(x)
-        self._record(torch.arange(len(x), device=x.device), x, self.logits.clone())
+        self.record(torch.arange(len(x), device=x.device), x, self.logits.clone())
 
     def survivors(self) -> Tensor:
         """Return the rows of the samples not yet broken."""
@@ -102,7 +102,7 @@ class Search:
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(objective(attached, self.y[rows], progress, rows).sum(), x_adv)
             x_adv = x_adv.detach()
-            self._record(rows, x_adv, logits)
+            self.record(rows, x_adv, logits)
             velocity = 0.75 * velocity + unit_mean(gradient)
             size = self.region.eps * (last + (first - last) * (1 + math.cos(math.pi * progress)) / 2)
             x_adv = self.region.project(x_adv + size * self.region.steepest(velocity), self.x[rows])
@@ -110,7 +110,7 @@ class Search:
         if steps and going.any():
             rows, x_adv = rows[going], x_adv[going]
             with torch.no_grad():
-                self._record(rows, x_adv, self.model(x_adv))
+                self.record(rows, x_adv, self.model(x_adv))
 
     def _forward(self, x_adv: Tensor, upto: int) -> tuple[Tensor, Tensor]:
         """Return the logits of all exits, detached, and those up to ``upto`` with their graph."""
@@ -120,7 +120,7 @@ class Search:
         with torch.no_grad():
             return torch.cat([attached.detach(), *(logits[None] for logits in exits)]), attached
 
-    def _record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
+    def record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
         """Test iterates on every exit and under the policy; keep those that fail or are closest to it.
 
         Samples already broken keep the iterate that broke them. Nothing here synchronises the device.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from exitbench.attacks.objectives import Margin
-from exitbench.models.policies import Policy
+from exitbench.models.policies import Policy, predictions
 
 ALWAYS_SATISFIED = 1e4
 """The value of a constraint that always holds; finite, so that sums and gradients stay finite."""
@@ -39,12 +39,17 @@ def exit_constraints(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, ta
         Constraints ``(K' + 1, K', B)`` for each exit: row j < K' is that on gate j, the last row that on the class.
     """
     always = torch.full_like(logits[0, :, 0], ALWAYS_SATISFIED)
-    slacks = torch.stack([policy.log_slack(z, k) if k < n_exits - 1 else always for k, z in enumerate(logits)])
+    gated = [k for k in range(len(logits)) if k < n_exits - 1]
+    last = [always] * (len(logits) - len(gated))
+    slacks = torch.stack([policy.log_slack(logits[: k + 1]) for k in gated] + last)
+    opened = slacks
+    if type(policy).opening is not Policy.opening:
+        opened = torch.stack([policy.opening(logits[: k + 1], y) for k in gated] + last)
     gate = torch.arange(len(logits), device=y.device)[:, None, None]
     exit_ = gate.movedim(0, 1)
-    wanted = torch.where(gate == exit_, slacks[:, None], -slacks[:, None])
+    wanted = torch.where(gate == exit_, opened[:, None], -slacks[:, None])
     gates = torch.where(gate <= exit_, wanted, torch.full_like(wanted, ALWAYS_SATISFIED))
-    return torch.cat([gates, margins(logits, y, target)[None]])
+    return torch.cat([gates, margins(predictions(logits, policy), y, target)[None]])
 
 
 def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -62,7 +67,7 @@ def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
 
 def exit_probabilities(logits: Tensor, policy: Policy, temperature: float) -> Tensor:
     """Return the probability ``(K, B)`` of taking each exit if gate k opens with ``sigmoid(log_slack_k / temperature)``."""
-    slacks = [policy.log_slack(logits_k, k) for k, logits_k in enumerate(logits[:-1])]
+    slacks = [policy.log_slack(logits[: k + 1]) for k in range(len(logits) - 1)]
     return soft_exits(torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1])), temperature)
 
 
@@ -81,13 +86,13 @@ def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
 
 def expected_failure(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
     """Return ``-log`` of the expected probability ``(B,)`` that the soft deployed rule gives to the label."""
-    true = logits.softmax(-1)[:, torch.arange(len(y), device=y.device), y]
+    true = predictions(logits, policy).softmax(-1)[:, torch.arange(len(y), device=y.device), y]
     return -torch.log((exit_probabilities(logits, policy, temperature) * true).sum(0) + 1e-12)
 
 
 def expected_margin(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
     """Return the expected margin ``(B,)`` of the soft deployed rule; ``tanh`` keeps exits already wrong from dominating."""
-    return (exit_probabilities(logits, policy, temperature) * torch.tanh(margins(logits, y))).sum(0)
+    return (exit_probabilities(logits, policy, temperature) * torch.tanh(margins(predictions(logits, policy), y))).sum(0)
 
 
 def joint(needed: Tensor, weights: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from exitbench.attacks.registry import Goal
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
-from exitbench.models.policies import Policy, deployed_logits, exits_within_reach
+from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.within_reach import exits_within_reach
 
 Mode = Literal["free", "keep_label", "double_kill"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from exitbench.attacks.deployed_loss import soft_exits
 from exitbench.attacks.objectives import Margin
-from exitbench.models.policies import Policy, exits_within_reach
+from exitbench.models.policies import Policy, predictions
+from exitbench.models.within_reach import exits_within_reach
 
 SATURATED = 0.8
 """Slack above which the gradient of a gate counts as vanished."""
@@ -17,7 +18,7 @@ LIMIT = 0.05
 
 def gate_slacks(logits: Tensor, policy: Policy) -> Tensor:
     """Return the slack of every gate, relative to its threshold, ``(K - 1, B)``; the last exit has no gate."""
-    slacks = [policy.slack(logits_k, k) for k, logits_k in enumerate(logits[:-1])]
+    slacks = [policy.slack(logits[: k + 1]) for k in range(len(logits) - 1)]
     return torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1]))
 
 
@@ -43,7 +44,9 @@ def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
         shares: Cost ``(K,)`` of each exit as a share of that of the last.
     """
     slacks = gate_slacks(logits, policy)
-    open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(logits[:-1]), slacks.relu())
+    open_by = slacks.relu()
+    if policy.saturates:
+        open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(logits[:-1]), open_by)
     within_reach = exits_within_reach(policy, len(logits))
     saved = torch.zeros_like(shares[:-1])
     for k in within_reach[:-1]:
@@ -62,7 +65,7 @@ def prediction_held(logits: Tensor, label: Tensor, policy: Policy, *, to_label: 
     The margin is weighted half at the exit taken and half at the exits that soft gates expect. These weights have no gradient:
     this term moves the margin, the cost term moves the gates.
     """
-    margins = Margin()(logits, label)
+    margins = Margin()(predictions(logits, policy), label)
     bounded = torch.tanh(-margins if to_label else margins)
     bounded = torch.minimum(bounded, torch.full_like(bounded, LIMIT))
     expected = soft_exits(gate_slacks(logits, policy), temperature).detach()

@@ -72,7 +72,7 @@ class EarlyExitNet(nn.Module, ABC):
             return torch.stack(list(islice(self.exits(x), last + 1)))
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:
-        """Return the logits ``(B, classes)`` of the exit that ``policy`` takes; gradients flow through that exit alone."""
+        """Return the prediction ``(B, classes)`` of ``policy``, as logits; gradients flow through its exits alone."""
         return deployed_logits(self(x), policy)[0]
 
     def search_model(self) -> EarlyExitNet:

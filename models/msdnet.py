@@ -20,7 +20,7 @@ from exitbench.models.registry import register_model
 PAPER = 'Huang et al., "Multi-Scale Dense Networks for Resource Efficient Image Classification", ICLR 2018'
 
 Features = list[Tensor]
-"""Features ``(B, channels, side, side)`` of the scales that are left, the finest first; each scale has half the side of the last."""
+"""Features ``(B, channels, side, side)`` of the scales that are left, the finest first; each has half the side of the last."""
 
 N_SCALES = 3
 CHANNELS, GROWTH = 16, 6

@@ -59,20 +59,23 @@ class MultiExitNet(EarlyExitNet):
         return MultiExitNet([nn.Sequential(first, self.stages[0]), *self.stages[1:]], list(self.heads))
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:
-        """Return the logits ``(B, classes)`` of the exit that ``policy`` takes; later stages are run only for inputs still in."""
+        """Return the prediction ``(B, classes)`` of ``policy``, as logits; later stages are run only for inputs still in."""
         features = x.clone()
         waiting = torch.arange(len(x), device=x.device)
+        seen: list[Tensor] = []
         left: list[Tensor] = []
         rows: list[Tensor] = []
         last = self.n_exits - 1
         for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
             with forwarded(training=self.training):
                 features = stage(features)
-                logits_k = head(features)
-            leaves = policy.leaves(logits_k, k) if k < last else torch.ones_like(waiting, dtype=torch.bool)
-            left.append(logits_k[leaves])
+                seen.append(head(features))
+            so_far = torch.stack(seen)
+            leaves = policy.leaves(so_far) if k < last else torch.ones_like(waiting, dtype=torch.bool)
+            left.append(policy.predicted(so_far)[leaves])
             rows.append(waiting[leaves])
             features, waiting = take_rows(features, ~leaves), waiting[~leaves]
+            seen = [logits[~leaves] for logits in seen]
             if not len(waiting):
                 break
         order = torch.argsort(torch.cat(rows))

@@ -1,41 +1,112 @@
-"""Exit policies: they decide from the logits so far which exit each input takes."""
+"""Exit policies: they decide from the logits so far who leaves, and what is predicted."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from exitbench.models.errors import InvalidValue
-
-FAR = 50.0
-"""Log slack (absolute value) of a gate that is open, or shut, whatever the logits."""
+from exitbench.models.number_text import number, whole_number
+from exitbench.models.uncertainty import FAR, confidence, entropy, log_confidence_slack, log_entropy
 
 
 class Policy(ABC):
-    """A rule that maps the logits of all exits to the exit taken: the first whose gate opens, else the last."""
+    """A rule that decides exit by exit who leaves: the first exit whose gate opens is taken, else the last.
+
+    A rule sees what a deployed network has computed so far. In all methods ``seen`` are the logits ``(k + 1, B, classes)`` of the
+    exits 0 to k, in order; the gate is that of exit k, the last of them. The last exit of a network has no gate. A network with
+    gate heads of its own carries their scores in its logits (``exitbench.models.gate_scores``).
+
+    A subclass implements ``leaves`` and ``check``, and ``slack`` if attacks are to know in which direction a gate opens:
+    without it gradient attacks see no gate, and a search without gradients takes their place.
+    ``exitbench.models.rules.registry`` gives a rule a name on the command line.
+    """
+
+    saturates: ClassVar[bool] = False
+    """Whether ``slack`` loses its gradient where a softmax is saturated."""
 
     @abstractmethod
-    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
-        """Return whether each input leaves at exit ``k`` (0-based), ``(B,)`` bool, given its logits ``(B, classes)`` there."""
+    def leaves(self, seen: Tensor) -> Tensor:
+        """Return whether each input leaves at the last exit seen, ``(B,)`` bool."""
 
-    @abstractmethod
-    def slack(self, logits_k: Tensor, k: int) -> Tensor:
-        """Return how far gate ``k`` is open, ``(B,)``: positive where inputs leave, relative to the threshold, differentiable."""
+    def predicted(self, seen: Tensor) -> Tensor:
+        """Return what is predicted for inputs that leave here, ``(B, classes)``, as logits: by default those of this exit."""
+        return seen[-1]
 
-    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
-        """Return how far gate ``k`` is open, ``(B,)``, in the unit of logits, for search; the sign is that of ``slack``.
+    def slack(self, seen: Tensor) -> Tensor:
+        """Return how far the gate is open, ``(B,)``: positive where inputs leave, relative to the threshold, differentiable.
+
+        Without an implementation of its own, a rule has a slack of 1 or -1 that has no gradient.
+        """
+        return torch.where(self.leaves(seen), 1.0, -1.0).to(seen.dtype)
+
+    def log_slack(self, seen: Tensor) -> Tensor:
+        """Return how far the gate is open, ``(B,)``, in the unit of logits, for search; the sign is that of ``slack``.
 
         Policies on softmax outputs return a logarithm, whose gradient does not vanish where the softmax is saturated.
         """
-        return self.slack(logits_k, k)
+        return self.slack(seen)
+
+    def opening(self, seen: Tensor, label: Tensor) -> Tensor:
+        """Return how far the gate is open, ``(B,)``, as ``log_slack`` does, for predictions other than ``label`` ``(B,)``.
+
+        It is positive only where the gate is open, and differs from ``log_slack`` for rules that open on agreement of exits:
+        these would have to agree on something else.
+        """
+        return self.log_slack(seen)
 
     @abstractmethod
     def check(self, n_exits: int) -> None:
         """Raise ``ValueError`` if this policy cannot run on a network of ``n_exits`` exits."""
+
+    def condition(self, k: int) -> str:
+        """Return the condition for an input to leave at exit ``k``, 0-based, in a few words, for reports."""
+        return "the rule"
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the network must have gate heads."""
+        return False
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether attacks get a gradient of the gates."""
+        return type(self).slack is not Policy.slack or type(self).log_slack is not Policy.log_slack
+
+    @classmethod
+    def of_values(cls, values: Sequence[str], n_exits: int, calibration: str | None = None) -> Self:
+        """Return the rule that is written ``NAME:VALUE,VALUE,...``.
+
+        Args:
+            values: What stands behind the colon, split at the commas; empty for none.
+            n_exits: Number of exits of the network.
+            calibration: Digest of the data and procedure that gave the values; None if they were given by hand.
+
+        Raises:
+            InvalidValue: If the values do not describe a rule.
+        """
+        raise InvalidValue(f"{cls.__name__} has no written form")
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What stands behind the colon in the rule's written form, so that ``of_values`` gives the rule back."""
+        return ()
+
+    @classmethod
+    def members(cls, n_exits: int, calibration: str | None = None) -> Sequence[Self]:
+        """Return the rules of this class that calibration chooses from, the cheapest first; none where thresholds are set."""
+        return ()
+
+    @classmethod
+    def is_family(cls) -> bool:
+        """Return whether rules of this class can be set on held-out images."""
+        return bool(cls.members(2))
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the index ``(B,)`` (0-based, int64) of the exit taken, from the logits ``(K, B, classes)`` of all exits."""
@@ -43,62 +114,26 @@ class Policy(ABC):
         self.check(n_exits)
         taken = torch.full((logits.shape[1],), n_exits - 1, dtype=torch.int64, device=logits.device)
         for k in reversed(range(n_exits - 1)):
-            taken = torch.where(self.leaves(logits[k], k), k, taken)
+            taken = torch.where(self.leaves(logits[: k + 1]), k, taken)
         return taken
 
 
+def predictions(logits: Tensor, policy: Policy) -> Tensor:
+    """Return what is predicted at each exit, ``(K, B, classes)``, as logits, from the logits of the exits, of the same shape."""
+    if type(policy).predicted is Policy.predicted:
+        return logits
+    return torch.stack([policy.predicted(logits[: k + 1]) for k in range(len(logits))])
+
+
 def deployed_logits(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
-    """Return the logits ``(B, classes)`` of the exit taken and its index ``(B,)``, from all logits ``(K, B, classes)``."""
+    """Return the prediction ``(B, classes)`` at the exit taken, as logits, and the exit ``(B,)``, from ``(K, B, classes)``."""
     taken = policy(logits)
-    return logits[taken, torch.arange(logits.shape[1], device=logits.device)], taken
-
-
-def exits_within_reach(policy: Policy, n_exits: int) -> list[int]:
-    """Return the exits (0-based) that some input may take: none behind a gate that never shuts, none whose gate never opens.
-
-    Only infinite thresholds are recognised, not finite ones that no logits can reach.
-    """
-    logits = torch.zeros(1, 2, requires_grad=True)
-    found = []
-    for k in range(n_exits - 1):
-        with torch.enable_grad():
-            slack = policy.slack(logits, k)
-        if slack.requires_grad or slack > 0:
-            found.append(k)
-        if not slack.requires_grad and slack > 0:
-            return found
-    return [*found, n_exits - 1]
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Return the softmax entropy (nats) over the last dimension: ``-sum p log(p + 1e-5)``, as in the code of "Triple Wins"."""
-    p = torch.softmax(logits, dim=-1)
-    return -(p * torch.log(p + 1e-5)).sum(-1)
-
-
-def log_entropy(logits: Tensor) -> Tensor:
-    """Return the logarithm of the softmax entropy (nats) over the last dimension, at any confidence; it is differentiable once.
-
-    Once one class has all the probability, the entropy and its gradient round to zero; the logarithm then falls by about 1 per
-    unit of logit (error up to 0.1 in fp32). The gradient has the closed form ``share - p``, where ``share`` is each class's part
-    of the entropy: the gradient of the cross-entropy to the uniform distribution, with ``share`` in place of ``1 / classes``.
-    """
-    with torch.no_grad():
-        log_p = torch.log_softmax(logits, dim=-1)
-        log_parts = log_p + torch.log(-log_p)  # -infinity, no part, where a probability rounds to 1
-        value = torch.logsumexp(log_parts, dim=-1)
-        gradient = torch.exp(log_parts - value[..., None]) - log_p.exp()
-    return value + (gradient * (logits - logits.detach())).sum(-1)
-
-
-def confidence(logits: Tensor) -> Tensor:
-    """Return the largest softmax probability over the last dimension."""
-    return torch.softmax(logits, dim=-1).amax(-1)
+    return predictions(logits, policy)[taken, torch.arange(logits.shape[1], device=logits.device)], taken
 
 
 @dataclass(frozen=True)
-class _Thresholds(Policy):
-    """A policy with one threshold per exit but the last.
+class Thresholds(Policy):
+    """A policy with one threshold per exit but the last, which a measure of each exit's uncertainty is compared with.
 
     Attributes:
         thresholds: K - 1 numbers; infinities are allowed.
@@ -108,6 +143,8 @@ class _Thresholds(Policy):
         InvalidValue: If a threshold is NaN.
     """
 
+    saturates = True
+
     thresholds: tuple[float, ...]
     calibration: str | None = None
 
@@ -116,55 +153,107 @@ class _Thresholds(Policy):
         if any(math.isnan(t) for t in self.thresholds):
             raise InvalidValue("a threshold is NaN")
 
+    @classmethod
+    def of_values(cls, values: Sequence[str], n_exits: int, calibration: str | None = None) -> Self:
+        return cls(tuple(number(value) for value in values), calibration)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return tuple(repr(threshold) for threshold in self.thresholds)
+
+    @classmethod
+    def is_family(cls) -> bool:
+        return True
+
     def check(self, n_exits: int) -> None:
         if len(self.thresholds) != n_exits - 1:
             raise InvalidValue(f"a network of {n_exits} exits needs {n_exits - 1} thresholds, got {len(self.thresholds)}")
 
+    @classmethod
+    @abstractmethod
+    def uncertainty(cls, seen: Tensor) -> Tensor:
+        """Return a number ``(B,)`` that is the smaller the surer the last exit seen is."""
+
+    @classmethod
+    def of_cuts(cls, cuts: Sequence[float], calibration: str | None = None) -> Self:
+        """Return the policy that leaves where ``uncertainty`` is below these numbers, one per exit but the last."""
+        return cls(tuple(cuts), calibration)
+
+
+class SureAbove(Thresholds):
+    """A policy that leaves where a measure of sureness is above its threshold."""
+
+    @classmethod
+    def uncertainty(cls, seen: Tensor) -> Tensor:
+        return -cls.sureness(seen)
+
+    @classmethod
+    @abstractmethod
+    def sureness(cls, seen: Tensor) -> Tensor:
+        """Return how sure the last exit seen is, ``(B,)``."""
+
+    @classmethod
+    def of_cuts(cls, cuts: Sequence[float], calibration: str | None = None) -> Self:
+        return cls(tuple(-cut for cut in cuts), calibration)
+
+    def leaves(self, seen: Tensor) -> Tensor:
+        return self.sureness(seen) > self.thresholds[len(seen) - 1]
+
+    def slack(self, seen: Tensor) -> Tensor:
+        threshold = self.thresholds[len(seen) - 1]
+        if math.isinf(threshold):
+            return torch.full_like(seen[-1, :, 0], math.copysign(1, -threshold))
+        return (self.sureness(seen) - threshold) / self.unit(threshold)
+
+    def unit(self, threshold: float) -> float:
+        """Return the unit of ``slack`` at a threshold: the distance from it to a measure of 1, the largest for probabilities."""
+        return max(abs(1 - threshold), 1e-6)
+
 
 @dataclass(frozen=True)
-class EntropyPolicy(_Thresholds):
+class EntropyPolicy(Thresholds):
     """A policy that leaves at the first exit whose softmax entropy (nats) is below its threshold ("Triple Wins", section 3.1)."""
 
-    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
-        return entropy(logits_k) < self.thresholds[k]
+    @classmethod
+    def uncertainty(cls, seen: Tensor) -> Tensor:
+        return entropy(seen[-1])
 
-    def slack(self, logits_k: Tensor, k: int) -> Tensor:
-        threshold = self.thresholds[k]
-        if math.isinf(threshold):
-            return torch.full_like(logits_k[:, 0], math.copysign(1, threshold))
-        return (threshold - entropy(logits_k)) / max(abs(threshold), 1e-6)
+    def leaves(self, seen: Tensor) -> Tensor:
+        return entropy(seen[-1]) < self.thresholds[len(seen) - 1]
 
-    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
-        threshold = self.thresholds[k]
+    def condition(self, k: int) -> str:
+        return f"entropy < {self.thresholds[k]:.4g}"
+
+    def slack(self, seen: Tensor) -> Tensor:
+        threshold = self.thresholds[len(seen) - 1]
         if math.isinf(threshold):
-            return torch.full_like(logits_k[:, 0], math.copysign(FAR, threshold))
+            return torch.full_like(seen[-1, :, 0], math.copysign(1, threshold))
+        return (threshold - entropy(seen[-1])) / max(abs(threshold), 1e-6)
+
+    def log_slack(self, seen: Tensor) -> Tensor:
+        logits, threshold = seen[-1], self.thresholds[len(seen) - 1]
+        if math.isinf(threshold):
+            return torch.full_like(logits[:, 0], math.copysign(FAR, threshold))
         # The 1e-5 in the deployed entropy is accounted for in the threshold; it matters for gates with very low ones.
         with torch.no_grad():
-            p = torch.softmax(logits_k, dim=-1).clamp_min(1e-30)
+            p = torch.softmax(logits, dim=-1).clamp_min(1e-30)
             reduced = threshold + (p * torch.log1p(1e-5 / p)).sum(-1)
-        return torch.where(reduced > 0, torch.log(reduced.clamp_min(1e-30)) - log_entropy(logits_k), -FAR)
+        return torch.where(reduced > 0, torch.log(reduced.clamp_min(1e-30)) - log_entropy(logits), -FAR)
 
 
 @dataclass(frozen=True)
-class ConfidencePolicy(_Thresholds):
+class ConfidencePolicy(SureAbove):
     """A policy that leaves at the first exit whose largest softmax probability is above its threshold (MSDNet, ICLR 2018)."""
 
-    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
-        return confidence(logits_k) > self.thresholds[k]
+    @classmethod
+    def sureness(cls, seen: Tensor) -> Tensor:
+        return confidence(seen[-1])
 
-    def slack(self, logits_k: Tensor, k: int) -> Tensor:
-        threshold = self.thresholds[k]
-        if math.isinf(threshold):
-            return torch.full_like(logits_k[:, 0], math.copysign(1, -threshold))
-        return (confidence(logits_k) - threshold) / max(abs(1 - threshold), 1e-6)
+    def condition(self, k: int) -> str:
+        return f"confidence > {self.thresholds[k]:.4g}"
 
-    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
-        threshold = self.thresholds[k]
-        if not 0 < threshold < 1:
-            return torch.full_like(logits_k[:, 0], FAR if threshold <= 0 else -FAR)
-        top = torch.arange(logits_k.shape[-1], device=logits_k.device) == logits_k.argmax(-1)[..., None]
-        rest = torch.logsumexp(logits_k.masked_fill(top, -torch.inf), -1) - torch.logsumexp(logits_k, -1)
-        return math.log(1 - threshold) - rest
+    def log_slack(self, seen: Tensor) -> Tensor:
+        return log_confidence_slack(seen[-1], self.thresholds[len(seen) - 1])
 
 
 @dataclass(frozen=True)
@@ -173,14 +262,27 @@ class FixedExit(Policy):
 
     exit: int
 
-    def leaves(self, logits_k: Tensor, k: int) -> Tensor:
-        return torch.full((len(logits_k),), k == self.exit - 1, device=logits_k.device)
+    @classmethod
+    def of_values(cls, values: Sequence[str], n_exits: int, calibration: str | None = None) -> Self:
+        if len(values) != 1:
+            raise InvalidValue("one exit is named")
+        return cls(whole_number(values[0]))
 
-    def slack(self, logits_k: Tensor, k: int) -> Tensor:
-        return torch.full_like(logits_k[:, 0], 1.0 if k == self.exit - 1 else -1.0)
+    @property
+    def values(self) -> tuple[str, ...]:
+        return (str(self.exit),)
 
-    def log_slack(self, logits_k: Tensor, k: int) -> Tensor:
-        return FAR * self.slack(logits_k, k)
+    def leaves(self, seen: Tensor) -> Tensor:
+        return torch.full((seen.shape[1],), len(seen) == self.exit, device=seen.device)
+
+    def slack(self, seen: Tensor) -> Tensor:
+        return torch.full_like(seen[-1, :, 0], 1.0 if len(seen) == self.exit else -1.0)
+
+    def log_slack(self, seen: Tensor) -> Tensor:
+        return FAR * self.slack(seen)
+
+    def condition(self, k: int) -> str:
+        return "all leave" if k == self.exit - 1 else "none leaves"
 
     def check(self, n_exits: int) -> None:
         if not 1 <= self.exit <= n_exits:

@@ -1,57 +1,69 @@
-"""The textual form of policies: ``entropy:0.3,0.4``, ``confidence:0.9,0.8``, ``exit:3``."""
+"""The written form of exit rules: ``entropy:0.3,0.4``, ``patience:2``, ``confidence:0.9,0.8:temperature=1.5,1.2,1.1``."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from exitbench.models.errors import InvalidValue, UnknownName
+from exitbench.models.number_text import number
+from exitbench.models.policies import FixedExit, Policy
+from exitbench.models.rules.registry import name_of, policy_card, policy_cards
+from exitbench.models.rules.temperature import Tempered
 
-from exitbench.models.errors import InvalidValue
-from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
-
-Number = TypeVar("Number", int, float)
-
-_GRAMMAR = "entropy:T1,T2,... | confidence:T1,T2,... | exit:k"
+LAST = "always-last"
+"""The rule that never leaves early, whatever the number of exits."""
 
 
 def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Policy:
     """Parse the policy that ``text`` describes and check it against the number of exits.
 
+    Args:
+        text: ``NAME:VALUE,VALUE,...``, then, for temperatures, ``:temperature=T1,...,TK``, one per exit.
+        n_exits: Number of exits of the network.
+        calibration: Digest of the data and procedure that gave the values; None if they were given by hand.
+
     Raises:
         InvalidValue: If ``text`` has another form, or the policy is for another number of exits.
     """
-    kind, _, rest = text.partition(":")
     try:
-        policy = _policy(kind, rest, calibration)
+        policy = _parsed(text, n_exits, calibration)
         policy.check(n_exits)
-    except InvalidValue as error:
-        raise InvalidValue(f"policy {text!r}: {error}; the forms are {_GRAMMAR}") from error
+    except (InvalidValue, UnknownName) as error:
+        forms = " | ".join([*(card.form for card in policy_cards().values()), LAST])
+        raise InvalidValue(f"policy {text!r}: {error}; the forms are {forms}") from error
     return policy
 
 
-def _policy(kind: str, rest: str, calibration: str | None) -> Policy:
-    if kind == "exit":
-        return FixedExit(_number(int, rest))
-    if kind in ("entropy", "confidence"):
-        thresholds = tuple(_number(float, t) for t in rest.split(",")) if rest else ()
-        return (EntropyPolicy if kind == "entropy" else ConfidencePolicy)(thresholds, calibration)
-    raise InvalidValue(f"unknown kind {kind!r}")
-
-
-def _number(kind: type[Number], text: str) -> Number:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise InvalidValue(str(error)) from error
+def _parsed(text: str, n_exits: int, calibration: str | None) -> Policy:
+    if text == LAST:
+        return FixedExit(n_exits)
+    name, *parts = text.split(":")
+    values = parts[0].split(",") if parts and parts[0] and "=" not in parts[0] else []
+    options = [part for part in parts if "=" in part]
+    if len(parts) > len(options) + 1 or (parts and "=" not in parts[0] and not values and len(parts) > 1):
+        raise InvalidValue("one list of values, then options of the form name=value, are separated by colons")
+    policy = policy_card(name).kind.of_values(values, n_exits, calibration)
+    for option in options:
+        key, _, rest = option.partition("=")
+        if key != "temperature" or isinstance(policy, Tempered):
+            raise InvalidValue(f"the only option is temperature=T1,...,T{n_exits}, once, not {option!r}")
+        policy = Tempered(policy, tuple(number(value) for value in rest.split(",")))
+    return policy
 
 
 def policy_text(policy: Policy) -> str:
     """Return the text of a policy, every digit kept: the inverse of ``parse_policy``.
 
     Raises:
-        TypeError: If the policy has no textual form.
+        TypeError: If the policy is of a class that is not registered.
     """
-    if isinstance(policy, FixedExit):
-        return f"exit:{policy.exit}"
-    if isinstance(policy, (EntropyPolicy, ConfidencePolicy)):
-        kind = "entropy" if isinstance(policy, EntropyPolicy) else "confidence"
-        return f"{kind}:{','.join(repr(t) for t in policy.thresholds)}"
-    raise TypeError(f"{type(policy).__name__} has no textual form")
+    if isinstance(policy, Tempered):
+        return f"{policy_text(policy.rule)}:temperature={','.join(repr(t) for t in policy.temperatures)}"
+    name = name_of(policy)
+    if name is None:
+        raise TypeError(f"{type(policy).__name__} is not registered, so that it has no textual form")
+    takes_values = ":" in policy_card(name).form
+    return f"{name}:{','.join(policy.values)}" if takes_values else name
+
+
+def kind_of(text: str) -> str:
+    """Return the name of the rule that a policy's text begins with."""
+    return text.partition(":")[0]

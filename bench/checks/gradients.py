@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from exitbench.attacks.objectives import Loss, Margin
 from exitbench.checks.flag import Flag, exits_text
 from exitbench.checks.subject import Subject
-from exitbench.models.policies import Policy, exits_within_reach
+from exitbench.models.policies import Policy
+from exitbench.models.within_reach import exits_within_reach
 from exitbench.store.trust_result import Gradients
 
 ZERO_SHARE = 0.05
@@ -35,7 +34,7 @@ def measure(subject: Subject) -> Gradients:
     return Gradients(
         zero=_zero_shares(logits, subject.y, subject.settings.untargeted_loss, x),
         zero_margin=_zero_shares(logits, subject.y, Margin(), x),
-        saturated=tuple(_saturated_share(logits_k.detach(), subject.policy, k) for k, logits_k in enumerate(logits[:-1])),
+        saturated=tuple(_saturated_share(logits[: k + 1].detach(), subject.policy) for k in range(len(logits) - 1)),
         # Zero gradients at an exit that no input can take do not matter.
         reachable=tuple(exits_within_reach(subject.policy, len(logits))),
     )
@@ -57,14 +56,15 @@ def _zero_share(loss: Loss, logits_k: Tensor, y: Tensor, x: Tensor) -> float | N
     return float(((largest == 0) | ~largest.isfinite())[right].double().mean()) if right.any() else 0.0
 
 
-def _saturated_share(logits_k: Tensor, policy: Policy, k: int) -> float | None:
-    threshold = getattr(policy, "thresholds", (math.inf,) * (k + 1))[k]
-    if math.isinf(threshold):
-        return None
-    logits_k = logits_k.clone().requires_grad_()
+def _saturated_share(seen: Tensor, policy: Policy) -> float | None:
+    """Return the share of samples with next to no gradient of the gate; None for one that nothing opens or shuts."""
+    seen = seen.clone().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(policy.slack(logits_k, k).sum(), logits_k)
-    return float((gradient.abs().amax(-1) < SATURATED).double().mean())
+        slack = policy.slack(seen)
+        if not slack.requires_grad:
+            return None
+        (gradient,) = torch.autograd.grad(slack.sum(), seen)
+    return float((gradient.abs().amax(-1).amax(0) < SATURATED).double().mean())
 
 
 def flags(numbers: Gradients) -> list[Flag]:

@@ -18,7 +18,7 @@ from exitbench.data.in_memory import has_calibration, is_in_memory
 from exitbench.data.load import load_split
 from exitbench.data.split import Samples, Split
 from exitbench.errors import UserError, as_user_errors
-from exitbench.models.calibration import Kind
+from exitbench.models.calibration import kind_named
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy
@@ -245,8 +245,7 @@ def deployed_policy(
     if _last_exit_alone(text, loaded, dataset):
         return FixedExit(model.n_exits)
     kind, _, method = (text or "entropy@equal").partition("@")
-    kinds: dict[str, Kind] = {"entropy": "entropy", "confidence": "confidence"}
-    if kind not in kinds:
-        raise UserError(f"policy {text!r}: calibrated policies are entropy@... and confidence@...")
+    with as_user_errors():
+        kind_named(kind)
     calibration = load_split(dataset, "calibration", shape, data)
-    return calibrated_policy(model, calibration, kinds[kind], method)
+    return calibrated_policy(model, calibration, kind, method)

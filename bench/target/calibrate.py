@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from exitbench.data.split import Split
-from exitbench.errors import UserError, as_user_errors
-from exitbench.models.calibration import Kind, equal_share, target_cost
+from exitbench.errors import as_user_errors
+from exitbench.models.calibration import equal_share, target_accuracy, target_cost
 from exitbench.models.cost import measure_costs
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
+from exitbench.models.number_text import number
 from exitbench.models.policies import FixedExit, Policy
+from exitbench.models.rules.temperature import Tempered, fitted_temperatures, tempered
 from exitbench.models.spec import digest
+from exitbench.target.risk import risk_controlled
 
-METHODS = ("equal", "mmacs=COST")
+METHODS = ("equal", "mmacs=COST", "accuracy=A", "risk=R,delta=D", "and ,temperature behind any of them")
 
 
 @torch.no_grad()
@@ -25,35 +31,81 @@ def all_logits(model: EarlyExitNet, split: Split, batch_size: int = 100) -> Tens
     return torch.cat([model(batch.x) for batch in batches], dim=1)
 
 
-def provenance(inputs: Sequence[str], split: str, kind: Kind, method: str) -> str:
+def provenance(inputs: Sequence[str], split: str, kind: str, method: str) -> str:
     """Return the digest of what determines thresholds: the hashes of the images, the name of their split, and the procedure."""
     return digest({"inputs": list(inputs), "split": split, "kind": kind, "method": method})[:16]
 
 
-def calibrated_policy(model: EarlyExitNet, calibration: Split, kind: Kind = "entropy", method: str = "equal") -> Policy:
-    """Calibrate thresholds on the calibration split; the digest of split and procedure goes into the policy.
+def calibrated_policy(model: EarlyExitNet, calibration: Split, kind: str = "entropy", method: str = "equal") -> Policy:
+    """Set a rule on the calibration split; the digest of split and procedure goes into the policy.
 
     Args:
         model: A network in evaluation mode.
         calibration: Held-out training data, never test data.
-        kind: ``entropy`` or ``confidence``.
-        method: ``equal`` (every exit takes the same share) or ``mmacs=COST`` (a target mean cost).
+        kind: Name of the rule.
+        method: ``equal`` (every exit takes the same share), ``mmacs=COST`` (a target mean cost), ``accuracy=A`` (the cheapest
+            rule that is as accurate on this split), or ``risk=R,delta=D`` (the largest saving that loses at most R against the
+            last exit with probability 1 - D). With ``,temperature`` behind it, one temperature per exit is fitted first.
 
     Raises:
-        UserError: If the method is unknown, or the cost is out of reach.
+        UserError: If rule or method is unknown, or the target is out of reach.
     """
     if model.n_exits == 1:
         return FixedExit(1)
-    origin = provenance(calibration.batch(0, len(calibration)).input_hashes(), calibration.name, kind, method)
-    logits = all_logits(model, calibration)
-    if method == "equal":
-        return equal_share(logits, kind, origin)
-    name, _, cost = method.partition("=")
-    if name != "mmacs":
-        raise UserError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
-    try:
-        target = float(cost)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     with as_user_errors():
-        return target_cost(logits, measure_costs(model, calibration.shape).mmacs, target, kind, origin)
+        asked = Method.parsed(method)
+        inputs = calibration.batch(0, len(calibration))
+        origin = provenance(inputs.input_hashes(), calibration.name, kind, method)
+        logits = all_logits(model, calibration)
+        if not asked.temperature:
+            return _fitted(asked, logits, inputs.y, model, calibration, kind, origin)
+        temperatures = fitted_temperatures(logits, inputs.y)
+        rule = _fitted(asked, tempered(logits, temperatures), inputs.y, model, calibration, kind, origin)
+        return Tempered(rule, temperatures)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A procedure that sets a rule.
+
+    Attributes:
+        name: ``equal``, ``mmacs``, ``accuracy`` or ``risk``.
+        target: The number behind it; 0 for ``equal``.
+        delta: Of ``risk``: the largest probability that it loses more.
+        temperature: Whether temperatures are fitted first.
+    """
+
+    name: str
+    target: float = 0.0
+    delta: float = 0.05
+    temperature: bool = False
+
+    @classmethod
+    def parsed(cls, text: str) -> Self:
+        """Parse a method as it is written behind the ``@`` of a policy.
+
+        Raises:
+            InvalidValue: If there is no such method, or a number is missing.
+        """
+        first, *options = text.split(",")
+        name, equals, value = first.partition("=")
+        given = dict(option.partition("=")[::2] for option in options)
+        known = {"temperature"} | ({"delta"} if name == "risk" else set())
+        fits = name in ("equal", "mmacs", "accuracy", "risk") and bool(equals) == (name != "equal")
+        if not fits or given.keys() - known or given.get("temperature", "") or len(given) < len(options):
+            raise InvalidValue(f"unknown calibration {text!r}; known: {', '.join(METHODS)}")
+        delta = number(given["delta"]) if "delta" in given else 0.05
+        return cls(name, number(value) if equals else 0.0, delta, "temperature" in given)
+
+
+def _fitted(
+    method: Method, logits: Tensor, labels: Tensor, model: EarlyExitNet, calibration: Split, kind: str, origin: str
+) -> Policy:
+    if method.name == "equal":
+        return equal_share(logits, kind, origin)
+    if method.name == "risk":
+        return risk_controlled(logits, labels, method.target, method.delta, kind, origin)
+    mmacs = measure_costs(model, calibration.shape).mmacs
+    if method.name == "accuracy":
+        return target_accuracy(logits, labels, mmacs, method.target, kind, origin)
+    return target_cost(logits, mmacs, method.target, kind, origin)

@@ -164,10 +164,12 @@ def run_to(model: EarlyExitNet, x: Tensor, k: int, policy: Policy) -> Tensor:
     Raises:
         ValueError: If the network has no exit ``k``.
     """
+    seen: list[Tensor] = []
     for j, logits in enumerate(model.exits(x)):
         if j == k:
             return logits
-        policy.leaves(logits, j)
+        seen.append(logits)
+        policy.leaves(torch.stack(seen))
     raise ValueError(f"exit index {k} is outside 0..{model.n_exits - 1}")
 
 

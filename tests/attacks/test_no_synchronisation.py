@@ -14,7 +14,8 @@ from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.attacks.wrm import WRM, Penalty
-from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, entropy
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy
+from exitbench.models.uncertainty import entropy
 from tests.toys import batch, small_convolutional
 
 NET = small_convolutional(3)

@@ -14,7 +14,8 @@ from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates, uniform_cross_entropy
 from exitbench.models.calibration import equal_share
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits, exits_within_reach
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits
+from exitbench.models.within_reach import exits_within_reach
 from exitbench.runner.passes import counted
 from tests.toys import Passed, batch, small_convolutional
 
@@ -93,7 +94,7 @@ def test_where_the_entropy_has_no_gradient_the_attack_still_delays():
     x, y = x[saturated], y[saturated]
     noise = Noise(noise.seed, tuple(range(len(x))))
     inputs = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(policy.slack(net(inputs)[0], 0).sum(), inputs)
+    (gradient,) = torch.autograd.grad(policy.slack(net(inputs)[:1]).sum(), inputs)
     assert len(x) > 5 and not gradient.any(), "plain entropy must have no gradient at all"
     delayed = 0
     for eps in (0.0, 0.35):
@@ -256,7 +257,7 @@ def test_uniform_cross_entropy_is_that(logits):
 @given(logits_of, st.floats(0.1, 1.5), st.floats(0.1, 1.5))
 def test_expected_cost_hardens_into_the_cost_of_the_exit_taken(logits, first, second):
     policy = EntropyPolicy((first, second))
-    clear = torch.stack([policy.slack(logits[k], k).abs() > 1e-3 for k in range(2)]).all(0)
+    clear = torch.stack([policy.slack(logits[: k + 1]).abs() > 1e-3 for k in range(2)]).all(0)
     hard = expected_cost(logits, policy, SHARES, 1e-5)
     torch.testing.assert_close(hard[clear], SHARES[policy(logits)][clear], atol=1e-4, rtol=0)
     soft = expected_cost(logits, policy, SHARES, 0.5)

@@ -9,19 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from exitbench.models.policies import (
-    FAR,
-    ConfidencePolicy,
-    EntropyPolicy,
-    FixedExit,
-    Policy,
-    confidence,
-    deployed_logits,
-    entropy,
-    exits_within_reach,
-    log_entropy,
-)
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy, policy_text
+from exitbench.models.uncertainty import FAR, confidence, entropy, log_entropy
+from exitbench.models.within_reach import exits_within_reach
 
 INFINITY = math.inf
 LOGITS = torch.tensor([[0.3, -1.2, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0], [4.0, -4.0, 0.0, 1.0]], dtype=torch.float64)
@@ -31,11 +22,11 @@ P = np.exp(LOGITS.numpy()) / np.exp(LOGITS.numpy()).sum(1, keepdims=True)
 class Coin(Policy):
     """Somebody's own rule: the first logit against zero."""
 
-    def leaves(self, logits_k, k):
-        return self.slack(logits_k, k) > 0
+    def leaves(self, seen):
+        return self.slack(seen) > 0
 
-    def slack(self, logits_k, k):
-        return logits_k[:, 0] - k
+    def slack(self, seen):
+        return seen[-1, :, 0] - (len(seen) - 1)
 
     def check(self, n_exits):
         pass
@@ -48,32 +39,32 @@ def close(found, expected):
 def test_a_gate_at_the_very_threshold_is_shut():
     for row in LOGITS.split(1):
         for policy, value in ((EntropyPolicy, entropy(row).item()), (ConfidencePolicy, confidence(row).item())):
-            assert not policy((value,)).leaves(row, 0)
-            assert policy((value,)).slack(row, 0) == 0
-    assert EntropyPolicy((math.nextafter(entropy(row).item(), INFINITY),)).leaves(row, 0)
-    assert ConfidencePolicy((math.nextafter(confidence(row).item(), -INFINITY),)).leaves(row, 0)
+            assert not policy((value,)).leaves(row[None])
+            assert policy((value,)).slack(row[None]) == 0
+    assert EntropyPolicy((math.nextafter(entropy(row).item(), INFINITY),)).leaves(row[None])
+    assert ConfidencePolicy((math.nextafter(confidence(row).item(), -INFINITY),)).leaves(row[None])
 
 
 @pytest.mark.parametrize("threshold", [0.4, 1.3, -0.5, 0.0, 1e-9])
 def test_slack_of_entropy_is_relative_to_the_threshold(threshold):
     value = -(P * np.log(P + 1e-5)).sum(1)
-    close(EntropyPolicy((threshold,)).slack(LOGITS, 0), (threshold - value) / max(abs(threshold), 1e-6))
+    close(EntropyPolicy((threshold,)).slack(LOGITS[None]), (threshold - value) / max(abs(threshold), 1e-6))
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.9, 1.5, 1.0, 1 - 1e-9])
 def test_slack_of_confidence_is_relative_to_what_the_threshold_leaves(threshold):
-    close(ConfidencePolicy((threshold,)).slack(LOGITS, 0), (P.max(1) - threshold) / max(abs(1 - threshold), 1e-6))
+    close(ConfidencePolicy((threshold,)).slack(LOGITS[None]), (P.max(1) - threshold) / max(abs(1 - threshold), 1e-6))
 
 
 @pytest.mark.parametrize("threshold", [0.4, 1.3, 1e-4])
 def test_log_slack_of_entropy_is_the_logarithm_of_a_ratio(threshold):
     left_out = (P * np.log1p(1e-5 / P)).sum(1)
-    close(EntropyPolicy((threshold,)).log_slack(LOGITS, 0), np.log((threshold + left_out) / -(P * np.log(P)).sum(1)))
+    close(EntropyPolicy((threshold,)).log_slack(LOGITS[None]), np.log((threshold + left_out) / -(P * np.log(P)).sum(1)))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.9, 1 - 1e-6])
 def test_log_slack_of_confidence_is_the_logarithm_of_the_ratio_of_doubts(threshold):
-    close(ConfidencePolicy((threshold,)).log_slack(LOGITS, 0), np.log((1 - threshold) / (1 - P.max(1))))
+    close(ConfidencePolicy((threshold,)).log_slack(LOGITS[None]), np.log((1 - threshold) / (1 - P.max(1))))
 
 
 @pytest.mark.parametrize(
@@ -90,26 +81,29 @@ def test_log_slack_of_confidence_is_the_logarithm_of_the_ratio_of_doubts(thresho
 )
 @pytest.mark.parametrize("logits", [LOGITS, LOGITS[:, :1].float()])
 def test_a_gate_that_no_input_moves_is_open_or_shut_by_a_fixed_amount(policy, k, sign, logits):
-    for found, amount in ((policy.slack(logits, k), 1), (policy.log_slack(logits, k), FAR)):
+    for found, amount in (
+        (policy.slack(logits.expand(k + 1, *logits.shape)), 1),
+        (policy.log_slack(logits.expand(k + 1, *logits.shape)), FAR),
+    ):
         assert (found.shape, found.dtype) == (logits.shape[:1], logits.dtype)
         assert (found == sign * amount).all()
-    assert (policy.leaves(logits, k) == (sign > 0)).all()
+    assert (policy.leaves(logits.expand(k + 1, *logits.shape)) == (sign > 0)).all()
 
 
 @pytest.mark.parametrize(("threshold", "sign"), [(0.0, 1), (-0.1, 1), (1.0, -1), (1.7, -1)])
 def test_log_slack_of_a_confidence_out_of_reach_is_far(threshold, sign):
-    assert (ConfidencePolicy((threshold,)).log_slack(LOGITS, 0) == sign * FAR).all()
+    assert (ConfidencePolicy((threshold,)).log_slack(LOGITS[None]) == sign * FAR).all()
 
 
 @pytest.mark.parametrize("below", [0.0, 0.5])
 def test_log_slack_of_an_entropy_out_of_reach_is_far(below):
     p = torch.softmax(LOGITS[1:2], -1)
     left_out = (p * torch.log1p(1e-5 / p)).sum().item()
-    assert (EntropyPolicy((-left_out - below,)).log_slack(LOGITS[1:2], 0) == -FAR).all()
+    assert (EntropyPolicy((-left_out - below,)).log_slack(LOGITS[1:2][None]) == -FAR).all()
 
 
 def test_a_rule_of_ones_own_searches_by_its_slack():
-    assert torch.equal(Coin().log_slack(LOGITS, 1), LOGITS[:, 0] - 1)
+    assert torch.equal(Coin().log_slack(torch.stack([-LOGITS, LOGITS])), LOGITS[:, 0] - 1)
     assert Coin()(torch.stack([-LOGITS, LOGITS, LOGITS])).tolist() == [2, 2, 1]
 
 
@@ -151,8 +145,8 @@ def test_exits_within_reach(policy, expected):
 
 def test_a_gate_that_no_input_moves_off_its_threshold_never_opens():
     class Still(Coin):
-        def slack(self, logits_k, k):
-            return torch.zeros(len(logits_k))
+        def slack(self, seen):
+            return torch.zeros(seen.shape[1])
 
     assert exits_within_reach(Still(), 3) == [2]
 
@@ -166,7 +160,7 @@ def test_gates_stay_on_the_device_of_their_logits(policy):
     """A GPU that computes shapes alone: tensors of two devices do not meet there either."""
     with FakeTensorMode():
         logits = torch.zeros(3, 4, 5, device="cuda")
-        found = (policy.slack(logits[0], 0), policy.log_slack(logits[0], 0), *deployed_logits(logits, policy))
+        found = (policy.slack(logits[:1]), policy.log_slack(logits[:1]), *deployed_logits(logits, policy))
         assert all(each.device.type == "cuda" for each in found)
 
 
@@ -204,17 +198,20 @@ def test_what_a_text_means(text, n_exits, policy):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("oracle:1", "unknown kind 'oracle'"),
+        ("oracle:1", "unknown exit rule 'oracle'"),
         ("exit:9", "exit 9 is outside"),
         ("exit:x", "invalid literal"),
-        ("entropy:x:y", "could"),
+        ("entropy:x:y", "one list of values"),
+        ("entropy:1,2,x", "could"),
     ],
 )
 def test_a_text_that_means_nothing_is_named_with_the_reason(text, why):
-    with pytest.raises(ValueError, match=f"^policy '{text}': {why}.*; the forms are entropy:T1,T2,.* . confidence:.* . exit:k$"):
+    with pytest.raises(
+        ValueError, match=f"^policy '{text}': {why}.*; the forms are entropy:T1,T2,.* . confidence:.* .* . exit:k . always-last$"
+    ):
         parse_policy(text, 3)
 
 
 def test_a_rule_of_ones_own_has_no_text():
-    with pytest.raises(TypeError, match=r"^Coin has no textual form$"):
+    with pytest.raises(TypeError, match=r"^Coin is not registered"):
         policy_text(Coin())

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, confidence, deployed_logits, entropy
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits
 from exitbench.models.policy_text import parse_policy, policy_text
+from exitbench.models.uncertainty import confidence, entropy
 from exitbench.models.views import DeployedView, ExitView
 from tests.toys import batch, linear_exits, small_convolutional
 
@@ -112,9 +113,9 @@ def test_log_slack_opens_where_the_gate_opens(seed, threshold, scale):
     logits = scale * torch.randn(30, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for value in (threshold, threshold * 1e-3, 0.0):
         policy = EntropyPolicy((value,))
-        slack, found = policy.slack(logits, 0), policy.log_slack(logits, 0)
+        slack, found = policy.slack(logits[None]), policy.log_slack(logits[None])
         clear = (slack * max(value, 1e-6)).abs() > 1e-12
-        assert ((found > 0) == policy.leaves(logits, 0))[clear].all()
+        assert ((found > 0) == policy.leaves(logits[None]))[clear].all()
     policy = ConfidencePolicy((min(threshold / 2.3 + 0.01, 0.99),))
-    clear = policy.slack(logits, 0).abs() > 1e-9
-    assert ((policy.log_slack(logits, 0) > 0) == policy.leaves(logits, 0))[clear].all()
+    clear = policy.slack(logits[None]).abs() > 1e-9
+    assert ((policy.log_slack(logits[None]) > 0) == policy.leaves(logits[None]))[clear].all()

@@ -10,9 +10,9 @@ import numpy as np
 
 from exitbench.analysis.sweep.pool import Pool, RuleVerdicts
 from exitbench.analysis.sweep.thresholds import at_target, targets
-from exitbench.models.calibration import Kind
 from exitbench.models.policies import FixedExit, Policy
-from exitbench.models.policy_text import parse_policy, policy_text
+from exitbench.models.policy_text import kind_of, parse_policy, policy_text
+from exitbench.models.rules.registry import calibrated_kinds, policy_cards
 from exitbench.scoring.evaluation import Bools, Evaluation
 from exitbench.store.calibration_logits import HeldOut
 
@@ -53,7 +53,7 @@ class Curve:
     """
 
     pool: Pool
-    rule: Kind | None
+    rule: str | None
     points: tuple[Point, ...]
     any_exit_robust: Bools
 
@@ -68,11 +68,10 @@ class Curve:
         return [point for point in self.points if point.where == "deployed"]
 
 
-def rules_of(pool: Pool) -> list[Kind]:
+def rules_of(pool: Pool) -> list[str]:
     """Return the kinds of policies that a network is deployed with, each of which is swept; entropy if only fixed exits are."""
-    deployed = {evaluation.record.policy.partition(":")[0] for evaluation in pool.evaluations}
-    kinds: tuple[Kind, ...] = ("entropy", "confidence")
-    return [kind for kind in kinds if kind in deployed] or ["entropy"]
+    deployed = {kind_of(evaluation.record.policy) for evaluation in pool.evaluations}
+    return [kind for kind in calibrated_kinds() if kind in deployed] or ["entropy"]
 
 
 def sweep(pool: Pool, held: HeldOut, n_points: int) -> list[Curve]:
@@ -91,14 +90,14 @@ def sweep(pool: Pool, held: HeldOut, n_points: int) -> list[Curve]:
 
 def one_exit(pool: Pool) -> Curve:
     """Return the curve of a one-exit network: a point for comparison."""
-    return Curve(pool, None, tuple(_deployed(pool, ("entropy", "confidence", "exit"))), pool.any_exit_robust())
+    return Curve(pool, None, tuple(_deployed(pool, tuple(policy_cards()))), pool.any_exit_robust())
 
 
 def _deployed(pool: Pool, kinds: tuple[str, ...]) -> list[Point]:
     found = []
     for evaluation in pool.evaluations:
         record = evaluation.record
-        if record.policy.partition(":")[0] in kinds:
+        if kind_of(record.policy) in kinds:
             policy = parse_policy(record.policy, len(pool.mmacs), record.calibration)
             found.append(_point(pool, "deployed", policy, evaluation=evaluation))
     return sorted(found, key=lambda point: point.mmacs)

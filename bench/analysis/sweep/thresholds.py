@@ -9,7 +9,7 @@ import torch
 
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
-from exitbench.models.calibration import Kind, target_cost
+from exitbench.models.calibration import target_cost
 from exitbench.models.errors import UnknownName
 from exitbench.models.fingerprint import is_of
 from exitbench.models.foreign import ForeignModelError
@@ -87,7 +87,7 @@ def targets(mmacs: tuple[float, ...], n: int) -> list[float]:
     return [min(max(float(f"{target:.4g}"), first), last) for target in spaced]
 
 
-def at_target(held: HeldOut, mmacs: tuple[float, ...], target: float, rule: Kind) -> Policy:
+def at_target(held: HeldOut, mmacs: tuple[float, ...], target: float, rule: str) -> Policy:
     """Return the policy that ``--policy RULE@mmacs=TARGET`` calibrates, from stored logits."""
     origin = provenance(held.input_hashes(), "calibration", rule, f"mmacs={target:g}")
     return target_cost(torch.from_numpy(held.logits), mmacs, target, rule, origin)

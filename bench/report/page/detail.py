@@ -167,12 +167,9 @@ def _threshold(record: RunRecord, k: int) -> str:
     """Return the condition for a sample to leave at exit ``k``, from 0."""
     n_exits = record.n_exits
     policy = parse_policy(record.policy, n_exits)
-    if isinstance(policy, FixedExit):
-        return "all leave" if k == policy.exit - 1 else "none leaves"
-    if k == n_exits - 1:
+    if k == n_exits - 1 and not isinstance(policy, FixedExit):
         return "the rest"
-    kind, _, rest = record.policy.partition(":")
-    return f"{kind} {'<' if kind == 'entropy' else '>'} {float(rest.split(',')[k]):.4g}"
+    return policy.condition(k)
 
 
 def _attacks(evaluation: Evaluation) -> tuple[AttackRow, ...]:

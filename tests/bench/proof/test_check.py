@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitbench.attacks.regions import ThreatModel
-from exitbench.models.policies import EntropyPolicy, entropy
+from exitbench.models.policies import EntropyPolicy
 from exitbench.models.policy_text import policy_text
+from exitbench.models.uncertainty import entropy
 from exitbench.runner.certify import TOLERANCE as CERTIFIED
 from exitbench.verify.ball import SLACK, distance, outside
 from exitbench.verify.check import TOLERANCE, deployed

@@ -1,0 +1,20 @@
+"""Carries the scores of a network's own gate heads in its logits.
+
+A softmax does not change if a number is added to all logits of an exit: predictions, probabilities, entropies, margins and
+cross-entropies are the same. A network with gate heads uses that freedom. It returns logits of mean zero plus the gate's score,
+so that the mean of an exit's logits is its score, with a gradient. Attacks, stores and views of any kind carry it along.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def with_score(logits: Tensor, score: Tensor) -> Tensor:
+    """Return logits ``(..., classes)`` of the same softmax whose mean over the classes is ``score`` ``(...)``."""
+    return logits - logits.mean(-1, keepdim=True) + score.unsqueeze(-1)
+
+
+def score_of(logits: Tensor) -> Tensor:
+    """Return the gate score ``(...)`` that logits ``(..., classes)`` carry."""
+    return logits.mean(-1)

@@ -1,0 +1,58 @@
+"""Rules in which the mean of the heads' predictions so far decides and predicts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exitbench.models.policies import SureAbove
+from exitbench.models.rules.registry import register_policy
+from exitbench.models.uncertainty import confidence, log_confidence_slack
+
+
+class _OfMean(SureAbove):
+    """A policy that leaves where the largest probability of the mean prediction so far is above its threshold."""
+
+    @classmethod
+    def mean(cls, seen: Tensor) -> Tensor:
+        """Return the mean prediction ``(B, classes)`` of the exits seen, as logits."""
+        raise NotImplementedError
+
+    @classmethod
+    def sureness(cls, seen: Tensor) -> Tensor:
+        return confidence(cls.mean(seen))
+
+    def predicted(self, seen: Tensor) -> Tensor:
+        return self.mean(seen)
+
+    def condition(self, k: int) -> str:
+        return f"mean confidence > {self.thresholds[k]:.4g}"
+
+    def log_slack(self, seen: Tensor) -> Tensor:
+        return log_confidence_slack(self.mean(seen), self.thresholds[len(seen) - 1])
+
+
+@register_policy("vote", values="T1,T2,...")
+@dataclass(frozen=True)
+class VotePolicy(_OfMean):
+    """A policy in which the arithmetic mean of all heads' probabilities so far decides and predicts (soft voting)."""
+
+    @classmethod
+    def mean(cls, seen: Tensor) -> Tensor:
+        return torch.logsumexp(torch.log_softmax(seen, dim=-1), dim=0) - math.log(len(seen))
+
+
+@register_policy("ensemble", values="T1,T2,...")
+@dataclass(frozen=True)
+class EnsemblePolicy(_OfMean):
+    """A policy in which the geometric mean of all heads' probabilities so far decides and predicts.
+
+    It is the ensemble of "Zero Time Waste" (Wolczyk et al., NeurIPS 2021, section 3.2) with equal weights and without a bias.
+    """
+
+    @classmethod
+    def mean(cls, seen: Tensor) -> Tensor:
+        return torch.log_softmax(torch.log_softmax(seen, dim=-1).mean(0), dim=-1)
