@@ -5,3 +5,6 @@ from exitbench.models import smallcnn  # noqa: F401
 from exitbench.models import resnet  # noqa: F401
 from exitbench.models import mobilenet  # noqa: F401
 from exitbench.models import msdnet  # noqa: F401
+from exitbench.models import sdn  # noqa: F401
+from exitbench.models import branchynet  # noqa: F401
+from exitbench.models import vit_exits  # noqa: F401

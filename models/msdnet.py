@@ -165,6 +165,12 @@ def msdnet_anytime() -> MultiExitNet:
 
 
 @_cifar
+def msdnet_anytime7() -> MultiExitNet:
+    """MSDNet of 16 layers, 7 exits: the anytime network of the authors' PyTorch code."""
+    return build_msdnet([4] + [2] * 6)
+
+
+@_cifar
 def msdnet_whole() -> MultiExitNet:
     """The backbone of MSDNet of 15 layers without branches."""
     return without_branches(msdnet())

@@ -155,6 +155,10 @@ _ALL = (
     _fast_cifar("rdi_mobilenetv2", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
     _fast_cifar("mobilenetv2", "pgd_fast", peak_lr=0.2, against="main", epochs=_SHORT),
     _fast_cifar("msdnet", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
+    _fast_cifar("sdn_resnet56", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
+    _clean_cifar("sdn_resnet56", peak_lr=0.1),
+    _fast_mnist("branchynet_lenet", "max_average_fast"),
+    Recipe("branchynet_lenet", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
 )
 _RECIPES = {recipe.name: recipe for recipe in _ALL}
 

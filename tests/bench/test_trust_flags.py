@@ -15,8 +15,8 @@ from exitbench.checks import controls, path, radii
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace, ascend
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
-from exitbench.models.within_reach import exits_within_reach as reachable
 from exitbench.models.search_model import relative_difference
+from exitbench.models.within_reach import exits_within_reach as reachable
 from exitbench.scoring import black_box as stored
 from exitbench.stats.proportions import sign_test
 from exitbench.store.trust_result import AscentPath, AtRadius, Controls, Radii
