@@ -24,7 +24,7 @@ from exitbench.models.whole_file import write_whole
 from exitbench.training.craft import craft
 from exitbench.training.guard import Guard, collapsed, stepped_down
 from exitbench.training.images import Images, augmented, resized
-from exitbench.training.loss import training_loss
+from exitbench.training.loss import cost_shares, growing_weights, training_loss
 from exitbench.training.machine import Machine
 from exitbench.training.prune import Pruner
 from exitbench.training.recipe import Crafting, Phase, Recipe
@@ -104,7 +104,9 @@ class Trainer:
             nesterov=recipe.nesterov,
         )
         steps_per_epoch = math.ceil(len(train) / recipe.batch_size)
-        self.schedule = _schedule(self.optimizer, recipe, recipe.epochs * steps_per_epoch)
+        self._n_steps = recipe.epochs * steps_per_epoch
+        self.schedule = _schedule(self.optimizer, recipe, self._n_steps)
+        self._shares = cost_shares(model, train.shape).to(machine.device) if recipe.exit_weights == "sdn" else None
         self.pruner = Pruner(self.model, recipe.pruning, steps_per_epoch)
         self.history: list[EpochRecord] = []
         self.collapses = 0
@@ -206,13 +208,17 @@ class Trainer:
             self.model.requires_grad_(True)
         self.model.train()
         tally = torch.zeros(5, dtype=torch.float64)
+        weights = None if self._shares is None else growing_weights(self._shares, self.schedule.last_epoch / self._n_steps)
         if crafting is not None and phase.attacked_share is None:
             clean_logits, logits = self._logits(x), self._logits(inputs)
-            loss = (training_loss(clean_logits, y, phase, policy) + training_loss(logits, y, phase, policy)) / 2
+            loss = training_loss(clean_logits, y, phase, policy, weights) + training_loss(logits, y, phase, policy, weights)
+            if phase.distillation:
+                loss = loss + phase.distillation.loss(clean_logits, logits, y, draws)
+            loss = loss / 2
             tally[1:3] += torch.tensor([_right(clean_logits, y).sum(), len(y)])
         else:
             logits = self._logits(inputs)
-            loss = training_loss(logits, y, phase, policy)
+            loss = training_loss(logits, y, phase, policy, weights)
         right = _right(logits, y)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)

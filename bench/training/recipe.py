@@ -9,9 +9,11 @@ from typing import Any, Literal, get_args
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.errors import InvalidValue
 from exitbench.models.spec import describe
+from exitbench.training.distillation import Distillation
 
 Against = Literal["main", "average", "max_average", "sampled", "policy"]
 Schedule = Literal["one_cycle", "steps"]
+ExitWeights = Literal["equal", "sdn"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Phase:
             where they are not.
         agreement: Weight of the divergence of each exit's prediction from the last exit's, beside the sum over the exits: if
             all exits fail on the same images, an attacker gains nothing by choosing the exit.
+        distillation: Distillation from clean to attacked predictions; it needs both, so that ``attacked_share`` must be None.
     """
 
     epochs: int
@@ -75,12 +78,15 @@ class Phase:
     image_size: int | None = None
     deployed_weight: float = 0.0
     agreement: float = 0.0
+    distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise InvalidValue(f"a phase needs at least one epoch, got {self.epochs}")
         if self.attacked_share is not None and not 0 < self.attacked_share <= 1:
             raise InvalidValue(f"attacked_share is a probability above 0, got {self.attacked_share}")
+        if self.distillation and (self.crafting is None or self.attacked_share is not None):
+            raise InvalidValue("distillation needs each image both clean and attacked: a crafting, and no attacked_share")
         if self.deployed_weight < 0 or self.agreement < 0:
             raise InvalidValue(f"deployed_weight and agreement are at least 0, got {self.deployed_weight} and {self.agreement}")
 
@@ -145,6 +151,9 @@ class Recipe:
         flip: Whether half of the images are mirrored.
         after: Training of the same model and dataset whose weights to start from; None for fresh weights.
         pruning: Pruning schedule; None for no pruning.
+        exit_weights: Weights of the exits' losses. ``equal``: 1 each. ``sdn``: 1 for the last; for each other one a number that
+            grows from 0.01 to its cost as a share of the last exit's, in proportion to the steps made (Kaya et al., ICML 2019,
+            section 3.2).
     """
 
     model: str
@@ -162,10 +171,13 @@ class Recipe:
     flip: bool = False
     after: str | None = None
     pruning: Pruning | None = None
+    exit_weights: ExitWeights = "equal"
 
     def __post_init__(self) -> None:
         if not self.phases:
             raise InvalidValue("a recipe needs at least one phase")
+        if self.exit_weights not in get_args(ExitWeights):
+            raise InvalidValue(f"exit_weights is one of {', '.join(get_args(ExitWeights))}, got {self.exit_weights!r}")
 
     @property
     def name(self) -> str:
@@ -219,7 +231,7 @@ class Recipe:
 def _non_default(setting: Any) -> Any:
     if isinstance(setting, tuple):
         return [_non_default(part) for part in setting]
-    if not isinstance(setting, Recipe | Phase | Crafting | Pruning):
+    if not isinstance(setting, Recipe | Phase | Crafting | Pruning | Distillation):
         return describe(setting)
     named = ((field, getattr(setting, field.name)) for field in fields(setting))
     return {field.name: _non_default(value) for field, value in named if field.default is MISSING or value != field.default}

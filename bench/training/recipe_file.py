@@ -12,9 +12,10 @@ from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.models.errors import InputError, InvalidValue
 from exitbench.models.spec import type_name
+from exitbench.training.distillation import Distillation
 from exitbench.training.recipe import Crafting, Phase, Pruning, Recipe
 
-Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, ThreatModel)
+Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Distillation, ThreatModel)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -53,6 +54,8 @@ def _phase(content: Any) -> Phase:
     phase = dict(_mapping(content, Phase))
     if phase.get("crafting") is not None:
         phase["crafting"] = _made(Crafting, phase["crafting"])
+    if phase.get("distillation") is not None:
+        phase["distillation"] = _made(Distillation, phase["distillation"])
     return _made(Phase, phase)
 
 

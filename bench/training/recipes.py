@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.errors import InvalidValue, UnknownName
+from exitbench.training.distillation import Distillation
 from exitbench.training.recipe import Against, Crafting, Phase, Pruning, Recipe
 
 _DIGITS = ThreatModel("Linf", 0.2)
@@ -98,6 +99,13 @@ def _clean_cifar(model: str, *, peak_lr: float) -> Recipe:
     return Recipe(model, "cifar10", "standard_fast", _CIFAR, phases, 128, peak_lr, crop_padding=3, flip=True)
 
 
+def _distilled_cifar(model: str, training: str, distillation: Distillation, *, peak_lr: float) -> Recipe:
+    """Return the short fast recipe with every image both clean and attacked, and distillation between the exits."""
+    fast = _fast_cifar(model, training, peak_lr=peak_lr, epochs=_SHORT)
+    phases = tuple(replace(phase, attacked_share=None, distillation=distillation) for phase in fast.phases)
+    return replace(fast, phases=phases)
+
+
 def _agreeing_cifar(model: str) -> Recipe:
     """Return a recipe of three more epochs from ``max_average_fast``, at a fifth of its rate, in which exits learn to agree.
 
@@ -136,6 +144,9 @@ _HALF = 0.5027
 _SHORT = (4, 3, 2)
 """Epochs of MobileNetV2 and MSDNet, whose updates take four times and twice as long as those of ResNet-38 on a CPU."""
 
+_NEO_KD = Distillation("neo_kd", weight=3.0, orthogonal=1.0, last=1.5)
+"""The weights that the paper's experiments on CIFAR-10 use."""
+
 _ALL = (
     _digits("rdi_smallcnn", peak_lr=0.02),
     _digits("rdi_resnet38", peak_lr=0.02),
@@ -155,8 +166,11 @@ _ALL = (
     _fast_cifar("rdi_mobilenetv2", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
     _fast_cifar("mobilenetv2", "pgd_fast", peak_lr=0.2, against="main", epochs=_SHORT),
     _fast_cifar("msdnet", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
+    _distilled_cifar("msdnet", "neo_kd_fast", _NEO_KD, peak_lr=0.1),
+    _distilled_cifar("msdnet", "skd_fast", Distillation("skd"), peak_lr=0.1),
+    _distilled_cifar("msdnet", "ard_fast", Distillation("ard"), peak_lr=0.1),
     _fast_cifar("sdn_resnet56", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
-    _clean_cifar("sdn_resnet56", peak_lr=0.1),
+    replace(_clean_cifar("sdn_resnet56", peak_lr=0.1), training="sdn_fast", exit_weights="sdn"),
     _fast_mnist("branchynet_lenet", "max_average_fast"),
     Recipe("branchynet_lenet", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
 )

@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from exitbench.training.loss import disagreement, training_loss
+from exitbench.training.loss import disagreement, growing_weights, training_loss
 from exitbench.training.recipe import Phase
 
 LOGITS = torch.tensor([[[0.0, math.log(3)], [5.0, 5.0]], [[0.0, 0.0], [2.0, 2.0]]])
@@ -30,3 +31,17 @@ def test_what_a_phase_asks_for_is_added_with_its_weight():
     torch.testing.assert_close(training_loss(LOGITS, y, Phase(1), None), plain)
     asked = training_loss(LOGITS, y, Phase(1, agreement=3.0), None)
     torch.testing.assert_close(asked, plain + 3 * disagreement(LOGITS).mean())
+
+
+def test_the_weights_of_shallow_deep_networks_grow_from_a_hundredth_to_the_share_of_the_cost():
+    shares = torch.tensor([0.2, 0.6, 1.0])
+    torch.testing.assert_close(growing_weights(shares, 0.0), torch.tensor([0.01, 0.01, 1.0]))
+    torch.testing.assert_close(growing_weights(shares, 0.5), torch.tensor([0.105, 0.305, 1.0]))
+    torch.testing.assert_close(growing_weights(shares, 1.0), shares)
+
+
+def test_weights_of_the_exits_scale_their_cross_entropies():
+    logits, y = torch.randn(3, 5, 4), torch.tensor([0, 1, 2, 3, 0])
+    each = [float(torch.nn.functional.cross_entropy(logits[k], y)) for k in range(3)]
+    found = float(training_loss(logits, y, Phase(1), None, torch.tensor([0.1, 0.5, 1.0])))
+    assert found == pytest.approx(0.1 * each[0] + 0.5 * each[1] + each[2], rel=1e-5)

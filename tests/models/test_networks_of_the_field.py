@@ -18,7 +18,7 @@ CIFAR-100."""
 
 
 def test_msdnet_costs_what_the_authors_counter_says():
-    """Their counter adds one operation for each output of a ReLU and of a linear layer's bias, and four for each pooled number."""
+    """Their counter adds one operation per output of a ReLU and of a linear layer's bias, and four per pooled number."""
     net = build_msdnet([4] + [2] * 6, n_classes=100).eval()
     extra: list[list[int]] = []
 
