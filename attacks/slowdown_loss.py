@@ -46,7 +46,7 @@ def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
     slacks = gate_slacks(logits, policy)
     open_by = slacks.relu()
     if policy.saturates:
-        open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(logits[:-1]), open_by)
+        open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(predictions(logits, policy)[:-1]), open_by)
     within_reach = exits_within_reach(policy, len(logits))
     saved = torch.zeros_like(shares[:-1])
     for k in within_reach[:-1]:

@@ -26,6 +26,8 @@ class EarlyExitNet(nn.Module, ABC):
     """
 
     exit_costs: tuple[float, ...] | None = None
+    has_gate_scores: bool = False
+    """Whether the logits carry the scores of gate heads (``exitbench.models.gate_scores``)."""
 
     def __init_subclass__(cls, **named: Any) -> None:
         """Hand networks of somebody's own class copies of images, and keep torch's state ours (``models.user_code``)."""

@@ -84,11 +84,11 @@ class Factory:
     module: ModuleType
     make: Callable[[], Any]
 
-    def build(self) -> nn.Module:
-        """Build the network anew, from the same random state of torch every time; the caller's state is restored.
+    def call(self) -> Any:
+        """Call the function and return what it returns, from the same random state of torch every time.
 
         Raises:
-            ForeignModelError: If the function raises, or returns anything but an ``nn.Module``.
+            ForeignModelError: If the function raises.
         """
         with (
             imports_for(Path(self.module.__file__ or "."), self.module.__package__ or ""),
@@ -96,7 +96,15 @@ class Factory:
             _explained(self.where, self.module.__file__),
         ):
             torch.manual_seed(0)
-            net = self.make()
+            return self.make()
+
+    def build(self) -> nn.Module:
+        """Build the network anew, from the same random state of torch every time; the caller's state is restored.
+
+        Raises:
+            ForeignModelError: If the function raises, or returns anything but an ``nn.Module``.
+        """
+        net = self.call()
         if not isinstance(net, nn.Module):
             hint = " (does it end in `return net`?)" if net is None else ""
             raise ForeignModelError(f"{self.where} returned {type(net).__name__}{hint}; it must return a torch.nn.Module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from exitbench.models.errors import InvalidValue, UnknownName
 from exitbench.models.number_text import number
 from exitbench.models.policies import FixedExit, Policy
+from exitbench.models.rules.own import PREFIX, OwnRule, of_text
 from exitbench.models.rules.registry import name_of, policy_card, policy_cards
 from exitbench.models.rules.temperature import Tempered
 
@@ -35,6 +36,8 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
 def _parsed(text: str, n_exits: int, calibration: str | None) -> Policy:
     if text == LAST:
         return FixedExit(n_exits)
+    if text.startswith(PREFIX):
+        return of_text(text)
     name, *parts = text.split(":")
     values = parts[0].split(",") if parts and parts[0] and "=" not in parts[0] else []
     options = [part for part in parts if "=" in part]
@@ -55,6 +58,8 @@ def policy_text(policy: Policy) -> str:
     Raises:
         TypeError: If the policy is of a class that is not registered.
     """
+    if isinstance(policy, OwnRule):
+        return policy.text
     if isinstance(policy, Tempered):
         return f"{policy_text(policy.rule)}:temperature={','.join(repr(t) for t in policy.temperatures)}"
     name = name_of(policy)

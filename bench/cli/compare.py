@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from exitbench.cli.options import results_option
+from exitbench.cli.options import results_option, rule_option
 
 
 @click.command("compare")
@@ -15,6 +15,7 @@ from exitbench.cli.options import results_option
 @click.argument("b", metavar="B")
 @click.option("--plot", type=click.Path(path_type=Path), help="Files to draw, without an ending [results/plots/compare-A-B].")
 @results_option
+@rule_option
 def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     """Compare two evaluations of the same samples, B against A: a table, and a plot as PNG and SVG.
 

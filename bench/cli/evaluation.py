@@ -37,7 +37,9 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
         help="A safetensors file or PyTorch state dict instead of registered weights, or for a model of your own.",
     ),
     click.option(
-        "--policy", help="entropy:T1,T2,...  confidence:T1,...  exit:k  entropy@equal  entropy@mmacs=60 [the weights' own]"
+        "--policy",
+        help="entropy:T1,T2,...  patience:n  exit:k  vote@equal  margin@mmacs=60  file.py:make; see `bench list policies` "
+        "[the weights' own]",
     ),
     click.option("--n", type=int, help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
     click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True),

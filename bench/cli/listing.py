@@ -6,9 +6,9 @@ import click
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["models", "attacks", "datasets", "recipes"]))
+@click.argument("what", type=click.Choice(["models", "attacks", "policies", "datasets", "recipes"]))
 def command(what: str) -> None:
-    """List models, attacks, datasets or recipes, with a line on each."""
+    """List models, attacks, exit rules, datasets or recipes, with a line on each."""
     from rich.table import Table
 
     from exitbench.cli.console import terminal
@@ -23,7 +23,7 @@ def command(what: str) -> None:
     terminal().print(table, markup=False)
 
 
-_EXTRA = {"models": ("dataset", "weights"), "datasets": ("Linf eps", "L2 eps", "test images")}
+_EXTRA = {"models": ("dataset", "weights"), "policies": ("calibrated",), "datasets": ("Linf eps", "L2 eps", "test images")}
 
 
 def _models() -> list[tuple[str, ...]]:
@@ -63,4 +63,20 @@ def _recipes() -> list[tuple[str, ...]]:
     return [(r.name, r.text()) for r in recipes]
 
 
-_ROWS = {"models": _models, "attacks": _attacks, "datasets": _datasets, "recipes": _recipes}
+def _policies() -> list[tuple[str, ...]]:
+    from exitbench.models.policy_text import LAST
+    from exitbench.models.rules.registry import policy_cards
+    from exitbench.target.calibrate import METHODS
+
+    rows = [(card.form, "yes" if card.kind.is_family() else "", card.summary) for card in policy_cards().values()]
+    return [
+        *rows,
+        (LAST, "", "the last exit, for every network"),
+        ("file.py:make", "", "a rule of your own: what the function returns"),
+        ("RULE:...:temperature=T1,...", "", "the rule on logits that are divided by a temperature per exit"),
+        *((f"RULE@{method}", "", text) for method, text in METHODS.items()),
+        ("RULE@...,temperature", "", "the same, with temperatures fitted first"),
+    ]
+
+
+_ROWS = {"models": _models, "attacks": _attacks, "policies": _policies, "datasets": _datasets, "recipes": _recipes}

@@ -14,7 +14,7 @@ Rows = list[tuple[str, ...]]
 SCHEMA = 1
 """Bumped when what is kept changes its meaning."""
 
-GROUPS = ("exitbench.models", "exitbench.attacks", "exitbench.datasets")
+GROUPS = ("exitbench.models", "exitbench.attacks", "exitbench.policies", "exitbench.datasets")
 """Entry points of installed packages, whose code is not ours to watch: where there are any, nothing is remembered."""
 
 

@@ -49,6 +49,24 @@ results_option = click.option(
 )
 
 
+def _load_rules(_ctx: click.Context, _param: click.Parameter, references: tuple[str, ...]) -> None:
+    from exitbench.errors import as_user_errors
+    from exitbench.models.rules.own import load_policy
+
+    for reference in references:
+        with as_user_errors():
+            load_policy(reference)
+
+
+rule_option = click.option(
+    "--rule",
+    multiple=True,
+    expose_value=False,
+    callback=lambda ctx, param, value: _load_rules(ctx, param, value) if value else None,
+    help="An exit rule of your own that stored evaluations were run under, as file.py:make; it is executed.",
+)
+
+
 def knob_options() -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
     """Yield an option for every setting of the attacks, in the order of their definition."""
     for name, knob in KNOBS.items():

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from exitbench.cli.options import results_option
+from exitbench.cli.options import results_option, rule_option
 
 
 @click.command("report")
 @results_option
+@rule_option
 def command(results: Path) -> None:
     """Write leaderboards, plots and the HTML page from the store, with no model and no data at hand."""
     from exitbench.errors import UserError

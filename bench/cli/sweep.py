@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from exitbench.cli.options import data_option, number, results_option
+from exitbench.cli.options import data_option, number, results_option, rule_option
 
 
 @click.command("sweep")
@@ -36,6 +36,7 @@ from exitbench.cli.options import data_option, number, results_option
 )
 @data_option
 @results_option
+@rule_option
 def command(models: tuple[str, ...], points: int, weights: Path | None, data: Path, results: Path, **asked: object) -> None:
     """Apply a whole family of exit policies to stored results, and plot cost against accuracy.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from exitbench.cli.options import data_option, results_option
+from exitbench.cli.options import data_option, results_option, rule_option
 
 if TYPE_CHECKING:
     from exitbench.verify.check import Verified
@@ -31,6 +31,7 @@ _SHOWN = 20
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option
+@rule_option
 def command(what: str, model: str | None, weights: Path | None, device: str, data: Path, results: Path) -> None:
     """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
 

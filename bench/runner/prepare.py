@@ -22,6 +22,8 @@ from exitbench.models.calibration import kind_named
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy
+from exitbench.models.rules.fit import check_decisions, check_rule
+from exitbench.models.rules.own import is_policy_reference, load_policy
 from exitbench.models.weights import WeightsError, find_weights
 from exitbench.runner.meant import check_clean, check_length, check_thresholds
 from exitbench.store.cell import SLICE
@@ -46,7 +48,8 @@ class Request:
         dataset: name, or ``auto``: the model's own if its weights and data can be had, else ``digits``.
         training: which weights; None for the first known.
         weights: a file of tensors instead of registered weights, or for what a factory makes.
-        policy: see ``exitbench.models.policy_text``, or ``entropy@equal``, ``confidence@mmacs=60``; None for the weights' own.
+        policy: see ``exitbench.models.policy_text``, or calibrated as ``entropy@equal``, ``patience@mmacs=60``, or a rule of
+            one's own as ``file.py:make``; None for the weights' own.
         calibration: digest of what set the thresholds written in ``policy``; None when typed in.
         n: samples; None for the default of the device.
         norm, eps: threat model; eps None for the dataset's.
@@ -127,9 +130,12 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         model = loaded.model
         samples = Samples(split, n)
         first = next(samples.slices(SLICE))
-        n_classes = check_model(model, first.x, first.y, split.n_classes).shape[-1]
+        logits = check_model(model, first.x, first.y, split.n_classes)
+        n_classes = logits.shape[-1]
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
+        check_rule(policy, model)
         check_thresholds(policy)
+        check_decisions(policy, logits.cpu())
         guess = check_clean(model, samples.slices(SLICE), split.n_classes, policy)
         costs = measure_costs(model, split.shape)
     where = (loaded.training, loaded.weights, loaded.source)
@@ -240,6 +246,8 @@ def deployed_policy(
     model = loaded.model
     if text is None and loaded.policy is not None:
         return parse_policy(loaded.policy[0], model.n_exits, loaded.policy[1])
+    if text is not None and is_policy_reference(text):
+        return load_policy(text)
     if text is not None and "@" not in text:
         return parse_policy(text, model.n_exits, known_as)
     if _last_exit_alone(text, loaded, dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
@@ -21,15 +23,27 @@ from exitbench.store.store import Store
 from exitbench.store.trust_result import TrustResult
 from exitbench.timing.latency import latencies, latency_of
 
+_log = logging.getLogger(__name__)
+
 
 def evaluations(store: Store) -> list[Evaluation]:
     """Return all evaluations with a finished clean pass; runs that differ only in attacks, seed or note are merged."""
     groups: dict[str, list[RunRecord]] = {}
     for record in store.runs():
         groups.setdefault(evaluation_key(record), []).append(record)
-    found = [evaluation_of(records, store) for _, records in sorted(groups.items())]
+    found = [evaluation_of(records, store) for _, records in sorted(groups.items()) if _is_readable(records[0])]
     measured = latencies(store.root)
     return [replace(each, latency=latency_of(each.record, measured)) for each in found if each is not None]
+
+
+def _is_readable(record: RunRecord) -> bool:
+    """Return whether the record's exit rule is at hand; if not, the evaluation is left out with a warning."""
+    try:
+        parse_policy(record.policy, record.n_exits, record.calibration)
+    except InvalidValue as error:
+        _log.error("%s on %s is left out: %s", record.model, record.dataset, error)
+        return False
+    return True
 
 
 def evaluation_of(records: Sequence[RunRecord], store: Store) -> Evaluation | None:

@@ -21,7 +21,12 @@ from exitbench.models.rules.temperature import Tempered, fitted_temperatures, te
 from exitbench.models.spec import digest
 from exitbench.target.risk import risk_controlled
 
-METHODS = ("equal", "mmacs=COST", "accuracy=A", "risk=R,delta=D", "and ,temperature behind any of them")
+METHODS = {
+    "equal": "set on held-out training images such that every exit takes the same share",
+    "mmacs=COST": "set such that the mean cost is COST",
+    "accuracy=A": "the cheapest that is as accurate as A there",
+    "risk=R,delta=D": "the cheapest that loses at most R against the last exit, with probability 1 - D",
+}
 
 
 @torch.no_grad()
@@ -93,7 +98,8 @@ class Method:
         known = {"temperature"} | ({"delta"} if name == "risk" else set())
         fits = name in ("equal", "mmacs", "accuracy", "risk") and bool(equals) == (name != "equal")
         if not fits or given.keys() - known or given.get("temperature", "") or len(given) < len(options):
-            raise InvalidValue(f"unknown calibration {text!r}; known: {', '.join(METHODS)}")
+            forms = f"{', '.join(METHODS)}, each with ,temperature behind it or not"
+            raise InvalidValue(f"unknown calibration {text!r}; known: {forms}")
         delta = number(given["delta"]) if "delta" in given else 0.05
         return cls(name, number(value) if equals else 0.0, delta, "temperature" in given)
 

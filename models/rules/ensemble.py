@@ -35,7 +35,7 @@ class _OfMean(SureAbove):
         return log_confidence_slack(self.mean(seen), self.thresholds[len(seen) - 1])
 
 
-@register_policy("vote", values="T1,T2,...")
+@register_policy("vote", values="T1,T2,...", summary="the arithmetic mean of the heads so far decides and predicts")
 @dataclass(frozen=True)
 class VotePolicy(_OfMean):
     """A policy in which the arithmetic mean of all heads' probabilities so far decides and predicts (soft voting)."""
@@ -45,7 +45,7 @@ class VotePolicy(_OfMean):
         return torch.logsumexp(torch.log_softmax(seen, dim=-1), dim=0) - math.log(len(seen))
 
 
-@register_policy("ensemble", values="T1,T2,...")
+@register_policy("ensemble", values="T1,T2,...", summary="the same with the geometric mean (as in Zero Time Waste)")
 @dataclass(frozen=True)
 class EnsemblePolicy(_OfMean):
     """A policy in which the geometric mean of all heads' probabilities so far decides and predicts.

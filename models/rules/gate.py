@@ -14,7 +14,7 @@ from exitbench.models.rules.registry import register_policy
 from exitbench.models.uncertainty import FAR
 
 
-@register_policy("gate", values="T1,T2,...")
+@register_policy("gate", values="T1,T2,...", summary="the score of the network's own gate head, above the threshold")
 @dataclass(frozen=True)
 class GatePolicy(SureAbove):
     """A policy that leaves where the score of the network's own gate head is above the threshold.

@@ -13,7 +13,7 @@ from exitbench.models.rules.registry import register_policy
 from exitbench.models.uncertainty import FAR
 
 
-@register_policy("margin", values="T1,T2,...")
+@register_policy("margin", values="T1,T2,...", summary="largest probability minus the second, above the threshold")
 @dataclass(frozen=True)
 class MarginPolicy(SureAbove):
     """A policy that leaves where the largest softmax probability exceeds the second by more than the threshold."""

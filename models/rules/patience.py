@@ -17,7 +17,7 @@ from exitbench.models.rules.registry import register_policy
 from exitbench.models.uncertainty import FAR
 
 
-@register_policy("patience", values="n")
+@register_policy("patience", values="n", summary="n heads in a row name the same class (PABEE)")
 @dataclass(frozen=True)
 class PatiencePolicy(Policy):
     """A policy that leaves at the first exit where n heads in a row name the same class (PABEE; Zhou et al., NeurIPS 2020).

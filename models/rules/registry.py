@@ -40,7 +40,7 @@ class PolicyCard:
 _cards: dict[str, PolicyCard] = {}
 
 
-def register_policy(name: str, *, values: str = "") -> Callable[[Kind], Kind]:
+def register_policy(name: str, *, summary: str, values: str = "") -> Callable[[Kind], Kind]:
     """Register the decorated class of exit rules under a name.
 
     The class is a frozen data class that implements ``Policy``, with ``of_values`` and ``values`` for its written form
@@ -48,11 +48,12 @@ def register_policy(name: str, *, values: str = "") -> Callable[[Kind], Kind]:
 
     Args:
         name: Name on the command line: lower-case letters, digits, ``_`` and ``-``.
+        summary: Description of one line, for listings.
         values: What stands behind the colon in its written form, for listings and messages: ``T1,T2,...``.
 
     Raises:
         NameTaken: If the name is taken; the message names both classes.
-        ValueError: If the name has another form, or the class has no docstring for listings.
+        ValueError: If the name has another form.
     """
 
     def decorate(kind: Kind) -> Kind:
@@ -61,10 +62,8 @@ def register_policy(name: str, *, values: str = "") -> Callable[[Kind], Kind]:
             raise NameTaken(f"exit rule {name!r} of {kind.__module__} is already registered by {other.__module__}")
         if not _NAME.fullmatch(name):
             raise ValueError(f"exit rule {name!r} cannot be named on a command line; use lower-case letters, digits, _ and -")
-        if not kind.__doc__:
-            raise ValueError(f"exit rule {name!r} needs a one-line docstring")
         form = f"{name}:{values}" if values else name
-        _cards[name] = PolicyCard(name, form, kind.__doc__.strip().splitlines()[0], kind)
+        _cards[name] = PolicyCard(name, form, summary, kind)
         return kind
 
     return decorate

@@ -5,6 +5,6 @@ from __future__ import annotations
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit
 from exitbench.models.rules.registry import register_policy
 
-register_policy("entropy", values="T1,T2,...")(EntropyPolicy)
-register_policy("confidence", values="T1,T2,...")(ConfidencePolicy)
-register_policy("exit", values="k")(FixedExit)
+register_policy("entropy", values="T1,T2,...", summary="softmax entropy (nats) below the threshold (Triple Wins)")(EntropyPolicy)
+register_policy("confidence", values="T1,T2,...", summary="largest probability above the threshold (MSDNet)")(ConfidencePolicy)
+register_policy("exit", values="k", summary="always exit k")(FixedExit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import get_args
@@ -12,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.models.number_text import eps_text
+from exitbench.models.rules.own import PREFIX
 from exitbench.report.leaderboard.flags import lines, verdict
 from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.scoring.evaluation import Bools, CostFigure, Evaluation, Result, accuracy
 
+_NUMBER = re.compile(r"[-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|inf)")
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
 
 
@@ -154,5 +157,7 @@ def _seeds(evaluation: Evaluation) -> str:
 
 def _short(policy: str) -> str:
     """Return the policy with four digits per threshold; files have all digits."""
-    kind, _, numbers = policy.partition(":")
-    return f"{kind} {' '.join(f'{float(number):.4g}' for number in numbers.split(',') if number)}"
+    if policy.startswith(PREFIX):
+        return policy
+    kind, _, rest = policy.partition(":")
+    return f"{kind} {_NUMBER.sub(lambda found: f'{float(found[0]):.4g}', rest).replace(',', ' ').replace(':', ', ')}"

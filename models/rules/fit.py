@@ -1,0 +1,81 @@
+"""Checks that an exit rule fits a network and decides each sample by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.error_text import first_line
+from exitbench.models.errors import InvalidValue
+from exitbench.models.policies import Policy
+from exitbench.models.policy_text import policy_text
+
+
+def check_rule(policy: Policy, model: EarlyExitNet) -> None:
+    """Check that a rule can run on a network.
+
+    Raises:
+        InvalidValue: If it is for another number of exits, or needs gate heads that the network does not have.
+    """
+    policy.check(model.n_exits)
+    if policy.needs_scores and not model.has_gate_scores:
+        raise InvalidValue(
+            f"policy {policy_text(policy)!r}: the network has no gate heads, so there are no scores to compare; rules on its "
+            "logits are entropy, confidence, margin, patience, vote and ensemble"
+        )
+
+
+@torch.no_grad()
+def check_decisions(policy: Policy, logits: Tensor) -> None:
+    """Check what a rule returns on logits ``(K, B, classes)``: its shapes and values, and that samples do not affect each other.
+
+    Raises:
+        InvalidValue: If something is wrong; the message names the method and the exit.
+    """
+    n_exits, batch, n_classes = logits.shape
+    for k in range(n_exits):
+        seen = logits[: k + 1]
+        _check(policy, "predicted", policy.predicted, seen, k, (batch, n_classes))
+        if k == n_exits - 1:
+            return
+        leaves = _check(policy, "leaves", policy.leaves, seen, k, (batch,))
+        if leaves.dtype != torch.bool:
+            raise InvalidValue(f"{_of(policy, 'leaves', k)} returns {leaves.dtype}; it must return bool, one for each sample")
+        slack = _check(policy, "slack", policy.slack, seen, k, (batch,))
+        _check(policy, "log_slack", policy.log_slack, seen, k, (batch,))
+        wrong = ((slack > 0) != leaves) & (slack.abs() > 1e-5)
+        if wrong.any():
+            raise InvalidValue(
+                f"{_of(policy, 'slack', k)} has another sign than leaves for {int(wrong.sum())} of {batch} samples: "
+                "positive must mean that the gate is open"
+            )
+
+
+def _check(policy: Policy, name: str, method: Callable[[Tensor], Tensor], seen: Tensor, k: int, shape: tuple[int, ...]) -> Tensor:
+    third = max(1, seen.shape[1] // 3)
+    try:
+        found = method(seen)
+        parts = [method(seen[:, start : start + third]) for start in range(0, seen.shape[1], third)]
+    except Exception as error:
+        raise InvalidValue(f"{_of(policy, name, k)} fails ({first_line(error)})") from error
+    if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+        got = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise InvalidValue(f"{_of(policy, name, k)} returns {got}; it must return one of shape {shape}")
+    if found.is_floating_point() and found.isnan().any():
+        n_wrong = int(found.view(len(found), -1).isnan().any(1).sum())
+        raise InvalidValue(f"{_of(policy, name, k)} returns NaN for {n_wrong} of {shape[0]} samples")
+    alone = torch.cat(parts)
+    same = torch.equal(alone, found) if found.dtype == torch.bool else torch.allclose(alone, found, rtol=1e-4, atol=1e-5)
+    if not same:
+        raise InvalidValue(
+            f"{_of(policy, name, k)} depends on the other samples of the batch: a deployed rule decides each sample by itself "
+            "(no means or quantiles over the batch)"
+        )
+    return found
+
+
+def _of(policy: Policy, name: str, k: int) -> str:
+    return f"policy {policy_text(policy)!r}: {name} at exit {k + 1}"
