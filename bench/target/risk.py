@@ -73,12 +73,17 @@ def largest_loss(right: Tensor, last_right: Tensor, delta: float) -> float:
 
 def _upper(hits: int, n: int, level: float) -> float:
     """Return the exact upper limit of a share, at a one-sided level."""
-    return 1.0 if hits == n else _root(lambda share: at_least(hits + 1, n, share) - (1 - level))
+    return 1.0 if hits == n else _root(lambda share: level - _at_most(hits, n, share))
 
 
 def _lower(hits: int, n: int, level: float) -> float:
     """Return the exact lower limit of a share, at a one-sided level."""
-    return 0.0 if hits == 0 else _root(lambda share: at_least(hits, n, share) - level)
+    return 0.0 if hits == 0 else _root(lambda share: 1 - _at_most(hits - 1, n, share) - level)
+
+
+def _at_most(hits: int, n: int, share: float) -> float:
+    """Return the probability of at most ``hits`` in ``n`` draws; few terms are summed where ``hits`` are few."""
+    return at_least(n - hits, n, 1 - share)
 
 
 def _root(rising: Callable[[float], float]) -> float:

@@ -89,27 +89,27 @@ def test_the_bound_covers_the_true_loss():
     """A rule that loses on 3 % and wins on 1 % of all images: the bound falls below 2 points in at most delta of the draws."""
     generator = torch.Generator().manual_seed(0)
     below = 0
-    for _ in range(400):
+    for _ in range(300):
         kind = torch.rand(500, generator=generator)
         lost, won = kind < 0.03, (kind >= 0.03) & (kind < 0.04)
         last_right = lost | (torch.rand(500, generator=generator) < 0.9) & ~won
         right = (last_right & ~lost) | won
         below += largest_loss(right, last_right, 0.1) < 0.02
-    assert below <= 40
+    assert below <= 30
 
 
 def test_a_risk_is_exceeded_in_at_most_delta_of_all_calibrations():
     logits, labels = drawn(20_000, seed=7, better=0.3)
     last_right = logits[-1].argmax(-1) == labels
     exceeded = early = 0
-    for seed in range(60):
+    for seed in range(30):
         rows = torch.randint(20_000, (400,), generator=torch.Generator().manual_seed(seed))
         policy = risk_controlled(logits[:, rows], labels[rows], 0.05, 0.2, "confidence")
         predicted, taken = deployed_logits(logits, policy)
         exceeded += float(last_right.double().mean() - (predicted.argmax(-1) == labels).double().mean()) > 0.05
         early += bool((taken < K - 1).any())
-    assert early > 50, "something is saved"
-    assert exceeded <= 12
+    assert early > 25, "something is saved"
+    assert exceeded <= 6
 
 
 def test_a_risk_that_nothing_passes_is_the_last_exit():
@@ -117,9 +117,10 @@ def test_a_risk_that_nothing_passes_is_the_last_exit():
     assert risk_controlled(logits, labels, 0.0, 0.05, "entropy") == FixedExit(K)
 
 
-@pytest.mark.parametrize(
-    ("loss", "delta"), [(-0.1, 0.05), (1.5, 0.05), (0.1, 0.0), (0.1, 1.0), (math.nan, 0.05), (0.1, math.nan)]
-)
+NAN = math.nan
+
+
+@pytest.mark.parametrize(("loss", "delta"), [(-0.1, 0.05), (1.5, 0.05), (0.1, 0.0), (0.1, 1.0), (NAN, 0.05), (0.1, NAN)])
 def test_a_risk_out_of_range_is_refused(loss, delta):
     logits, labels = drawn(20)
     with pytest.raises(InvalidValue, match="a risk is a loss in"):
