@@ -21,6 +21,8 @@ from exitbench.models import registry
 from exitbench.models.errors import NameTaken
 from exitbench.models.plugins import plugins
 from exitbench.models.registry import model_names
+from exitbench.models.rules import registry as policy_registry
+from exitbench.models.rules.registry import policy_cards
 from tests.toys import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -33,7 +35,9 @@ def installed(tmp_path, monkeypatch):
     """Installs a package of one module into a folder of the path; all is forgotten afterwards."""
     assert "rdi_resnet38" in model_names()
     assert attack_texts() and dataset_names()
-    monkeypatch.setattr(registry, "_cards", dict(registry._cards))
+    assert "patience" in policy_cards()
+    for each in (registry, policy_registry):
+        monkeypatch.setattr(each, "_cards", dict(each._cards))
     for each in (attack_registry, cards):
         monkeypatch.setattr(each, "_registered", dict(each._registered))
     folder = tmp_path / "site"
@@ -72,6 +76,7 @@ def test_the_example_is_listed_and_evaluated(example, bench, tmp_path):
     assert "striped stripes - Two linear exits" in bench("list", "models")[1]
     assert "corner a random corner of the ball [extras 1.2]" in bench("list", "attacks")[1]
     assert "stripes 0.1 0.5 16 bright stripes, 4 classes" in bench("list", "datasets")[1]
+    assert "spread:T1,T2,... yes the largest logit above the mean of all" in bench("list", "policies")[1]
     (tmp_path / "net.py").write_text("from extras import striped\n")
     code, out, err = bench("run", "--model", "net.py:striped", "--dataset", "stripes", "--attack", "corner,average", "--n", "8")
     assert code == 0, err
@@ -88,6 +93,18 @@ def test_the_example_is_listed_and_evaluated(example, bench, tmp_path):
     plugins.cache_clear()
     assert bench("report")[0] == 0
     assert board.read_bytes() == before
+
+
+def test_an_installed_exit_rule_is_calibrated_attacked_and_swept(example, bench, tmp_path):
+    (tmp_path / "net.py").write_text("from extras import striped\n")
+    options = ("--model", "net.py:striped", "--dataset", "stripes", "--policy", "spread@equal", "--n", "8")
+    code, _, err = bench("run", *options, "--attack", "adaptive,slowdown", "--budget", "10")
+    assert code == 0, err
+    (board,) = (tmp_path / "results" / "leaderboards").glob("*.csv")
+    assert {row["policy"].partition(":")[0] for row in csv.DictReader(board.open(newline=""))} == {"spread"}
+    code, out, err = bench("sweep", "--model", "net.py:striped", "--points", "3")
+    assert code == 0 and "spread thresholds" in out, err
+    assert bench("verify", "results", "--model", "net.py:striped")[0] == 0
 
 
 BY_DECORATORS = EXAMPLE.replace("def corner(", '@register_attack("corner:k", "a corner")\ndef corner(').replace(
