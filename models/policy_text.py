@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from exitbench.models.errors import InvalidValue
+from exitbench.models.number_text import real_number, whole_number
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy
-
-Number = TypeVar("Number", int, float)
 
 _GRAMMAR = "entropy:T1,T2,... | confidence:T1,T2,... | exit:k"
 
@@ -29,18 +26,11 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
 
 def _policy(kind: str, rest: str, calibration: str | None) -> Policy:
     if kind == "exit":
-        return FixedExit(_number(int, rest))
+        return FixedExit(whole_number(rest))
     if kind in ("entropy", "confidence"):
-        thresholds = tuple(_number(float, t) for t in rest.split(",")) if rest else ()
+        thresholds = tuple(real_number(t) for t in rest.split(",")) if rest else ()
         return (EntropyPolicy if kind == "entropy" else ConfidencePolicy)(thresholds, calibration)
     raise InvalidValue(f"unknown kind {kind!r}")
-
-
-def _number(kind: type[Number], text: str) -> Number:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise InvalidValue(str(error)) from error
 
 
 def policy_text(policy: Policy) -> str:

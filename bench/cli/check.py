@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from exitbench.api.names import separated
 from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, unwritable
+from exitbench.cli.option_types import NamedPath, Real
 
 if TYPE_CHECKING:
     from exitbench.analysis.regression.snapshot import Snapshot
@@ -22,27 +23,25 @@ PASSED, FAILED = 0, 1
 
 @click.command("check")
 @evaluation_options
-@click.option(
-    "--baseline", type=click.Path(path_type=Path, dir_okay=False), help="The baseline's file [the model's in baselines/]."
-)
+@click.option("--baseline", type=NamedPath(dir_okay=False), help="The baseline's file [the model's in baselines/].")
 @click.option("--update", is_flag=True, help="Write the baseline instead of comparing with it, and say what changed.")
 @click.option("--preset", type=click.Choice(["quick"]), help="quick: --attack average,adaptive --n 128 --budget 100.")
 @click.option(
     "--level",
-    type=click.FloatRange(0.001, 0.2),
+    type=Real(0.001, 0.2),
     default=0.05,
     show_default=True,
     help="Chance of any false alarm, over all rows together.",
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Real(min=0),
     default=0.05,
     show_default=True,
     help="Share by which mean mmacs may rise, clean and under attack.",
 )
-@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the judgement as Markdown.")
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the judgement as JUnit XML.")
+@click.option("--markdown", type=NamedPath(dir_okay=False), help="Write the judgement as Markdown.")
+@click.option("--junit", type=NamedPath(dir_okay=False), help="Write the judgement as JUnit XML.")
 @click.pass_context
 def command(
     context: click.Context,

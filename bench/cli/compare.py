@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option
 
 
 @click.command("compare")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--plot", type=click.Path(path_type=Path), help="Files to draw, without an ending [results/plots/compare-A-B].")
+@click.option("--plot", type=NamedPath(), help="Files to draw, without an ending [results/plots/compare-A-B].")
 @results_option
 def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     """Compare two evaluations of the same samples, B against A: a table, and a plot as PNG and SVG.

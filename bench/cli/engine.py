@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exitbench.cli.option_types import Real, Whole
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,11 +32,11 @@ _OPTIONS = (
         help="ray: on a Ray cluster, this machine being the driver; see docs/cluster.md.",
     ),
     click.option("--address", help="With ray: the cluster, as host:port or auto [RAY_ADDRESS, else a new one on this machine]."),
-    click.option("--ray-cpus", type=float, help="With ray: cores of a shard, and torch's threads in it [1]."),
-    click.option("--ray-gpus", type=float, help="With ray: GPUs of a shard; 0.25 lets four share one [0: shards run on CPUs]."),
+    click.option("--ray-cpus", type=Real(), help="With ray: cores of a shard, and torch's threads in it [1]."),
+    click.option("--ray-gpus", type=Real(), help="With ray: GPUs of a shard; 0.25 lets four share one [0: shards run on CPUs]."),
     click.option(
         "--shard",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         help="With ray: samples that a worker takes at a time, in whole slices of 32 [32; on GPUs 512].",
     ),
 )

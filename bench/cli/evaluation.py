@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.api.names import separated
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, knob_options, number, results_option
 
 if TYPE_CHECKING:
@@ -33,17 +34,17 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option("--training", help="Which of the model's weights."),
     click.option(
         "--weights",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=NamedPath(dir_okay=False),
         help="A safetensors file or PyTorch state dict instead of registered weights, or for a model of your own.",
     ),
     click.option(
         "--policy", help="entropy:T1,T2,...  confidence:T1,...  exit:k  entropy@equal  entropy@mmacs=60 [the weights' own]"
     ),
-    click.option("--n", type=int, help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
+    click.option("--n", type=Whole(), help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
     click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True),
     click.option("--eps", callback=number, help="Radius, as 0.3 or 8/255 [the dataset's]."),
     *knob_options(),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seed", type=Whole(), default=0, show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
     click.option(
         "--precision",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustben
 @click.option(
     "--field", "fields", multiple=True, help='With robustbench: what no measurement tells, as --field venue="ICLR 2020"; several.'
 )
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write, .npz, .tar.xz or .json."
-)
+@click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write, .npz, .tar.xz or .json.")
 @click.option("--force", is_flag=True, help="Write over a file that exists.")
 @data_option
 @results_option

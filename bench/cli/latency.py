@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, results_option
 
 
@@ -16,11 +17,11 @@ from exitbench.cli.options import data_option, results_option
 )
 @click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits.")
 @click.option("--training", help="Which of the model's weights.")
-@click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="A weight file instead of registered weights.")
+@click.option("--weights", type=NamedPath(dir_okay=False), help="A weight file instead of registered weights.")
 @click.option("--policy", help="The deployed exit rule, as in `bench run` [the weights' own].")
-@click.option("--n", type=int, default=64, show_default=True, help="Clean test images to time it on, the first n.")
-@click.option("--rounds", type=click.IntRange(3, 10_000), default=30, show_default=True, help="How often all is timed, in turn.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Of the processor [as many as its library takes].")
+@click.option("--n", type=Whole(), default=64, show_default=True, help="Clean test images to time it on, the first n.")
+@click.option("--rounds", type=Whole(3, 10_000), default=30, show_default=True, help="How often all is timed, in turn.")
+@click.option("--threads", type=Whole(1, 1024), help="Of the processor [as many as its library takes].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option

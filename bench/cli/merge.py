@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ _SHOWN = 12
 
 
 @click.command("merge")
-@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path, exists=True))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=NamedPath(exists=True))
 @click.option(
     "--prefer",
-    type=click.Path(path_type=Path, exists=True),
+    type=NamedPath(exists=True),
     help="Of results that contradict each other take this store's [none].",
 )
 @results_option

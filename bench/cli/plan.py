@@ -11,6 +11,7 @@ import click
 
 from exitbench.cli.duration import duration
 from exitbench.cli.evaluation import attack_names, evaluation_options
+from exitbench.cli.option_types import Real, Whole
 
 if TYPE_CHECKING:
     from exitbench.runner.estimate import Row
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 @click.command("plan")
 @evaluation_options
 @click.option("--estimate", is_flag=True, help="Predict passes and hours.")
-@click.option("--cores", type=click.IntRange(min=1), help="With --estimate: divide by so many cores [this machine's].")
-@click.option("--gpus", type=click.FloatRange(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
+@click.option("--cores", type=Whole(min=1), help="With --estimate: divide by so many cores [this machine's].")
+@click.option("--gpus", type=Real(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
 def command(
     attacks: tuple[str, ...],
     seed: int,

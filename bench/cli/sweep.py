@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, number, results_option
 
 
@@ -21,17 +22,17 @@ from exitbench.cli.options import data_option, number, results_option
 @click.option("--training", help="Only these weights.")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="Only this norm.")
 @click.option("--eps", callback=number, help="Only this radius, as 0.3 or 8/255.")
-@click.option("--n", type=int, help="Only evaluations on so many samples [of each network, on the most].")
+@click.option("--n", type=Whole(), help="Only evaluations on so many samples [of each network, on the most].")
 @click.option(
     "--points",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=19,
     show_default=True,
     help="Target costs between the first exit and the last.",
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(dir_okay=False),
     help="A safetensors file [the registered weights of the stored digest].",
 )
 @data_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import data_option, results_option
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _SHOWN = 20
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(dir_okay=False),
     help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

@@ -12,6 +12,7 @@ from exitbench.errors import UserError, as_user_errors
 from exitbench.models.calibration import Kind, equal_share, target_cost
 from exitbench.models.cost import measure_costs
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.number_text import real_number
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.spec import digest
 
@@ -51,9 +52,6 @@ def calibrated_policy(model: EarlyExitNet, calibration: Split, kind: Kind = "ent
     name, _, cost = method.partition("=")
     if name != "mmacs":
         raise UserError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
-    try:
-        target = float(cost)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     with as_user_errors():
+        target = real_number(cost)
         return target_cost(logits, measure_costs(model, calibration.shape).mmacs, target, kind, origin)

@@ -50,7 +50,7 @@ def _call(record: RunRecord, attacks: str, options: Mapping[str, str]) -> str:
 
 def _literal(text: str) -> str:
     """Return an option's value as it is written in Python: a number, or a quoted text."""
-    return text if re.fullmatch(r"[\d.e+-]+(/\d+)?", text) else repr(text)
+    return text if re.fullmatch(r"[0-9.e+-]+(/[0-9]+)?", text) else repr(text)
 
 
 def _worth_telling(records: Sequence[RunRecord]) -> list[RunRecord]:

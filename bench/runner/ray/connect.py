@@ -106,7 +106,7 @@ def _reach(address: str) -> None:
         )
     host, _, port = address.rpartition(":")
     try:
-        if not host or not port.isdigit():
+        if not host or not (port.isascii() and port.isdigit()):
             raise OSError("the form is host:port, as 10.0.0.1:6379")
         socket.create_connection((host, int(port)), _TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
