@@ -25,7 +25,8 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     from exitbench.analysis.compare.find import find_pair
     from exitbench.analysis.compare.pairs import compare
     from exitbench.cli.console import terminal
-    from exitbench.models.whole_file import write_whole
+    from exitbench.cli.outputs import reason, write_output
+    from exitbench.errors import UserError
     from exitbench.report.compare.plot import draw_comparison
     from exitbench.report.compare.terminal import comparison_text
     from exitbench.report.style import to_bytes
@@ -37,7 +38,10 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     stem = plot or results / "plots" / f"compare-{_safe(a)}-{_safe(b)}"
     for kind in ("png", "svg"):
         path = stem.with_name(f"{stem.name}.{kind}")
-        write_whole(path, to_bytes(figure, kind))
+        try:
+            write_output(path, to_bytes(figure, kind))
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {reason(error)}") from error
         console.print(f"written: {path}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -45,9 +45,9 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
 
     With --format robustbench, write one evaluation as JSON in the fields of RobustBench's model_info files.
     """
+    from exitbench.cli.outputs import reason, write_output
     from exitbench.errors import UserError
     from exitbench.models.factory import reported_name
-    from exitbench.models.whole_file import write_whole
 
     what = COUNTEREXAMPLES if counterexamples else form
     if what is None or (counterexamples and form not in (None, COUNTEREXAMPLES)):
@@ -66,9 +66,9 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
     makers = {COUNTEREXAMPLES: _counterexamples, FIGURES: _figures, ROBUSTBENCH: _robustbench}
     content, said = makers[what](output, **options)
     try:
-        write_whole(output, content)
+        write_output(output, content)
     except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{output} cannot be written: {reason(error)}") from error
     click.echo(said)
 
 

@@ -39,9 +39,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.report.latency.latency import write_latency
-    from exitbench.report.write import write_reports
+    from exitbench.report.lock import reports_locked
+    from exitbench.report.write import rewrite_reports
     from exitbench.runner.prepare import Request, prepare
-    from exitbench.scoring.load import evaluations
     from exitbench.store.store import Store
     from exitbench.timing.latency import BATCH, latencies, measure_latency
     from exitbench.timing.latency import write_latency as keep_latency
@@ -58,7 +58,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
         latency = measure_latency(prepared.target, prepared.split.dataset, images, rounds)
     try:
         keep_latency(latency, store.root)
-        written = [*write_latency(latencies(store.root), results), *write_reports(evaluations(store), results)]
+        with reports_locked(results):
+            written = write_latency(latencies(store.root), results)
+        written += rewrite_reports(store, results)[1]
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     table = Table(box=None, pad_edge=False)

@@ -48,8 +48,7 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
 def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
     """Merge the stores; ``files`` are the roots of unpacked archives."""
     from exitbench.errors import UserError
-    from exitbench.report.write import write_reports
-    from exitbench.scoring.load import evaluations
+    from exitbench.report.write import rewrite_reports
     from exitbench.store.merge import merge, store_root
     from exitbench.store.store import Store
 
@@ -68,7 +67,7 @@ def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: M
         wanted = known[wanted.resolve()]
     try:
         merged = merge(target, sources, wanted)
-        write_reports(evaluations(Store(target)), results)
+        rewrite_reports(Store(target), results)
     except OSError as error:
         raise UserError(
             f"{error.filename or results} cannot be written: {error.strerror}; what is merged stays, the same command goes on"

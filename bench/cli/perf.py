@@ -36,8 +36,9 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     import json
 
     from exitbench.cli.console import terminal
+    from exitbench.cli.outputs import reason, write_output
     from exitbench.cli.progress_lines import working
-    from exitbench.models.whole_file import write_whole
+    from exitbench.errors import UserError
     from exitbench.perf.measure import measure
     from exitbench.perf.text import perf_text
     from exitbench.runner.prepare import Request, prepare
@@ -48,6 +49,9 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     console.print(backend.text(), markup=False, highlight=False, soft_wrap=True)
     with working(console, "starting") as status:
         found = measure(prepared, backend, status.update, autoattack=autoattack, batch=batch)
-    if output is not None:
-        write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
     terminal().print(perf_text(found))
+    if output is not None:
+        try:
+            write_output(output, (json.dumps(found, indent=1) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"{output} cannot be written: {reason(error)}") from error

@@ -53,12 +53,10 @@ def _report(results: Path, store: Store, record: RunRecord) -> None:
     """Write the reports and print the summary of what was asked for."""
     from exitbench.cli.console import terminal
     from exitbench.report.leaderboard.terminal import summary
-    from exitbench.report.write import write_reports
-    from exitbench.scoring.load import evaluations
+    from exitbench.report.write import rewrite_reports
     from exitbench.store.run_record import evaluation_key
 
-    found = evaluations(store)
-    written = write_reports(found, results)
+    found, written = rewrite_reports(store, results)
     console = terminal()
     for evaluation in found:
         if evaluation_key(evaluation.record) == evaluation_key(record):

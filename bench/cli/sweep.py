@@ -51,6 +51,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.models.factory import reported_name
+    from exitbench.report.lock import reports_locked
     from exitbench.report.sweep.terminal import curve_text
     from exitbench.report.sweep.write import write_sweep
     from exitbench.report.write import write_page
@@ -60,12 +61,14 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     asked_for = dict.fromkeys(name for text in models for name in separated(text))
     names = tuple(map(reported_name, asked_for))
     wanted = Wanted(models=names, **asked)  # type: ignore[arg-type]
-    found = evaluations(store)
-    curves = curves_of(found, store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True)))
+    curves = curves_of(
+        evaluations(store), store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True))
+    )
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
-        written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))
-        written.append(write_page(found, results))
+        with reports_locked(results):
+            written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))
+            written.append(write_page(evaluations(store), results))  # an evaluation may have ended meanwhile
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     console = terminal()
