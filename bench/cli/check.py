@@ -10,8 +10,10 @@ import click
 from click.core import ParameterSource
 
 from exitbench.api.names import separated
-from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, unwritable
+from exitbench.cli.evaluation import evaluation_options, unwritable
+from exitbench.cli.interrupts import INTERRUPTED
 from exitbench.cli.option_types import NamedPath, Real
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.analysis.regression.snapshot import Snapshot
@@ -120,15 +122,15 @@ def _update(path: Path | None, before: Snapshot | None, now: Snapshot, evaluatio
     from exitbench.errors import UserError
 
     if troubles := [*unfinished_of(evaluation), *failures_of(evaluation)]:
-        click.echo("\n".join(["no baseline written, for it would never be passed:", *troubles]), err=True)
+        say("no baseline written, for it would never be passed:", *troubles, err=True)
         return FAILED
     path = path or default_path(BASELINES, now.subject)
-    click.echo("\n".join(changes(before, now, found)))
+    say(*changes(before, now, found))
     try:
         write_output(path, to_text(now).encode())
     except OSError as error:
         raise UserError(f"the baseline {path} cannot be written: {reason(error)}") from error
-    click.echo(f"wrote {path}: commit it")
+    say(f"wrote {path}: commit it")
     return PASSED
 
 

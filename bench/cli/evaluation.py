@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.api.names import separated
+from exitbench.cli.interrupts import INTERRUPTED
 from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, knob_options, number, results_option
 
 if TYPE_CHECKING:
     from exitbench.api.execution import Execution
 
-FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+FINISHED, SOME_FAILED = 0, 1
 
 _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from exitbench.cli.option_types import NamedPath
+from exitbench.cli.say import say
 
 
 @click.command("import-checkpoint")
@@ -37,4 +38,4 @@ def command(file: Path, model: str, out: Path | None) -> None:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
-    click.echo(f"{source}\nwrote {path}\nevaluate it with: python -m bench run --model {model} --training authors --attack all")
+    say(source, f"wrote {path}", f"evaluate it with: python -m bench run --model {model} --training authors --attack all")

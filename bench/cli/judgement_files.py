@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import click
-
 from exitbench.cli.outputs import reason, write_output
+from exitbench.cli.say import say
 
 
 def write_judgement(files: Mapping[Path | None, bytes], summary: str) -> bool:
@@ -37,6 +36,6 @@ def _tried(path: Path, write: Callable[[Path, bytes], None], content: bytes) -> 
     try:
         write(path, content)
     except OSError as error:
-        click.echo(f"error: {path} cannot be written ({reason(error)}); the judgement above stands, the exit code is 1", err=True)
+        say(f"error: {path} cannot be written ({reason(error)}); the judgement above stands, the exit code is 1", err=True)
         return False
     return True

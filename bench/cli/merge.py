@@ -10,6 +10,7 @@ import click
 
 from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.store.merged import Merged
@@ -78,9 +79,9 @@ def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: M
 def _show(merged: Merged, named: Mapping[Path, Path]) -> None:
     """Print the result; ``named`` has the user's names of unpacked archives."""
     copied = ", ".join(f"{n} {kind if n == 1 or kind.endswith('s') else kind + 's'}" for kind, n in merged.copied.items())
-    click.echo(f"taken over: {copied or 'nothing'}; {merged.same} were there already, with the same verdicts")
+    say(f"taken over: {copied or 'nothing'}; {merged.same} were there already, with the same verdicts")
     for path in merged.damaged:
-        click.echo(f"damaged, left out: {path}", err=True)
+        say(f"damaged, left out: {path}", err=True)
     for conflict in merged.conflicts:
         samples = ", ".join(map(str, conflict.samples[:_SHOWN]))
         more = f" and {len(conflict.samples) - _SHOWN} more" if len(conflict.samples) > _SHOWN else ""
@@ -88,6 +89,6 @@ def _show(merged: Merged, named: Mapping[Path, Path]) -> None:
         kept = f"kept that of {named.get(conflict.taken, conflict.taken)}" if conflict.taken else "took neither"
         where = " and ".join(str(named.get(place, place)) for place in conflict.places)
         what = f"{conflict.what} {conflict.key[:12]} ({conflict.about}{which})"
-        click.echo(f"CONFLICT {what} differs between {where}: {kept}", err=True)
+        say(f"CONFLICT {what} differs between {where}: {kept}", err=True)
     if merged.conflicts:
-        click.echo(f"{len(merged.conflicts)} conflicts; settle them with --prefer STORE, or compute the cells again", err=True)
+        say(f"{len(merged.conflicts)} conflicts; settle them with --prefer STORE, or compute the cells again", err=True)

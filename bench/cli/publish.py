@@ -8,6 +8,7 @@ import click
 
 from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option
+from exitbench.cli.say import say
 
 
 @click.command("publish")
@@ -34,4 +35,4 @@ def command(model: str, dataset: str, training: str, to: Path | None, results: P
         written = publish(card, path, evaluations(Store(results / "store")), to or SHIPPED)
     except (WeightsError, OSError) as error:
         raise UserError(str(error)) from error
-    click.echo(written)
+    say(written)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from exitbench.cli.options import results_option
+from exitbench.cli.say import say
 
 
 @click.command("report")
@@ -24,4 +25,4 @@ def command(results: Path) -> None:
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     for path in written:
-        click.echo(path)
+        say(path)

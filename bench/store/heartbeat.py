@@ -18,6 +18,7 @@ from typing import IO, Self
 from filelock import has_fcntl, lock_descriptor, unlock_descriptor
 from msgspec.structs import replace
 
+from exitbench.models.printable import LineFormatter
 from exitbench.models.stored import Format, Stored, Unreadable
 
 _TRIES, _PAUSE_S = 6, 0.01
@@ -85,7 +86,7 @@ class RunMonitor:
             _lock(self._file)
             self._log_path.parent.mkdir(exist_ok=True)
             self._handler = _Quiet(self._log_path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
-            formatter = logging.Formatter("%(asctime)sZ %(process)d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+            formatter = LineFormatter("%(asctime)sZ %(process)d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
             formatter.converter = time.gmtime
             self._handler.setFormatter(formatter)
             logger = logging.getLogger(_LOGGED)
