@@ -49,6 +49,18 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def before_imports(asked: dict[str, Any]) -> None:
+    """Guard a local Ray, where one is asked for, before the user's code may import Ray.
+
+    Raises:
+        UserError: If Ray was imported already.
+    """
+    if asked["engine"] == "ray":
+        from exitbench.runner.ray.connect import guard_local_ray
+
+        guard_local_ray(asked["address"])
+
+
 def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Store, console: Console) -> Engine | None:
     """Connect to the cluster, and return what builds the engine of a prepared evaluation; None for the local one.
 
@@ -69,12 +81,14 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
             raise UserError(f"--{odd[0].replace('_', '-')} goes with --engine ray")
         return None
 
+    from exitbench.cli.interrupts import signals_kept
     from exitbench.runner.ray.connect import Resources, connect, slots
     from exitbench.store.cell import SLICE
 
     resources = Resources(1.0 if asked["ray_cpus"] is None else asked["ray_cpus"], asked["ray_gpus"] or 0.0)
     samples = asked["shard"] or SHARD[resources.device]
-    ray = connect(asked["address"])
+    with signals_kept():
+        ray = connect(asked["address"])
     machines = sum(bool(node["Alive"]) for node in ray.nodes())
     at_once = slots(ray, resources)
     console.print(f"ray: {at_once} shards of {samples} samples at once, on machines: {machines}", highlight=False)
