@@ -77,6 +77,8 @@ def _left(status: RunStatus) -> str:
 
 
 def _tell(status: RunStatus, store: Path) -> None:
+    from exitbench.store.heartbeat import log_end
+
     record, heartbeat = status.record, status.heartbeat
     click.echo(f"{status.run}: {status.state}, {status.done} of {status.cells} cells stored")
     click.echo(f"{record.model} ({record.training}) on {record.dataset}, n = {record.n}, policy {record.policy}")
@@ -89,8 +91,7 @@ def _tell(status: RunStatus, store: Path) -> None:
     for attack in status.attacks:
         error = f"  {attack.error}" if attack.error else ""
         click.echo(f"  {attack.name}: {attack.done}/{attack.cells}{error}")
-    log = store / "logs" / f"{status.run}.log"
-    if log.is_file():
-        click.echo(f"log {log}:")
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]:
+    if (log := log_end(store, status.run, _LOG_LINES)) is not None:
+        click.echo(f"log {log[0]}:")
+        for line in log[1]:
             click.echo(f"  {line}")

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from exitbench.models.field_types import Costs
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.scoring.evaluation import Bools, Evaluation
 from exitbench.store.cell import Cell
-from exitbench.store.identity import Costs, Setting
+from exitbench.store.identity import Setting
 from exitbench.store.run_record import CLEAN, RunRecord
 from exitbench.store.store import Store
 
