@@ -20,6 +20,7 @@ MOST_HEADER = 2**24
 
 _MOST_NAMES = 2**20  # bytes of the list of members
 _CHUNK = 2**20
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 Sizes = dict[str, int]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -74,6 +75,22 @@ def read_arrays(file: BinaryIO, kinds: Mapping[str, Kind], leave: Collection[str
     return found, sizes
 
 
+def read_text(file: BinaryIO, name: str) -> npt.NDArray[Any]:
+    """Read one text of an npz file, whatever else it holds.
+
+    Raises:
+        Exception: of any kind, where the file is damaged or holds no such text.
+    """
+    _check_end(file)
+    with zipfile.ZipFile(file) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        if archive.namelist().count(member.filename) > 1 or member.compress_type not in _PACKED:
+            raise ValueError(f"it holds {name} twice, or packed in a way that no npz file is")
+        with archive.open(member) as stream:
+            read = _read(stream, member.file_size, name, TEXT, {}, values=True)
+    return np.empty(0, np.uint8) if read is None else read
+
+
 def text_of(array: npt.NDArray[Any]) -> bytes:
     """Return the text that an array of bytes holds."""
     return bytes(array.tobytes())
@@ -102,7 +119,7 @@ def _members(archive: zipfile.ZipFile, kinds: Mapping[str, Kind]) -> dict[str, z
         raise ValueError(f"it lacks {missing[0]!r}")
     if more := [name for name in members if name not in kinds]:
         raise ValueError(f"it holds {more[0][:80]!r}, which has no place in it")
-    if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in listed):
+    if any(member.compress_type not in _PACKED for member in listed):
         raise ValueError("it is packed in a way that no npz file is")
     return members
 

@@ -51,7 +51,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._named: set[Path] = set()
+        self._named: set[str] = set()
         check_folders(root)
         try:
             for folder in ("cells", "errors", "runs"):
@@ -185,10 +185,10 @@ class Store:
             else:
                 yield path, record
 
-    def leave_out(self, path: Path, why: Exception) -> None:
+    def leave_out(self, path: object, why: Exception) -> None:
         """Name a run in the log that cannot be read, the first time."""
-        if path not in self._named:
-            self._named.add(path)
+        if str(path) not in self._named:
+            self._named.add(str(path))
             remedy = "" if isinstance(why, NewerSchema) else "; delete it and run the evaluation again"
             _log.error("%s; this run is left out%s", why, remedy)
 

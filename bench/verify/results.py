@@ -58,7 +58,7 @@ def find_results(what: str, results: Path, model: str | None = None) -> Results:
                 f"{what!r} is no file and no folder, and {found} of that id in {results}: name a results folder, an exported "
                 "file, or a run by enough of its id (the names in store/runs) with --results"
             )
-    records = [record for path in files if (record := _read(path, alone=not whole)) and model in (None, record.model)]
+    records = [record for path in files if (record := _read(path, alone=len(files) == 1)) and model in (None, record.model)]
     if not records:
         of = f" of model {model!r}" if model is not None and files else ""
         raise UserError(f"there is no recorded run{of} in {store}; nothing to verify")
