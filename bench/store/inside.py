@@ -18,7 +18,19 @@ MOST_TEXT = 16 * 2**20
 FOLDERS = ("calibration", "cells", "errors", "latency", "live", "logs", "networks", "quarantine", "runs", "trust")
 """What a store holds."""
 
-_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def read_small(path: Path, most: int = MOST_TEXT) -> bytes:
+    """Return the content of a text file that the user names, which may be a link.
+
+    Raises:
+        OSError: it cannot be opened.
+        Unreadable: it is no regular file, or too large.
+    """
+    with _regular(path, os.open(path, os.O_RDONLY | (_FLAGS & ~_NO_LINK)), most) as file:
+        return file.read(most + 1)
 
 
 def open_inside(root: Path, path: Path, most: int = MOST_TEXT) -> BinaryIO:
@@ -35,16 +47,20 @@ def open_inside(root: Path, path: Path, most: int = MOST_TEXT) -> BinaryIO:
     """
     refuse_links(root, path.parent)
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | _FLAGS), "rb")
+        handle = os.open(path, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         why = "it is a link" if path.is_symlink() else getattr(error, "strerror", None) or error
         raise Unreadable(f"{path} cannot be read: {why}") from error
-    found = os.fstat(file.fileno())
+    return _regular(path, handle, most)
+
+
+def _regular(path: Path, handle: int, most: int) -> BinaryIO:
+    found = os.fstat(handle)
     if stat.S_ISREG(found.st_mode) and found.st_size <= most:
-        return file
-    file.close()
+        return os.fdopen(handle, "rb")
+    os.close(handle)
     why = f"it has {found.st_size:,} bytes, at most {most:,} are read" if stat.S_ISREG(found.st_mode) else "it is no regular file"
     raise Unreadable(f"{path} cannot be read: {why}")
 
