@@ -126,6 +126,8 @@ def _decompress(path: Path, raw: IO[bytes]) -> None:
             raw.write(unpacker.decompress(packed, max_length=_CHUNK))
             if raw.tell() > MOST:
                 raise ValueError(f"it unpacks to more than {MOST:,} bytes")
+        if unpacker.unused_data or file.read(1):
+            raise ValueError("there is more behind its end")
     raw.seek(0)
 
 

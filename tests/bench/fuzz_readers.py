@@ -172,7 +172,10 @@ def _store(folder: Path, raw: bytes) -> Any:
         return evaluations(Store(root))
 
 
-TYPES = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE)
+TYPES = (
+    *(tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE),
+    tarfile.GNUTYPE_SPARSE,
+)
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 

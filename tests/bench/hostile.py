@@ -14,28 +14,17 @@ from hypothesis import strategies as st
 Change = Callable[[Any], Any]
 
 STRINGS = (
-    *("", "x", "..", "../../somewhere/x", "/etc/passwd", "/tmp/x/../../y", "a/b", "a\\b", "C:\\x", "CON", "nul.json", "~root"),
+    *("", "x", "..", "../../somewhere/x", "/etc/passwd", "/x/../../y", "a/b", "a\\b", "C:\\x", "CON", "nul.json", "~root"),
     *("\0", "a\0b", "a\nb", "::error::x", "\x1b[2J\x1b[31mred", "\u202egnp.exe", "a\u200bb", "\ud800", "e\u0301", "\u200f"),
-    *("0" * 63, "0" * 65, "G" * 64, "\uff10" * 64, "０" * 64, f"{'0' * 64}\n", "Ａ" * 64, "../" * 21 + "x"),
-    *("nan", "inf", "1e999", "-1", "True", "null", "L9", "linf", "exit:0", "exit:９", "exit:99999999999", "entropy:nan"),
-    *("entropy:1_0,2", "entropy:" + "1," * 2000, "confidence:", "single:１", "$\\frac$", "{{x}}", "%s%n", "=1+1", "a" * 5000),
+    *("0" * 63, "0" * 65, "G" * 64, "\uff10" * 64, "\uff10" * 64, f"{'0' * 64}\n", "\uff21" * 64, "../" * 21 + "x"),
+    *("nan", "inf", "1e999", "-1", "True", "null", "L9", "linf", "exit:0", "exit:\uff19", "exit:99999999999", "entropy:nan"),
+    *("entropy:1_0,2", "entropy:" + "1," * 2000, "confidence:", "single:\uff11", "$\\frac$", "{{x}}", "%s%n", "=1+1", "a" * 5000),
 )
 NUMBERS = (
     *(0, 1, -1, 2, 31, 33, 64, 10**11, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, -(10**30), 10**400),
     *(0.5, -0.5, 1e-320, 1e16, 1e300, -1e300, 1.7e308, float("nan"), float("inf"), float("-inf")),
 )
 SHAPES = (None, True, False, [], {}, [[]], [None], {"": None}, {"type": None}, {"type": "PGD"}, [1, "a", None], {"schema": 2})
-
-values = st.one_of(
-    st.sampled_from(STRINGS),
-    st.sampled_from(NUMBERS),
-    st.sampled_from(SHAPES).map(copy.deepcopy),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=6),
-    st.integers(90, 110).map(lambda depth: nested(depth)),
-    st.just("@deep@"),
-)
 
 
 def nested(depth: int) -> Any:
@@ -44,6 +33,18 @@ def nested(depth: int) -> Any:
     for _ in range(depth):
         found = [found]
     return found
+
+
+values = st.one_of(
+    st.sampled_from(STRINGS),
+    st.sampled_from(NUMBERS),
+    st.sampled_from(SHAPES).map(copy.deepcopy),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=6),
+    st.integers(90, 110).map(nested),
+    st.just("@deep@"),
+)
 
 
 def places(content: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -107,7 +108,7 @@ ARRAY_CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "one more dimension": lambda array: array[None],
     "no dimension": lambda array: array.reshape(-1)[:1].reshape(()),
     "turned": lambda array: array.T,
-    "by columns": lambda array: np.asfortranarray(array),
+    "by columns": np.asfortranarray,
     "broadcast": lambda array: np.zeros((2, *array.shape), array.dtype),
     "shifted": lambda array: array + np.ones((), array.dtype),
     "negative": lambda array: (0 - array).astype(array.dtype) - np.ones((), array.dtype),
