@@ -15,7 +15,7 @@ Key = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 SafeName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9]([A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?\Z")]
 """A name that is part of file names: one that ``exitbench.models.safe_name.safe_name`` leaves as it is."""
 
-Name = Annotated[str, Meta(pattern=r"\A\w[\w.+-]*\Z", max_length=200)]
+Name = Annotated[str, Meta(pattern=rf"\A(?![.+-])[^{_UNPRINTABLE}\s!-*,/:-@\[-^`{{-~]+\Z", max_length=200)]
 """The name of a network or of its weights: letters and digits of any script, ``_``, ``.``, ``+`` and ``-``."""
 
 Line = Annotated[str, Meta(pattern=rf"\A[^{_UNPRINTABLE}]*\Z", max_length=2_000)]
@@ -61,6 +61,11 @@ _WORDS = {
     Line: "a line of text without control characters",
     Rule: "an exit rule",
 }
+
+
+def printable(text: str) -> str:
+    """Return text with escapes for what no terminal should be given: control characters, line feeds, marks of direction."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def in_words(message: str) -> str:

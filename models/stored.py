@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from exitbench.models.errors import InvalidValue
-from exitbench.models.field_types import in_words
+from exitbench.models.field_types import in_words, printable
 
 SCHEMA = 2
 """Schema of every JSON file that is written; a file that states none is of schema 1.
@@ -33,10 +33,13 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Unreadable(InvalidValue):
-    """A file that is not what it should be; the message names the file, and the field where it is one.
+    """A file that is not what it should be; the message names the file, and the field where it is one, in one printable line.
 
     Every reader of run records, cells, trust results, baselines, claims and archives ends in a value or in this error.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class NewerSchema(Unreadable):
@@ -89,7 +92,7 @@ class Format(Generic[Kind]):
             raise Unreadable(f"{source} cannot be read: its schema is {schema!r:.40}")
         if schema > SCHEMA:
             raise NewerSchema(
-                f"{source} is {self.what} of schema {schema}; this exitbench reads schemas up to {SCHEMA}: "
+                f"{source} is {self.what} of schema {str(schema)[:20]}; this exitbench reads schemas up to {SCHEMA}: "
                 "a newer exitbench is needed"
             )
         check_values(content, source)
@@ -150,7 +153,7 @@ def check_values(content: object, source: object) -> None:
     """
     if (found := _fault(content)) is not None:
         where, fault = found
-        raise Unreadable(f"{source} cannot be read: ${ascii(where[:200])[1:-1]} {fault}")
+        raise Unreadable(f"{source} cannot be read: ${where[:200]} {fault}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Content:

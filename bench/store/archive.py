@@ -37,6 +37,9 @@ MOST = 2**30
 MOST_MEMBERS = 100_000
 """Largest number of files: a hundred thousand images under thirty attacks are as many cells."""
 
+MOST_TEXTS = 2**27
+"""Largest size of all records and trust results together, in bytes."""
+
 _CHUNK, _MEMORY = 2**20, 2**28
 
 
@@ -142,15 +145,17 @@ class _InPieces(io.BufferedRandom):
 
 def _extract(raw: IO[bytes], root: Path) -> None:
     seen: set[str] = set()
+    texts = 0
     with tarfile.open(fileobj=_InPieces(cast(io.RawIOBase, raw)), mode="r:") as archive:
         for member in archive:
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse() or not MEMBER.fullmatch(member.name):
                 raise ValueError(f"{member.name[:200]!a} has no place in it")
             if member.name in seen:
                 raise ValueError(f"it holds {member.name} twice")
-            if len(seen) == MOST_MEMBERS:
-                raise ValueError(f"it holds more than {MOST_MEMBERS:,} files")
             seen.add(member.name)
+            texts += member.size if member.name.endswith("json") else 0
+            if len(seen) > MOST_MEMBERS or texts > MOST_TEXTS:
+                raise ValueError(f"it holds more than {MOST_MEMBERS:,} files, or more than {MOST_TEXTS:,} bytes of text")
             _write(archive, member, root / member.name)
 
 

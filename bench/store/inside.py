@@ -19,6 +19,7 @@ FOLDERS = ("calibration", "cells", "errors", "latency", "live", "logs", "network
 """What a store holds."""
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EMLINK)
 _FLAGS = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -43,15 +44,16 @@ def open_inside(root: Path, path: Path, most: int = MOST_TEXT) -> BinaryIO:
 
     Raises:
         FileNotFoundError: there is none.
-        Unreadable: it is no regular file, it is one behind a link, it is too large, or it cannot be opened.
+        OSError: it cannot be opened now, though it is one.
+        Unreadable: it is no regular file, it is one behind a link, or it is too large.
     """
     refuse_links(root, path.parent)
     try:
         handle = os.open(path, os.O_RDONLY | _FLAGS)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        why = "it is a link" if path.is_symlink() else getattr(error, "strerror", None) or error
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        why = "it is a link" if path.is_symlink() else error.strerror
         raise Unreadable(f"{path} cannot be read: {why}") from error
     return _regular(path, handle, most)
 
@@ -68,10 +70,7 @@ def _regular(path: Path, handle: int, most: int) -> BinaryIO:
 def read_inside(root: Path, path: Path, most: int = MOST_TEXT) -> bytes:
     """Return the content of a file of the store at ``root``; see ``open_inside``."""
     with open_inside(root, path, most) as file:
-        try:
-            return file.read(most + 1)
-        except OSError as error:
-            raise Unreadable(f"{path} cannot be read: {error.strerror or error}") from error
+        return file.read(most + 1)
 
 
 def write_inside(root: Path, path: Path, content: bytes) -> None:

@@ -66,6 +66,8 @@ def _each(found: Inspected, pattern: str, look: Callable[[str, Path], object]) -
             look(_key(path), path)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            found.flaws.append(f"{path} cannot be read: {error.strerror or error}")
         except Unreadable as error:
             said = str(error)
             found.flaws.append(said if said.startswith(str(path)) else f"{path}: {said}")

@@ -91,6 +91,8 @@ def statuses(store: Path) -> tuple[list[RunStatus], list[str]]:
             record = read_run(path)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            unreadable.append(f"{path} cannot be read: {error.strerror or error}")
         except Unreadable as error:
             unreadable.append(str(error))
         else:
@@ -122,7 +124,7 @@ def _error(store: Path, key: str) -> str | None:
     try:
         path = store / "errors" / f"{key}.json"
         return CELL_ERROR.read_text(read_inside(store, path), path).error
-    except FileNotFoundError:
+    except OSError:
         return None
     except Unreadable as error:
         return str(error)

@@ -180,6 +180,8 @@ class Store:
                 check_rule(record, path)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                self.leave_out(path, Unreadable(f"{path} cannot be read: {error.strerror or error}"))
             except Unreadable as error:
                 self.leave_out(path, error)
             else:
@@ -197,8 +199,8 @@ class Store:
 
     def _set_aside(self, path: Path, what: str, why: Exception) -> None:
         quarantine = self.root / "quarantine"
-        quarantine.mkdir(exist_ok=True)
         try:
+            quarantine.mkdir(exist_ok=True)
             refuse_links(self.root, path.parent)
             path.replace(quarantine / path.name)
         except (OSError, Unreadable):

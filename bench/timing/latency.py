@@ -184,7 +184,7 @@ def latencies(store: Path) -> list[Latency]:
             found.append(LATENCY.read_text(read_inside(store, path), path))
         except FileNotFoundError:
             continue
-        except Unreadable as error:
+        except (OSError, Unreadable) as error:
             _log.error("%s; this measurement is left out", error)
     return sorted(found, key=lambda latency: (latency.measured, latency.key))
 

@@ -128,6 +128,8 @@ def _read(path: Path, *, alone: bool) -> RunRecord | None:
         check_rule(record, path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Unreadable as error:
         remedy = "" if isinstance(error, NewerSchema) else f"; {AGAIN}"
         if alone:

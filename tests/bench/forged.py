@@ -111,6 +111,7 @@ REFUSED = {
     "a seed that is none": setting("seed", to="0"),
     "a missing model": leaving_out("model"),
     "a field of its own": setting("x", to=1),
+    "a field of escape codes": setting("\x1b[2J\n\u202ex", to=1),
     "half a character": setting("note", to="\ud800"),
     "nesting without end": setting("attacks", 1, "spec", to={"type": json.loads("[" * 200 + "]" * 200)}),
 }

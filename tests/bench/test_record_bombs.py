@@ -140,7 +140,7 @@ def test_claims_that_unpack_without_end_are_refused(root, tmp_path):
     assert "claims.npz" in done.stderr and "bytes" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["header", "labels", "logits", "inputs", "broken_rows"])
+@pytest.mark.parametrize("name", ["header", "labels", "inputs", "broken_rows"])
 def test_no_array_of_a_cell_is_larger_than_its_others_allow(root, name):
     raw = figures(Store(root), list(Store(root).runs()))
     member, content = next(each for each in members(raw) if each[0].name.endswith("npz"))
