@@ -167,12 +167,8 @@ def _once(pairs: list[tuple[str, Any]]) -> Content:
 
 def _fault(value: object, depth: int = 0) -> tuple[str, str] | None:
     """Return the path of the first value that no file may hold, and what is wrong with it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "", "is not a finite number"
-    if isinstance(value, str) and not _is_whole(value):
-        return "", "has half a character in it"
-    if isinstance(value, (dict, list)) and depth == DEEPEST:
-        return "", f"is nested in more than {DEEPEST} levels"
+    if (wrong := _wrong(value, depth)) is not None:
+        return "", wrong
     if isinstance(value, dict):
         inside = ((f".{name}", name, each) for name, each in value.items())
     elif isinstance(value, list):
@@ -182,6 +178,19 @@ def _fault(value: object, depth: int = 0) -> tuple[str, str] | None:
     for place, name, each in inside:
         if (found := _fault(name, depth) or _fault(each, depth + 1)) is not None:
             return f"{place}{found[0]}", found[1]
+    return None
+
+
+def _wrong(value: object, depth: int) -> str | None:
+    """Return what is wrong with a value itself."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is not a finite number"
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return "is a number beyond 64 bits"
+    if isinstance(value, str) and not _is_whole(value):
+        return "has half a character in it"
+    if isinstance(value, (dict, list)) and depth == DEEPEST:
+        return f"is nested in more than {DEEPEST} levels"
     return None
 
 

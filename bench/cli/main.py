@@ -9,6 +9,8 @@ import sys
 
 import click
 
+from exitbench.cli.console import Once
+
 EXIT_CODES = """
 \b
 Exit codes: 0 done; 1 some attacks ended in errors, a claim does
@@ -59,6 +61,9 @@ def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
     level = logging.INFO if verbose else logging.ERROR
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.addFilter(Once())
     for name in ("plugins", "weights"):
         logging.getLogger(f"exitbench.models.{name}").setLevel(logging.INFO if verbose else logging.WARNING)
 

@@ -13,7 +13,7 @@ from exitbench.models.errors import InvalidValue
 from exitbench.models.field_types import Costs, Key, Line, Radius, Seed, Spec, Text
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import canonical_json, digest
-from exitbench.models.stored import Format, Stored, Unreadable, parsed
+from exitbench.models.stored import Format, NewerSchema, Stored, Unreadable, parsed
 from exitbench.store.cell import SLICE
 from exitbench.store.identity import Identity
 from exitbench.store.inside import read_inside
@@ -138,6 +138,12 @@ def check_rule(record: RunRecord, path: Path) -> None:
         parse_policy(record.policy, record.n_exits)
     except InvalidValue as error:
         raise Unreadable(f"{path} cannot be read as {RUN_RECORD.what}: {error}") from error
+
+
+def left_out(why: Exception) -> str:
+    """Return what is said of a run that reports leave out."""
+    remedy = "" if isinstance(why, NewerSchema) else "; delete it and run the evaluation again"
+    return f"{why}; this run is left out{remedy}"
 
 
 def _flaw(record: RunRecord) -> str | None:

@@ -15,7 +15,7 @@ from exitbench.store.calibration_logits import HeldOut
 from exitbench.store.cell import MOST_CELL, Cell
 from exitbench.store.cell_error import CELL_ERROR, CellError
 from exitbench.store.inside import check_folders, open_inside, read_inside, refuse_links, write_inside
-from exitbench.store.run_record import RUN_RECORD, RunRecord, check_rule, read_run, run_name
+from exitbench.store.run_record import RUN_RECORD, RunRecord, check_rule, left_out, read_run, run_name
 from exitbench.store.trust_result import TRUST_RESULT, TrustResult
 
 _log = logging.getLogger(__name__)
@@ -191,8 +191,7 @@ class Store:
         """Name a run in the log that cannot be read, the first time."""
         if str(path) not in self._named:
             self._named.add(str(path))
-            remedy = "" if isinstance(why, NewerSchema) else "; delete it and run the evaluation again"
-            _log.error("%s; this run is left out%s", why, remedy)
+            _log.error("%s", left_out(why))
 
     def _write(self, path: Path, content: bytes) -> None:
         write_inside(self.root, path, content)

@@ -14,7 +14,7 @@ from exitbench.store.cell import MOST_CELL, Cell
 from exitbench.store.csv_text import text_in
 from exitbench.store.identity import Identity
 from exitbench.store.inside import open_inside
-from exitbench.store.run_record import RunRecord, check_rule, evaluation_key, read_run
+from exitbench.store.run_record import RunRecord, check_rule, evaluation_key, left_out, read_run
 from exitbench.store.store import cell_path
 
 _log = logging.getLogger(__name__)
@@ -131,10 +131,9 @@ def _read(path: Path, *, alone: bool) -> RunRecord | None:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Unreadable as error:
-        remedy = "" if isinstance(error, NewerSchema) else f"; {AGAIN}"
         if alone:
-            raise UserError(f"{error}{remedy}") from error
-        _log.error("%s; this run is left out%s", error, remedy)
+            raise UserError(f"{error}{'' if isinstance(error, NewerSchema) else f'; {AGAIN}'}") from error
+        _log.error("%s", left_out(error))
         return None
     return record
 

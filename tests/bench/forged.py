@@ -110,6 +110,7 @@ REFUSED = {
     "a missing seed": leaving_out("seed"),
     "a seed that is none": setting("seed", to="0"),
     "a missing model": leaving_out("model"),
+    "a number beyond floats in a spec": setting("attacks", 1, "spec", to={"type": "PGD", "step_size": 10**400}),
     "a field of its own": setting("x", to=1),
     "a field of escape codes": setting("\x1b[2J\n\u202ex", to=1),
     "half a character": setting("note", to="\ud800"),
