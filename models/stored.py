@@ -24,6 +24,9 @@ ATTACKS_RENAMED = {"policy": "adaptive"}
 DEEPEST = 100
 """Levels of nesting that are read; the deepest file that is written has a dozen."""
 
+LARGEST = 2**1000
+"""Whole numbers that are read; beyond it, they turn into no float."""
+
 Content = dict[str, Any]
 Migration = Callable[[Content], Content]
 
@@ -185,8 +188,8 @@ def _wrong(value: object, depth: int) -> str | None:
     """Return what is wrong with a value itself."""
     if isinstance(value, float) and not math.isfinite(value):
         return "is not a finite number"
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return "is a number beyond 64 bits"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return "is a number beyond those that a float can hold"
     if isinstance(value, str) and not _is_whole(value):
         return "has half a character in it"
     if isinstance(value, (dict, list)) and depth == DEEPEST:
