@@ -103,9 +103,10 @@ def refuse_links(root: Path, folder: Path) -> None:
     Raises:
         Unreadable: one is, or ``folder`` is outside.
     """
+    if not folder.is_relative_to(root):
+        raise Unreadable(f"{folder} is outside of {root}; nothing outside of a store's folder is read or written")
     at = root
-    parts = folder.relative_to(root).parts
-    for part in parts:
+    for part in folder.relative_to(root).parts:
         at = at / part
         if at.is_symlink() or part == "..":
             raise Unreadable(f"{at} is a link; nothing outside of a store's folder is read or written")

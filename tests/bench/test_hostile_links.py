@@ -12,6 +12,7 @@ import pytest
 from exitbench.models.stored import Unreadable
 from exitbench.scoring.load import evaluations
 from exitbench.store.heartbeat import RunMonitor, heartbeats
+from exitbench.store.inside import read_inside, write_inside
 from exitbench.store.merge import merge
 from exitbench.store.store import Store
 from tests.bench.forged import forged, setting, theirs, whole
@@ -67,6 +68,15 @@ def test_a_folder_of_cells_behind_a_link_is_neither_read_nor_written(theirs, tmp
     with pytest.raises(Unreadable, match="is a link"):
         store.write_bytes(cell.stem, raw)
     assert tree(elsewhere) == {elsewhere / cell.name: raw}
+
+
+def test_what_is_outside_of_a_store_is_not_opened_whatever_its_path(theirs, tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    for path in (tmp_path / "x.json", theirs / ".." / ".." / "x.json", theirs / "runs" / ".." / ".." / ".." / "x.json"):
+        with pytest.raises(Unreadable, match="outside"):
+            read_inside(theirs, path)
+        with pytest.raises(Unreadable, match="outside"):
+            write_inside(theirs, path, b"")
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
