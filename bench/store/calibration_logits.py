@@ -72,6 +72,8 @@ class HeldOut:
             header = header_in(text_of(arrays.pop("header")), HeldOutHeader, "logits", key, SCHEMA)
             if not np.isfinite(arrays["logits"]).all() or not arrays["logits"].size:
                 raise BadHeldOut("its logits are no finite numbers, or there are none")
+        except MemoryError:
+            raise
         except Exception as error:
             raise BadHeldOut(str(error) or type(error).__name__) from error
         return HeldOut(key, header, **arrays)

@@ -142,6 +142,8 @@ class Cell:
                 arrays["counterexamples"] = np.empty((0, 0, 0, 0), np.float32)
             cell = Cell(key=key, header=header, **arrays)
             cell._check(sizes["images"])
+        except MemoryError:
+            raise
         except Exception as error:
             raise BadCell(f"{source or f'cell {key[:12]}'}: {error or type(error).__name__}") from error
         return cell

@@ -12,7 +12,7 @@ from exitbench.store.cell import SCHEMA, SLICE, Cell, Ints
 from exitbench.store.npz import FLOOR, TIMES
 from exitbench.store.run_record import AttackEntry, RunRecord
 
-MOST_LOGITS = FLOOR // 2
+MOST_LOGITS = FLOOR // 4
 """Largest logits of an attack on all samples, in bytes, that are read from a file which holds them in less than an eighth."""
 
 

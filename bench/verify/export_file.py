@@ -106,6 +106,8 @@ def from_file(file: BinaryIO, name: str) -> list[Claims]:
         evaluations = [_claims(i, described, arrays, sizes) for i, described in enumerate(header.evaluations)]
     except NewerSchema as error:
         raise UserError(f"{name} {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # zip, numpy and JSON may raise anything on damaged bytes
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{name} is not a whole file of exported counterexamples ({reason}); get or export it again") from error

@@ -37,3 +37,23 @@ def test_reports_leave_out_what_does_not_fit_and_go_on(theirs, caplog, case):
     (line,) = caplog.messages
     assert path.stem in line and re.search(reason.replace("33-64, not 32-63", "33-64"), line)
     assert found == [] or found[0].unfinished
+
+
+def test_a_cell_that_finds_no_memory_is_not_damaged(theirs, monkeypatch):
+    key = next(Store(theirs).runs()).attacks[1].keys[0]
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("exitbench.store.cell.read_arrays", full)
+    with pytest.raises(MemoryError):
+        Store(theirs).read(key)
+    assert cell_path(theirs, key).is_file() and not (theirs / "quarantine").exists()
+
+
+def test_an_attack_whose_logits_unpack_to_far_more_than_its_files_is_left_out(theirs, caplog, monkeypatch):
+    monkeypatch.setattr("exitbench.scoring.cells.MOST_LOGITS", 100)
+    assert evaluations(Store(theirs)) != [], "not even eight times of what the files have"
+    monkeypatch.setattr("exitbench.scoring.cells.TIMES", 0)
+    assert evaluations(Store(theirs)) == []
+    assert "its logits unpack from" in caplog.text

@@ -68,8 +68,9 @@ def with_zeros(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...])
                     continue
                 about = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(member, about)
-                for _ in range(int(np.prod(shape)) * array.itemsize // 10**7):
-                    member.write(bytes(10**7))
+                whole, rest = divmod(int(np.prod(shape)) * array.itemsize, 10**7)
+                for size in [*[10**7] * whole, rest]:
+                    member.write(bytes(size))
     return buffer.getvalue()
 
 
