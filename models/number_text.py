@@ -7,6 +7,7 @@ import re
 from exitbench.models.errors import InvalidValue
 
 _WHOLE = re.compile("[+-]?[0-9]+")
+_LARGEST = 1e6  # beyond it no radius is told in pixels
 
 
 def eps_text(eps: float) -> str:
@@ -14,6 +15,8 @@ def eps_text(eps: float) -> str:
     short = f"{eps:g}"
     if float(short) == eps:
         return short
+    if abs(eps) > _LARGEST:
+        return repr(eps)
     pixels = round(eps * 255)
     return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else repr(eps)
 

@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from exitbench.cli.said_once import Once
 from exitbench.models.printable import LineFormatter
 
 EXIT_CODES = """
@@ -64,6 +65,7 @@ def cli(verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(name)s: %(message)s"))
+    handler.addFilter(Once())
     logging.basicConfig(level=level, handlers=[handler])
     for name in ("plugins", "weights"):
         logging.getLogger(f"exitbench.models.{name}").setLevel(logging.INFO if verbose else logging.WARNING)

@@ -31,8 +31,9 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
     """Join the stores of results folders, or files of figures (`bench export`), into the one of --results, and write its reports.
 
     The same cell of two stores is taken if the verdicts are the same. Where they are not, neither is and both are named: what
-    --results held before stays, and what it did not is computed again by the next run. Damaged files are left where they are.
-    Only --results is written. Exit codes: 0 joined; 1 joined but for conflicts; 2 bad input.
+    --results held before stays, and what it did not is computed again by the next run. Everything is looked at before
+    anything is copied: files that are not what they should be are named and left where they are; of a file of figures that has
+    one, nothing is taken. Only --results is written. Exit codes: 0 joined; 1 joined but for conflicts; 2 bad input.
     """
     from contextlib import ExitStack
 

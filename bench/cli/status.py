@@ -78,6 +78,8 @@ def _left(status: RunStatus) -> str:
 
 
 def _tell(status: RunStatus, store: Path) -> None:
+    from exitbench.store.heartbeat import log_end
+
     record, heartbeat = status.record, status.heartbeat
     say(f"{status.run}: {status.state}, {status.done} of {status.cells} cells stored")
     say(f"{record.model} ({record.training}) on {record.dataset}, n = {record.n}, policy {record.policy}")
@@ -90,8 +92,7 @@ def _tell(status: RunStatus, store: Path) -> None:
     for attack in status.attacks:
         error = f"  {attack.error}" if attack.error else ""
         say(f"  {attack.name}: {attack.done}/{attack.cells}{error}")
-    log = store / "logs" / f"{status.run}.log"
-    if log.is_file():
-        say(f"log {log}:")
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]:
+    if (log := log_end(store, status.run, _LOG_LINES)) is not None:
+        say(f"log {log[0]}:")
+        for line in log[1]:
             say(f"  {line}")

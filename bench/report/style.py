@@ -77,6 +77,11 @@ WIDTH = 10.5
 _WIDE_LABEL = 74  # characters of a legend's entry of which two fit beside each other
 
 
+def unmathematical(text: str) -> str:
+    """Return text that matplotlib draws unchanged: a dollar would begin mathematics."""
+    return text.replace("$", r"\$")
+
+
 def network_style(i: int) -> tuple[str, str]:
     """Return colour and marker of the i-th network of a board; there are 56 different pairs."""
     return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
