@@ -194,8 +194,9 @@ def build(name: str, deployment: Deployment, settings: AttackSettings) -> Attack
 
 
 def _exit_number(name: str, text: str, n_exits: int) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= n_exits:
-        raise InvalidValue(f"attack {name!r}: the model's exits are 1..{n_exits}")
+    """Return the exit; only ``str(exit)`` names it, so that no attack has two names."""
+    if text not in map(str, range(1, n_exits + 1)):
+        raise InvalidValue(f"attack {name!r}: the model's exits are 1..{n_exits}, in the digits 0-9")
     return int(text)
 
 

@@ -129,6 +129,8 @@ def _parsed(text: str) -> tuple[str, dict[str, Parameter]]:
     """Parse class name and keyword arguments, which must be literals; nothing is executed."""
     form = f"attack 'torchattacks:{text}': the form is torchattacks:PGD or torchattacks:PGD(steps=40,alpha=0.01)"
     try:
+        if not text.isascii():  # Python takes letters that look alike for the same name
+            raise InvalidValue("it is not in ASCII characters")
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return node.id, {}

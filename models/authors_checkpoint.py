@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.state_dict import StateError, fill
+from exitbench.models.state_dict import StateError, TensorFault, fill
 from exitbench.models.tensor_file import read_checkpoint
 from exitbench.models.weights import WeightsError, file_sha256
 
@@ -36,6 +36,8 @@ def import_checkpoint(path: Path, model: MultiExitNet) -> str:
         raise WeightsError(f"{path} holds no 'state_dict' of tensors")
     try:
         fill(model, _renamed(state, model))
+    except TensorFault as error:
+        raise WeightsError(f"{path}: {error}") from error
     except StateError as error:
         raise WeightsError(f"{path} holds the weights of another architecture: {error}") from error
     return file_sha256(path)

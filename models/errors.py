@@ -1,4 +1,4 @@
-"""The errors of whoever asked, which are shown as a message; whatever else is raised is a bug, and shown as a traceback."""
+"""The errors of whoever asked, which are shown as a message; whatever else is raised is a bug, whose traceback is kept."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Callable, Collection, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,9 @@ from typing import Any
 from exitbench.models.error_text import first_line
 from exitbench.models.errors import NameTaken
 from exitbench.models.user_imports import imports_of_plugin, without_arguments
+
+SLOW_S = 10.0
+"""Seconds after which a plugin that is still being imported is named."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +53,15 @@ def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, 
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
         origin = f"{package} ({group}: {entry.name} = {entry.value})"
         try:
-            plugin = Plugin(entry.name, _load(entry), origin)
+            with _named_when_slow(origin):
+                plugin = Plugin(entry.name, _load(entry), origin)
             wrong = fault(plugin)
         except NameTaken as error:
             raise NameTaken(f"{origin}: {error}") from error
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - another package's code may raise anything; it must not stop ours
+        except KeyboardInterrupt:
+            _log.warning("interrupted while this plugin was loaded: %s", origin)
+            raise
+        except BaseException as error:  # noqa: BLE001 - another package's code may raise anything; it must not stop ours
             _log.debug("%s could not be loaded", origin, exc_info=True)
             wrong = f"{first_line(error)}{_shared(entry, error)}"
         if wrong is None:
@@ -60,6 +69,18 @@ def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, 
         else:
             _log.warning("plugin left out: %s: %s", origin, wrong)
     return tuple(found)
+
+
+@contextmanager
+def _named_when_slow(origin: str) -> Iterator[None]:
+    """Name a plugin whose import takes longer than ``SLOW_S``: it may wait for ever, and Ctrl-C ends it."""
+    timer = threading.Timer(SLOW_S, _log.warning, ("still loading the plugin %s; where it hangs, uninstall its package", origin))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _load(entry: importlib.metadata.EntryPoint) -> Any:

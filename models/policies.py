@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from exitbench.models.errors import InvalidValue
-from exitbench.models.number_text import number, whole_number
+from exitbench.models.number_text import real_number, whole_number
 from exitbench.models.uncertainty import FAR, confidence, entropy, log_confidence_slack, log_entropy
 
 
@@ -155,7 +155,7 @@ class Thresholds(Policy):
 
     @classmethod
     def of_values(cls, values: Sequence[str], n_exits: int, calibration: str | None = None) -> Self:
-        return cls(tuple(number(value) for value in values), calibration)
+        return cls(tuple(real_number(value) for value in values), calibration)
 
     @property
     def values(self) -> tuple[str, ...]:

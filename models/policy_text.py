@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exitbench.models.errors import InvalidValue, UnknownName
-from exitbench.models.number_text import number
+from exitbench.models.number_text import real_number
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.rules.own import PREFIX, OwnRule, of_text
 from exitbench.models.rules.registry import name_of, policy_card, policy_cards
@@ -48,7 +48,7 @@ def _parsed(text: str, n_exits: int, calibration: str | None) -> Policy:
         key, _, rest = option.partition("=")
         if key != "temperature" or isinstance(policy, Tempered):
             raise InvalidValue(f"the only option is temperature=T1,...,T{n_exits}, once, not {option!r}")
-        policy = Tempered(policy, tuple(number(value) for value in rest.split(",")))
+        policy = Tempered(policy, tuple(real_number(value) for value in rest.split(",")))
     return policy
 
 

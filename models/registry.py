@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,6 +16,9 @@ PAPER_RDI = (
     'Hu, Chen, Wang & Wang, "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together '
     'by Enabling Input-Adaptive Inference", ICLR 2020'
 )
+
+_WITHOUT_DOCSTRINGS = 2
+"""Python's level of optimisation (-OO) at which functions have no docstrings."""
 
 GROUP = "exitbench.models"
 """Entry points: modules that register models when they are imported, or a registered function in one."""
@@ -66,9 +70,9 @@ def register_model(
             raise NameTaken(f"model {name!r} of {build.__module__} is already registered by {_cards[name].build.__module__}")
         if not name.isidentifier():
             raise ValueError(f"model {name!r} cannot be named on a command line; register a function with a plain name")
-        if not build.__doc__:
+        if not build.__doc__ and sys.flags.optimize < _WITHOUT_DOCSTRINGS:
             raise ValueError(f"model {name!r} needs a one-line docstring")
-        summary = build.__doc__.strip().splitlines()[0]
+        summary = (build.__doc__ or "no description: Python runs without docstrings (-OO)").strip().splitlines()[0]
         _cards[name] = ModelCard(name, summary, dataset, input_shape, paper, licence, build)
         return build
 

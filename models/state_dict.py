@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from exitbench.models.tensor_kind import fault
+
 State = Mapping[str, Any]
 """Tensors by name; under names that end in ``_extra_state`` a module may keep something else."""
 
@@ -26,6 +28,10 @@ _DEPTH = 4
 
 class StateError(ValueError):
     """A state dict does not fit a network; the message names up to three names of each kind."""
+
+
+class TensorFault(StateError):
+    """A tensor of a state dict cannot be taken as it is; the message names it and says why."""
 
 
 def states_in(loaded: object) -> dict[str, State]:
@@ -69,6 +75,8 @@ def fill(model: nn.Module, state: State) -> None:
     anywhere in them. Every name of the network must be found, and every name of the file used.
 
     Raises:
+        TensorFault: If a tensor is quantised, sparse or without values, or of a type that is not the network's (see
+            ``exitbench.models.tensor_kind.fault``). The network is then as it was.
         StateError: If no such names fit, or the shapes differ. The network is then as it was.
     """
     own = model.state_dict()
@@ -76,6 +84,7 @@ def fill(model: nn.Module, state: State) -> None:
     errors = []
     for renamed in _renamings(list(state), list(own)):
         candidate = _under(renamed, state)
+        _refuse_faults(candidate, before, {new: old for old, new in renamed.items()})
         try:
             model.load_state_dict(candidate)
         except Exception as error:  # noqa: BLE001 - hooks of the modules may raise anything
@@ -84,6 +93,12 @@ def fill(model: nn.Module, state: State) -> None:
         else:
             return
     raise StateError(min(errors, key=lambda each: each[0])[1])
+
+
+def _refuse_faults(candidate: State, own: Mapping[str, Tensor], in_file: Mapping[str, str]) -> None:
+    for name, value in candidate.items():
+        if isinstance(value, Tensor) and (why := fault(value, own.get(name))):
+            raise TensorFault(f"the tensor {in_file[name]!r} {why}")
 
 
 def _renamings(names: list[str], wanted: list[str]) -> Iterator[dict[str, str]]:

@@ -10,6 +10,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from exitbench.models.errors import InvalidValue
+from exitbench.models.field_types import in_words, printable
+
 SCHEMA = 2
 """Schema of every JSON file that is written; a file that states none is of schema 1.
 
@@ -17,6 +20,12 @@ Bumped when the meaning of any stored field changes, together with a migration f
 
 ATTACKS_RENAMED = {"policy": "adaptive"}
 """Names of attacks in files of schema 1, and what they are called now."""
+
+DEEPEST = 100
+"""Levels of nesting that are read; the deepest file that is written has a dozen."""
+
+LARGEST = 2**1000
+"""Whole numbers that are read; beyond it, they turn into no float."""
 
 Content = dict[str, Any]
 Migration = Callable[[Content], Content]
@@ -26,15 +35,21 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of what is kept in JSON files: typed, immutable, and no field more than is known."""
 
 
-class Unreadable(ValueError):
-    """A file that is not what it should be; the message names the file and the field."""
+class Unreadable(InvalidValue):
+    """A file that is not what it should be; the message names the file, and the field where it is one, in one printable line.
+
+    Every reader of run records, cells, trust results, baselines, claims and archives ends in a value or in this error.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class NewerSchema(Unreadable):
     """A file of a schema that only a newer exitbench knows."""
 
 
-Kind = TypeVar("Kind", bound=Stored)
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
@@ -69,10 +84,7 @@ class Format(Generic[Kind]):
         content, schema = self.checked(content, source)
         for older in range(schema, SCHEMA):
             content = self.migrations.get(older, dict)(content)
-        try:
-            return msgspec.convert({name: value for name, value in content.items() if name != "schema"}, self.kind)
-        except msgspec.ValidationError as error:
-            raise Unreadable(f"{source} cannot be read as {self.what}: {error}") from error
+        return converted({name: value for name, value in content.items() if name != "schema"}, self.kind, self.what, source)
 
     def checked(self, content: object, source: object) -> tuple[Content, int]:
         """The JSON values and their schema, which this exitbench reads; see ``read``."""
@@ -80,14 +92,13 @@ class Format(Generic[Kind]):
             raise Unreadable(f"{source} cannot be read: it is not {self.what}")
         schema = content.get("schema", 1)
         if type(schema) is not int or schema < 1:
-            raise Unreadable(f"{source} cannot be read: its schema is {schema!r}")
+            raise Unreadable(f"{source} cannot be read: its schema is {schema!r:.40}")
         if schema > SCHEMA:
             raise NewerSchema(
-                f"{source} is {self.what} of schema {schema}; this exitbench reads schemas up to {SCHEMA}: "
+                f"{source} is {self.what} of schema {str(schema)[:20]}; this exitbench reads schemas up to {SCHEMA}: "
                 "a newer exitbench is needed"
             )
-        if (where := _not_finite(content)) is not None:
-            raise Unreadable(f"{source} cannot be read: {where} is not a finite number")
+        check_values(content, source)
         return content, schema
 
     def read_text(self, text: str | bytes, source: object) -> Kind:
@@ -113,26 +124,79 @@ class Format(Generic[Kind]):
         return (json.dumps(content, indent=self.indent, sort_keys=self.sort) + "\n").encode()
 
 
+def converted(content: object, kind: type[Kind], what: str, source: object) -> Kind:
+    """Return the struct that checked JSON values describe.
+
+    Raises:
+        Unreadable: a field is missing, unknown, or of another type or range.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except (ValueError, ArithmeticError) as error:  # a number beyond floats overflows
+        raise Unreadable(f"{source} cannot be read as {what}: {in_words(str(error))}") from error
+
+
 def parsed(text: str | bytes, source: object) -> Any:
     """The JSON values in the text of a file.
 
     Raises:
-        Unreadable: it is not JSON.
+        Unreadable: it is not JSON, or names a field twice.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"{source} cannot be read: it is not JSON ({error})") from error
 
 
-def _not_finite(value: object, where: str = "$") -> str | None:
-    """The path of the first float that is NaN or infinite; None where there is none."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else where
+def check_values(content: object, source: object) -> None:
+    """Check what every JSON file has to have: finite numbers, whole characters, and no nesting without end.
+
+    Raises:
+        Unreadable: see above; the message has the path of the first fault.
+    """
+    if (found := _fault(content)) is not None:
+        where, fault = found
+        raise Unreadable(f"{source} cannot be read: ${where[:200]} {fault}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Content:
+    found: Content = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it has the field {name[:80]!r} twice")
+        found[name] = value
+    return found
+
+
+def _fault(value: object, depth: int = 0) -> tuple[str, str] | None:
+    """Return the path of the first value that no file may hold, and what is wrong with it."""
+    if (wrong := _wrong(value, depth)) is not None:
+        return "", wrong
     if isinstance(value, dict):
-        inside = ((f"{where}.{name}", each) for name, each in value.items())
+        inside = ((f".{name}", name, each) for name, each in value.items())
     elif isinstance(value, list):
-        inside = ((f"{where}[{i}]", each) for i, each in enumerate(value))
+        inside = ((f"[{i}]", "", each) for i, each in enumerate(value))
     else:
         return None
-    return next((found for place, each in inside if (found := _not_finite(each, place)) is not None), None)
+    for place, name, each in inside:
+        if (found := _fault(name, depth) or _fault(each, depth + 1)) is not None:
+            return f"{place}{found[0]}", found[1]
+    return None
+
+
+def _wrong(value: object, depth: int) -> str | None:
+    """Return what is wrong with a value itself."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is not a finite number"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return "is a number beyond those that a float can hold"
+    if isinstance(value, str) and not _is_whole(value):
+        return "has half a character in it"
+    if isinstance(value, (dict, list)) and depth == DEEPEST:
+        return f"is nested in more than {DEEPEST} levels"
+    return None
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text has no lone surrogate, which no file can be written with."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from platformdirs import user_cache_path, user_data_path
+from platformdirs import user_cache_path, user_data_path, user_log_path
 
 _NAME = "exitbench"
 
@@ -42,6 +42,16 @@ def cache_folder() -> Path:
     """
     earlier = f"{os.environ.get('XDG_CACHE_HOME') or '.cache'}/{_NAME}"
     return _folder("EXITBENCH_CACHE", lambda: user_cache_path(_NAME, appauthor=False), earlier, "cache")
+
+
+def log_folder() -> Path:
+    """Return the folder of tracebacks of bugs: ``EXITBENCH_LOGS``, else the user's log folder.
+
+    Raises:
+        PermissionError: As ``homeless_folder``, where the user has no home.
+    """
+    here = ".local/state/exitbench/log"
+    return _folder("EXITBENCH_LOGS", lambda: user_log_path(_NAME, appauthor=False), here, "logs")
 
 
 def homeless_folder() -> Path:

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from exitbench.models.own_code import IncompleteInstallation
-from exitbench.models.state_dict import StateError, fill
+from exitbench.models.state_dict import StateError, TensorFault, fill
 from exitbench.models.stored import ATTACKS_RENAMED, Content, Format, Stored, Unreadable
 from exitbench.models.tensor_file import TensorFile, WeightsError, read_file
 from exitbench.models.user_folders import weights_folder
@@ -183,6 +183,8 @@ def _fill_first_that_fits(model: nn.Module, file: TensorFile, path: Path) -> Non
     for keys, state in file.states.items():
         try:
             fill(model, state)
+        except TensorFault as error:
+            raise WeightsError(f"{path}: {error}") from error
         except StateError as error:
             errors.append(f"{error}{f' (under {keys!r})' if keys else ''}")
         else:

@@ -23,6 +23,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Isolate each test from the user's weights and timings, and from the random state of other tests."""
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path / "no-weights"))
     monkeypatch.setenv("EXITBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EXITBENCH_LOGS", str(tmp_path / "logs"))
     torch.manual_seed(0)
 
 

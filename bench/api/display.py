@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
+from exitbench.models.printable import one_line
+
 if TYPE_CHECKING:
     from exitbench.runner.plan import Plan, PlannedCell
     from exitbench.runner.prepare import Prepared
@@ -106,7 +108,7 @@ class ProgressBar(NoDisplay):
             yield
 
     def started(self, cell: PlannedCell) -> None:
-        self._bar.set_description(cell.text)
+        self._bar.set_description(one_line(cell.text))
 
     def finished(self, outcome: Outcome) -> None:
         self._bar.update(outcome.cell.work)
@@ -122,7 +124,7 @@ class ProgressBar(NoDisplay):
 
     @staticmethod
     def _write(text: str) -> None:
-        _tqdm().write(text, file=sys.stderr)
+        _tqdm().write(one_line(text), file=sys.stderr)
 
 
 def _tqdm() -> Any:

@@ -23,6 +23,7 @@ from exitbench.models.user_folders import data_folder
 from exitbench.report import write
 from exitbench.report.compare.table import comparison_table, comparison_title
 from exitbench.report.evaluation.tables import markdown
+from exitbench.report.lock import reports_locked
 from exitbench.report.sweep.table import sweep_table
 from exitbench.scoring import evaluation as scoring
 from exitbench.scoring.load import evaluations
@@ -70,7 +71,8 @@ def write_reports(results: str | Path) -> list[Path]:
     Raises:
         UserError: the folder holds no results.
     """
-    return write.write_reports([each.scored for each in load_results(results)], Path(results))
+    with reports_locked(Path(results)) if Path(results).is_dir() else nullcontext():
+        return write.write_reports([each.scored for each in load_results(results)], Path(results))
 
 
 class Comparison:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,10 @@ import click
 from click.core import ParameterSource
 
 from exitbench.api.names import separated
-from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, unwritable
+from exitbench.cli.evaluation import evaluation_options, unwritable
+from exitbench.cli.interrupts import INTERRUPTED
+from exitbench.cli.option_types import NamedPath, Real
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.analysis.regression.snapshot import Snapshot
@@ -22,27 +24,25 @@ PASSED, FAILED = 0, 1
 
 @click.command("check")
 @evaluation_options
-@click.option(
-    "--baseline", type=click.Path(path_type=Path, dir_okay=False), help="The baseline's file [the model's in baselines/]."
-)
+@click.option("--baseline", type=NamedPath(dir_okay=False), help="The baseline's file [the model's in baselines/].")
 @click.option("--update", is_flag=True, help="Write the baseline instead of comparing with it, and say what changed.")
 @click.option("--preset", type=click.Choice(["quick"]), help="quick: --attack average,adaptive --n 128 --budget 100.")
 @click.option(
     "--level",
-    type=click.FloatRange(0.001, 0.2),
+    type=Real(0.001, 0.2),
     default=0.05,
     show_default=True,
     help="Chance of any false alarm, over all rows together.",
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Real(min=0),
     default=0.05,
     show_default=True,
     help="Share by which mean mmacs may rise, clean and under attack.",
 )
-@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the judgement as Markdown.")
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the judgement as JUnit XML.")
+@click.option("--markdown", type=NamedPath(dir_okay=False), help="Write the judgement as Markdown.")
+@click.option("--junit", type=NamedPath(dir_okay=False), help="Write the judgement as JUnit XML.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -69,6 +69,7 @@ def command(
     from exitbench.api.execution import execute_plan, plan_evaluation
     from exitbench.cli.console import terminal
     from exitbench.cli.display import TerminalDisplay
+    from exitbench.cli.outputs import refuse_clashes
     from exitbench.errors import UserError
     from exitbench.runner.prepare import Request
     from exitbench.runner.record import record_of
@@ -80,6 +81,8 @@ def command(
     given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     asked = {**PRESETS.get(preset or "", {}), **{name: options[name] for name in given}}
     path, before = baseline_for(asked, baseline, needed=not update)
+    outputs = {"--markdown": markdown, "--junit": junit}
+    refuse_clashes(outputs, {"the baseline": path, "--baseline": baseline, "--weights": options["weights"]})
     values = merged(options, asked, before)
     names, seed = values.pop("attacks"), values.pop("seed")
     display, store = TerminalDisplay(terminal(stderr=True)), Store(results / "store")
@@ -115,14 +118,19 @@ def _update(path: Path | None, before: Snapshot | None, now: Snapshot, evaluatio
     from exitbench.analysis.regression.changes import changes
     from exitbench.analysis.regression.request import BASELINES
     from exitbench.analysis.regression.snapshot import failures_of, unfinished_of
-    from exitbench.models.whole_file import write_whole
+    from exitbench.cli.outputs import reason, write_output
+    from exitbench.errors import UserError
 
     if troubles := [*unfinished_of(evaluation), *failures_of(evaluation)]:
-        click.echo("\n".join(["no baseline written, for it would never be passed:", *troubles]), err=True)
+        say("no baseline written, for it would never be passed:", *troubles, err=True)
         return FAILED
     path = path or default_path(BASELINES, now.subject)
-    click.echo("\n".join([*changes(before, now, found), f"wrote {path}: commit it"]))
-    write_whole(path, to_text(now).encode())
+    say(*changes(before, now, found))
+    try:
+        write_output(path, to_text(now).encode())
+    except OSError as error:
+        raise UserError(f"the baseline {path} cannot be written: {reason(error)}") from error
+    say(f"wrote {path}: commit it")
     return PASSED
 
 
@@ -140,7 +148,7 @@ def _judge(
     from exitbench.analysis.regression.judge import judge
     from exitbench.analysis.regression.snapshot import failures_of, unfinished_of
     from exitbench.cli.console import terminal
-    from exitbench.models.whole_file import write_whole
+    from exitbench.cli.judgement_files import write_judgement
     from exitbench.report.regression.junit import to_junit
     from exitbench.report.regression.markdown import to_markdown
     from exitbench.report.regression.terminal import summary
@@ -151,11 +159,5 @@ def _judge(
     )
     report = GateReport(judgement, before, now, str(path))
     terminal().print(summary(report))
-    if markdown is not None:
-        write_whole(markdown, to_markdown(report).encode())
-    if junit is not None:
-        write_whole(junit, to_junit(report))
-    if job := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(job).open("a", encoding="utf-8") as file:
-            file.write(to_markdown(report))
-    return FAILED if judgement.outcome == "fail" else PASSED
+    written = write_judgement({markdown: to_markdown(report).encode(), junit: to_junit(report)}, to_markdown(report))
+    return PASSED if written and judgement.outcome != "fail" else FAILED

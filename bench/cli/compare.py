@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option, rule_option
 
 
 @click.command("compare")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--plot", type=click.Path(path_type=Path), help="Files to draw, without an ending [results/plots/compare-A-B].")
+@click.option("--plot", type=NamedPath(), help="Files to draw, without an ending [results/plots/compare-A-B].")
 @results_option
 @rule_option
 def command(a: str, b: str, plot: Path | None, results: Path) -> None:
@@ -25,7 +26,8 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     from exitbench.analysis.compare.find import find_pair
     from exitbench.analysis.compare.pairs import compare
     from exitbench.cli.console import terminal
-    from exitbench.models.whole_file import write_whole
+    from exitbench.cli.outputs import reason, write_output
+    from exitbench.errors import UserError
     from exitbench.report.compare.plot import draw_comparison
     from exitbench.report.compare.terminal import comparison_text
     from exitbench.report.style import to_bytes
@@ -37,7 +39,10 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     stem = plot or results / "plots" / f"compare-{_safe(a)}-{_safe(b)}"
     for kind in ("png", "svg"):
         path = stem.with_name(f"{stem.name}.{kind}")
-        write_whole(path, to_bytes(figure, kind))
+        try:
+            write_output(path, to_bytes(figure, kind))
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {reason(error)}") from error
         console.print(f"written: {path}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 

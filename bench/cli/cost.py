@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import data_option
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--dataset", help="Whose images it takes, for a model of your own.")
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(dir_okay=False),
     help="With --policy: a safetensors file or PyTorch state dict [the registered weights].",
 )
 @click.option("--policy", help="Also the mean cost under this exit policy, on held-out training images: as in `bench run`.")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from exitbench.cli.progress_lines import AttackLines, ReminderLines, is_live, working
+from exitbench.models.printable import one_line
 
 if TYPE_CHECKING:
     from exitbench.runner.plan import Plan, PlannedCell
@@ -77,7 +78,7 @@ class TerminalDisplay:
         if self._attacks is not None:
             self._attacks.started(cell)
         if self._progress is not None:
-            self._progress.update(self._task, description=cell.text)
+            self._progress.update(self._task, description=one_line(cell.text))
 
     def finished(self, outcome: Outcome) -> None:
         if outcome.error:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exitbench.cli.option_types import Real, Whole
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,11 +32,11 @@ _OPTIONS = (
         help="ray: on a Ray cluster, this machine being the driver; see docs/cluster.md.",
     ),
     click.option("--address", help="With ray: the cluster, as host:port or auto [RAY_ADDRESS, else a new one on this machine]."),
-    click.option("--ray-cpus", type=float, help="With ray: cores of a shard, and torch's threads in it [1]."),
-    click.option("--ray-gpus", type=float, help="With ray: GPUs of a shard; 0.25 lets four share one [0: shards run on CPUs]."),
+    click.option("--ray-cpus", type=Real(), help="With ray: cores of a shard, and torch's threads in it [1]."),
+    click.option("--ray-gpus", type=Real(), help="With ray: GPUs of a shard; 0.25 lets four share one [0: shards run on CPUs]."),
     click.option(
         "--shard",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         help="With ray: samples that a worker takes at a time, in whole slices of 32 [32; on GPUs 512].",
     ),
 )
@@ -45,6 +47,18 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def before_imports(asked: dict[str, Any]) -> None:
+    """Guard a local Ray, where one is asked for, before the user's code may import Ray.
+
+    Raises:
+        UserError: If Ray was imported already.
+    """
+    if asked["engine"] == "ray":
+        from exitbench.runner.ray.connect import guard_local_ray
+
+        guard_local_ray(asked["address"])
 
 
 def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Store, console: Console) -> Engine | None:
@@ -67,12 +81,14 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
             raise UserError(f"--{odd[0].replace('_', '-')} goes with --engine ray")
         return None
 
+    from exitbench.cli.interrupts import signals_kept
     from exitbench.runner.ray.connect import Resources, connect, slots
     from exitbench.store.cell import SLICE
 
     resources = Resources(1.0 if asked["ray_cpus"] is None else asked["ray_cpus"], asked["ray_gpus"] or 0.0)
     samples = asked["shard"] or SHARD[resources.device]
-    ray = connect(asked["address"])
+    with signals_kept():
+        ray = connect(asked["address"])
     machines = sum(bool(node["Alive"]) for node in ray.nodes())
     at_once = slots(ray, resources)
     console.print(f"ray: {at_once} shards of {samples} samples at once, on machines: {machines}", highlight=False)

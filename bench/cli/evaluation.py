@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.api.names import separated
+from exitbench.cli.interrupts import INTERRUPTED
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, knob_options, number, results_option
 
 if TYPE_CHECKING:
     from exitbench.api.execution import Execution
 
-FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+FINISHED, SOME_FAILED = 0, 1
 
 _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option(
@@ -33,7 +35,7 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option("--training", help="Which of the model's weights."),
     click.option(
         "--weights",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=NamedPath(dir_okay=False),
         help="A safetensors file or PyTorch state dict instead of registered weights, or for a model of your own.",
     ),
     click.option(
@@ -41,11 +43,11 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
         help="entropy:T1,T2,...  patience:n  exit:k  vote@equal  margin@mmacs=60  file.py:make; see `bench list policies` "
         "[the weights' own]",
     ),
-    click.option("--n", type=int, help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
+    click.option("--n", type=Whole(), help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
     click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True),
     click.option("--eps", callback=number, help="Radius, as 0.3 or 8/255 [the dataset's]."),
     *knob_options(),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seed", type=Whole(), default=0, show_default=True),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
     click.option(
         "--precision",

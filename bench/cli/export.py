@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import data_option, results_option
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.scoring.evaluation import Evaluation
@@ -31,9 +33,7 @@ COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustben
 @click.option(
     "--field", "fields", multiple=True, help='With robustbench: what no measurement tells, as --field venue="ICLR 2020"; several.'
 )
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write, .npz, .tar.xz or .json."
-)
+@click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write, .npz, .tar.xz or .json.")
 @click.option("--force", is_flag=True, help="Write over a file that exists.")
 @data_option
 @results_option
@@ -46,9 +46,9 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
 
     With --format robustbench, write one evaluation as JSON in the fields of RobustBench's model_info files.
     """
+    from exitbench.cli.outputs import reason, write_output
     from exitbench.errors import UserError
     from exitbench.models.factory import reported_name
-    from exitbench.models.whole_file import write_whole
 
     what = COUNTEREXAMPLES if counterexamples else form
     if what is None or (counterexamples and form not in (None, COUNTEREXAMPLES)):
@@ -63,20 +63,20 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
     options["model"] = reported_name(options["model"]) if options["model"] else None
-    makers: dict[str, Callable[..., tuple[bytes, str]]]
+    makers: dict[str, Callable[..., tuple[bytes, list[str]]]]
     makers = {COUNTEREXAMPLES: _counterexamples, FIGURES: _figures, ROBUSTBENCH: _robustbench}
     content, said = makers[what](output, **options)
     try:
-        write_whole(output, content)
+        write_output(output, content)
     except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
-    click.echo(said)
+        raise UserError(f"{output} cannot be written: {reason(error)}") from error
+    say(*said)
 
 
 def _counterexamples(
     output: Path, model: str | None, what: str | None, results: Path, data: Path, **_options: Any
-) -> tuple[bytes, str]:
-    """Return the file of counterexamples, and a message."""
+) -> tuple[bytes, list[str]]:
+    """Return the file of counterexamples, and what to say."""
     from exitbench.errors import UserError
     from exitbench.verify.export_file import to_bytes
     from exitbench.verify.sources import claims_in_results
@@ -88,16 +88,16 @@ def _counterexamples(
         raise UserError(f"the store contradicts itself ({flaws[0]}); see `bench verify {what or results}`")
     content = to_bytes(evaluations)
     images = sum(len(claims.row) for claims in evaluations)
-    return content, (
-        f"wrote {output}: {images} counterexamples of {len(evaluations)} evaluations, {len(content) / 1e6:.1f} MB\n"
-        f"check it with: python -m bench verify {output}"
-    )
+    return content, [
+        f"wrote {output}: {images} counterexamples of {len(evaluations)} evaluations, {len(content) / 1e6:.1f} MB",
+        f"check it with: python -m bench verify {output}",
+    ]
 
 
 def _figures(
     output: Path, model: str | None, training: str | None, what: str | None, results: Path, **_options: Any
-) -> tuple[bytes, str]:
-    """Return the archive, and a message."""
+) -> tuple[bytes, list[str]]:
+    """Return the archive, and what to say."""
     from exitbench.errors import UserError
     from exitbench.store.archive import figures
     from exitbench.store.store import Store
@@ -108,16 +108,16 @@ def _figures(
     if not records:
         raise UserError(f"{results} holds no run of {model or 'any model'} with training {training}")
     content = figures(Store(runs.store), records)
-    return content, (
-        f"wrote {output}: {len(records)} run{'s' * (len(records) > 1)}, {len(content) / 1e6:.1f} MB\n"
-        f"make reports of it with: python -m bench merge {output} --results FOLDER"
-    )
+    return content, [
+        f"wrote {output}: {len(records)} run{'s' * (len(records) > 1)}, {len(content) / 1e6:.1f} MB",
+        f"make reports of it with: python -m bench merge {output} --results FOLDER",
+    ]
 
 
 def _robustbench(
     output: Path, model: str | None, training: str | None, what: str | None, fields: Sequence[str], results: Path, **_options: Any
-) -> tuple[bytes, str]:
-    """Return one evaluation in RobustBench's fields, and a message."""
+) -> tuple[bytes, list[str]]:
+    """Return one evaluation in RobustBench's fields, and what to say."""
     import json
 
     from exitbench.analysis.robustbench.entry_json import given_fields, robustbench_entry
@@ -129,7 +129,7 @@ def _robustbench(
     if left := [name for name, value in entry.items() if value is None]:
         lines.append(f"null, because they were neither given nor measured: {', '.join(left)}")
     lines += _caveats(evaluation.record, entry)
-    return f"{json.dumps(entry, indent=2)}\n".encode(), "\n".join(lines)
+    return f"{json.dumps(entry, indent=2)}\n".encode(), lines
 
 
 def _caveats(record: RunRecord, entry: Mapping[str, Any]) -> list[str]:

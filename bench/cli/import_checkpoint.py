@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from exitbench.cli.option_types import NamedPath
+from exitbench.cli.say import say
+
 
 @click.command("import-checkpoint")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=NamedPath(dir_okay=False))
 @click.option("--model", default="rdi_resnet38", show_default=True, help="Architecture of the checkpoint.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to [your weights folder].")
+@click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to [your weights folder].")
 def command(file: Path, model: str, out: Path | None) -> None:
     """Turn FILE, a checkpoint released with "Triple Wins", into registered weights of MODEL.
 
@@ -35,4 +38,4 @@ def command(file: Path, model: str, out: Path | None) -> None:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
-    click.echo(f"{source}\nwrote {path}\nevaluate it with: python -m bench run --model {model} --training authors --attack all")
+    say(source, f"wrote {path}", f"evaluate it with: python -m bench run --model {model} --training authors --attack all")

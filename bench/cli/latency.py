@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, results_option
 
 
@@ -16,11 +17,11 @@ from exitbench.cli.options import data_option, results_option
 )
 @click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits.")
 @click.option("--training", help="Which of the model's weights.")
-@click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="A weight file instead of registered weights.")
+@click.option("--weights", type=NamedPath(dir_okay=False), help="A weight file instead of registered weights.")
 @click.option("--policy", help="The deployed exit rule, as in `bench run` [the weights' own].")
-@click.option("--n", type=int, default=64, show_default=True, help="Clean test images to time it on, the first n.")
-@click.option("--rounds", type=click.IntRange(3, 10_000), default=30, show_default=True, help="How often all is timed, in turn.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Of the processor [as many as its library takes].")
+@click.option("--n", type=Whole(), default=64, show_default=True, help="Clean test images to time it on, the first n.")
+@click.option("--rounds", type=Whole(3, 10_000), default=30, show_default=True, help="How often all is timed, in turn.")
+@click.option("--threads", type=Whole(1, 1024), help="Of the processor [as many as its library takes].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option
@@ -38,9 +39,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.report.latency.latency import write_latency
-    from exitbench.report.write import write_reports
+    from exitbench.report.lock import reports_locked
+    from exitbench.report.write import rewrite_reports
     from exitbench.runner.prepare import Request, prepare
-    from exitbench.scoring.load import evaluations
     from exitbench.store.store import Store
     from exitbench.timing.latency import BATCH, latencies, measure_latency
     from exitbench.timing.latency import write_latency as keep_latency
@@ -57,7 +58,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
         latency = measure_latency(prepared.target, prepared.split.dataset, images, rounds)
     try:
         keep_latency(latency, store.root)
-        written = [*write_latency(latencies(store.root), results), *write_reports(evaluations(store), results)]
+        with reports_locked(results):
+            written = write_latency(latencies(store.root), results)
+        written += rewrite_reports(store, results)[1]
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     table = Table(box=None, pad_edge=False)

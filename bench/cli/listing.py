@@ -13,14 +13,15 @@ def command(what: str) -> None:
 
     from exitbench.cli.console import terminal
     from exitbench.cli.listing_cache import remembered
+    from exitbench.report.plain_text import cell
 
     rows = remembered(what, _ROWS[what])
     table = Table(box=None, pad_edge=False)
     for heading in ("name", *_EXTRA.get(what, ()), "what it is"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    terminal().print(table, markup=False)
+        table.add_row(*map(cell, row))
+    terminal().print(table)
 
 
 _EXTRA = {"models": ("dataset", "weights"), "policies": ("calibrated",), "datasets": ("Linf eps", "L2 eps", "test images")}

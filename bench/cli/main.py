@@ -5,15 +5,20 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import os
 import sys
 
 import click
 
+from exitbench.cli.said_once import Once
+from exitbench.models.printable import LineFormatter
+
 EXIT_CODES = """
 \b
 Exit codes: 0 done; 1 some attacks ended in errors, a claim does
-not hold, or a gate is not passed; 2 bad input;
-130 interrupted (finished cells are kept: run the same command again to resume).
+not hold, or a gate is not passed; 2 bad input, or what cannot be
+written; 70 a bug; 130 interrupted, 143 ended by SIGTERM, 129 by
+SIGHUP (finished cells are kept: run the same command again to resume).
 """
 
 _COMMANDS = {
@@ -58,7 +63,10 @@ class _LazyGroup(click.Group):
 def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
     level = logging.INFO if verbose else logging.ERROR
-    logging.basicConfig(level=level, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(name)s: %(message)s"))
+    handler.addFilter(Once())
+    logging.basicConfig(level=level, handlers=[handler])
     for name in ("plugins", "weights"):
         logging.getLogger(f"exitbench.models.{name}").setLevel(logging.INFO if verbose else logging.WARNING)
 
@@ -66,22 +74,18 @@ def cli(verbose: bool) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from exitbench.cli.encoding import print_whatever_can_be_printed
-    from exitbench.models.errors import InputError
-    from exitbench.models.own_code import IncompleteInstallation
+    from exitbench.cli.ending import ended_by
+    from exitbench.cli.interrupts import INTERRUPTED, ending_signals
+    from exitbench.cli.say import flush
 
     print_whatever_can_be_printed()
-    try:
-        code = cli.main(standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
-        code = _say("interrupted; what is finished is kept, the same command goes on from there", 130)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (InputError, IncompleteInstallation, OSError) as error:
-        code = _say(f"error: {error}", 2)
-    sys.exit(code or 0)
-
-
-def _say(message: str, code: int) -> int:
-    click.echo(message, err=True)
-    return code
+    os.environ["MPLBACKEND"] = "agg"  # commands draw into files, whatever there is to show windows with
+    with ending_signals() as ending:
+        try:
+            code = cli.main(standalone_mode=False) or 0
+            flush()
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else 0
+        except BaseException as error:  # noqa: BLE001 - the last handler
+            code = ended_by(error)
+    sys.exit(ending.code if code == INTERRUPTED or ending.received else code)

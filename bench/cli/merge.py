@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.store.merged import Merged
@@ -18,10 +20,10 @@ _SHOWN = 12
 
 
 @click.command("merge")
-@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path, exists=True))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=NamedPath(exists=True))
 @click.option(
     "--prefer",
-    type=click.Path(path_type=Path, exists=True),
+    type=NamedPath(exists=True),
     help="Of results that contradict each other take this store's [none].",
 )
 @results_option
@@ -29,8 +31,9 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
     """Join the stores of results folders, or files of figures (`bench export`), into the one of --results, and write its reports.
 
     The same cell of two stores is taken if the verdicts are the same. Where they are not, neither is and both are named: what
-    --results held before stays, and what it did not is computed again by the next run. Damaged files are left where they are.
-    Only --results is written. Exit codes: 0 joined; 1 joined but for conflicts; 2 bad input.
+    --results held before stays, and what it did not is computed again by the next run. Everything is looked at before
+    anything is copied: files that are not what they should be are named and left where they are; of a file of figures that has
+    one, nothing is taken. Only --results is written. Exit codes: 0 joined; 1 joined but for conflicts; 2 bad input.
     """
     from contextlib import ExitStack
 
@@ -47,8 +50,7 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
 def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
     """Merge the stores; ``files`` are the roots of unpacked archives."""
     from exitbench.errors import UserError
-    from exitbench.report.write import write_reports
-    from exitbench.scoring.load import evaluations
+    from exitbench.report.write import rewrite_reports
     from exitbench.store.merge import merge, store_root
     from exitbench.store.store import Store
 
@@ -67,7 +69,7 @@ def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: M
         wanted = known[wanted.resolve()]
     try:
         merged = merge(target, sources, wanted)
-        write_reports(evaluations(Store(target)), results)
+        rewrite_reports(Store(target), results)
     except OSError as error:
         raise UserError(
             f"{error.filename or results} cannot be written: {error.strerror}; what is merged stays, the same command goes on"
@@ -78,9 +80,9 @@ def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: M
 def _show(merged: Merged, named: Mapping[Path, Path]) -> None:
     """Print the result; ``named`` has the user's names of unpacked archives."""
     copied = ", ".join(f"{n} {kind if n == 1 or kind.endswith('s') else kind + 's'}" for kind, n in merged.copied.items())
-    click.echo(f"taken over: {copied or 'nothing'}; {merged.same} were there already, with the same verdicts")
+    say(f"taken over: {copied or 'nothing'}; {merged.same} were there already, with the same verdicts")
     for path in merged.damaged:
-        click.echo(f"damaged, left out: {path}", err=True)
+        say(f"damaged, left out: {path}", err=True)
     for conflict in merged.conflicts:
         samples = ", ".join(map(str, conflict.samples[:_SHOWN]))
         more = f" and {len(conflict.samples) - _SHOWN} more" if len(conflict.samples) > _SHOWN else ""
@@ -88,6 +90,6 @@ def _show(merged: Merged, named: Mapping[Path, Path]) -> None:
         kept = f"kept that of {named.get(conflict.taken, conflict.taken)}" if conflict.taken else "took neither"
         where = " and ".join(str(named.get(place, place)) for place in conflict.places)
         what = f"{conflict.what} {conflict.key[:12]} ({conflict.about}{which})"
-        click.echo(f"CONFLICT {what} differs between {where}: {kept}", err=True)
+        say(f"CONFLICT {what} differs between {where}: {kept}", err=True)
     if merged.conflicts:
-        click.echo(f"{len(merged.conflicts)} conflicts; settle them with --prefer STORE, or compute the cells again", err=True)
+        say(f"{len(merged.conflicts)} conflicts; settle them with --prefer STORE, or compute the cells again", err=True)

@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from exitbench.attacks.settings import KNOBS
+from exitbench.cli.option_types import NamedPath, Whole
+from exitbench.models.number_text import real_number, whole_number
 
 
 def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -18,9 +20,10 @@ def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     if value is None:
         return None
     try:
-        found = float(Fraction(value)) if "/" in value else float(value)
+        over, slash, under = value.partition("/")
+        found = float(Fraction(whole_number(over), whole_number(under))) if slash else real_number(value)
     except (ValueError, ArithmeticError):
-        raise click.BadParameter(f"{value!r} is not a number or a fraction such as 8/255") from None
+        raise click.BadParameter(f"{value!r} is not a number in the digits 0-9, or a fraction such as 8/255") from None
     if not (math.isfinite(found) and found >= 0):
         raise click.BadParameter(f"{value!r} is not a finite number >= 0")
     return found
@@ -34,7 +37,7 @@ def _data_folder() -> Path:
 
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(file_okay=False),
     envvar="EXITBENCH_DATA",
     default=_data_folder,
     help="Data directory (or set EXITBENCH_DATA) [the platform's; on Linux ~/.local/share/exitbench/data].",
@@ -42,7 +45,7 @@ data_option = click.option(
 
 results_option = click.option(
     "--results",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(file_okay=False),
     default=Path("results"),
     show_default=True,
     help="Folder of the store, the leaderboards and the plots.",
@@ -74,7 +77,7 @@ def knob_options() -> Iterator[Callable[[Callable[..., None]], Callable[..., Non
         if knob.choices:
             details["type"] = click.Choice(knob.choices)
         elif knob.kind is int:
-            details["type"] = click.IntRange(min=1)
+            details["type"] = Whole(min=1)
         elif knob.kind is float:
             details["callback"] = number
             details["default"] = None if knob.default is None else str(knob.default)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option
 
 
@@ -15,8 +16,8 @@ from exitbench.cli.options import data_option
 @click.option("--dataset", default="digits", show_default=True, help="auto: the model's own if it can be had, else digits.")
 @click.option("--training", help="Which of the model's weights.")
 @click.option("--policy", help="As in `bench run` [the weights' own].")
-@click.option("--n", type=click.IntRange(min=1), default=16, show_default=True, help="Samples, the first n of the test split.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images that throughput is measured on.")
+@click.option("--n", type=Whole(min=1), default=16, show_default=True, help="Samples, the first n of the test split.")
+@click.option("--batch", type=Whole(min=1), default=32, show_default=True, help="Images that throughput is measured on.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True, help="As in `bench run`."
@@ -24,7 +25,7 @@ from exitbench.cli.options import data_option
 @click.option(
     "--autoattack/--no-autoattack", default=True, help="Race AutoAttack on every view, too: most of the time taken. [yes]"
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write everything measured as JSON.")
+@click.option("--output", type=NamedPath(dir_okay=False), help="Write everything measured as JSON.")
 @data_option
 def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> None:
     """Race the suite against PGD (torchattacks) on every exit and AutoAttack on every view, run by hand on the plain model.
@@ -35,8 +36,9 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     import json
 
     from exitbench.cli.console import terminal
+    from exitbench.cli.outputs import reason, write_output
     from exitbench.cli.progress_lines import working
-    from exitbench.models.whole_file import write_whole
+    from exitbench.errors import UserError
     from exitbench.perf.measure import measure
     from exitbench.perf.text import perf_text
     from exitbench.runner.prepare import Request, prepare
@@ -47,6 +49,9 @@ def command(batch: int, autoattack: bool, output: Path | None, **asked: Any) -> 
     console.print(backend.text(), markup=False, highlight=False, soft_wrap=True)
     with working(console, "starting") as status:
         found = measure(prepared, backend, status.update, autoattack=autoattack, batch=batch)
-    if output is not None:
-        write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
     terminal().print(perf_text(found))
+    if output is not None:
+        try:
+            write_output(output, (json.dumps(found, indent=1) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"{output} cannot be written: {reason(error)}") from error

@@ -11,6 +11,8 @@ import click
 
 from exitbench.cli.duration import duration
 from exitbench.cli.evaluation import attack_names, evaluation_options
+from exitbench.cli.option_types import Real, Whole
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.runner.estimate import Row
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 @click.command("plan")
 @evaluation_options
 @click.option("--estimate", is_flag=True, help="Predict passes and hours.")
-@click.option("--cores", type=click.IntRange(min=1), help="With --estimate: divide by so many cores [this machine's].")
-@click.option("--gpus", type=click.FloatRange(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
+@click.option("--cores", type=Whole(min=1), help="With --estimate: divide by so many cores [this machine's].")
+@click.option("--gpus", type=Real(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
 def command(
     attacks: tuple[str, ...],
     seed: int,
@@ -72,18 +74,19 @@ def _show(rows: Sequence[Row], throughput: Throughput, unit: str, parts: float) 
     from rich.table import Table
 
     from exitbench.cli.console import terminal
+    from exitbench.report.plain_text import cell
 
     table = Table(box=None, pad_edge=False)
     for heading in ("attack", "samples", "forwards", "gradients", f"{unit} time", "passes per sample are"):
         table.add_column(heading, justify="left" if heading in ("attack", "passes per sample are") else "right", overflow="fold")
     for row in rows:
         passes = (f"{row.forwards:.1f}", f"{row.backwards:.1f}")
-        table.add_row(row.name, str(row.samples), *passes, duration(row.seconds(throughput)), row.source)
+        table.add_row(cell(row.name), str(row.samples), *passes, duration(row.seconds(throughput)), cell(row.source))
     terminal().print(table)
     seconds = sum(row.seconds(throughput) for row in rows)
     forwards = sum(row.samples * row.forwards for row in rows)
     backwards = sum(row.samples * row.backwards for row in rows)
-    click.echo(
+    say(
         f"total: {forwards:.4g} forward and {backwards:.4g} backward passes, {duration(seconds)} on one {unit} "
         f"({throughput.forward_s * 1e3:.3g} ms a forward, {throughput.gradient_s * 1e3:.3g} ms a gradient, measured here), "
         f"{duration(seconds / parts)} on {parts:g} {unit}{'s' if parts != 1 else ''}"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from exitbench.cli.duration import duration
+from exitbench.models.printable import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +45,7 @@ class ReminderLines:
     def say(self, text: str) -> None:
         """Print one line."""
         self._last = self.clock()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def remind(self, text: Callable[[], str]) -> None:
         """Print ``text()`` if no line has been printed for ``EVERY`` seconds."""
@@ -137,7 +138,7 @@ class _StatusLines:
 def working(console: Console, text: str) -> Iterator[Status]:
     """Show for as long as the context lasts what is being done: a spinner on a terminal, elsewhere a line every ``EVERY`` s."""
     if is_live(console):
-        with console.status(text) as status:
+        with console.status(one_line(text)) as status:
             yield status
         return
     lines = ReminderLines(console)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option
+from exitbench.cli.say import say
 
 
 @click.command("publish")
 @click.option("--model", required=True, help="See `bench list models`.")
 @click.option("--dataset", required=True, help="What it was trained on and evaluated on.")
 @click.option("--training", required=True, help="Which weights of it.")
-@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder [the shipped weights, models/weights].")
+@click.option("--to", type=NamedPath(file_okay=False), help="Folder [the shipped weights, models/weights].")
 @results_option
 def command(model: str, dataset: str, training: str, to: Path | None, results: Path) -> None:
     """Copy weights from your folder to the shipped ones, their measured accuracies on the card.
@@ -33,4 +35,4 @@ def command(model: str, dataset: str, training: str, to: Path | None, results: P
         written = publish(card, path, evaluations(Store(results / "store")), to or SHIPPED)
     except (WeightsError, OSError) as error:
         raise UserError(str(error)) from error
-    click.echo(written)
+    say(written)

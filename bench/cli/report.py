@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from exitbench.cli.options import results_option, rule_option
+from exitbench.cli.say import say
 
 
 @click.command("report")
@@ -15,16 +16,14 @@ from exitbench.cli.options import results_option, rule_option
 def command(results: Path) -> None:
     """Write leaderboards, plots and the HTML page from the store, with no model and no data at hand."""
     from exitbench.errors import UserError
-    from exitbench.report.write import write_reports
-    from exitbench.scoring.load import evaluations
+    from exitbench.report.write import rewrite_reports
     from exitbench.store.store import Store
 
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
-    found = evaluations(Store(results / "store"))
     try:
-        written = write_reports(found, results)
+        _, written = rewrite_reports(Store(results / "store"), results)
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     for path in written:
-        click.echo(path)
+        say(path)

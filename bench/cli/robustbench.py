@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--published",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(dir_okay=False),
     help="CSV of RobustBench's numbers: model_id, clean_acc, autoattack_acc, and more (see docs/robustbench.md).",
 )
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True)

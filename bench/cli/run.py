@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exitbench.cli.engine import WHERE, chosen_engine, engine_options
+from exitbench.cli.engine import WHERE, before_imports, chosen_engine, engine_options
 from exitbench.cli.evaluation import attack_names, evaluation_options, exit_code, unwritable
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     console = terminal(stderr=True)
     display = TerminalDisplay(console)
     where = {name: asked.pop(name) for name in WHERE}
+    before_imports(where)
     request, store = Request.of(asked), Store(results / "store")
     prepared, plan = plan_evaluation(request, names, seed, store, display)
     if dry_run:
@@ -53,12 +54,10 @@ def _report(results: Path, store: Store, record: RunRecord) -> None:
     """Write the reports and print the summary of what was asked for."""
     from exitbench.cli.console import terminal
     from exitbench.report.leaderboard.terminal import summary
-    from exitbench.report.write import write_reports
-    from exitbench.scoring.load import evaluations
+    from exitbench.report.write import rewrite_reports
     from exitbench.store.run_record import evaluation_key
 
-    found = evaluations(store)
-    written = write_reports(found, results)
+    found, written = rewrite_reports(store, results)
     console = terminal()
     for evaluation in found:
         if evaluation_key(evaluation.record) == evaluation_key(record):

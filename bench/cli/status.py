@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.cli.options import results_option
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.store.status import RunStatus
@@ -24,11 +25,11 @@ def command(run: str | None, results: Path) -> None:
     With RUN, the beginning of a run's name, show its attacks, their errors, and the end of its log. Nothing is changed, and the
     command is fast.
     """
-    from rich.markup import escape
     from rich.table import Table
 
     from exitbench.cli.console import terminal
     from exitbench.errors import UserError
+    from exitbench.report.plain_text import cell
     from exitbench.store.status import statuses
 
     store = results / "store"
@@ -36,7 +37,7 @@ def command(run: str | None, results: Path) -> None:
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
     found, unreadable = statuses(store)
     for why in unreadable:
-        click.echo(why, err=True)
+        say(why, err=True)
     if run is not None:
         chosen = [status for status in found if status.run.startswith(run)]
         if len(chosen) != 1:
@@ -45,20 +46,20 @@ def command(run: str | None, results: Path) -> None:
         _tell(chosen[0], store)
         return
     if not found:
-        click.echo("no runs yet")
+        say("no runs yet")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "model", "dataset", "n", "cells", "state", "left", "last cell (UTC)"):
         table.add_column(heading, overflow="fold", justify="right" if heading in ("n", "cells", "left") else "left")
     for status in found:
         record = status.record
-        model = escape(f"{record.model} ({record.training})")
+        model = cell(f"{record.model} ({record.training})")
         cells = f"{status.done}/{status.cells}"
-        state = escape(status.state)
+        state = cell(status.state)
         table.add_row(
             status.run[:8],
             model,
-            record.dataset,
+            cell(record.dataset),
             str(record.n),
             cells,
             state,
@@ -77,20 +78,21 @@ def _left(status: RunStatus) -> str:
 
 
 def _tell(status: RunStatus, store: Path) -> None:
+    from exitbench.store.heartbeat import log_end
+
     record, heartbeat = status.record, status.heartbeat
-    click.echo(f"{status.run}: {status.state}, {status.done} of {status.cells} cells stored")
-    click.echo(f"{record.model} ({record.training}) on {record.dataset}, n = {record.n}, policy {record.policy}")
+    say(f"{status.run}: {status.state}, {status.done} of {status.cells} cells stored")
+    say(f"{record.model} ({record.training}) on {record.dataset}, n = {record.n}, policy {record.policy}")
     if heartbeat is not None and status.state != "finished":
-        click.echo(
+        say(
             f"process {heartbeat.pid}, since {heartbeat.started}, last heartbeat {heartbeat.updated}, "
             f"on {heartbeat.cell or 'nothing yet'}"
         )
-        click.echo(f"{heartbeat.finished} finished and {heartbeat.failed} failed of {heartbeat.cells}, left: {_left(status)}")
+        say(f"{heartbeat.finished} finished and {heartbeat.failed} failed of {heartbeat.cells}, left: {_left(status)}")
     for attack in status.attacks:
         error = f"  {attack.error}" if attack.error else ""
-        click.echo(f"  {attack.name}: {attack.done}/{attack.cells}{error}")
-    log = store / "logs" / f"{status.run}.log"
-    if log.is_file():
-        click.echo(f"log {log}:")
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]:
-            click.echo(f"  {line}")
+        say(f"  {attack.name}: {attack.done}/{attack.cells}{error}")
+    if (log := log_end(store, status.run, _LOG_LINES)) is not None:
+        say(f"log {log[0]}:")
+        for line in log[1]:
+            say(f"  {line}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, number, results_option, rule_option
 
 
@@ -21,17 +22,17 @@ from exitbench.cli.options import data_option, number, results_option, rule_opti
 @click.option("--training", help="Only these weights.")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="Only this norm.")
 @click.option("--eps", callback=number, help="Only this radius, as 0.3 or 8/255.")
-@click.option("--n", type=int, help="Only evaluations on so many samples [of each network, on the most].")
+@click.option("--n", type=Whole(), help="Only evaluations on so many samples [of each network, on the most].")
 @click.option(
     "--points",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=19,
     show_default=True,
     help="Target costs between the first exit and the last.",
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(dir_okay=False),
     help="A safetensors file [the registered weights of the stored digest].",
 )
 @data_option
@@ -51,6 +52,7 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.models.factory import reported_name
+    from exitbench.report.lock import reports_locked
     from exitbench.report.sweep.terminal import curve_text
     from exitbench.report.sweep.write import write_sweep
     from exitbench.report.write import write_page
@@ -60,12 +62,14 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     asked_for = dict.fromkeys(name for text in models for name in separated(text))
     names = tuple(map(reported_name, asked_for))
     wanted = Wanted(models=names, **asked)  # type: ignore[arg-type]
-    found = evaluations(store)
-    curves = curves_of(found, store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True)))
+    curves = curves_of(
+        evaluations(store), store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True))
+    )
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
-        written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))
-        written.append(write_page(found, results))
+        with reports_locked(results):
+            written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))
+            written.append(write_page(evaluations(store), results))  # an evaluation may have ended meanwhile
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     console = terminal()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("train")
 @click.argument("recipe_name", metavar="RECIPE")
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number, shared among its phases.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to [your weights folder].")
+@click.option("--seed", type=Whole(0, 2**31), default=0, show_default=True)
+@click.option("--epochs", type=Whole(min=1), help="Instead of the recipe's number, shared among its phases.")
+@click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to [your weights folder].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--precision",

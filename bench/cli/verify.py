@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import data_option, results_option, rule_option
+from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.verify.check import Verified
@@ -25,7 +27,7 @@ _SHOWN = 20
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(dir_okay=False),
     help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -65,7 +67,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     scored = sum(len(each.claims.row) for each in verified)
     attacks = sum(each.claims.n_attacks for each in verified)
     seconds = time.perf_counter() - started
-    click.echo(f"{scored} counterexamples checked ({attacks} attacks), {failed} mismatches, {seconds:.1f} s")
+    say(f"{scored} counterexamples checked ({attacks} attacks), {failed} mismatches, {seconds:.1f} s")
     raise SystemExit(FAILS if failed else HOLDS)
 
 
@@ -84,22 +86,22 @@ def _show(verified: Verified) -> None:
 
     claims, subject = verified.claims, verified.claims.subject
     n = len(claims.indices)
-    click.echo(
+    say(
         f"{subject.model} ({subject.training}, weights {subject.weights[:12]}) on {subject.dataset} test, "
         f"{subject.norm} {eps_text(subject.eps)}, n = {n}, policy {subject.policy}"
     )
     for mismatch in verified.mismatches[:_SHOWN]:
-        click.echo(f"  MISMATCH {mismatch}", err=True)
+        say(f"  MISMATCH {mismatch}", err=True)
     if (more := len(verified.mismatches) - _SHOWN) > 0:
-        click.echo(f"  ... and {more} more mismatches", err=True)
+        say(f"  ... and {more} more mismatches", err=True)
     holds = "verified" if not verified.mismatches else "NOT VERIFIED"
-    click.echo(
+    say(
         f"  {holds}: {len(claims.row)} counterexamples ({claims.n_attacks} attacks), {int(claims.broken.sum())} of them "
         f"break the deployed rule; right on {verified.clean} clean images, worst case {verified.worst} of {n}"
     )
     if rounding := int(verified.borderline.sum() + verified.clean_borderline.sum()):
-        click.echo(f"  {rounding} images lie within rounding of a threshold and are decided otherwise on this machine")
+        say(f"  {rounding} images lie within rounding of a threshold and are decided otherwise on this machine")
     if claims.is_the_dataset is None:
-        click.echo(f"  {subject.dataset} is not at hand: that these are its test images is not checked (see --data)")
+        say(f"  {subject.dataset} is not at hand: that these are its test images is not checked (see --data)")
     if claims.reported:
-        click.echo("  compared with the reported clean accuracy and worst case")
+        say("  compared with the reported clean accuracy and worst case")

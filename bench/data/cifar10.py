@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exitbench.data.download import DataUnavailable, fetch
-from exitbench.data.image_parquet import read_image_parquet
+from exitbench.data.image_parquet import number_of_rows, read_image_parquet
+from exitbench.data.parquet_bounds import MOST_ROWS
 from exitbench.data.split import Split
 from exitbench.errors import UserError
 
@@ -95,6 +96,8 @@ def _read_batches(folder: Path, official: str, wanted: Wanted) -> tuple[Images, 
 
 
 def _read_parquet(files: Sequence[Path], official: str, wanted: Wanted) -> tuple[Images, Ints, str]:
+    if (total := sum(map(number_of_rows, files))) > MOST_ROWS:
+        raise UserError(f"{files[0].parent} says that it has {total:,} {official} images; at most {MOST_ROWS:,} are read")
     parts = [read_image_parquet(file, lossy_allowed=official == "train") for file in files]
     images, labels = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
     rows = wanted(np.arange(len(labels)))
@@ -103,9 +106,9 @@ def _read_parquet(files: Sequence[Path], official: str, wanted: Wanted) -> tuple
 
 def _read_lossless(path: Path, official: str, wanted: Wanted) -> tuple[Images, Ints, Ints]:
     """Return images, labels and official indices; each fifth of the training file is the start of one official batch."""
-    import pyarrow.parquet as pq
-
-    per_batch = pq.read_metadata(path).num_rows // 5
+    per_batch = number_of_rows(path) // 5
+    if official == "train" and not per_batch:
+        raise UserError(f"{path} has fewer than five images; each fifth of it is the start of one official batch")
 
     def official_index(rows: Ints) -> Ints:
         return rows if official == "test" else BATCH * (rows // per_batch) + rows % per_batch

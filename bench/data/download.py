@@ -18,6 +18,9 @@ _TIMEOUT_S = 20
 
 _BLOCK = 1 << 20
 
+MOST_BYTES = 1_000_000_000
+"""Where a server has sent more, it is given up: CIFAR-10, the largest, has 170 MB."""
+
 
 class DataUnavailable(UserError):
     """The data are not in the data directory and cannot be downloaded; the message says where to put them."""
@@ -61,9 +64,11 @@ def _fetch_one(url: str, md5: str, target: Path) -> None:
     handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-            first = b""
+            first, size = b"", 0
             while block := response.read(_BLOCK):
-                first = first or block[:200]
+                first, size = first or block[:200], size + len(block)
+                if size > MOST_BYTES:
+                    raise ValueError(f"more than {MOST_BYTES:,} bytes were sent, the file is far smaller")
                 digest.update(block)
                 file.write(block)
         if digest.hexdigest() != md5:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from exitbench.data.split import Split
 from exitbench.errors import UserError
 
 _FILES = {"train": "train", "calibration": "train", "test": "t10k"}
+_MOST, _SIDE = 100_000, 28
 N_CALIBRATION = 2_000  # the last of the 60,000 training images
 
 
@@ -61,13 +64,32 @@ def _read_idx(folder: Path, name: str, n_dims: int) -> npt.NDArray[np.uint8]:
     plain, zipped = folder / name, folder / f"{name}.gz"
     path = plain if plain.is_file() else zipped
     try:
-        raw = path.read_bytes() if path == plain else gzip.decompress(path.read_bytes())
+        with path.open("rb") as raw, gzip.open(raw) if path == zipped else nullcontext(raw) as file:
+            return _read_array(path, file, n_dims)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not readable ({error})") from error
-    header = 4 + 4 * n_dims
-    if len(raw) < header or raw[:4] != bytes((0, 0, 8, n_dims)):
+
+
+class _Readable(Protocol):
+    """A file, zipped or not."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes."""
+
+
+def _read_array(path: Path, file: _Readable, n_dims: int) -> npt.NDArray[np.uint8]:
+    """Read as many bytes as the header says, which must be plausible: a zipped file may go on for gigabytes."""
+    head = file.read(4 + 4 * n_dims)
+    if len(head) < 4 + 4 * n_dims or head[:4] != bytes((0, 0, 8, n_dims)):
         raise UserError(f"{path} is not an idx file of bytes with {n_dims} dimensions")
-    shape = tuple(int.from_bytes(raw[4 + 4 * d : 8 + 4 * d], "big") for d in range(n_dims))
-    if len(raw) - header != math.prod(shape):
-        raise UserError(f"{path} should hold {shape} bytes, it holds {len(raw) - header}; it is truncated or damaged")
-    return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
+    n, *sides = (int.from_bytes(head[4 + 4 * d : 8 + 4 * d], "big") for d in range(n_dims))
+    if n > _MOST or sides not in ([], [_SIDE, _SIDE]):
+        raise UserError(
+            f"{path} says that it holds {(n, *sides)} bytes; MNIST has images of {_SIDE}x{_SIDE}, and at most {_MOST:,} are read"
+        )
+    size = n * math.prod(sides)
+    raw = file.read(size + 1)  # one more than there should be
+    if len(raw) != size:
+        held = "more" if len(raw) > size else len(raw)
+        raise UserError(f"{path} should hold {(n, *sides)} bytes, it holds {held}; it is truncated or damaged")
+    return np.frombuffer(raw, dtype=np.uint8).reshape(n, *sides)

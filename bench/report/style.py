@@ -64,11 +64,22 @@ RC: dict[Any, Any] = {
 }
 """Matplotlib settings, applied by ``styled``."""
 
-styled = matplotlib.rc_context(RC)
+_SCREEN = ("backend", "interactive", "toolbar", "webagg", "tk", "macosx", "keymap", "docstring", "timezone", "savefig.directory")
+"""Settings of windows and of the session, which are the user's."""
+
+_PLAIN = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith(_SCREEN)}
+"""Matplotlib's own settings, before those of a user's matplotlibrc: a plot is the same for everybody, with LaTeX or without."""
+
+styled = matplotlib.rc_context({**_PLAIN, **RC})
 """Decorator of every function that draws."""
 
 WIDTH = 10.5
 _WIDE_LABEL = 74  # characters of a legend's entry of which two fit beside each other
+
+
+def unmathematical(text: str) -> str:
+    """Return text that matplotlib draws unchanged: a dollar would begin mathematics."""
+    return text.replace("$", r"\$")
 
 
 def network_style(i: int) -> tuple[str, str]:

@@ -10,25 +10,42 @@ from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
 from exitbench.report.leaderboard.plot import draw
 from exitbench.report.leaderboard.table import leaderboard
+from exitbench.report.lock import reports_locked
 from exitbench.report.page.curves import read_curves
 from exitbench.report.page.html import to_html
 from exitbench.report.style import to_bytes
 from exitbench.scoring.evaluation import Evaluation
+from exitbench.scoring.load import evaluations
 from exitbench.scoring.ranking import rank
 from exitbench.store.run_record import board_name
+from exitbench.store.store import Store
 
 
-def boards(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+def boards(scored: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     """Group evaluations by leaderboard, best first; boards are sorted by name."""
     found: dict[str, list[Evaluation]] = {}
-    for evaluation in sorted(evaluations, key=rank):
+    for evaluation in sorted(scored, key=rank):
         record = evaluation.record
         name = board_name(record.dataset, ThreatModel(record.norm, record.eps))
         found.setdefault(name, []).append(evaluation)
     return dict(sorted(found.items()))
 
 
-def write_reports(evaluations: Sequence[Evaluation], results: Path) -> list[Path]:
+def rewrite_reports(store: Store, results: Path) -> tuple[list[Evaluation], list[Path]]:
+    """Read the store and write every report into ``results``, as one step among processes (``exitbench.report.lock``).
+
+    Returns:
+        The evaluations, and the files written.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    with reports_locked(results):
+        found = evaluations(store)
+        return found, write_reports(found, results)
+
+
+def write_reports(scored: Sequence[Evaluation], results: Path) -> list[Path]:
     """Write ``leaderboards/<board>.csv``, ``plots/<board>.png`` and ``.svg``, and ``index.html`` into ``results``.
 
     The page draws the curves of ``sweeps/`` as well, where ``bench sweep`` has written some.
@@ -36,7 +53,7 @@ def write_reports(evaluations: Sequence[Evaluation], results: Path) -> list[Path
     Returns:
         The files written. Boards of which the store knows nothing are left alone.
     """
-    by_board = boards(evaluations)
+    by_board = boards(scored)
     files: dict[Path, bytes] = {}
     for name, found in by_board.items():
         figure = draw(found, f"{name}: {found[0].record.dataset_summary}")
@@ -45,11 +62,11 @@ def write_reports(evaluations: Sequence[Evaluation], results: Path) -> list[Path
         files[results / "plots" / f"{name}.svg"] = to_bytes(figure, "svg")
     for path, content in files.items():
         write_whole(path, content)
-    return [*files, write_page(evaluations, results)]
+    return [*files, write_page(scored, results)]
 
 
-def write_page(evaluations: Sequence[Evaluation], results: Path) -> Path:
+def write_page(scored: Sequence[Evaluation], results: Path) -> Path:
     """Write ``index.html`` alone, from the evaluations and what ``bench sweep`` left in ``results``."""
     page = results / "index.html"
-    write_whole(page, to_html(boards(evaluations), read_curves(results / "sweeps")).encode())
+    write_whole(page, to_html(boards(scored), read_curves(results / "sweeps")).encode())
     return page

@@ -9,9 +9,12 @@ import numpy as np
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
 from exitbench.checks.flag import LEVELS, Flag
 from exitbench.data.cards import dataset_card
+from exitbench.data.in_memory import USUAL_EPS
+from exitbench.models.errors import UnknownName
 from exitbench.models.spec import canonical_json
 from exitbench.scoring import black_box as stored
 from exitbench.scoring.evaluation import Evaluation
+from exitbench.store.run_record import RunRecord
 from exitbench.store.trust_result import Controls, TrustResult
 
 OF_THE_ATTACK = frozenset(
@@ -76,11 +79,20 @@ def _of_probe(probe: TrustResult, evaluation: Evaluation) -> list[Flag]:
     if probe.path is not None and probe.radii is not None and probe.soft_rule is not None:
         white_box = [*probe.path.on_path, *probe.soft_rule]
         found += path.flags(probe.path, probe.right, robust)
-        usual = dataset_card(record.dataset).eps[record.norm] if record.usual_eps is None else record.usual_eps
-        found += radii.flags(probe.radii, samples, usual)
+        found += radii.flags(probe.radii, samples, _usual_eps(record))
     if probe.controls is not None:
         found += _of_controls(probe.controls, white_box, samples, robust)
     return found
+
+
+def _usual_eps(record: RunRecord) -> float:
+    """Return the usual radius for a record's dataset; for one that is not known here, that of images in memory."""
+    if record.usual_eps is not None:
+        return record.usual_eps
+    try:
+        return dataset_card(record.dataset).eps[record.norm]
+    except UnknownName:
+        return USUAL_EPS[record.norm]
 
 
 def _of_controls(numbers: Controls, white_box: Sequence[int] | None, samples: int, robust: set[int] | None) -> list[Flag]:

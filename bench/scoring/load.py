@@ -15,6 +15,7 @@ from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
 from exitbench.runner.probe_key import READABLE
+from exitbench.scoring.cells import Misfit, RecordCells, leave_out
 from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
 from exitbench.scoring.flags import flags_of
 from exitbench.store.cell import Cell
@@ -47,7 +48,21 @@ def _is_readable(record: RunRecord) -> bool:
 
 
 def evaluation_of(records: Sequence[RunRecord], store: Store) -> Evaluation | None:
-    """Return the evaluation of these records, with their attacks only, or None without a finished clean pass."""
+    """Return the evaluation of these records, with their attacks only, or None without a finished clean pass.
+
+    A record that lists cells of something else is left out and named in the log.
+    """
+    left = list(records)
+    while left:
+        try:
+            return _evaluation(left, store)
+        except Misfit as misfit:
+            leave_out(misfit, store)
+            left.remove(misfit.record)
+    return None
+
+
+def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None:
     record = records[0]
     policy = parse_policy(record.policy, record.n_exits, record.calibration)
     results: dict[str, Result] = {}
@@ -55,12 +70,13 @@ def evaluation_of(records: Sequence[RunRecord], store: Store) -> Evaluation | No
     survived = np.ones(record.n, dtype=np.bool_)
     any_wrong = np.zeros(record.n, dtype=np.bool_)
     for each in records:
+        stored = RecordCells(each, store)
         for attack in each.attacks:
             name = attack.name
             identity = _identity(attack, each) if name != CLEAN else CLEAN
             if identity in results or identity in unfinished:
                 continue
-            cells = [cell for key in attack.keys if (cell := store.read(key, images=False)) is not None]
+            cells = stored.of(attack)
             if len(cells) == len(attack.keys):
                 results[identity] = result_of(attack, each, cells, policy)
                 continue

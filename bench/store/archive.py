@@ -15,21 +15,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, cast
 
 from exitbench.errors import UserError
-from exitbench.models.stored import NewerSchema
 from exitbench.store.calibration_logits import held_out_key
+from exitbench.store.cell import MOST_CELL
 from exitbench.store.generations import Generations
-from exitbench.store.run_record import RunRecord, read_run
+from exitbench.store.inside import MOST_TEXT, read_inside
+from exitbench.store.inspection import inspect
+from exitbench.store.run_record import RunRecord
 from exitbench.store.store import Store
 
 MEMBER = re.compile(
-    r"runs/[0-9a-f]+\.json|cells/[0-9a-f]{2}/[0-9a-f]+\.npz|trust/[0-9a-f]+\.json|networks/[0-9a-f]+\.json|calibration/[0-9a-f]+\.npz"
+    r"(runs|trust|networks)/[0-9a-f]{64}\.json|cells/([0-9a-f]{2})/\2[0-9a-f]{62}\.npz|calibration/[0-9a-f]{64}\.npz"
 )
 """Names of the files in an archive; an archive with any other is rejected."""
 
 MOST = 2**30
 """Largest unpacked size in bytes: ten times that of a network with seven exits on 10,000 images."""
+
+MOST_MEMBERS = 100_000
+"""Largest number of files: a hundred thousand images under thirty attacks are as many cells."""
+
+MOST_TEXTS = 2**27
+"""Largest size of all records and trust results together, in bytes."""
+
+_CHUNK, _MEMORY = 2**20, 2**28
 
 
 def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
@@ -39,44 +50,47 @@ def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
         UserError: If none of the cells is finished.
     """
     files: dict[str, bytes] = {}
+    root = store.root
     for path, record in store.run_files():
         if record not in records:
             continue
-        files[f"runs/{path.name}"] = path.read_bytes()
+        files[f"runs/{path.name}"] = read_inside(root, path)
         files |= dict(_cells(store, record))
         held = held_out_key(record.model, record.weights, record.dataset)
-        for name in (f"trust/{record.trust}.json", f"calibration/{held}.npz"):
-            if (store.root / name).is_file():
-                files[name] = (store.root / name).read_bytes()
-        if (known := Generations(store.root).file_of(record.weights)) is not None:
-            files[f"networks/{known.name}"] = known.read_bytes()
+        if record.trust is not None and store.read_probe(record.trust) is not None:
+            files[f"trust/{record.trust}.json"] = read_inside(root, root / "trust" / f"{record.trust}.json")
+        if store.read_held_out(held) is not None:
+            files[f"calibration/{held}.npz"] = read_inside(root, root / "calibration" / f"{held}.npz", MOST_CELL)
+        if (known := Generations(root).file_of(record.weights)) is not None:
+            files[f"networks/{known.name}"] = read_inside(root, known)
     if not any(name.startswith("cells/") for name in files):
-        raise UserError(f"{store.root} holds no finished cell of what is asked for; finish an evaluation first")
+        raise UserError(f"{root} holds no finished cell of what is asked for; finish an evaluation first")
     return _packed(files)
 
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Unpack a file made by ``figures`` into a temporary store, and yield its root.
+    """Unpack a file made by ``figures`` into a temporary store, look at all that is in it, and yield its root.
 
     Raises:
-        UserError: If the file is not an archive, is damaged, or holds other files.
+        UserError: If the file is not an archive, is damaged, or holds anything that cannot be read or does not fit together.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Store(Path(folder)).root
         try:
-            with lzma.open(path) as compressed:
-                raw = compressed.read(MOST + 1)
-            if len(raw) > MOST:
-                raise ValueError(f"it unpacks to more than {MOST:,} bytes")
-            with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
-                _extract(archive, root)
-            for run in sorted((root / "runs").glob("*.json")):
-                read_run(run)
-        except NewerSchema as error:
-            raise UserError(f"{path} holds figures that cannot be read: {str(error).removeprefix(f'{root}/')}") from error
+            with tempfile.TemporaryFile(buffering=0) as raw:
+                _decompress(path, raw)
+                _extract(raw, root)
         except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
             raise UserError(f"{path} holds no whole figures ({error}); export it again with --format figures") from error
+        found = inspect(root)
+        if found.newer:
+            newer = min(found.newer.values()).removeprefix(f"{root}/")
+            raise UserError(f"{path} holds figures that cannot be read: {newer}")
+        if found.flaws:
+            more = f", and {len(found.flaws) - 1} more" if len(found.flaws) > 1 else ""
+            flaw = found.flaws[0].replace(f"{root}/", "")
+            raise UserError(f"{path} holds no whole figures ({flaw}{more}); nothing of it is taken: get or export it again")
         yield root
 
 
@@ -99,11 +113,58 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _extract(archive: tarfile.TarFile, root: Path) -> None:
-    for member in archive:
-        if not member.isfile() or not MEMBER.fullmatch(member.name):
-            raise ValueError(f"{member.name!r} has no place in it")
-        target = root / member.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        content = archive.extractfile(member)
-        target.write_bytes(content.read() if content else b"")
+def _decompress(path: Path, raw: IO[bytes]) -> None:
+    """Write the tar file in an archive to ``raw``.
+
+    Raises:
+        ValueError: It unpacks to more than ``MOST``.
+        lzma.LZMAError: It is none, or takes more memory than ``_MEMORY`` to unpack.
+    """
+    with path.open("rb") as file:
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
+        while not unpacker.eof:
+            packed = file.read(_CHUNK) if unpacker.needs_input else b""
+            if unpacker.needs_input and not packed:
+                raise EOFError("it is cut short")
+            raw.write(unpacker.decompress(packed, max_length=_CHUNK))
+            if raw.tell() > MOST:
+                raise ValueError(f"it unpacks to more than {MOST:,} bytes")
+        if unpacker.unused_data or file.read(1):
+            raise ValueError("there is more behind its end")
+    raw.seek(0)
+
+
+class _InPieces(io.BufferedRandom):
+    """A file of which not much is read at once, as tarfile would for a name of a gigabyte."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _CHUNK:
+            raise ValueError(f"it holds a name or a header of {size or 0:,} bytes")
+        return super().read(size)
+
+
+def _extract(raw: IO[bytes], root: Path) -> None:
+    seen: set[str] = set()
+    texts = 0
+    with tarfile.open(fileobj=_InPieces(cast(io.RawIOBase, raw)), mode="r:") as archive:
+        for member in archive:
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse() or not MEMBER.fullmatch(member.name):
+                raise ValueError(f"{member.name[:200]!a} has no place in it")
+            if member.name in seen:
+                raise ValueError(f"it holds {member.name} twice")
+            seen.add(member.name)
+            texts += member.size if member.name.endswith("json") else 0
+            if len(seen) > MOST_MEMBERS or texts > MOST_TEXTS:
+                raise ValueError(f"it holds more than {MOST_MEMBERS:,} files, or more than {MOST_TEXTS:,} bytes of text")
+            _write(archive, member, root / member.name)
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    most = MOST_CELL if target.suffix == ".npz" else MOST_TEXT
+    content = archive.extractfile(member)
+    if content is None or not 0 <= member.size <= most:
+        raise ValueError(f"{member.name} has {member.size:,} bytes, at most {most:,} are read")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        while piece := content.read(_CHUNK):
+            file.write(piece)

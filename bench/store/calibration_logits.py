@@ -11,13 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from exitbench.models.spec import digest
+from exitbench.models.stored import Unreadable
 from exitbench.store.cell import Floats
+from exitbench.store.cell_header import HeldOutHeader, header_in
+from exitbench.store.npz import TEXT, Kind, read_arrays, text_of
 
 SCHEMA = 1
 """Version of the format, part of every key; it is raised when the meaning of a stored field changes."""
 
 
-class BadHeldOut(ValueError):
+_KINDS = {"header": TEXT, "inputs": Kind(np.uint8, ("N", 32)), "logits": Kind(np.float32, ("K", "N", "classes"))}
+
+
+class BadHeldOut(Unreadable):
     """A file does not hold valid calibration logits of this schema."""
 
 
@@ -62,14 +68,12 @@ class HeldOut:
             BadHeldOut: If the file is truncated, damaged, of another schema, or of another key.
         """
         try:
-            with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
-                header = json.loads(stored["header"].tobytes())
-                inputs, logits = stored["inputs"], stored["logits"]
-            found = (header.pop("schema"), header.pop("key"))
-            if found != (SCHEMA, key):
-                raise BadHeldOut(f"they are {found[1]} of schema {found[0]}")
-            if logits.ndim != 3 or inputs.shape != (logits.shape[1], 32) or not np.isfinite(logits).all():
-                raise BadHeldOut("its arrays do not fit together")
+            arrays, _ = read_arrays(io.BytesIO(raw), _KINDS)
+            header = header_in(text_of(arrays.pop("header")), HeldOutHeader, "logits", key, SCHEMA)
+            if not np.isfinite(arrays["logits"]).all() or not arrays["logits"].size:
+                raise BadHeldOut("its logits are no finite numbers, or there are none")
+        except MemoryError:
+            raise
         except Exception as error:
             raise BadHeldOut(str(error) or type(error).__name__) from error
-        return HeldOut(key, header, inputs, logits)
+        return HeldOut(key, header, **arrays)

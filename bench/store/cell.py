@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from exitbench.models.errors import InvalidValue
 from exitbench.models.spec import describe, digest
+from exitbench.models.stored import Unreadable
+from exitbench.store.cell_header import CellHeader, header_in
+from exitbench.store.npz import TEXT, Kind, read_arrays, text_of
 
 if TYPE_CHECKING:  # reading cells back takes no attack's code
     from exitbench.attacks.base import Attack
@@ -27,11 +29,31 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
+MOST_CELL = 400_000_000
+"""Largest file of a cell that is read, in bytes: 32 images of 3 x 1000 x 1000 have 384 million."""
+
+MOST_LOGITS = 2**26
+"""Largest logits of a cell in bytes: those of 32 samples at 20 exits with 21,000 classes have 54 million."""
+
 TOLERANCE = {"Linf": 1e-6, "L2": 1e-5}
 """Distance by which an image may exceed its ball, for rounding."""
 
 
-class BadCell(InvalidValue):
+_KINDS = {
+    "header": TEXT,
+    "indices": Kind(np.int64, ("B",)),
+    "labels": Kind(np.int64, ("B",)),
+    "inputs": Kind(np.uint8, ("B", 32)),
+    "logits": Kind(np.float32, ("K", "B", "classes"), MOST_LOGITS),
+    "distances": Kind(np.float32, ("B",)),
+    "passes": Kind(np.int64, (2,)),
+    "broken_rows": Kind(np.int64, ("M",)),
+    "counterexamples": Kind(np.float32, ("images", "C", "H", "W")),
+}
+"""The arrays of a cell: B samples, K exits, M broken rows."""
+
+
+class BadCell(Unreadable):
     """A file is not a valid cell of this schema."""
 
 
@@ -101,34 +123,44 @@ class Cell:
         return Cell.from_file(io.BytesIO(raw), key)
 
     @staticmethod
-    def from_file(file: BinaryIO, key: str, *, images: bool = True) -> Cell:
+    def from_file(file: BinaryIO, key: str, *, images: bool = True, source: object = None) -> Cell:
         """Read a cell.
 
         Args:
             file: A file opened for reading.
             key: Expected key.
             images: Whether to read counterexamples, which take nearly all of the space.
+            source: Name of the file, for messages; None for the key.
 
         Raises:
-            BadCell: If the cell is truncated, damaged, of another schema, or of another key.
+            BadCell: If the cell is truncated, damaged, of another schema or another key, or does not fit together.
         """
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files if images or name != "counterexamples"}
-            header = json.loads(arrays.pop("header").tobytes())
-            found = (header.pop("schema"), header.pop("key"))
-            if found != (SCHEMA, key):
-                raise BadCell(f"it is cell {found[1]} of schema {found[0]}")
+            arrays, sizes = read_arrays(file, _KINDS, () if images else ("counterexamples",))
+            header = header_in(text_of(arrays.pop("header")), CellHeader, "cell", key, SCHEMA)
             if not images:
                 arrays["counterexamples"] = np.empty((0, 0, 0, 0), np.float32)
             cell = Cell(key=key, header=header, **arrays)
-            cell._check_shapes()
+            cell._check(sizes["images"])
+        except MemoryError:
+            raise
         except Exception as error:
-            raise BadCell(str(error) or type(error).__name__) from error
+            raise BadCell(f"{source or f'cell {key[:12]}'}: {error or type(error).__name__}") from error
         return cell
 
-    def _check_shapes(self) -> None:
-        n = len(self.indices)
-        per_sample = (self.labels, self.inputs, self.distances)
-        if any(len(array) != n for array in per_sample) or self.logits.ndim != 3 or self.logits.shape[1] != n:
-            raise BadCell("its arrays do not fit together")
+    def _check(self, images: int) -> None:
+        n, m = len(self.indices), len(self.broken_rows)
+        if not 1 <= n <= SLICE or not self.logits.size:
+            raise BadCell(f"it has logits {self.logits.shape}; a cell has 1..{SLICE} samples")
+        if self.indices[0] < 0 or not np.array_equal(self.indices, self.indices[0] + np.arange(n)):
+            raise BadCell("its samples are not consecutive ones of a dataset")
+        if self.labels.min() < 0 or self.labels.max() >= self.logits.shape[2]:
+            raise BadCell(f"its labels are outside 0..{self.logits.shape[2] - 1}")
+        if not np.isfinite(self.logits).all() or not np.isfinite(self.distances).all() or self.distances.min() < 0:
+            raise BadCell("it has logits or distances that are no finite numbers, or negative distances")
+        if self.passes.min() < 0:
+            raise BadCell("it has negative numbers of passes")
+        if m and (self.broken_rows[0] < 0 or self.broken_rows[-1] >= n or (np.diff(self.broken_rows) <= 0).any()):
+            raise BadCell(f"its broken rows are not rising numbers of 0..{n - 1}")
+        if images not in (0, m):
+            raise BadCell(f"it has {images} images of {m} broken rows")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from exitbench.models.field_types import Spec, Text
 from exitbench.models.stored import Format, Stored
 from exitbench.store.migrations import error_1_to_2
 
@@ -17,9 +16,9 @@ class CellError(Stored, frozen=True, kw_only=True):
         spec: the resolved attack, as JSON values; None of trust checks.
     """
 
-    attack: str
-    error: str
-    spec: dict[str, Any] | None = None
+    attack: Text
+    error: Text
+    spec: Spec | None = None
 
 
 CELL_ERROR = Format("a cell's error", CellError, {1: error_1_to_2})

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from filelock import FileLock
+from msgspec import Meta
 
 from exitbench.errors import UserError
+from exitbench.models.field_types import Count, Key, Text
 from exitbench.models.fingerprint import Fingerprint, renewed
-from exitbench.models.whole_file import write_whole
+from exitbench.models.stored import Format, NewerSchema, Stored, Unreadable, parsed
+from exitbench.store.inside import read_inside, write_inside
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +42,37 @@ class Generation:
     weights: str
     fingerprint: Fingerprint
     note: str | None = None
+
+
+class StoredGeneration(Stored, frozen=True):
+    """A generation as it is stored: ``float32`` are the values of the fingerprint, ``shape`` is theirs."""
+
+    weights: Key
+    note: Text | None
+    shape: tuple[Count, Count, Count]
+    float32: Annotated[str, Meta(max_length=2**24)]
+
+    def generation(self, source: object) -> Generation:
+        """Return it unpacked.
+
+        Raises:
+            Unreadable: the values are not as many as the shape says.
+        """
+        try:
+            taken = Fingerprint.read({"shape": self.shape, "float32": self.float32})
+        except ValueError as error:
+            raise Unreadable(f"{source} cannot be read: {error}") from error
+        return Generation(self.weights, taken, self.note)
+
+
+class StoredNetwork(Stored, frozen=True):
+    """The generations of the network whose digest of code and tensors is ``key``."""
+
+    key: Key
+    generations: tuple[StoredGeneration, ...]
+
+
+NETWORK = Format("the fingerprints of a network", StoredNetwork)
 
 
 class Generations:
@@ -81,26 +115,45 @@ class Generations:
         """Return the generations of a network, the first first; a damaged file is set aside."""
         path = self.path(code)
         try:
-            return _parsed(path.read_text(encoding="utf-8"), code)
-        except FileNotFoundError:
-            return []
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return self.load(code)
+        except NewerSchema as error:
+            raise UserError(str(error)) from error
+        except Unreadable as error:
             quarantine = self.root / "quarantine"
             quarantine.mkdir(exist_ok=True)
             path.replace(quarantine / path.name)
             _log.error("damaged fingerprints %s moved to %s (%s)", path.name, quarantine, error)
             return []
 
+    def load(self, code: str) -> list[Generation]:
+        """Return the generations of a network, the first first; nothing is changed.
+
+        Raises:
+            NewerSchema: only a newer exitbench reads them.
+            Unreadable: the file is damaged, or another network's.
+        """
+        path = self.path(code)
+        try:
+            content = parsed(read_inside(self.root, path), path)
+        except FileNotFoundError:
+            return []
+        if isinstance(content, dict) and content.get("schema") != SCHEMA:
+            _refuse_schema(content.get("schema"), path)
+        kept = NETWORK.read(content, path)
+        if kept.key != code:
+            raise Unreadable(f"{path} cannot be read: it is another network's")
+        return [each.generation(path) for each in kept.generations]
+
     def write(self, code: str, generations: list[Generation]) -> None:
         """Store the generations of a network."""
         described = [{"weights": each.weights, "note": each.note, **each.fingerprint.describe()} for each in generations]
         content = {"schema": SCHEMA, "key": code, "generations": described}
-        write_whole(self.path(code), (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        write_inside(self.root, self.path(code), (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
     def file_of(self, weights: str) -> Path | None:
         """Return the file that holds the generation of this digest; None where none does."""
         direct = self.path(weights)
-        if direct.is_file():
+        if self.read(weights):
             return direct
         return next((path for path in self._files() if any(each.weights == weights for each in self.read(path.stem))), None)
 
@@ -125,12 +178,7 @@ def _changed(why: str) -> str:
     )
 
 
-def _parsed(text: str, code: str) -> list[Generation]:
-    content: dict[str, Any] = json.loads(text)
-    if isinstance(content.get("schema"), int) and content["schema"] > SCHEMA:
-        raise UserError(
-            f"the fingerprints {code[:12]} in the store are of schema {content['schema']}; use the exitbench that wrote it"
-        )
-    if content["key"] != code:
-        raise ValueError("they are another network's")
-    return [Generation(str(each["weights"]), Fingerprint.read(each), each["note"]) for each in content["generations"]]
+def _refuse_schema(schema: object, path: Path) -> None:
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchema(f"{path} holds fingerprints of schema {schema}; use the exitbench that wrote it")
+    raise Unreadable(f"{path} cannot be read: its schema is {schema!r:.40}")

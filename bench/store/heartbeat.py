@@ -10,18 +10,23 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Self, cast
 
 from filelock import has_fcntl, lock_descriptor, unlock_descriptor
 from msgspec.structs import replace
 
+from exitbench.models.field_types import Line, Measured, Name, Number
+from exitbench.models.printable import LineFormatter
 from exitbench.models.stored import Format, Stored, Unreadable
+from exitbench.store.inside import open_inside, open_own
 
 _TRIES, _PAUSE_S = 6, 0.01
 _LOG_BYTES, _LOG_FILES = 1_000_000, 3
+_LONGEST, _MOST_LOG = 100_000, 2**40
 _LOGGED = "exitbench"
 _log = logging.getLogger(__name__)
 
@@ -39,17 +44,17 @@ class Heartbeat(Stored, frozen=True):
         left_s: Expected seconds left, by gradients; None before the first cell is done.
     """
 
-    run: str
-    pid: int
-    host: str
-    started: str
-    updated: str
-    cell: str
-    finished: int
-    failed: int
-    cells: int
-    elapsed_s: float
-    left_s: float | None
+    run: Name
+    pid: Number
+    host: Line
+    started: Line
+    updated: Line
+    cell: Line
+    finished: Number
+    failed: Number
+    cells: Number
+    elapsed_s: Measured
+    left_s: Measured | None
 
 
 HEARTBEAT = Format("a heartbeat", Heartbeat)
@@ -81,11 +86,11 @@ class RunMonitor:
         with suppress(OSError):
             self._path.parent.mkdir(exist_ok=True)
             _remove_stale(self._path.parent, self._heartbeat.run)
-            self._file = self._path.open("w", encoding="utf-8")
+            self._file = open(self._path, "w", encoding="utf-8", opener=open_own)
             _lock(self._file)
             self._log_path.parent.mkdir(exist_ok=True)
             self._handler = _Quiet(self._log_path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
-            formatter = logging.Formatter("%(asctime)sZ %(process)d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+            formatter = LineFormatter("%(asctime)sZ %(process)d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
             formatter.converter = time.gmtime
             self._handler.setFormatter(formatter)
             logger = logging.getLogger(_LOGGED)
@@ -150,12 +155,27 @@ def heartbeats(store: Path) -> Iterator[tuple[Heartbeat, bool | None]]:
     """
     for path in sorted((store / "live").glob("*.json")):
         try:
-            with path.open("r+", encoding="utf-8") as file:
+            with open(path, "r+", encoding="utf-8", opener=open_own) as file:
                 lives = _is_held(file)
-                heartbeat = HEARTBEAT.read_text(file.readline(), path)
+                heartbeat = HEARTBEAT.read_text(file.readline(_LONGEST), path)
         except (OSError, UnicodeDecodeError, Unreadable):
             continue  # it ended, or was killed while writing its first heartbeat
         yield heartbeat, lives if heartbeat.host == socket.gethostname() else None
+
+
+def log_end(store: Path, run: str, lines: int) -> tuple[Path, list[str]] | None:
+    """Return the file of a run's log and its last lines; None where there is none.
+
+    Raises:
+        Unreadable: it is no regular file of the store.
+    """
+    path = store / "logs" / f"{run}.log"
+    try:
+        with open_inside(store, path, _MOST_LOG) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST))
+            return path, file.read(_LONGEST).decode(errors="replace").splitlines()[-lines:]
+    except FileNotFoundError:
+        return None
 
 
 def _is_held(file: IO[str]) -> bool | None:
@@ -186,7 +206,7 @@ def _lock(file: IO[str]) -> bool | None:
 def _remove_stale(folder: Path, run: str) -> None:
     """Remove the files of killed processes of this run."""
     for path in folder.glob(f"{run}-*.json"):
-        with suppress(OSError), path.open("r+", encoding="utf-8") as file:
+        with suppress(OSError), open(path, "r+", encoding="utf-8", opener=open_own) as file:
             if _is_held(file) is False:
                 path.unlink(missing_ok=True)
 
@@ -207,7 +227,11 @@ class _ConsoleFilter(logging.Filter):
 
 
 class _Quiet(RotatingFileHandler):
-    """A log handler that ignores errors, such as a full disk."""
+    """A log handler that ignores errors, such as a full disk, and writes to no link, pipe or device."""
+
+    def _open(self) -> TextIOWrapper:
+        file = open(self.baseFilename, self.mode, encoding=self.encoding, opener=open_own)  # noqa: SIM115 - as above
+        return cast(TextIOWrapper, file)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Drop the line."""

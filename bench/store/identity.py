@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from msgspec import Meta
-
+from exitbench.models.field_types import Count, Key, Line, Name, Radius, Rule, SafeName
 from exitbench.models.number_text import eps_text
 from exitbench.models.stored import Stored
 from exitbench.store.csv_text import digest_text
 
 Norm = Literal["Linf", "L2"]
-Count = Annotated[int, Meta(ge=1)]
-Radius = Annotated[float, Meta(ge=0)]
-Costs = Annotated[tuple[float, ...], Meta(min_length=1)]
 
 
 class Network(NamedTuple):
@@ -71,16 +67,16 @@ class Identity(Stored, frozen=True, kw_only=True):
         calibration: digest of the data and procedure that set its thresholds; None where they were given by hand.
     """
 
-    model: str
-    training: str
-    weights: str
-    dataset: str
-    data: str
+    model: Name
+    training: Name
+    weights: Key
+    dataset: SafeName
+    data: Key
     n: Count
     norm: Norm
     eps: Radius
-    policy: str
-    calibration: str | None
+    policy: Rule
+    calibration: Line | None
 
     @property
     def network(self) -> Network:

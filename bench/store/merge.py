@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ import torch
 from exitbench.errors import UserError
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
-from exitbench.models.stored import NewerSchema, Unreadable
-from exitbench.models.whole_file import write_whole
-from exitbench.store.calibration_logits import BadHeldOut, HeldOut
-from exitbench.store.cell import BadCell, Cell
-from exitbench.store.merge_networks import is_refused, take_networks
+from exitbench.store.calibration_logits import HeldOut
+from exitbench.store.cell import MOST_CELL, Cell
+from exitbench.store.inside import check_folders, open_inside, read_inside, write_inside
+from exitbench.store.inspection import Inspected, inspect
+from exitbench.store.merge_networks import take_networks
 from exitbench.store.merged import Conflict, Merged
-from exitbench.store.run_record import read_run
 from exitbench.store.store import cell_path
 from exitbench.store.trust_result import TRUST_RESULT, TrustResult
 
@@ -31,16 +30,17 @@ def store_root(place: Path) -> Path:
     """Return the store at ``place``, which is a results folder or the store in it.
 
     Raises:
-        UserError: If it is neither.
+        UserError: If it is neither, or has links in place of folders.
     """
     for root in (place / "store", place):
         if (root / "cells").is_dir() and (root / "runs").is_dir():
+            check_folders(root)
             return root
     raise UserError(f"{place} holds no store; name a results folder, or the store in it")
 
 
 def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> Merged:
-    """Merge the valid files of ``sources`` into the store ``target``.
+    """Merge the valid files of ``sources`` into the store ``target``; everything is looked at before anything is copied.
 
     Versions of a cell agree if every exit of every sample predicts the same class and every sample leaves at the same exit under
     every policy that some run uses; a version with counterexamples is preferred. In a conflict, the target keeps its own version;
@@ -54,24 +54,26 @@ def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> 
     Raises:
         OSError: If the target cannot be written. Files merged until then are kept; a second merge continues.
     """
-    done = Merged()
-    places = [target, *sources]
-    policies = _policies(places, done)
+    places = {place: inspect(place) for place in (target, *sources)}
+    done = Merged(damaged=[flaw for found in places.values() for flaw in found.flaws])
+    policies = _policies(places.values())
     refused = take_networks(target, sources, prefer, done)
-    for key in _keys(places, "cells/*/*.npz"):
-        found = _cells(key, places, done)
-        versions = [(place, cell) for place, cell in found if (place, cell.header.get("weights")) not in refused]
+    for key in _keys(found.cells for found in places.values()):
+        holders = {place: found.cells[key] for place, found in places.items() if key in found.cells}
+        versions = [(place, _cell(place, key)) for place in holders]
+        versions = [(place, cell) for place, cell in versions if (place, cell.header["weights"]) not in refused]
         verdicts = [_verdicts(cell, policies.get(key, ())) for _, cell in versions]
-        _settle("cell", key, versions, verdicts, target, prefer, cell_path, done)
-    for key in _keys(places, "trust/*.json"):
-        probes = list(_trust_results(key, places, done))
+        full = {place for place, facts in holders.items() if not facts.lacks_images}
+        _settle("cell", key, versions, verdicts, target, prefer, cell_path, done, full)
+    for key in _keys(found.trust for found in places.values()):
+        probes = [(place, found.trust[key]) for place, found in places.items() if key in found.trust]
         _settle("trust checks", key, probes, [_numbers(probe) for _, probe in probes], target, prefer, _trust_path, done)
-    for key in _keys(places, "calibration/*.npz"):
-        held = list(_held_out(key, places, done))
+    for key in _keys(found.calibration for found in places.values()):
+        held = [(place, _held_out(place, key)) for place, found in places.items() if key in found.calibration]
         classes = [each.logits.argmax(-1) for _, each in held]
         _settle("calibration logits", key, held, classes, target, prefer, _calibration_path, done)
-    _runs(target, sources, refused, done)
-    _errors(target, sources)
+    _runs(places[target], [places[source] for source in sources], refused, done)
+    _errors(target, [places[source] for source in sources])
     return done
 
 
@@ -84,8 +86,9 @@ def _settle(
     prefer: Path | None,
     path: Callable[[Path, str], Path],
     done: Merged,
+    full: Collection[Path] = (),
 ) -> None:
-    """Copy the version that all agree on, or record a conflict."""
+    """Copy the version that all agree on, of those the first in ``full``, or record a conflict."""
     if not versions:
         return
     different = _different(versions, verdicts)
@@ -97,14 +100,14 @@ def _settle(
         about = _about(versions[0][1])
         done.conflicts.append(Conflict(what, key, about, tuple(holders[i] for i in different), tuple(samples), taken))
     else:
-        fullest = [place for place, version in versions if not getattr(version, "lacks_images", False)] or holders
+        fullest = [place for place in holders if place in full] or holders
         taken = target if target in fullest else fullest[0]
     if taken is None:
         return
     if taken == target:
         done.same += len(holders) > 1
         return
-    write_whole(path(target, key), path(taken, key).read_bytes())
+    write_inside(target, path(target, key), read_inside(taken, path(taken, key), MOST_CELL))
     done.took(what)
 
 
@@ -157,97 +160,53 @@ def _numbers(probe: TrustResult) -> str:
     return json.dumps(rounded(TRUST_RESULT.content(probe)), sort_keys=True)
 
 
-def _policies(places: Iterable[Path], done: Merged) -> dict[str, tuple[Policy, ...]]:
+def _policies(places: Iterable[Inspected]) -> dict[str, tuple[Policy, ...]]:
     """Return the policies that runs in any of the stores use for the cells of each key."""
     found: dict[str, dict[str, Policy]] = {}
     for place in places:
-        for path in sorted((place / "runs").glob("*.json")):
-            try:
-                record = read_run(path)
-                policy = parse_policy(record.policy, record.n_exits)
-            except NewerSchema as error:
-                _log.error("%s; its cells are merged by the class that each exit predicts alone", error)
-                continue
-            except (OSError, ValueError) as error:
-                done.damaged.append(str(error) if isinstance(error, Unreadable) else f"{path} ({error})")
-                continue
+        for newer in place.newer.values():
+            _log.error("%s; its cells are merged by the class that each exit predicts alone", newer)
+        for record in place.runs.values():
+            policy = parse_policy(record.policy, record.n_exits)
             for attack in record.attacks:
                 for key in attack.keys if record.n_exits > 1 else ():
                     found.setdefault(key, {})[record.policy] = policy
     return {key: tuple(policies[text] for text in sorted(policies)) for key, policies in found.items()}
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a run's record can be read, here or by a newer exitbench."""
-    try:
-        read_run(path)
-    except NewerSchema:
-        return True
-    except (OSError, Unreadable):
-        return False
-    return True
+def _keys(places: Iterable[Iterable[str]]) -> list[str]:
+    return sorted({key for place in places for key in place})
 
 
-def _keys(places: Iterable[Path], pattern: str) -> list[str]:
-    return sorted({path.stem for place in places for path in place.glob(pattern)})
+def _cell(place: Path, key: str) -> Cell:
+    path = cell_path(place, key)
+    with open_inside(place, path, MOST_CELL) as file:
+        return Cell.from_file(file, key, images=False, source=path)
 
 
-def _cells(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, Cell]]:
-    for place in places:
-        path = cell_path(place, key)
-        try:
-            yield place, Cell.from_bytes(path.read_bytes(), key)
-        except FileNotFoundError:
-            continue
-        except BadCell as error:
-            done.damaged.append(f"{path} ({error})")
+def _held_out(place: Path, key: str) -> HeldOut:
+    return HeldOut.from_bytes(read_inside(place, _calibration_path(place, key), MOST_CELL), key)
 
 
-def _trust_results(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, TrustResult]]:
-    for place in places:
-        path = _trust_path(place, key)
-        try:
-            result = TRUST_RESULT.read_text(path.read_bytes(), path)
-        except FileNotFoundError:
-            continue
-        except (OSError, Unreadable) as error:
-            done.damaged.append(str(error))
-            continue
-        if result.key == key:
-            yield place, result
-        else:
-            done.damaged.append(f"{path} (it is another's)")
-
-
-def _held_out(key: str, places: Iterable[Path], done: Merged) -> Iterator[tuple[Path, HeldOut]]:
-    for place in places:
-        path = _calibration_path(place, key)
-        try:
-            yield place, HeldOut.from_bytes(path.read_bytes(), key)
-        except FileNotFoundError:
-            continue
-        except BadHeldOut as error:
-            done.damaged.append(f"{path} ({error})")
-
-
-def _runs(target: Path, sources: Iterable[Path], refused: Set[tuple[Path, str]], done: Merged) -> None:
+def _runs(target: Inspected, sources: Iterable[Inspected], refused: Set[tuple[Path, str]], done: Merged) -> None:
+    """Copy the records that the target has not, and those that only a newer exitbench reads."""
+    whole = {path.name for path in (*target.runs, *target.newer)}
     for place in sources:
-        for path in sorted((place / "runs").glob("*.json")):
-            here = target / "runs" / path.name
-            if here.exists() and _is_whole(here):
+        for path in sorted([*place.runs, *place.newer]):
+            if path.name in whole or (path in place.runs and (place.root, place.runs[path].weights) in refused):
                 continue
-            if _is_whole(path) and not is_refused(place, path, refused):
-                write_whole(here, path.read_bytes())
-                done.took("run")
+            write_inside(target.root, target.root / "runs" / path.name, read_inside(place.root, path))
+            whole.add(path.name)
+            done.took("run")
 
 
-def _errors(target: Path, sources: Iterable[Path]) -> None:
+def _errors(target: Path, sources: Iterable[Inspected]) -> None:
     """Copy the errors of cells that are still missing."""
     for place in sources:
-        for path in sorted((place / "errors").glob("*.json")):
-            here = target / "errors" / path.name
-            if not (cell_path(target, path.stem).exists() or _trust_path(target, path.stem).exists() or here.exists()):
-                write_whole(here, path.read_bytes())
+        for key in sorted(place.errors):
+            here = target / "errors" / f"{key}.json"
+            if not (cell_path(target, key).exists() or _trust_path(target, key).exists() or here.exists()):
+                write_inside(target, here, read_inside(place.root, place.root / "errors" / here.name))
 
 
 def _trust_path(root: Path, key: str) -> Path:

@@ -6,10 +6,9 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exitbench.models.stored import NewerSchema
+from exitbench.models.stored import Unreadable
 from exitbench.store.generations import Generation, Generations
 from exitbench.store.merged import Conflict, Merged
-from exitbench.store.run_record import read_run
 
 
 @dataclass
@@ -31,13 +30,14 @@ def join_networks(target: Path, sources: Sequence[Path], prefer: Path | None) ->
     """Add the generations of ``sources`` to those of the store ``target``; of clashing ones the target's stay."""
     done = JoinedNetworks()
     places = [target, *sorted(sources, key=lambda place: place != prefer)]
-    for code in sorted({path.stem for place in places for path in (place / "networks").glob("*.json")}):
+    codes = {path.stem for place in places for path in (place / "networks").glob("*.json") if _valid(place, path.stem)}
+    for code in sorted(codes):
         _join(code, target, places, done)
     return done
 
 
 def _join(code: str, target: Path, places: Sequence[Path], done: JoinedNetworks) -> None:
-    known = {place: generations for place in places if (generations := Generations(place).read(code))}
+    known = {place: generations for place in places if (generations := _valid(place, code))}
     joined: dict[str, tuple[Path, Generation]] = {}
     for place, generations in known.items():
         for each in generations:
@@ -58,11 +58,9 @@ def take_networks(target: Path, sources: Sequence[Path], prefer: Path | None, do
     return joined.refused
 
 
-def is_refused(place: Path, run: Path, refused: Set[tuple[Path, str]]) -> bool:
-    """Return whether a run's record is of results that are not taken; one that only a newer exitbench reads is not."""
-    if not refused:
-        return False
+def _valid(place: Path, code: str) -> list[Generation]:
+    """Return what a store knows of a network; nothing where that cannot be read, which ``inspect`` tells."""
     try:
-        return (place, read_run(run).weights) in refused
-    except NewerSchema:
-        return False
+        return Generations(place).load(code)
+    except Unreadable:
+        return []

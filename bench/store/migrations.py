@@ -52,7 +52,7 @@ def _summary(spec: Spec) -> str:
     try:
         if describe is not None:
             return describe(spec)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError):
         pass
     plain = sorted((name, value) for name, value in spec.items() if name not in ("type", "version"))
     return ", ".join(f"{name}={value}" for name, value in plain if isinstance(value, (bool, int, float, str)))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from exitbench.models.errors import InvalidValue
+from exitbench.models.field_types import Costs, Key, Line, Radius, Seed, Spec, Text
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import canonical_json, digest
-from exitbench.models.stored import Format, Stored, Unreadable, parsed
-from exitbench.store.identity import Costs, Identity, Radius
+from exitbench.models.stored import Format, NewerSchema, Stored, Unreadable, parsed
+from exitbench.store.cell import SLICE
+from exitbench.store.identity import Identity
+from exitbench.store.inside import read_inside
 from exitbench.store.migrations import run_record_1_to_2
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
@@ -33,12 +38,12 @@ class AttackEntry(Stored, frozen=True, kw_only=True):
         keys: of its cells, in the order of their samples.
     """
 
-    name: str
+    name: Line
     goal: Literal["error", "cost"]
-    summary: str
-    spec: dict[str, Any]
+    summary: Text
+    spec: Spec
     component: bool
-    keys: tuple[str, ...]
+    keys: tuple[Key, ...]
 
 
 class Requested(Stored, frozen=True, kw_only=True):
@@ -50,9 +55,9 @@ class Requested(Stored, frozen=True, kw_only=True):
         policy: the exit rule; None for the weights' own.
     """
 
-    model: str
-    weights: str | None
-    policy: str | None
+    model: Text
+    weights: Text | None
+    policy: Text | None
 
 
 class RunRecord(Identity, frozen=True, kw_only=True):
@@ -74,17 +79,17 @@ class RunRecord(Identity, frozen=True, kw_only=True):
         attacks: in the order in which they are run, the clean pass among them.
     """
 
-    source: str
+    source: Text
     mmacs: Costs
     mflops_paper: Costs | None = None
-    uncounted: tuple[str, ...] = ()
+    uncounted: tuple[Text, ...] = ()
     mmacs_dense: Costs | None = None
     sparsity: Annotated[float, Meta(gt=0, le=1)] | None = None
-    dataset_summary: str
+    dataset_summary: Text
     usual_eps: Radius | None = None
-    seed: int
-    note: str | None
-    trust: str | None = None
+    seed: Seed
+    note: Text | None
+    trust: Key | None = None
     requested: Requested | None = msgspec.field(default=None, name="asked")
     attacks: tuple[AttackEntry, ...]
 
@@ -109,13 +114,50 @@ def read_run(path: Path) -> RunRecord:
 
     Raises:
         NewerSchema: only a newer exitbench reads it.
-        Unreadable: it is damaged, or no run record.
-        OSError: the file cannot be opened.
+        Unreadable: it is damaged, or no run record, or no file of the store.
+        FileNotFoundError: there is no such file.
     """
-    content, _ = RUN_RECORD.checked(parsed(path.read_bytes(), path), path)
+    content, _ = RUN_RECORD.checked(parsed(read_inside(path.parent.parent, path), path), path)
     if digest(content) != path.stem:
         raise Unreadable(f"{path} cannot be read: its content is not that of its name")
-    return RUN_RECORD.read(content, path)
+    record = RUN_RECORD.read(content, path)
+    if (flaw := _flaw(record)) is not None:
+        raise Unreadable(f"{path} cannot be read as {RUN_RECORD.what}: {flaw}")
+    return record
+
+
+def check_rule(record: RunRecord, path: Path) -> None:
+    """Check the exit rule of a record, which takes torch.
+
+    Raises:
+        Unreadable: it is of no known form, or for another number of exits.
+    """
+    from exitbench.models.policy_text import parse_policy
+
+    try:
+        parse_policy(record.policy, record.n_exits)
+    except InvalidValue as error:
+        raise Unreadable(f"{path} cannot be read as {RUN_RECORD.what}: {error}") from error
+
+
+def left_out(why: Exception) -> str:
+    """Return what is said of a run that reports leave out."""
+    remedy = "" if isinstance(why, NewerSchema) else "; delete it and run the evaluation again"
+    return f"{why}; this run is left out{remedy}"
+
+
+def _flaw(record: RunRecord) -> str | None:
+    """Return what of a record does not fit together."""
+    names = [attack.name for attack in record.attacks]
+    if len(set(names)) < len(names):
+        return "it has two attacks of one name"
+    slices = -(-record.n // SLICE)
+    for attack in record.attacks:
+        if len(attack.keys) != slices:
+            return f"{attack.name} has {len(attack.keys)} cells; {record.n} samples are {slices}"
+    if record.mmacs[0] <= 0 or any(later < earlier for earlier, later in pairwise(record.mmacs)):
+        return f"costs of exits are positive and do not fall, `mmacs` is {list(record.mmacs[:8])}"
+    return None
 
 
 def run_name(record: RunRecord) -> str:

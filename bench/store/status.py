@@ -9,6 +9,7 @@ from pathlib import Path
 from exitbench.models.stored import Unreadable
 from exitbench.store.cell_error import CELL_ERROR
 from exitbench.store.heartbeat import Heartbeat, heartbeats
+from exitbench.store.inside import read_inside
 from exitbench.store.run_record import RunRecord, read_run
 from exitbench.store.store import cell_path
 
@@ -88,6 +89,8 @@ def statuses(store: Path) -> tuple[list[RunStatus], list[str]]:
     for path in sorted((store / "runs").glob("*.json")):
         try:
             record = read_run(path)
+        except FileNotFoundError:
+            continue
         except OSError as error:
             unreadable.append(f"{path} cannot be read: {error.strerror or error}")
         except Unreadable as error:
@@ -112,7 +115,7 @@ def _status(store: Path, path: Path, record: RunRecord, heartbeat: Heartbeat | N
 def _written(path: Path) -> float:
     """Return the time at which a file was written, or 0 if it is missing."""
     try:
-        return path.stat().st_mtime
+        return path.lstat().st_mtime
     except OSError:
         return 0.0
 
@@ -120,7 +123,7 @@ def _written(path: Path) -> float:
 def _error(store: Path, key: str) -> str | None:
     try:
         path = store / "errors" / f"{key}.json"
-        return CELL_ERROR.read_text(path.read_bytes(), path).error
+        return CELL_ERROR.read_text(read_inside(store, path), path).error
     except OSError:
         return None
     except Unreadable as error:

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from exitbench.errors import UserError
 from exitbench.models.stored import NewerSchema, Unreadable
-from exitbench.models.whole_file import sweep, write_whole
-from exitbench.store.calibration_logits import BadHeldOut, HeldOut
-from exitbench.store.cell import BadCell, Cell
+from exitbench.models.whole_file import sweep
+from exitbench.store.calibration_logits import HeldOut
+from exitbench.store.cell import MOST_CELL, Cell
 from exitbench.store.cell_error import CELL_ERROR, CellError
-from exitbench.store.run_record import RUN_RECORD, RunRecord, read_run, run_name
+from exitbench.store.inside import check_folders, open_inside, read_inside, refuse_links, write_inside
+from exitbench.store.run_record import RUN_RECORD, RunRecord, check_rule, left_out, read_run, run_name
 from exitbench.store.trust_result import TRUST_RESULT, TrustResult
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._named: set[str] = set()
+        check_folders(root)
         try:
             for folder in ("cells", "errors", "runs"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
@@ -74,11 +77,11 @@ class Store:
         """
         path = self._cell(key)
         try:
-            with path.open("rb") as file:
-                return Cell.from_file(file, key, images=images)
+            with open_inside(self.root, path, MOST_CELL) as file:
+                return Cell.from_file(file, key, images=images, source=path)
         except FileNotFoundError:
             return None
-        except BadCell as error:
+        except Unreadable as error:
             self._set_aside(path, "cell", error)
             return None
 
@@ -88,8 +91,10 @@ class Store:
 
     def read_bytes(self, key: str) -> bytes | None:
         """Return the bytes of a cell's file, or None if there is none."""
-        path = self._cell(key)
-        return path.read_bytes() if path.is_file() else None
+        try:
+            return read_inside(self.root, self._cell(key), MOST_CELL)
+        except FileNotFoundError:
+            return None
 
     def write_bytes(self, key: str, raw: bytes) -> None:
         """Store the file of a cell that was finished elsewhere.
@@ -101,18 +106,18 @@ class Store:
         self._keep(key, raw)
 
     def _keep(self, key: str, raw: bytes) -> None:
-        write_whole(self._cell(key), raw)
+        self._write(self._cell(key), raw)
         self._error(key).unlink(missing_ok=True)
 
     def write_error(self, key: str, what: CellError) -> None:
         """Record the error of a cell; it stays missing and is tried again."""
-        write_whole(self._error(key), CELL_ERROR.text(what))
+        self._write(self._error(key), CELL_ERROR.text(what))
 
     def read_error(self, key: str) -> CellError | None:
         """What went wrong in the last try at a cell that is still missing; an error that cannot be read says so itself."""
         path = self._error(key)
         try:
-            return CELL_ERROR.read_text(path.read_bytes(), path)
+            return CELL_ERROR.read_text(read_inside(self.root, path), path)
         except FileNotFoundError:
             return None
         except Unreadable as error:
@@ -120,7 +125,7 @@ class Store:
 
     def write_probe(self, result: TrustResult) -> None:
         """Store the measurements of the trust checks and delete their error, if there was one."""
-        write_whole(self._probe(result.key), TRUST_RESULT.text(result))
+        self._write(self._probe(result.key), TRUST_RESULT.text(result))
         self._error(result.key).unlink(missing_ok=True)
 
     def read_probe(self, key: str) -> TrustResult | None:
@@ -130,7 +135,7 @@ class Store:
         """
         path = self._probe(key)
         try:
-            result = TRUST_RESULT.read_text(path.read_bytes(), path)
+            result = TRUST_RESULT.read_text(read_inside(self.root, path), path)
             if result.key != key:
                 raise Unreadable("it is the result of another probe")
         except FileNotFoundError:
@@ -145,22 +150,22 @@ class Store:
 
     def write_held_out(self, held: HeldOut) -> None:
         """Store a network's logits on the calibration split."""
-        write_whole(self._held_out(held.key), held.to_bytes())
+        self._write(self._held_out(held.key), held.to_bytes())
 
     def read_held_out(self, key: str) -> HeldOut | None:
         """Return calibration logits, or None if missing or damaged; a damaged file is moved to quarantine."""
         path = self._held_out(key)
         try:
-            return HeldOut.from_bytes(path.read_bytes(), key)
+            return HeldOut.from_bytes(read_inside(self.root, path, MOST_CELL), key)
         except FileNotFoundError:
             return None
-        except BadHeldOut as error:
+        except Unreadable as error:
             self._set_aside(path, "calibration logits", error)
             return None
 
     def write_run(self, run: RunRecord) -> None:
         """Store a run record under the digest of its content."""
-        write_whole(self.root / "runs" / f"{run_name(run)}.json", RUN_RECORD.text(run))
+        self._write(self.root / "runs" / f"{run_name(run)}.json", RUN_RECORD.text(run))
 
     def runs(self) -> Iterator[RunRecord]:
         """All recorded runs, in the order of their names; see ``run_files``."""
@@ -168,26 +173,39 @@ class Store:
             yield record
 
     def run_files(self) -> Iterator[tuple[Path, RunRecord]]:
-        """All recorded runs with their files; those of a newer schema are named in the log and left out.
-
-        Raises:
-            UserError: for a run file that cannot be read.
-        """
+        """All recorded runs with their files; those that cannot be read are left out, each named once in the log."""
         for path in sorted((self.root / "runs").glob("*.json")):
             try:
                 record = read_run(path)
-            except NewerSchema as error:
-                _log.error("%s; this run is left out", error)
+                check_rule(record, path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.leave_out(path, Unreadable(f"{path} cannot be read: {error.strerror or error}"))
             except Unreadable as error:
-                raise UserError(f"{error}; delete it and run the evaluation again") from error
+                self.leave_out(path, error)
             else:
                 yield path, record
 
+    def leave_out(self, path: object, why: Exception) -> None:
+        """Name a run in the log that cannot be read, the first time."""
+        if str(path) not in self._named:
+            self._named.add(str(path))
+            _log.error("%s", left_out(why))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write_inside(self.root, path, content)
+
     def _set_aside(self, path: Path, what: str, why: Exception) -> None:
         quarantine = self.root / "quarantine"
-        quarantine.mkdir(exist_ok=True)
-        path.replace(quarantine / path.name)
-        _log.error("damaged %s %s moved to %s (%s); it will be computed again", what, path.name, quarantine, why)
+        try:
+            quarantine.mkdir(exist_ok=True)
+            refuse_links(self.root, path.parent)
+            path.replace(quarantine / path.name)
+        except (OSError, Unreadable):
+            _log.error("damaged %s %s cannot be moved to %s (%s)", what, path.name, quarantine, why)
+        else:
+            _log.error("damaged %s %s moved to %s (%s); it will be computed again", what, path.name, quarantine, why)
 
     def _probe(self, key: str) -> Path:
         return self.root / "trust" / f"{key}.json"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from exitbench.models.field_types import Count, Index, Key, Line, Measured, Number, Radius, Seed, Share, Spec
 from exitbench.models.stored import Format, Stored
 
-Indices = tuple[int, ...]
+Indices = tuple[Index, ...]
 """Indices of samples in the dataset."""
-
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Outputs(Stored, frozen=True, kw_only=True):
@@ -26,8 +26,8 @@ class Outputs(Stored, frozen=True, kw_only=True):
         log_probabilities: 0-based exits whose outputs look like log-probabilities.
     """
 
-    repeated: float
-    batched: float
+    repeated: Measured
+    batched: Measured
     probabilities: Indices
     log_probabilities: Indices
 
@@ -69,7 +69,7 @@ class AscentPath(Stored, frozen=True, kw_only=True):
     """
 
     keep: Literal["best", "last"]
-    steps: Annotated[int, Meta(ge=1)]
+    steps: Count
     on_path: Indices
     returned: Indices
     late: Indices
@@ -80,7 +80,7 @@ class AscentPath(Stored, frozen=True, kw_only=True):
 class AtRadius(Stored, frozen=True, kw_only=True):
     """Samples ``broken`` by some iterate of an ascent in the ball of radius ``eps``."""
 
-    eps: Annotated[float, Meta(ge=0)]
+    eps: Radius
     broken: Indices
 
 
@@ -106,7 +106,7 @@ class Controls(Stored, frozen=True, kw_only=True):
     search: Indices
     right: Indices | None = None
     gradients: Indices | None = None
-    looks: Annotated[int, Meta(ge=1)] = 1
+    looks: Count = 1
 
 
 class SearchModelDifference(Stored, frozen=True, kw_only=True):
@@ -119,20 +119,20 @@ class SearchModelDifference(Stored, frozen=True, kw_only=True):
         precision: of the search model.
     """
 
-    difference: float
-    changed_clean: Annotated[int, Meta(ge=0)]
-    changed_adversarial: Annotated[int, Meta(ge=0)]
-    samples: Annotated[int, Meta(ge=1)]
+    difference: Measured
+    changed_clean: Number
+    changed_adversarial: Number
+    samples: Count
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class TrustProvenance(Stored, frozen=True, kw_only=True):
     """Seconds that the checks took, and the device and versions that they ran on."""
 
-    seconds: float
-    device: str
-    torch: str
-    python: str
+    seconds: Measured
+    device: Line
+    torch: Line
+    python: Line
 
 
 class TrustResult(Stored, frozen=True, kw_only=True):
@@ -154,10 +154,10 @@ class TrustResult(Stored, frozen=True, kw_only=True):
         provenance: None in results of before it was kept.
     """
 
-    key: str
-    version: int
-    seed: int
-    settings: dict[str, Any]
+    key: Key
+    version: Number
+    seed: Seed
+    settings: Spec
     samples: Indices
     right: Indices
     outputs: Outputs
@@ -172,6 +172,23 @@ class TrustResult(Stored, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.path is None) != (self.radii is None) or (self.path is None) != (self.soft_rule is None):
             raise ValueError("`path`, `soft_rule` and `radii` are measured together, or none of them is")
+        if self.path is not None and not self.right:
+            raise ValueError("`path` is of samples that are right, and none is")
+        for name, some, known in self._parts():
+            if not set(some) <= set(known):
+                raise ValueError(f"`{name}` names samples that it cannot be of")
+
+    def _parts(self) -> Iterator[tuple[str, Indices, Indices]]:
+        """Yield names of lists of samples, the samples, and those that they are some of."""
+        yield "right", self.right, self.samples
+        yield "soft_rule", self.soft_rule or (), self.right
+        for each in (*self.radii.radii, self.radii.unbounded) if self.radii is not None else ():
+            yield "radii", each.broken, self.right
+        for name in ("on_path", "returned", "late", "rising"):
+            yield name, getattr(self.path, name, ()), self.right
+        if (controls := self.controls) is not None:
+            looked_at = self.right if controls.right is None else controls.right
+            yield "controls", (*controls.noise, *controls.search, *(controls.gradients or ())), looked_at
 
 
 TRUST_RESULT = Format("a trust result", TrustResult)

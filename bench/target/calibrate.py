@@ -15,7 +15,7 @@ from exitbench.models.calibration import equal_share, target_accuracy, target_co
 from exitbench.models.cost import measure_costs
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
-from exitbench.models.number_text import number
+from exitbench.models.number_text import real_number
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.rules.temperature import Tempered, fitted_temperatures, tempered
 from exitbench.models.spec import digest
@@ -100,8 +100,8 @@ class Method:
         if not fits or given.keys() - known or given.get("temperature", "") or len(given) < len(options):
             forms = f"{', '.join(METHODS)}, each with ,temperature behind it or not"
             raise InvalidValue(f"unknown calibration {text!r}; known: {forms}")
-        delta = number(given["delta"]) if "delta" in given else 0.05
-        return cls(name, number(value) if equals else 0.0, delta, "temperature" in given)
+        delta = real_number(given["delta"]) if "delta" in given else 0.05
+        return cls(name, real_number(value) if equals else 0.0, delta, "temperature" in given)
 
 
 def _fitted(

@@ -10,23 +10,23 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from msgspec import Meta
 from torch import Tensor
 
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.field_types import Costs, Count, Key, Line, Measured, Name, Rule, SafeName
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import digest
 from exitbench.models.stored import Format, Stored, Unreadable
 from exitbench.models.views import ExitView
-from exitbench.models.whole_file import write_whole
-from exitbench.store.identity import Costs, Count, Deployed
+from exitbench.store.identity import Deployed
+from exitbench.store.inside import read_inside, write_inside
 from exitbench.store.run_record import RunRecord
 from exitbench.target.target import Target
 from exitbench.timing.ptflops_check import ptflops_mmacs
@@ -36,8 +36,8 @@ BATCH = 128
 
 _log = logging.getLogger(__name__)
 
-Milliseconds = Annotated[float, Meta(ge=0)]
-Quartiles = tuple[Milliseconds, Milliseconds, Milliseconds]
+Quartiles = tuple[Measured, Measured, Measured]
+"""Milliseconds: 25 %, median, 75 %."""
 
 
 class Latency(Stored, frozen=True, kw_only=True):
@@ -58,20 +58,20 @@ class Latency(Stored, frozen=True, kw_only=True):
             stages run on the images that are left.
     """
 
-    model: str
-    training: str
-    weights: str
-    dataset: str
-    policy: str
-    machine: str
-    device: str
+    model: Name
+    training: Name
+    weights: Key
+    dataset: SafeName
+    policy: Rule
+    machine: Line
+    device: Line
     threads: Count
-    torch: str
-    measured: str
+    torch: Line
+    measured: Line
     rounds: Count
     stops: bool
     mmacs: Costs
-    ptflops: tuple[float | None, ...]
+    ptflops: tuple[Measured | None, ...]
     one: tuple[Quartiles, ...]
     many: tuple[Quartiles, ...]
     deployed_one: Quartiles
@@ -175,7 +175,7 @@ def run_to(model: EarlyExitNet, x: Tensor, k: int, policy: Policy) -> Tensor:
 
 def write_latency(latency: Latency, store: Path) -> None:
     """Keep a measurement in the store with this root, in place of what was measured there before."""
-    write_whole(store / "latency" / f"{latency.key}.json", LATENCY.text(latency))
+    write_inside(store, store / "latency" / f"{latency.key}.json", LATENCY.text(latency))
 
 
 def latencies(store: Path) -> list[Latency]:
@@ -183,7 +183,9 @@ def latencies(store: Path) -> list[Latency]:
     found = []
     for path in sorted((store / "latency").glob("*.json")):
         try:
-            found.append(LATENCY.read_text(path.read_bytes(), path))
+            found.append(LATENCY.read_text(read_inside(store, path), path))
+        except FileNotFoundError:
+            continue
         except (OSError, Unreadable) as error:
             _log.error("%s; this measurement is left out", error)
     return sorted(found, key=lambda latency: (latency.measured, latency.key))
@@ -191,7 +193,7 @@ def latencies(store: Path) -> list[Latency]:
 
 def latency_of(record: RunRecord, measured: Sequence[Latency]) -> Latency | None:
     """Return the newest measurement of the network and policy of a run record, or None."""
-    same = [each for each in measured if each.deployed == record.deployed]
+    same = [each for each in measured if each.deployed == record.deployed and len(each.one) == record.n_exits]
     return same[-1] if same else None
 
 

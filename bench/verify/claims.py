@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exitbench.models.field_types import Text
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import parse_policy
 from exitbench.store.identity import Identity
@@ -23,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 class ClaimSubject(Identity, frozen=True, kw_only=True):
     """What claims are about: what identifies the evaluation, and where its weights come from (``source``)."""
 
-    source: str
+    source: Text
 
 
 def subject_of(record: RunRecord) -> ClaimSubject:

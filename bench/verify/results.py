@@ -10,10 +10,11 @@ from pathlib import Path
 
 from exitbench.errors import UserError
 from exitbench.models.stored import NewerSchema, Unreadable
-from exitbench.store.cell import BadCell, Cell
+from exitbench.store.cell import MOST_CELL, Cell
 from exitbench.store.csv_text import text_in
 from exitbench.store.identity import Identity
-from exitbench.store.run_record import RunRecord, evaluation_key, read_run
+from exitbench.store.inside import open_inside
+from exitbench.store.run_record import RunRecord, check_rule, evaluation_key, left_out, read_run
 from exitbench.store.store import cell_path
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def find_results(what: str, results: Path, model: str | None = None) -> Results:
                 f"{what!r} is no file and no folder, and {found} of that id in {results}: name a results folder, an exported "
                 "file, or a run by enough of its id (the names in store/runs) with --results"
             )
-    records = [record for path in files if (record := _read(path, alone=not whole)) and model in (None, record.model)]
+    records = [record for path in files if (record := _read(path, alone=len(files) == 1)) and model in (None, record.model)]
     if not records:
         of = f" of model {model!r}" if model is not None and files else ""
         raise UserError(f"there is no recorded run{of} in {store}; nothing to verify")
@@ -72,11 +73,12 @@ def read_cell(store: Path, key: str) -> Cell | None:
     """
     path = cell_path(store, key)
     try:
-        return Cell.from_bytes(path.read_bytes(), key)
+        with open_inside(store, path, MOST_CELL) as file:
+            return Cell.from_file(file, key, source=path)
     except FileNotFoundError:
         return None
-    except BadCell as error:
-        raise UserError(f"{path} cannot be read ({error}); {AGAIN}") from error
+    except Unreadable as error:
+        raise UserError(f"{path} cannot be read ({str(error).removeprefix(f'{path}: ')}); {AGAIN}") from error
 
 
 def image_shape(store: Path, records: Sequence[RunRecord]) -> tuple[int, int, int] | None:
@@ -120,18 +122,20 @@ def _plain(what: str) -> str:
 
 
 def _read(path: Path, *, alone: bool) -> RunRecord | None:
-    """The record in a file; of one among several that only a newer exitbench reads, None, and its name in the log."""
+    """The record in a file; of one among several that cannot be read, None, and its name in the log."""
     try:
-        return read_run(path)
-    except NewerSchema as error:
-        if alone:
-            raise UserError(str(error)) from error
-        _log.error("%s; this run is left out", error)
+        record = read_run(path)
+        check_rule(record, path)
+    except FileNotFoundError:
         return None
-    except Unreadable as error:
-        raise UserError(f"{error}; {AGAIN}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Unreadable as error:
+        if alone:
+            raise UserError(f"{error}{'' if isinstance(error, NewerSchema) else f'; {AGAIN}'}") from error
+        _log.error("%s", left_out(error))
+        return None
+    return record
 
 
 def _grouped(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:

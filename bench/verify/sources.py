@@ -14,7 +14,7 @@ from exitbench.errors import UserError
 from exitbench.models.errors import InputError
 from exitbench.verify.claims import Claims
 from exitbench.verify.dataset import dataset_mismatches
-from exitbench.verify.export_file import from_bytes
+from exitbench.verify.export_file import from_file
 from exitbench.verify.gather import gather
 from exitbench.verify.results import find_results, image_shape, reported
 
@@ -28,13 +28,14 @@ def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims
         UserError: If the file cannot be read.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            found = from_file(file, str(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    for claims in from_bytes(raw, str(path)):
+    for claims in found:
         if model in (None, claims.subject.model):
-            found = dataset_mismatches(claims, data)
-            yield replace(claims, flaws=tuple(found or ()), is_the_dataset=None if found is None else not found)
+            differing = dataset_mismatches(claims, data)
+            yield replace(claims, flaws=tuple(differing or ()), is_the_dataset=None if differing is None else not differing)
 
 
 def claims_in_results(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:

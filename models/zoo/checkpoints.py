@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from exitbench.models.state_dict import states_in
 from exitbench.models.tensor_file import WeightsError
+from exitbench.models.tensor_kind import fault
 from exitbench.models.weights import file_sha256
 from exitbench.models.whole_file import write_whole
 
@@ -49,7 +51,8 @@ class Guard:
         """Load the checkpoint ``file``, in place of ``torch.load``.
 
         Raises:
-            WeightsError: If it is a web page, differs from the recorded file, is damaged, or contains code to execute.
+            WeightsError: If it is a web page, differs from the recorded file, is damaged, contains code to execute, or a tensor
+                without plain values.
         """
         path = Path(file)
         _refuse_web_page(path, self.origin)
@@ -57,13 +60,15 @@ class Guard:
         settings.pop("pickle_module", None)
         try:
             with torch.serialization.safe_globals(_HARMLESS):
-                return _torch_load(path, **{**settings, "weights_only": True})
+                loaded = _torch_load(path, **{**settings, "weights_only": True})
         except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and more for bad files
             raise WeightsError(
                 f"{path} cannot be read ({_reason(error)}); nothing in a checkpoint is executed. If it was cut short, delete it "
                 "and give the command again; if you trust what it would execute, write its tensors to a file of their own "
                 "with torch.save(net.state_dict(), file) and name that with --weights"
             ) from error
+        _refuse_faults(loaded, path)
+        return loaded
 
     def record(self) -> None:
         """Record the digests of files that have none yet, once the network has been loaded."""
@@ -115,6 +120,13 @@ def guarded_loads(folder: Path, origin: str) -> Iterator[Guard]:
 
 
 _torch_load = torch.load
+
+
+def _refuse_faults(loaded: object, path: Path) -> None:
+    for state in states_in(loaded).values():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and (why := fault(value)):
+                raise WeightsError(f"{path}: the tensor {name!r} {why}")
 
 
 def _record_of(path: Path) -> Path:

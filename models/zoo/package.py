@@ -34,14 +34,14 @@ def robustbench_package() -> Iterator[ModuleType]:
     Raises:
         ForeignModelError: If robustbench is not installed, or cannot be imported for another reason.
     """
-    if _PACKAGE in sys.modules:  # imported by other code, or by an outer context: it works
-        yield sys.modules[_PACKAGE]
-        return
-    if importlib.util.find_spec(_PACKAGE) is None:
+    if not _is_installed():
         raise ForeignModelError(
             "the package robustbench is not installed: `pip install robustbench`, or in a clone of exitbench "
             "`pip install -c constraints.txt -e '.[robustbench]'`"
         )
+    if _PACKAGE in sys.modules:  # imported by other code, or by an outer context: it works
+        yield sys.modules[_PACKAGE]
+        return
     finder, present = StandInFinder(), set(sys.modules)
     sys.modules.update(_private)
     sys.meta_path.append(finder)
@@ -62,6 +62,15 @@ def robustbench_version() -> str:
         importlib.metadata.PackageNotFoundError: If it is not installed.
     """
     return importlib.metadata.version(_PACKAGE)
+
+
+def _is_installed() -> bool:
+    """Return whether there is a distribution of that name: torchattacks ships a folder called ``robustbench``, too."""
+    try:
+        importlib.metadata.distribution(_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return importlib.util.find_spec(_PACKAGE) is not None
 
 
 def _imported() -> ModuleType:

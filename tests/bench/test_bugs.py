@@ -1,13 +1,17 @@
-"""A bug of ours is a traceback and exit code 1; bad input is a message and exit code 2."""
+"""A bug is a line that says where its traceback is kept, and exit code 70; bad input is a message and exit code 2."""
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from exitbench.attacks.regions import ThreatModel
+from exitbench.cli import bug
 from exitbench.cli.main import cli
 from exitbench.errors import UserError, as_user_errors
 from exitbench.models.errors import InputError, InvalidValue, NameTaken, UnknownName
@@ -62,10 +66,52 @@ main()
 """
 
 
-def test_it_ends_the_command_with_a_traceback_and_exit_code_1(tmp_path):
-    ended = subprocess.run([sys.executable, "-c", PLANTED, *RUN], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert ended.returncode == 1
-    assert "Traceback" in ended.stderr and "ValueError: planted" in ended.stderr and "error: " not in ended.stderr
+def ended(tmp_path, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", PLANTED, *RUN],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def kept_in(done):
+    (line,) = done.stderr.splitlines()[-1:]
+    assert (
+        line.startswith("error: a bug, in exitbench or in code that it was given: ValueError: planted (")
+        and done.returncode == 70
+    )
+    path = Path(re.search(r"its traceback is in (.*?), EXITBENCH_DEBUG=1 prints it", line)[1])
+    assert "Traceback" in path.read_text() and "ValueError: planted" in path.read_text() and "python" in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    return path
+
+
+def test_it_ends_the_command_with_a_line_and_keeps_the_traceback(tmp_path):
+    done = ended(tmp_path, EXITBENCH_LOGS=str(tmp_path / "logs"))
+    assert kept_in(done).parent == tmp_path / "logs" and "Traceback" not in done.stderr
+    (tmp_path / "file").write_text("")
+    done = ended(tmp_path, EXITBENCH_LOGS=str(tmp_path / "file" / "logs"), TMPDIR=str(tmp_path), EXITBENCH_DEBUG="1")
+    assert kept_in(done).parent.parent == tmp_path and "Traceback" in done.stderr
+
+
+def test_the_traceback_is_printed_where_no_place_takes_it(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EXITBENCH_LOGS", str(tmp_path / "file" / "logs"))
+    monkeypatch.setattr(bug.tempfile, "mkdtemp", lambda **_: str(tmp_path / "file" / "temporary"))
+    *told, line = bug.lines_of_bug(ValueError("planted"))
+    assert told[-1] == "ValueError: planted" and line.endswith("its traceback could not be kept")
+
+
+def test_the_newest_tracebacks_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("EXITBENCH_LOGS", str(tmp_path))
+    for day in range(10, 40):
+        (tmp_path / f"bug-200001{day}T000000-1.txt").write_text("")
+    (line,) = bug.lines_of_bug(ValueError("planted"))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert len(left) == 20 and left[-1] in line
 
 
 BAD = {

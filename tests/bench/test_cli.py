@@ -198,15 +198,17 @@ def test_killing_the_run_again_and_again_ends_with_the_same_csv(tmp_path):
     assert csv_of(broken) == csv_of(unbroken)
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
-    process = start(*LONG, cwd=tmp_path)
-    while process.poll() is None and len(list(tmp_path.rglob("*.npz"))) < 3:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err and "the same command goes on from there" in " ".join(err.split())
-    kept = len(list(tmp_path.rglob("*.npz")))
+def test_what_ends_a_run_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
+    kept = 0
+    for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        process = start(*LONG, cwd=tmp_path)
+        while process.poll() is None and len(list(tmp_path.rglob("*.npz"))) < kept + 3:
+            time.sleep(0.01)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        assert "Traceback" not in err and "the same command goes on from there" in " ".join(err.split())
+        kept = len(list(tmp_path.rglob("*.npz")))
     code, _, err = bench(*LONG, cwd=tmp_path)
     assert code == 0 and f"{kept} done before" in err
 

@@ -98,9 +98,12 @@ def test_it_comes_back_from_the_store_the_newest_last(clock, tmp_path):
     (tmp_path / "store" / "latency" / "old.json").write_text(json.dumps({"schema": 0}))
     assert latencies(store.root) == [first, later]
     assert LATENCY.read_text(LATENCY.text(first), "a file") == first
-    record = record_of(policy=first.policy)
+    record = record_of(policy=first.policy, mmacs=first.mmacs)
     assert latency_of(record, [first, later]) == later
     assert latency_of(changed(record, policy="exit:1"), [first, later]) is None
+    assert latency_of(record_of(policy=first.policy, mmacs=(1.0, 2.0)), [first, later]) is None, (
+        "it is of another number of exits"
+    )
 
 
 def test_the_leaderboard_charges_each_exit_taken(clock, tmp_path):

@@ -154,7 +154,11 @@ def test_an_old_archive_is_packed_again_to_the_same_bytes(tmp_path):
 # What is written is read back
 
 texts = st.text(max_size=8)
-numbers = st.floats(0, 1e9, allow_nan=False)
+numbers = st.floats(0, 1e6, allow_nan=False)
+names = st.from_regex(r"\w[\w.+-]{0,8}", fullmatch=True)
+lines = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=8)
+hashes = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+rules = st.sampled_from(["exit:1", "entropy:0.25,1e-3", "confidence:0.5", "entropy:inf,-inf"])
 specs = st.dictionaries(texts, st.integers() | texts | st.booleans() | st.lists(numbers, max_size=3), max_size=3)
 goals = st.sampled_from(["error", "cost"])
 requests = st.none() | st.builds(Requested, model=texts, weights=st.none() | texts, policy=st.none() | texts)
@@ -162,33 +166,35 @@ requests = st.none() | st.builds(Requested, model=texts, weights=st.none() | tex
 
 @st.composite
 def records(draw):
-    costs = tuple(draw(st.lists(numbers, min_size=1, max_size=4)))
+    costs = tuple(sorted(draw(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=4))))
+    n = draw(st.integers(1, 100))
+    slices = -(-n // 32)
     entry = st.builds(
         AttackEntry,
-        name=texts,
+        name=lines,
         goal=goals,
         summary=texts,
         spec=specs,
         component=st.booleans(),
-        keys=st.lists(texts, max_size=3).map(tuple),
+        keys=st.lists(hashes, min_size=slices, max_size=slices).map(tuple),
     )
     pruned = draw(st.booleans())
     return record_of(
-        model=draw(texts),
-        policy=draw(texts),
-        calibration=draw(st.none() | texts),
+        model=draw(names),
+        policy=draw(rules),
+        calibration=draw(st.none() | lines),
         mmacs=costs,
         mmacs_dense=costs if pruned else None,
         sparsity=0.5 if pruned else None,
         usual_eps=draw(st.none() | numbers),
-        n=draw(st.integers(1, 10_000)),
+        n=n,
         norm=draw(st.sampled_from(["Linf", "L2"])),
         eps=draw(numbers),
         seed=draw(st.integers(0, 2**31)),
         note=draw(st.none() | texts),
-        trust=draw(st.none() | texts),
+        trust=draw(st.none() | hashes),
         requested=draw(requests),
-        attacks=tuple(draw(st.lists(entry, max_size=3))),
+        attacks=tuple(draw(st.lists(entry, max_size=3, unique_by=lambda attack: attack.name))),
     )
 
 
@@ -299,7 +305,7 @@ MALFORMED = {
 
 
 def attacked():
-    return record_of(attacks=(entry_of("average", keys=("ab",)),))
+    return record_of(attacks=(entry_of("average", keys=("ab" * 32,)),))
 
 
 @pytest.mark.parametrize("case", MALFORMED)
@@ -333,11 +339,11 @@ def test_an_error_that_cannot_be_read_is_the_error_that_is_told(tmp_path):
 
 
 def test_a_trust_result_that_does_not_fit_together_is_refused():
-    content = TRUST_RESULT.content(probe_of("k"))
+    content = TRUST_RESULT.content(probe_of("ab" * 32))
     content["gradients"]["reachable"] = [1]
     with pytest.raises(Unreadable, match=r"`reachable` names an exit outside 0..0 - at `\$.gradients`"):
         TRUST_RESULT.read(content, "trust/k.json")
-    content = {**TRUST_RESULT.content(probe_of("k")), "soft_rule": []}
+    content = {**TRUST_RESULT.content(probe_of("ab" * 32)), "soft_rule": []}
     with pytest.raises(Unreadable, match="measured together"):
         TRUST_RESULT.read(content, "trust/k.json")
 

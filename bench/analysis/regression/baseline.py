@@ -5,25 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 
+from exitbench.analysis.regression.baseline_checks import check_snapshot, exits_in
 from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
+from exitbench.models.field_types import Key, Line, Spec, Text
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
 from exitbench.models.stored import Content, Format, NewerSchema, Stored, Unreadable, parsed
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row
 from exitbench.store.identity import Identity
+from exitbench.store.inside import read_small
 from exitbench.store.migrations import baseline_1_to_2
 from exitbench.store.run_record import CLEAN, board_name
 
 FORMAT: Literal["exitbench baseline"] = "exitbench baseline"
 
 _AGAIN = "restore it from version control, or write it again with `bench check --update`"
+
+
+Verdicts = Annotated[str, Meta(max_length=2**23)]
+"""Of all samples."""
 
 
 class StoredRow(Stored, frozen=True, kw_only=True):
@@ -34,8 +42,8 @@ class StoredRow(Stored, frozen=True, kw_only=True):
         exits: the exit taken by each, from 1, separated by spaces; None for the worst case.
     """
 
-    right: str
-    exits: str | None = None
+    right: Verdicts
+    exits: Verdicts | None = None
 
 
 class Baseline(Stored, frozen=True, kw_only=True):
@@ -50,11 +58,11 @@ class Baseline(Stored, frozen=True, kw_only=True):
 
     format: Literal["exitbench baseline"]
     subject: SnapshotSubject
-    settings: dict[str, Any]
-    attacks: dict[str, dict[str, Any]]
-    verdicts: dict[str, StoredRow]
-    computed_with: str
-    digest: str
+    settings: Spec
+    attacks: dict[Line, Spec]
+    verdicts: dict[Line, StoredRow]
+    computed_with: Text
+    digest: Key
 
 
 BASELINE = Format("a baseline", Baseline, {1: baseline_1_to_2}, sort=False)
@@ -115,7 +123,9 @@ def _snapshot(baseline: Baseline) -> Snapshot:
     rows = {name: _row(row, subject.n, subject.n_exits) for name, row in baseline.verdicts.items()}
     if list(rows) != [CLEAN, *names, WORST]:
         raise ValueError(f"verdicts of {', '.join(rows)} for the attacks {', '.join(names)}")
-    return Snapshot(subject, baseline.settings, baseline.attacks, rows, baseline.computed_with)
+    snapshot = Snapshot(subject, baseline.settings, baseline.attacks, rows, baseline.computed_with)
+    check_snapshot(snapshot)
+    return snapshot
 
 
 def _row(written: StoredRow, n: int, n_exits: int) -> Row:
@@ -124,7 +134,7 @@ def _row(written: StoredRow, n: int, n_exits: int) -> Row:
     right = np.array([digit == "1" for digit in written.right])
     if written.exits is None:
         return Row(right, None)
-    exits = np.array([int(number) - 1 for number in written.exits.split()], dtype=np.int64)
+    exits = exits_in(written.exits)
     if len(exits) != n or exits.min() < 0 or exits.max() >= n_exits:
         raise ValueError(f"exits that are not {n} numbers of 1..{n_exits}")
     return Row(right, exits)
@@ -143,9 +153,11 @@ def read_baseline(path: Path) -> Snapshot:
         UserError: If it cannot be read; see ``from_text``.
     """
     try:
-        return from_text(path.read_text(encoding="utf-8"), str(path))
+        return from_text(read_small(path).decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except Unreadable as error:
+        raise UserError(str(error)) from error
 
 
 def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapshot] | None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exitbench.models.field_types import Costs, Seed
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import Row, rows_of
-from exitbench.store.identity import Costs, Identity
+from exitbench.store.identity import Identity
 from exitbench.store.run_record import CLEAN, RunRecord
 
 
@@ -20,7 +21,7 @@ class SnapshotSubject(Identity, frozen=True, kw_only=True):
     """Who was measured on what: what identifies the evaluation, the cost of each exit (``mmacs``), and the noise's seed."""
 
     mmacs: Costs
-    seed: int
+    seed: Seed
 
     @property
     def n_exits(self) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exitbench.errors import UserError
-from exitbench.models.number_text import eps_text
+from exitbench.models.errors import InvalidValue
+from exitbench.models.number_text import eps_text, real_number, whole_number
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 from exitbench.scoring.ranking import flags_text, worst_status
 
@@ -117,13 +118,17 @@ def _typed(name: str, value: str) -> object:
             raise UserError(f"--field additional_data={value}: it is true or false")
         return value.lower() == "true"
     if name == "number_forward_passes":
-        if not value.isdecimal() or int(value) < 1:
+        try:
+            passes = whole_number(value)
+        except InvalidValue:
+            passes = 0
+        if passes < 1:
             raise UserError(f"--field number_forward_passes={value}: it is a number, 1 or more")
-        return int(value)
+        return passes
     if name == "reported":
         try:
-            share = float(value)
-        except ValueError:
+            share = real_number(value)
+        except InvalidValue:
             share = -1.0
         if not 0 <= share <= 100:
             raise UserError(f"--field reported={value}: it is an accuracy in per cent, 0 to 100")

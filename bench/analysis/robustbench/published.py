@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exitbench.errors import UserError
+from exitbench.models.errors import InvalidValue
+from exitbench.models.number_text import real_number
 
 REQUIRED = ("model_id", "clean_acc", "autoattack_acc")
 OPTIONAL = (
@@ -96,8 +98,8 @@ def _share(path: Path, line: int, column: str, text: str) -> float | None:
     if not text:
         return None
     try:
-        value = float(text)
-    except ValueError:
+        value = real_number(text)
+    except InvalidValue:
         value = math.nan
     if not 0 <= value <= 100:
         raise UserError(f"{path}, line {line}: {column} is {text!r}; it must be an accuracy in per cent, 0 to 100")

@@ -10,10 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from exitbench.models.field_types import Costs
 from exitbench.models.policies import Policy, deployed_logits
+from exitbench.scoring.cells import Misfit, RecordCells, leave_out
 from exitbench.scoring.evaluation import Bools, Evaluation
 from exitbench.store.cell import Cell
-from exitbench.store.identity import Costs, Setting
+from exitbench.store.identity import Setting
 from exitbench.store.run_record import CLEAN, RunRecord
 from exitbench.store.store import Store
 
@@ -113,10 +115,16 @@ def pool_of(evaluations: Sequence[Evaluation], store: Store) -> Pool:
     attacked: list[Images] = []
     seen: set[str] = set()
     for run in records:
+        stored = RecordCells(run, store)
         for attack in run.attacks:
-            fresh = [key for key in attack.keys if key not in seen]
-            seen.update(fresh)
-            cells = [cell for key in fresh if (cell := store.read(key, images=False)) is not None]
+            if seen.issuperset(attack.keys):
+                continue
+            try:
+                cells = [cell for cell in stored.of(attack) if cell.key not in seen]
+            except Misfit as misfit:
+                leave_out(misfit, store)
+                break
+            seen.update(attack.keys)
             if attack.name == CLEAN:
                 clean = clean if clean or len(cells) < len(attack.keys) else cells
             elif cells:

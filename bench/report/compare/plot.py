@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from exitbench.analysis.compare.pairs import Comparison
 from exitbench.models.number_text import eps_text
 from exitbench.report.compare.terminal import name_of
-from exitbench.report.style import network_style, styled
+from exitbench.report.style import network_style, styled, unmathematical
 
 _APART = 0.16  # of A and B within a row, in rows
 
@@ -20,13 +20,13 @@ def draw_comparison(found: Comparison) -> Figure:
     figure = Figure(figsize=(9.5, 1.9 + 0.42 * rows), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, (letter, each, other) in enumerate((("A", found.a, found.b), ("B", found.b, found.a))):
-        _shares(left, found, i, f"{letter}: {_plain(name_of(each, other))}")
+        _shares(left, found, i, f"{letter}: {unmathematical(name_of(each, other))}")
     low = [100 * (pair.difference - pair.interval[0]) for pair in found.pairs]
     high = [100 * (pair.interval[1] - pair.difference) for pair in found.pairs]
     differences = [100 * pair.difference for pair in found.pairs]
     right.axvline(0, color="0.6", lw=1, zorder=1)
     right.errorbar(differences, range(rows), xerr=[low, high], fmt="s", color="black", markersize=5)
-    left.set_yticks(range(rows), [_plain(pair.title) for pair in found.pairs])
+    left.set_yticks(range(rows), [unmathematical(pair.title) for pair in found.pairs])
     left.set_ylim(rows - 0.5, -0.5)
     left.set_xlim(-3, 103)
     for axes, title in ((left, "accuracy (%), 95 % intervals"), (right, "B - A (points), paired 95 % intervals")):
@@ -45,8 +45,3 @@ def _shares(axes: Axes, found: Comparison, i: int, label: str) -> None:
     heights = [row + (_APART if i else -_APART) for row in range(len(shares))]
     colour, marker = network_style(i)
     axes.errorbar(shares, heights, xerr=[low, high], fmt=marker, color=colour, markersize=6, label=label)
-
-
-def _plain(text: str) -> str:
-    """Return text that matplotlib draws unchanged: a dollar would begin mathematics."""
-    return text.replace("$", r"\$")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from exitbench.analysis.compare.pairs import Comparison, Interval, Pair
 from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import verdict
+from exitbench.report.plain_text import cell, line
 from exitbench.scoring.evaluation import Evaluation
 
 
@@ -40,10 +39,10 @@ def comparison_text(found: Comparison) -> RenderableType:
     for heading in ("A", "B", "B - A", "95 % interval"):
         costs.add_column(heading, justify="right", no_wrap=True)
     for pair in found.pairs:
-        table.add_row(escape(pair.title), *_accuracy(pair))
+        table.add_row(cell(pair.title), *_accuracy(pair))
         if pair.mmacs is not None and pair.mmacs_interval is not None:
-            costs.add_row(escape(pair.title), *_cost(pair.mmacs, pair.mmacs_interval))
-    lines = [f"A: {name_of(found.a, found.b)}", f"B: {name_of(found.b, found.a)}"]
+            costs.add_row(cell(pair.title), *_cost(pair.mmacs, pair.mmacs_interval))
+    named = [f"A: {name_of(found.a, found.b)}", f"B: {name_of(found.b, found.a)}"]
     notes = [
         "only A, only B: samples that one alone gets right; p: exact McNemar test, two-sided, each row on its own",
         "intervals of the difference: Newcombe's method 10 for accuracies, the normal approximation for mean mmacs",
@@ -53,9 +52,7 @@ def comparison_text(found: Comparison) -> RenderableType:
     for letter, each in (("A", found.a), ("B", found.b)):
         if verdict(each) != "ok":
             notes.append(f"{letter}: trust {verdict(each)}; see `bench report`")
-    return Group(
-        Text(title, style="bold"), *(Text(line) for line in lines), table, costs, *(Text(note, style="dim") for note in notes)
-    )
+    return Group(line(title, "bold"), *map(line, named), table, costs, *(line(note, "dim") for note in notes))
 
 
 def _accuracy(pair: Pair) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from exitbench.models.whole_file import write_whole
 from exitbench.report.csv_file import to_csv
-from exitbench.report.style import legend_below, network_style, styled, to_bytes, two_panels
+from exitbench.report.style import legend_below, network_style, styled, to_bytes, two_panels, unmathematical
 from exitbench.store.csv_text import digest_text
 from exitbench.timing.latency import BATCH, Latency
 
@@ -67,10 +67,10 @@ def latency_table(measured: Sequence[Latency]) -> pd.DataFrame:
 def draw_latency(measured: Sequence[Latency]) -> Figure:
     """Draw milliseconds against mmacs for every exit: one image at a time on the left, an image of a large batch on the right."""
     labels = [f"{each.model} ({each.training}), {each.dataset}" for each in measured]
-    machines = sorted({_machine(each) for each in measured})
+    machines = sorted({unmathematical(_machine(each)) for each in measured})
     figure, left, right = two_panels(4.1, labels)
     for i, (latency, label) in enumerate(zip(measured, labels, strict=True)):
-        told = label if len(machines) == 1 else f"{label}, {_machine(latency)}"
+        told = label if len(machines) == 1 else f"{label}, {unmathematical(_machine(latency))}"
         _series(left, latency, latency.one, latency.deployed_one, i, told)
         _series(right, latency, latency.many, latency.deployed_many, i, told)
     for axes, title in ((left, "one image at a time"), (right, f"an image of a batch of {BATCH}")):

@@ -81,7 +81,7 @@ def draw(evaluations: Sequence[Evaluation], title: str) -> Figure:
     _panel(right, worst, styles, "worst-case robust accuracy")
     handles, labels = left.get_legend_handles_labels()
     legend_below(figure, [*handles, *(sign(kind) for kind in flagged)], [*labels, *(MEANING[kind] for kind in flagged)])
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from typing import get_args
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from exitbench.models.number_text import eps_text
 from exitbench.models.rules.own import PREFIX
 from exitbench.report.leaderboard.flags import lines, verdict
 from exitbench.report.leaderboard.table import sparsity_text
+from exitbench.report.plain_text import cell, line
 from exitbench.scoring.evaluation import Bools, CostFigure, Evaluation, Result, accuracy
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|inf)")
@@ -26,7 +26,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     """Return the figures of an evaluation: every requested attack, then the worst case over all stored attacks."""
     record = evaluation.record
     threat = f"{record.norm} {eps_text(record.eps)}"
-    title = f"{escape(record.model)} on {record.dataset} test, {threat}, n = {evaluation.n}"
+    title = f"{cell(record.model)} on {cell(record.dataset)} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack", min_width=len("slowdown:double_kill"), overflow="fold")
     for heading in ("accuracy %", "95 % interval", "mean\nmmacs", "grads", "s"):
@@ -37,9 +37,9 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     for attack in shown:
         apart = f" ({attack.method}, seed {attack.seed})" if times_shown[attack.name] > 1 else ""
         unbound = "" if attack.within.all() else f" (distance {attack.distance:.3g})"
-        table.add_row(escape(attack.name + apart + unbound), *_figures(evaluation, attack))
+        table.add_row(cell(attack.name + apart + unbound), *_figures(evaluation, attack))
     for each in evaluation.unfinished:
-        table.add_row(escape(each.name), f"[red]{escape(each.reason)}")
+        table.add_row(cell(each.name), f"[red]{cell(each.reason)}")
     if evaluation.attacks or evaluation.unfinished:
         table.add_section()
         table.add_row(*_worst(evaluation))
@@ -58,9 +58,9 @@ def _worst(evaluation: Evaluation) -> list[str]:
 
 def _flags(evaluation: Evaluation) -> list[Text]:
     found = []
-    for line in lines(evaluation):
-        word = "" if line.kind in ("not checked", "info") else f"{line.kind}: "
-        found.append(Text(f"{line.sign} {word}{line.label}: {line.message}", style=_COLOURS[line.kind]))
+    for each in lines(evaluation):
+        word = "" if each.kind in ("not checked", "info") else f"{each.kind}: "
+        found.append(line(f"{each.sign} {word}{each.label}: {each.message}", _COLOURS[each.kind]))
     return found
 
 
@@ -88,7 +88,7 @@ def _exit_table(evaluation: Evaluation) -> Table:
     table.add_column("mean", justify="right")
     situations = [evaluation.clean] if strongest is None else [evaluation.clean, strongest]
     for result in situations:
-        table.add_row(f"[bold]{escape('clean' if result is evaluation.clean else result.name)}")
+        table.add_row(f"[bold]{cell('clean' if result is evaluation.clean else result.name)}")
         table.add_row("  taken", *map(str, evaluation.exit_counts(result)))
         table.add_row("  right %", *(f"{100 * value:.1f}" for value in result.exit_accuracy))
     table.add_row("[bold]cost")
@@ -112,7 +112,7 @@ def _slowdown_table(evaluation: Evaluation, slowdowns: Sequence[Result]) -> Tabl
         erased = "-" if after.savings_erased is None else f"{100 * after.savings_erased:.1f}"
         efficacy = " -> ".join("-" if found.efficacy is None else f"{found.efficacy:.3f}" for found in (before, after))
         share, _, _ = accuracy(evaluation.robust(result))
-        name = escape(result.name.partition(":")[2])
+        name = cell(result.name.partition(":")[2])
         cost = f"{evaluation.mean_cost(result):.2f}"
         table.add_row(f"  {name}", cost, f"{after.ratio:.2f}", erased, efficacy, f"{100 * share:.1f}")
     return table
@@ -148,7 +148,7 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
             f"searched on {' and '.join(sorted(search.on))}; the plain model, which decides, saw {search.disagreements} of "
             f"{images} images otherwise, and was attacked itself on {search.again} of them"
         )
-    return [Text(note, style="dim") for note in notes]
+    return [line(note, "dim") for note in notes]
 
 
 def _seeds(evaluation: Evaluation) -> str:

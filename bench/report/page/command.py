@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from exitbench.attacks.knobs import Spec
 from exitbench.attacks.presets import groups
@@ -50,7 +51,7 @@ def _call(record: RunRecord, attacks: str, options: Mapping[str, str]) -> str:
 
 def _literal(text: str) -> str:
     """Return an option's value as it is written in Python: a number, or a quoted text."""
-    return text if re.fullmatch(r"[\d.e+-]+(/\d+)?", text) else repr(text)
+    return text if re.fullmatch(r"[0-9.e+-]+(/[0-9]+)?", text) else repr(text)
 
 
 def _worth_telling(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -91,9 +92,17 @@ def _short(names: Sequence[str], n_exits: int) -> list[str]:
 
 
 def _settings(specs: Iterable[Spec], record: RunRecord) -> Iterator[str]:
-    for name, value in read_back(specs):
+    for name, value in _read_back(specs):
         yield from (f"--{name.replace('_', '-')}", number_text(value) if isinstance(value, float) else str(value))
     yield from ("--seed", str(record.seed))
+
+
+def _read_back(specs: Iterable[Spec]) -> list[tuple[str, Any]]:
+    """Return the settings of described attacks; none where a description only looks like one of ours."""
+    try:
+        return list(read_back(specs))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return []
 
 
 def number_text(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 
+from exitbench.models.printable import one_line
 from exitbench.report.regression.text import HEADINGS, GateReport, figures, flips_text, row_status
 
 _SIGNS = {"fail": "\u274c", "improved": "\u26a0\ufe0f", "pass": "\u2705"}
@@ -26,7 +27,7 @@ def to_markdown(report: GateReport) -> str:
 
 def escaped(text: str) -> str:
     """Return text that Markdown shows unchanged: one line, without HTML, links or table cells."""
-    plain = html.escape(" ".join(text.split()), quote=False)
+    plain = html.escape(one_line(" ".join(text.split())), quote=False)
     return re.sub(r"([\\`*\[\]|~@#])", _as_entity, plain)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from exitbench.report.plain_text import cell, line
 from exitbench.report.regression.text import GateReport, figures, flips_text, row_status
 
 _COLOURS = {"fail": "bold red", "improved": "bold yellow", "pass": "bold green"}
@@ -25,9 +25,9 @@ def summary(report: GateReport) -> RenderableType:
         bad = row.status == "regression" or row.cost == "over"
         colour = "red" if bad else "" if status == "ok" else "yellow"
         dearer = "-" if row.mmacs is None else f"{100 * row.dearer:+.1f} %"
-        table.add_row(escape(row.title), *figures(row)[:-1], dearer, Text(status, style=colour))
-    flips = [line for row in report.judgement.rows for line in flips_text(row, _SHOWN)]
-    verdict = Text(report.verdict, style=_COLOURS[report.judgement.outcome])
-    lines = [Text(f"  {line}") for line in report.why]
-    notes = [Text(note, style="dim") for note in report.notes]
-    return Group(Text(report.subject, style="bold"), table, *(Text(line) for line in flips), *notes, verdict, *lines)
+        table.add_row(cell(row.title), *figures(row)[:-1], dearer, Text(status, style=colour))
+    flips = [each for row in report.judgement.rows for each in flips_text(row, _SHOWN)]
+    verdict = line(report.verdict, _COLOURS[report.judgement.outcome])
+    why = [line(f"  {each}") for each in report.why]
+    notes = [line(note, "dim") for note in report.notes]
+    return Group(line(report.subject, "bold"), table, *map(line, flips), *notes, verdict, *why)

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exitbench.analysis.robustbench.join import DATASET, CostAxis
+from exitbench.report.plain_text import line
 from exitbench.report.robustbench.table import autoattack_accuracy
 from exitbench.scoring.evaluation import accuracy
 from exitbench.scoring.ranking import partial_status
@@ -16,11 +17,11 @@ def cost_axis_text(axis: CostAxis) -> Group:
     """How much was counted, the published front, what was measured here, and what could not be counted."""
     counted = sum(costed.mmacs is not None for costed in axis.published)
     heading = f"RobustBench, {DATASET} {axis.norm}: {len(axis.published)} published networks, {counted} with their cost"
-    parts: list[RenderableType] = [Text(heading, style="bold"), Text("the Pareto front of the published:"), _front(axis)]
+    parts: list[RenderableType] = [line(heading, "bold"), line("the Pareto front of the published:"), _front(axis)]
     if axis.measured:
-        parts += [Text("measured here (interval: 95 %):"), _measured(axis)]
+        parts += [line("measured here (interval: 95 %):"), _measured(axis)]
     else:
-        parts.append(Text("the store holds no attacked network of this threat model", style="dim"))
+        parts.append(line("the store holds no attacked network of this threat model", "dim"))
     return Group(*parts, *_missing(axis))
 
 
@@ -29,7 +30,7 @@ def _front(axis: CostAxis) -> Table:
     for costed in axis.front:
         entry, what = costed.entry, costed.entry.texts.get("architecture", "")
         name = f"{entry.model_id} ({what})" if what else entry.model_id
-        table.add_row(f"{costed.mmacs:,.0f}", f"{100 * entry.clean:.2f}", f"{100 * entry.robust:.2f}", Text(name))
+        table.add_row(f"{costed.mmacs:,.0f}", f"{100 * entry.clean:.2f}", f"{100 * entry.robust:.2f}", line(name))
     return table
 
 
@@ -46,7 +47,7 @@ def _measured(axis: CostAxis) -> Table:
             f"{100 * share:.2f}",
             f"{100 * low:.1f} - {100 * high:.1f}",
             str(record.n),
-            Text(f"{record.model} ({record.training}{partial})"),
+            line(f"{record.model} ({record.training}{partial})"),
         )
     return table
 
@@ -68,4 +69,4 @@ def _missing(axis: CostAxis) -> list[Text]:
     lines = [f"no cost, {reason}: {', '.join(names)}" for reason, names in reasons.items()]
     if axis.unpublished:
         lines.append(f"in the zoo, but without published accuracies: {', '.join(axis.unpublished)}")
-    return [Text(line, style="dim") for line in lines]
+    return [line(each, "dim") for each in lines]

@@ -38,7 +38,7 @@ def draw(curves: Sequence[Curve], title: str) -> Figure:
         share_axes(axes, name)
     handles, labels = left.get_legend_handles_labels()
     legend_below(figure, [*handles, *extra], [*labels, *(str(line.get_label()) for line in extra)], NOTE)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import lines
+from exitbench.report.plain_text import line
 from exitbench.report.sweep.table import status
 from exitbench.scoring.evaluation import Bools, accuracy
 
@@ -29,7 +29,7 @@ def curve_text(curve: Curve) -> RenderableType:
         table.add_row(
             _name(curve, point), f"{point.mmacs:.2f}", *_shares(point.judged.correct), *_shares(point.judged.worst), style=style
         )
-    return Group(Text(title, style="bold"), table, *(Text(note, style=style) for note, style in _notes(curve)))
+    return Group(line(title, "bold"), table, *(line(note, style) for note, style in _notes(curve)))
 
 
 def _name(curve: Curve, point: Point) -> str:
@@ -56,9 +56,9 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
         if (found := status(curve, point)) != "ok":
             notes.append((f"{which}: {found}", "yellow"))
         notes += [
-            (f"{line.sign} {line.label}: {line.message}", "red" if line.kind == "failure" else "yellow")
-            for line in lines(point.evaluation)
-            if line.kind != "info"
+            (f"{each.sign} {each.label}: {each.message}", "red" if each.kind == "failure" else "yellow")
+            for each in lines(point.evaluation)
+            if each.kind != "info"
         ]
         own = float(point.evaluation.worst.mean())
         if point.judged.worst is not None and point.judged.worst.mean() < own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -55,6 +56,18 @@ def test_what_is_printed_inside_goes_to_the_error_stream(capsys):
 def test_without_the_package_the_command_to_install_it_is_told(monkeypatch):
     monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ForeignModelError, match=r"pip install robustbench"), robustbench_package():
+        pass
+
+
+def test_a_folder_of_that_name_is_not_the_package(monkeypatch):
+    """torchattacks ships a folder called robustbench, without a distribution of that name."""
+
+    def none(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(adapter.importlib.metadata, "distribution", none)
+    assert adapter.importlib.util.find_spec("robustbench") is not None
+    with pytest.raises(ForeignModelError, match=r"robustbench is not installed.*pip install robustbench"), robustbench_package():
         pass
 
 
