@@ -24,7 +24,7 @@ Line = Annotated[str, Meta(pattern=rf"\A[^{_UNPRINTABLE}]*\Z", max_length=2_000)
 Text = Annotated[str, Meta(max_length=100_000)]
 """Any text; whoever prints it makes it printable."""
 
-Rule = Annotated[str, Meta(pattern=r"\A[a-z_]+:[-+0-9.,einfa]*\Z", max_length=100_000)]
+Rule = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]*(:[A-Za-z0-9_.,+=@-]*)*\Z", max_length=100_000)]
 """The written form of an exit policy, in ASCII; ``exitbench.models.policy_text`` parses it."""
 
 Number = Annotated[int, Meta(ge=0, le=2**62)]

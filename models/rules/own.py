@@ -14,6 +14,7 @@ from torch import Tensor
 from exitbench.models.errors import InvalidValue
 from exitbench.models.factory import find_factory
 from exitbench.models.policies import Policy
+from exitbench.models.safe_name import safe_name
 from exitbench.models.value_identity import Describer
 
 PREFIX = "own:"
@@ -111,9 +112,9 @@ def load_policy(reference: str) -> OwnRule:
             f"{factory.where} returned {type(rule).__name__}; it must return an exit rule, derived from "
             "exitbench.models.policies.Policy"
         )
-    code = Describer().text(rule)[:16]
-    _loaded[f"{PREFIX}{factory.where}@{code}"] = rule
-    return OwnRule(factory.where, code)
+    where, code = ":".join(map(safe_name, factory.where.split(":"))), Describer().text(rule)[:16]
+    _loaded[f"{PREFIX}{where}@{code}"] = rule
+    return OwnRule(where, code)
 
 
 def of_text(text: str) -> OwnRule:
