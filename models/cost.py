@@ -58,8 +58,9 @@ def measure_costs(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> Exi
     """Count the multiply-accumulates of every stage and head on one image of ``input_shape``.
 
     Operations are counted at the dispatcher, so that functional calls are seen as well as modules; what has no formula is named
-    (``exitbench.models.operators`` says what is counted). A network that is not cut into stages is run once, and every exit is
-    charged for all that its logits, and those of the exits before it, depend on.
+    (``exitbench.models.operators`` says what is counted). A network that is not cut into stages is run once. If it yields its
+    exits one by one, each is charged for all that runs before it is there; else for all that its logits, and those of the exits
+    before it, depend on.
 
     Args:
         model: The network; its training mode is restored.
@@ -162,6 +163,22 @@ def _traced(model: EarlyExitNet, input_shape: tuple[int, int, int]) -> ExitCosts
     return costs
 
 
+def _yielded(model: EarlyExitNet, x: Tensor, zeros: ZeroWeights) -> ExitCosts | None:
+    """Return the costs of a network that stops at its exits, of what ran before each; None if nothing is multiplied by then."""
+    dense, saved = [], []
+    with shown_in_pieces(), Counting(zeros) as counted:
+        for _ in model.exits(x):
+            dense.append(counted.macs)
+            saved.append(counted.zero_macs)
+    if not dense[0]:
+        return None
+    mmacs = [(macs - zero) / 1e6 for macs, zero in zip(dense, saved, strict=True)]
+    costs = _without_zeros(mmacs, None, [macs / 1e6 for macs in dense], zeros)
+    whole = len(dense) > 1 and dense[0] == dense[-1]
+    note = "every exit is charged the whole network: all of it runs before the first exit is there" if whole else None
+    return _bounded(replace(costs, note=note), sorted(counted.uncounted))
+
+
 def _order_note(alone: Sequence[int]) -> str | None:
     """Return what is to be said where an exit, alone, would cost less than the one before it; None where none does."""
     falls = [k for k in range(1, len(alone)) if alone[k] < alone[k - 1]]
@@ -177,6 +194,8 @@ def _order_note(alone: Sequence[int]) -> str | None:
 def _by_exit(model: EarlyExitNet, x: Tensor) -> ExitCosts:
     n_exits = model.n_exits
     zeros = ZeroWeights(model)
+    if model.stops and (costs := _yielded(model, x, zeros)) is not None:
+        return costs
     try:
         traced = trace(model, x, zeros)
         if all(traced.dense) and (n_exits == 1 or traced.dense[0] < traced.total):

@@ -10,8 +10,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from exitbench.models.errors import ChangedOutputs
 from exitbench.models.own_code import is_own
-from exitbench.models.policies import Policy, deployed_logits
+from exitbench.models.policies import Policy
 from exitbench.models.user_code import forwarded, guarded
 
 
@@ -23,11 +24,14 @@ class EarlyExitNet(nn.Module, ABC):
 
     Attributes:
         exit_costs: Cost of each exit in mmacs, as declared by the network itself; None if it is to be measured.
+        has_gate_scores: Whether the logits of all exits but the last carry the scores of gate heads
+            (``exitbench.models.gate_scores``).
+        stops: Whether ``exits`` computes no exit before it is asked for.
     """
 
     exit_costs: tuple[float, ...] | None = None
     has_gate_scores: bool = False
-    """Whether the logits carry the scores of gate heads (``exitbench.models.gate_scores``)."""
+    stops: bool = False
 
     def __init_subclass__(cls, **named: Any) -> None:
         """Hand networks of somebody's own class copies of images, and keep torch's state ours (``models.user_code``)."""
@@ -66,16 +70,36 @@ class EarlyExitNet(nn.Module, ABC):
 
         Raises:
             ValueError: If the network has no exit ``upto``.
+            ChangedOutputs: If ``exits`` ends before it.
         """
         last = self.n_exits - 1 if upto is None else upto
         if not 0 <= last < self.n_exits:
             raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
         with forwarded(training=self.training):
-            return torch.stack(list(islice(self.exits(x), last + 1)))
+            found = list(islice(self.exits(x), last + 1))
+        if len(found) <= last:
+            raise ChangedOutputs(f"the network computed {len(found)} exits, it has {self.n_exits}")
+        return torch.stack(found)
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:
-        """Return the prediction ``(B, classes)`` of ``policy``, as logits; gradients flow through its exits alone."""
-        return deployed_logits(self(x), policy)[0]
+        """Return the prediction ``(B, classes)`` of ``policy``, as logits; gradients flow through its exits alone.
+
+        Exits behind the last that an input of the batch takes are not computed.
+        """
+        policy.check(self.n_exits)
+        seen: list[Tensor] = []
+        found, gone = x, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for k, logits in enumerate(self.exits(x)):
+            seen.append(logits)
+            so_far = torch.stack(seen)
+            predicted = policy.predicted(so_far)
+            found = torch.where(gone[:, None], found, predicted) if k else predicted
+            if k == self.n_exits - 1:
+                break
+            gone = gone | policy.leaves(so_far)
+            if gone.all():
+                break
+        return found
 
     def search_model(self) -> EarlyExitNet:
         """Return the network that attacks may search on: the same function up to rounding, computed faster where possible."""

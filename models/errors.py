@@ -21,6 +21,14 @@ class NameTaken(InputError, ValueError):
     """Two things of one name; the message names both."""
 
 
+class ForeignModelError(InvalidValue):
+    """A network, or its factory, cannot be evaluated as it is; the message says what was found and what is expected."""
+
+
+class ChangedOutputs(ForeignModelError):
+    """A network returns another number of exits than at first: it is another network, and its results are of none."""
+
+
 class UnknownName(InputError, LookupError):
     """A name that is not registered; the message holds the near misses and all that is allowed."""
 

@@ -1,4 +1,4 @@
-"""Wraps a network of the user's own in the interface of ``EarlyExitNet``: it is run whole, and its outputs are split by exit."""
+"""Wraps a network of the user's own in the interface of ``EarlyExitNet``: it is run whole, or yields its exits one by one."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.errors import InvalidValue
+from exitbench.models.errors import ChangedOutputs, ForeignModelError
+from exitbench.models.exits_agree import check_exits
+from exitbench.models.outputs import Layout, Outputs, are_probabilities, gathered, joined, layouts, read_exit, read_outputs
+from exitbench.models.preceded import Preceded
+from exitbench.models.steps import has_forward, offered_steps
 from exitbench.models.user_code import forwarded
 
-_FORMS = "a list or tuple of logits (B, classes), one per exit, a stacked tensor (exits, B, classes), or one tensor (B, classes)"
-
-
-class ForeignModelError(InvalidValue):
-    """A network, or its factory, cannot be evaluated as it is; the message says what was found and what is expected."""
+__all__ = ["ForeignModelError", "ForeignNet"]
 
 
 class ForeignNet(EarlyExitNet):
-    """A wrapper of a module that returns the logits of all its exits at once; no exit can be computed without the others.
+    """A wrapper of a module that returns the logits of all its exits at once, or yields them one by one as well.
+
+    A module with a method ``exits(x)`` or ``iter_exits(x)`` that returns an iterator of logits, in order, is stopped at the exit
+    that is asked for; each item is a tensor ``(B, classes)``, or a pair of that and the score of the exit's gate. In any other no
+    exit can be computed without the others.
 
     Args:
-        net: A module that maps images ``(B, C, H, W)`` in [0, 1] to a list or tuple of logits ``(B, classes)``, one per exit, to
-            a stacked tensor ``(K, B, classes)``, or, with one exit, to a tensor ``(B, classes)``. It may declare the cost of
-            each exit as ``exit_costs``, in mmacs, including every head on the way. It is put into evaluation mode and fp32.
+        net: A module that maps images ``(B, C, H, W)`` in [0, 1] to logits in one of the forms of ``exitbench.models.outputs``,
+            gate scores beside them. It may declare the cost of each exit as ``exit_costs``, in mmacs, including every head on
+            the way. It is put into evaluation mode and fp32.
         input_shape: Shape ``(C, H, W)`` of an image; the form of the outputs is determined on noise of this shape.
 
     Attributes:
@@ -36,8 +40,8 @@ class ForeignNet(EarlyExitNet):
         note: What a report must say of how the network computes; None if nothing.
 
     Raises:
-        ForeignModelError: If the outputs have another form, the network has no parameters, its ``exit_costs`` are invalid, or
-            it raises an error.
+        ForeignModelError: If the outputs have another form, the network has no parameters, its ``exit_costs`` are invalid, it
+            raises an error, or the exits that it yields differ from those that it returns.
     """
 
     def __init__(self, net: nn.Module, input_shape: tuple[int, int, int]) -> None:
@@ -47,10 +51,16 @@ class ForeignNet(EarlyExitNet):
         self.first = _Entry()
         self.net = net.float()
         self.eval()
+        self._layout: Layout | None = None
+        images = [_noise(size, input_shape).to(next(self.net.parameters()).device) for size in (3, 2, 1)]
+        self._steps = offered_steps(self.net, images[0])
+        self.stops = self._steps is not None
         with _seen_dtypes() as dtypes:
-            self.n_classes, self._n_exits = self._tried(input_shape)
+            self.n_classes, self._n_exits, self._layout = self._tried(images)
+        self.has_gate_scores = self._layout is not None
         self.note = _precision_note(dtypes)
         self.exit_costs = _declared_costs(net, self._n_exits)
+        check_exits(self, images[0])
 
     @property
     def n_exits(self) -> int:
@@ -61,45 +71,95 @@ class ForeignNet(EarlyExitNet):
         return self.first
 
     def exits(self, x: Tensor) -> Iterator[Tensor]:
-        yield from self(x)
+        if self._steps is None:
+            yield from self(x)
+            return
+        steps = self._steps.of(self.net, self.first(x))
+        for k in range(self.n_exits):
+            if (step := next(steps, None)) is None:
+                raise ChangedOutputs(f"the network's {self._steps} yields {k} exits, at first it had {self.n_exits}")
+            found = gathered([read_exit(step, len(x))], len(x))
+            yield joined(found, "list", int(k < self.n_exits - 1))[0]
+        if next(steps, None) is not None:
+            raise ChangedOutputs(f"the network's {self._steps} yields more than {self.n_exits} exits, as many as it had at first")
 
     def forward(self, x: Tensor, upto: int | None = None) -> Tensor:
         last = self.n_exits - 1 if upto is None else upto
+        if self.stops and (last < self.n_exits - 1 or not has_forward(self.net)):
+            return super().forward(x, upto)
         if not 0 <= last < self.n_exits:
             raise ValueError(f"exit index {last} is outside 0..{self.n_exits - 1}")
-        with forwarded():
-            outputs = self.net(self.first(x))
-        logits = _stacked(outputs, len(x), upto)
-        if len(logits) != last + 1:
-            raise ForeignModelError(f"the network returned {len(logits)} exits, at first it had {self.n_exits}")
-        # Decisions are made in fp32; inside, the network may use half precision.
-        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        found = self._whole(x)
+        if len(found.logits) != self.n_exits or (found.scores is not None) != self.has_gate_scores:
+            scored, before = (" with gate scores" if each else "" for each in (found.scores is not None, self.has_gate_scores))
+            raise ChangedOutputs(
+                f"the network returned {len(found.logits)} exits{scored}, at first it had {self.n_exits}{before}: a network must "
+                "return all of its exits for every batch, whatever is in it"
+            )
+        some = found if last == self.n_exits - 1 else Outputs(found.logits[: last + 1], found.scores)
+        return joined(some, self._layout, min(last + 1, self.n_exits - 1))
 
     def preceded_by(self, first: nn.Module) -> EarlyExitNet:
-        return _Preceded(first, self)
+        return Preceded(first, self)
+
+    def _whole(self, x: Tensor) -> Outputs:
+        """Return the outputs of all exits."""
+        if self._steps is not None and not has_forward(self.net):
+            steps = self._steps.of(self.net, self.first(x))
+            return gathered([read_exit(step, len(x)) for step in steps], len(x))
+        with forwarded():
+            return read_outputs(self.net(self.first(x)), len(x))
 
     @torch.no_grad()
-    def _tried(self, input_shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Return the numbers of classes and exits, from several batch sizes: a shape such as (3, 3, 10) alone is ambiguous."""
-        found = set()
-        device = next(self.net.parameters()).device
-        for size in (3, 2, 1):
-            x = torch.rand(size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    def _tried(self, images: Sequence[Tensor]) -> tuple[int, int, Layout | None]:
+        """Return the numbers of classes and exits, and the layout of gate scores.
+
+        Several batch sizes tell: a shape such as (3, 3, 10) alone is ambiguous.
+        """
+        found = []
+        for x in images:
             try:
-                with forwarded():
-                    outputs = self.net(self.first(x))
+                outputs = self._whole(x)
+            except ForeignModelError:
+                raise
             except Exception as error:
-                shape, said = "x".join(map(str, input_shape)), " ".join(str(error).split())
+                shape, said = "x".join(map(str, x.shape[1:])), " ".join(str(error).split())
                 raise ForeignModelError(
-                    f"the network cannot run a batch of {size} images of {shape} ({type(error).__name__}: {said})"
+                    f"the network cannot run a batch of {len(x)} images of {shape} ({type(error).__name__}: {said})"
                     f"{_precision_hint(said)}"
                 ) from error
-            logits = _stacked(outputs, size, None)
-            found.add((logits.shape[-1], len(logits)))
-        if len(found) > 1:
-            texts = ", ".join(f"{exits} exits of {classes} classes" for classes, exits in sorted(found))
+            found.append(outputs)
+        sizes = {(outputs.logits[0].shape[-1], len(outputs.logits)) for outputs in found if len(outputs.logits)}
+        if len(sizes) != 1:
+            texts = ", ".join(f"{exits} exits of {classes} classes" for classes, exits in sorted(sizes)) or "no exit at all"
             raise ForeignModelError(f"the network returns other outputs for batches of 3, 2 and 1 images: {texts}")
-        return found.pop()
+        ((n_classes, n_exits),) = sizes
+        return n_classes, n_exits, _layout(found, n_exits, [len(x) for x in images])
+
+
+def _layout(found: Sequence[Outputs], n_exits: int, sizes: Sequence[int]) -> Layout | None:
+    """Return how the gate scores are laid out; None where there are none.
+
+    Raises:
+        ForeignModelError: If they are laid out in no known way, or stand beside probabilities.
+    """
+    scored = {outputs.scores is not None for outputs in found}
+    if len(scored) > 1:
+        raise ForeignModelError("the network returns gate scores for some batches, and none for others")
+    if scored == {False}:
+        return None
+    fitting = [layouts(outputs.scores, n_exits, size) for outputs, size in zip(found, sizes, strict=True)]
+    left = set[Layout].intersection(*fitting)
+    if len(left) != 1:
+        raise ForeignModelError("the network's gate scores are laid out otherwise for batches of 3, 2 and 1 images")
+    for outputs in found:  # whose sum is lost with a score in its place
+        if exits := [str(k) for k, logits in enumerate(outputs.logits, start=1) if are_probabilities(logits[None]).any()]:
+            raise ForeignModelError(f"the network returns probabilities at exit {', '.join(exits)}; it must return logits")
+    return left.pop()
+
+
+def _noise(size: int, input_shape: tuple[int, int, int]) -> Tensor:
+    return torch.rand(size, *input_shape, generator=torch.Generator().manual_seed(0))
 
 
 _HALF = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -142,70 +202,6 @@ class _Entry(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone(memory_format=torch.contiguous_format)
-
-
-class _Preceded(EarlyExitNet):
-    """``net`` with the module ``first`` in front of it."""
-
-    def __init__(self, first: nn.Module, net: EarlyExitNet) -> None:
-        super().__init__()
-        self.first, self.net = first, net
-
-    @property
-    def n_exits(self) -> int:
-        return self.net.n_exits
-
-    @property
-    def entry(self) -> nn.Module:
-        return self.net.entry
-
-    def exits(self, x: Tensor) -> Iterator[Tensor]:
-        return self.net.exits(self.first(x))
-
-    def preceded_by(self, first: nn.Module) -> EarlyExitNet:
-        return _Preceded(first, self)
-
-
-def _stacked(outputs: object, batch: int, upto: int | None) -> Tensor:
-    """Return logits ``(K, B, classes)``, or those of the exits ``0..upto``, from a network's outputs for ``batch`` images."""
-    if isinstance(outputs, Tensor):
-        logits = outputs if outputs.ndim == 3 else outputs[None]
-        if outputs.ndim not in (2, 3) or logits.shape[1] != batch:
-            raise ForeignModelError(_shape_text(tuple(outputs.shape), batch))
-        return _checked(logits if upto is None else logits[: upto + 1])
-    if isinstance(outputs, dict):
-        names = ", ".join(map(repr, outputs))
-        raise ForeignModelError(f"the network returns a dictionary ({names}); it must return {_FORMS}: the values, in order")
-    if not isinstance(outputs, (list, tuple)) or not outputs:
-        what = "an empty list" if isinstance(outputs, (list, tuple)) else type(outputs).__name__
-        raise ForeignModelError(f"the network returns {what}; it must return {_FORMS}")
-    for k, logits in enumerate(outputs, start=1):
-        if not isinstance(logits, Tensor):
-            raise ForeignModelError(f"item {k} of what the network returns is {type(logits).__name__}; it must return {_FORMS}")
-    shapes = [tuple(logits.shape) for logits in outputs]
-    if any(len(shape) != 2 or shape[0] != batch for shape in shapes) or len(set(shapes)) > 1:
-        raise ForeignModelError(
-            f"the network returns tensors of shapes {', '.join(map(str, shapes))} for {batch} images; it must return {_FORMS}, "
-            "and nothing else (no features, no losses)"
-        )
-    return _checked(torch.stack(list(outputs)[: None if upto is None else upto + 1]))
-
-
-def _checked(logits: Tensor) -> Tensor:
-    if not logits.is_floating_point():
-        raise ForeignModelError(f"the network returns {logits.dtype}; it must return logits, not predictions")
-    if not logits.shape[-1]:
-        raise ForeignModelError("the network returns logits of no class")
-    return logits
-
-
-def _shape_text(shape: Sequence[int], batch: int) -> str:
-    hint = ""
-    if len(shape) == 3 and shape[0] == batch:
-        hint = "; where that is (B, exits, classes), return logits.transpose(0, 1)"
-    elif len(shape) == 1:
-        hint = "; a batch of one image is a batch, too (no squeeze)"
-    return f"the network returns a tensor of shape {tuple(shape)} for {batch} images; it must return {_FORMS}{hint}"
 
 
 def _declared_costs(net: nn.Module, n_exits: int) -> tuple[float, ...] | None:

@@ -7,7 +7,7 @@ so that the mean of an exit's logits is its score, with a gradient. Attacks, sto
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def with_score(logits: Tensor, score: Tensor) -> Tensor:
@@ -18,3 +18,20 @@ def with_score(logits: Tensor, score: Tensor) -> Tensor:
 def score_of(logits: Tensor) -> Tensor:
     """Return the gate score ``(...)`` that logits ``(..., classes)`` carry."""
     return logits.mean(-1)
+
+
+class ScoredHead(nn.Module):
+    """A classifier head with a gate: it returns logits ``(B, classes)`` that carry the gate's score.
+
+    Args:
+        head: Maps the features of a stage to logits ``(B, classes)``.
+        gate: Maps the same features to scores ``(B,)`` or ``(B, 1)``.
+    """
+
+    def __init__(self, head: nn.Module, gate: nn.Module) -> None:
+        super().__init__()
+        self.head, self.gate = head, gate
+
+    def forward(self, features: object) -> Tensor:
+        logits: Tensor = self.head(features)
+        return with_score(logits, self.gate(features).reshape(len(logits)))

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.features import take_rows
 from exitbench.models.folded import folded
+from exitbench.models.gate_scores import ScoredHead
 from exitbench.models.policies import Policy
+from exitbench.models.preceded import Preceded
 from exitbench.models.user_code import forwarded
 
 
@@ -32,12 +34,15 @@ class MultiExitNet(EarlyExitNet):
         ValueError: If there are no stages, or not as many heads as stages.
     """
 
+    stops = True
+
     def __init__(self, stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
         super().__init__()
         if not stages or len(stages) != len(heads):
             raise ValueError(f"need one head per stage: {len(stages)} stages, {len(heads)} heads")
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
+        self.has_gate_scores = len(heads) > 1 and all(isinstance(head, ScoredHead) for head in heads[:-1])
 
     @property
     def n_exits(self) -> int:
@@ -55,7 +60,9 @@ class MultiExitNet(EarlyExitNet):
                 logits = head(features)
             yield logits
 
-    def preceded_by(self, first: nn.Module) -> MultiExitNet:
+    def preceded_by(self, first: nn.Module) -> EarlyExitNet:
+        if type(self) is not MultiExitNet:  # a subclass may run its stages differently
+            return Preceded(first, self)
         return MultiExitNet([nn.Sequential(first, self.stages[0]), *self.stages[1:]], list(self.heads))
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:

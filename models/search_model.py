@@ -84,7 +84,9 @@ def build_search_model(model: EarlyExitNet, config: SearchConfig) -> EarlyExitNe
     # Casts are not compiled: a hook on the first stage counts passes.
     first = nn.Sequential(_Cast(dtype), stages[0])
     logits = [nn.Sequential(head, _Cast(torch.float32)) for head in heads]
-    return MultiExitNet([first, *stages[1:]], logits).eval().requires_grad_(False)
+    cast = MultiExitNet([first, *stages[1:]], logits)
+    cast.has_gate_scores = model.has_gate_scores
+    return cast.eval().requires_grad_(False)
 
 
 def _is_ours(model: EarlyExitNet) -> bool:

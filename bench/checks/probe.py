@@ -19,6 +19,7 @@ from exitbench.checks.growth import grown
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import SoftRule, ascend
 from exitbench.data.split import Batch
+from exitbench.models.errors import ChangedOutputs
 from exitbench.models.spec import description
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.probe_key import VERSION, probe_key, probed_batch
@@ -33,6 +34,9 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
 
     Returns:
         The error message, or None if the probe is stored.
+
+    Raises:
+        ChangedOutputs: If the network returns another number of exits than at first.
     """
     key = probe_key(prepared, seed)
     if store.read_probe(key) is not None:
@@ -40,6 +44,8 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
     try:
         more = prepared.split.batch
         result = probe(key, prepared.target, prepared.settings, probed_batch(prepared), seed, more, prepared.n)
+    except ChangedOutputs:
+        raise
     except Exception as error:  # noqa: BLE001 - the model is the user's code: whatever it raises is a result
         message = f"{type(error).__name__}: {error}"
         store.write_error(key, CellError(attack="trust checks", error=message))

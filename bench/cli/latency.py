@@ -77,7 +77,8 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     console.print(f"medians of {rounds} rounds on {latency.machine}{threads_text}", markup=False, highlight=False)
     if not latency.stops:
         console.print(
-            "the network is not cut into stages: it runs whole for every exit, which has no latency of its own",
+            "the network neither is cut into stages nor yields its exits one by one: it runs whole for every exit, which has no "
+            "latency of its own",
             markup=False,
             highlight=False,
         )

@@ -20,6 +20,7 @@ from exitbench.data.split import Samples, Split
 from exitbench.errors import UserError, as_user_errors
 from exitbench.models.calibration import kind_named
 from exitbench.models.cost import measure_costs
+from exitbench.models.exits_agree import check_exits
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.rules.fit import check_decisions, check_rule
@@ -130,6 +131,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         model = loaded.model
         samples = Samples(split, n)
         first = next(samples.slices(SLICE))
+        check_exits(model, first.x)
         logits = check_model(model, first.x, first.y, split.n_classes)
         n_classes = logits.shape[-1]
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)

@@ -16,6 +16,7 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import ThreatModel
+from exitbench.models.errors import ChangedOutputs
 from exitbench.models.spec import describe, description
 from exitbench.runner.generate import Generated, Work, generate, noise_of
 from exitbench.runner.oom import in_halves, out_of_memory
@@ -70,7 +71,10 @@ class Runner:
         """Run every missing cell in order, and report starts and outcomes.
 
         An attack that raises, or whose candidates cannot be certified, leaves an error and no cell; so do selections that need
-        it. An interrupt or a full disk is raised to the caller; finished cells are kept.
+        it. An interrupt, a full disk, or a network that changes is raised to the caller; finished cells are kept.
+
+        Raises:
+            ChangedOutputs: If the network returns another number of exits than at first.
         """
         for step in self.steps(plan):
             if isinstance(step, Outcome):
@@ -104,6 +108,8 @@ class Runner:
                 found = [self._select(cell, attack, [keys[cell.slice, child] for child in attack.attacks]) for cell in cells]
             else:
                 found = self._attack(cells, [works[cell.slice] for cell in cells])
+        except ChangedOutputs:
+            raise
         except Exception as error:  # noqa: BLE001 - an attack may be the user's code: whatever it raises is its result
             if len(cells) == 1:
                 yield self._failed(cells[0], error)

@@ -14,6 +14,7 @@ from exitbench.models.cost import ExitCosts
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.fingerprint import Fingerprint
+from exitbench.models.outputs import are_probabilities
 from exitbench.models.policies import Policy
 from exitbench.models.search_model import FOLDED, PLAIN, SearchConfig, build_search_model, search_configs
 
@@ -85,8 +86,7 @@ def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None
         raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has {n_classes}")
     if int(y.max()) >= logits.shape[-1]:
         raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has labels up to {int(y.max())}")
-    in_range = ((logits >= 0) & (logits <= 1)).flatten(1).all(1)
-    probabilities = in_range & ((logits.sum(-1) - 1).abs() < 1e-4).all(1)
+    probabilities = are_probabilities(logits)
     if probabilities.any():
         exits = ", ".join(str(k + 1) for k in probabilities.nonzero().flatten().tolist())
         raise UserError(f"the model returns probabilities at exit {exits}; it must return logits (remove its softmax)")

@@ -19,7 +19,6 @@ from torch import Tensor
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.field_types import Costs, Count, Key, Line, Measured, Name, Rule, SafeName
-from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
 from exitbench.models.spec import digest
@@ -48,7 +47,8 @@ class Latency(Stored, frozen=True, kw_only=True):
         machine, device, threads, torch: The processor, the type of device (no host names), and the version of torch.
         measured: Time of the measurement, UTC.
         rounds: Number of rounds in which everything was timed in turn.
-        stops: Whether what follows an exit is skipped; a network that is not cut into stages runs whole.
+        stops: Whether what follows an exit is skipped; a network that neither is cut into stages nor yields its exits
+            one by one runs whole.
         mmacs: Cost of each exit as counted by exitbench.
         ptflops: Mmacs of a forward pass up to each exit as counted by ptflops; None where it gave no figure.
         one: For each exit, quartiles ``(25 %, median, 75 %)`` of the milliseconds that a single image takes to leave there,
@@ -148,7 +148,7 @@ def measure_latency(
         torch=str(torch.__version__),
         measured=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         rounds=rounds,
-        stops=isinstance(model, MultiExitNet) or n_exits == 1,
+        stops=n_exits == 1 or (model.stops and target.costs.mmacs[0] < target.costs.mmacs[-1]),
         mmacs=tuple(target.costs.mmacs),
         ptflops=tuple(_second_opinion(model, k, shape) for k in range(n_exits)),
         one=tuple(quartiles[0 : 2 * n_exits : 2]),

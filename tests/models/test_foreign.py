@@ -86,7 +86,6 @@ def test_images_reach_foreign_code_rows_after_rows():
 
 
 REFUSED = {
-    "dictionary": (lambda logits: {"main": logits[0], "aux": logits[1]}, r"a dictionary \('main', 'aux'\).*the values, in order"),
     "nothing": (lambda logits: None, "returns NoneType"),
     "no exit": (lambda logits: [], "an empty list"),
     "logits and features": (lambda logits: (logits[0], logits[0][:, :2]), r"\(3, 5\), \(3, 2\).*no features"),

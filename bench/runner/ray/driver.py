@@ -12,6 +12,7 @@ from typing import Any
 
 from exitbench.errors import UserError
 from exitbench.models.error_text import first_line
+from exitbench.models.errors import InputError
 from exitbench.models.spec import description
 from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.runner.ray.connect import Resources, slots
@@ -128,7 +129,7 @@ class RayRunner:
         except StopIteration:
             del self._flights[answers]
         except errors.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, UserError) else None
+            cause = error.cause if isinstance(error.cause, InputError) else None
             raise UserError(str(cause or f"a worker could not run its shard: {first_line(error.cause or error)}")) from error
         except errors.RayError as error:
             del self._flights[answers]
