@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torchattacks
-from torch import Tensor, nn
+from torch import Tensor
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.deployment import Deployment
@@ -22,6 +22,7 @@ from exitbench.attacks.presets import expand
 from exitbench.attacks.regions import Norm, ThreatModel
 from exitbench.attacks.settings import KNOBS, settings_for
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.normalisation import Normalise
 from exitbench.models.policies import Policy
 from exitbench.models.views import DeployedView
 
@@ -97,7 +98,7 @@ class MultiExitAttack(torchattacks.attack.Attack):  # type: ignore[misc] # the p
         net: EarlyExitNet = self.model.model
         if self._normalization_applied is not False:
             return net
-        return net.preceded_by(_Normalised(self.normalization_used["mean"], self.normalization_used["std"]))
+        return net.preceded_by(Normalise(self.normalization_used["mean"], self.normalization_used["std"]))
 
 
 def deployed_view(model: EarlyExitNet | DeployedView, policy: Policy | None) -> DeployedView:
@@ -116,17 +117,6 @@ def deployed_view(model: EarlyExitNet | DeployedView, policy: Policy | None) -> 
     if policy is None:
         raise ValueError("say which rule is deployed, as policy=EntropyPolicy((0.3, 0.4)), or hand in a DeployedView")
     return DeployedView(model, policy)
-
-
-class _Normalised(nn.Module):
-    """A module that subtracts a mean and divides by a standard deviation, ``(1, C, 1, 1)`` each."""
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.mean, self.std = mean, std
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean.to(x)) / self.std.to(x)
 
 
 @dataclass(frozen=True)

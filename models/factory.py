@@ -1,4 +1,7 @@
-"""Networks built by the user's own function, given as ``path/to/file.py:factory`` or ``package.module:factory``."""
+"""Networks built by the user's own function, given as ``path/to/file.py:factory`` or ``package.module:factory``.
+
+Arguments may stand behind either, as in a call (``exitbench.models.reference``).
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,16 @@ from torch import nn
 
 from exitbench.models.error_text import first_line
 from exitbench.models.foreign import ForeignModelError
+from exitbench.models.reference import NO_ARGUMENTS, Arguments, split_call, without_call
 from exitbench.models.safe_name import safe_name
 from exitbench.models.user_code import contained
 from exitbench.models.user_imports import FORMER_NAMES, OWN_NAMES, imports_for, imports_from, package_of, without_arguments
 from exitbench.models.zoo.published import is_published, published_name
 
 _log = logging.getLogger(__name__)
+
+_OPTIONS = ("args", "opt", "opts", "options", "cfg", "config", "hparams")
+"""Usual names of an argument that holds a script's parsed options."""
 
 
 def is_reference(model: str) -> bool:
@@ -49,14 +56,16 @@ def reported_name(model: str) -> str:
 
 def factory_name(reference: str) -> str:
     """Return the name, in reports, of the network that ``reference`` builds; nothing is executed."""
-    place, name = _parts(reference)
-    return safe_name(f"{Path(place).stem if _is_file(place) else place}.{name}")
+    called, arguments = without_call(reference)
+    place, name = _parts(called)
+    return safe_name(f"{Path(place).stem if _is_file(place) else place}.{name}{arguments}")
 
 
 def absolute_reference(reference: str) -> str:
     """Return a reference to the same factory that is valid from any working directory."""
-    place, name = _parts(reference)
-    return f"{Path(place).absolute()}:{name}" if name and _is_file(place) else reference
+    called, arguments = without_call(reference)
+    place, name = _parts(called)
+    return f"{Path(place).absolute()}:{name}{arguments}" if name and _is_file(place) else reference
 
 
 def _parts(reference: str) -> tuple[str, str]:
@@ -76,13 +85,20 @@ class Factory:
         name: Name of the network in reports, fit for file names: that of the file or module, and that of the function.
         where: The reference without folders, such as ``tiny.py:make``.
         module: The module that defines the function; it has been executed.
-        make: The function; it takes no arguments.
+        make: The function.
+        arguments: What it is called with.
     """
 
     name: str
     where: str
     module: ModuleType
-    make: Callable[[], Any]
+    make: Callable[..., Any]
+    arguments: Arguments = NO_ARGUMENTS
+
+    @property
+    def called(self) -> str:
+        """``where``, with the arguments."""
+        return f"{self.where}{self.arguments.text}"
 
     def call(self) -> Any:
         """Call the function and return what it returns, from the same random state of torch every time.
@@ -96,7 +112,8 @@ class Factory:
             _explained(self.where, self.module.__file__),
         ):
             torch.manual_seed(0)
-            return self.make()
+            by_place, by_name = self.arguments.values()
+            return self.make(*by_place, **by_name)
 
     def build(self) -> nn.Module:
         """Build the network anew, from the same random state of torch every time; the caller's state is restored.
@@ -120,7 +137,8 @@ def find_factory(reference: str) -> Factory:
         ForeignModelError: If the file, module or function does not exist, or the code raises. The message lists the functions
             that the module defines.
     """
-    place, name = _parts(reference)
+    called, arguments = split_call(reference)
+    place, name = _parts(called)
     is_file = _is_file(place)
     if not place:
         raise ForeignModelError(f"{reference!r} names no file; the forms are path/to/file.py:factory and package.module:factory")
@@ -132,23 +150,34 @@ def find_factory(reference: str) -> Factory:
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         what = f"has no {name!r}" if name else "is named without a factory; add one, as in file.py:factory"
         raise ForeignModelError(f"{place} {what}{hint} (it defines: {', '.join(defined) or 'nothing'})")
-    return Factory(factory_name(reference), where, module, _checked(getattr(module, name), where))
+    make = _checked(getattr(module, name), where, arguments)
+    return Factory(factory_name(f"{called}{arguments.text}"), where, module, make, arguments)
 
 
-def _checked(make: Callable[[], Any], where: str) -> Callable[[], Any]:
-    """Return ``make`` if it can be called without arguments, else raise ``ForeignModelError``."""
+def _checked(make: Callable[..., Any], where: str, arguments: Arguments) -> Callable[..., Any]:
+    """Return ``make`` if it can be called with these arguments, else raise ``ForeignModelError``."""
     if isinstance(make, nn.Module) or not callable(make):
         what = f"a network ({type(make).__name__})" if isinstance(make, nn.Module) else type(make).__name__
         raise ForeignModelError(f"{where} is {what}, not a factory; wrap it in a function that takes no arguments and returns it")
     try:
-        parameters = inspect.signature(make).parameters.values()
+        signature = inspect.signature(make)
     except (TypeError, ValueError):  # a callable not written in Python has no signature; the call will show
         return make
+    if arguments.text:
+        by_place, by_name = arguments.values()
+        try:
+            signature.bind(*by_place, **by_name)
+        except TypeError as error:
+            raise ForeignModelError(f"{where}{signature} does not take {arguments.text}: {error}") from error
+        return make
+    parameters = signature.parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
     if needed:
+        value = "Namespace(...)" if needed[0] in _OPTIONS else "..."
         raise ForeignModelError(
-            f"{where} needs arguments ({', '.join(needed)}); name a function that takes none, such as "
+            f"{where} needs arguments ({', '.join(needed)}); give them as in a call, '{where}({needed[0]}={value})' (the quotes "
+            f"are for the shell), or name a function that takes none, such as "
             f"`def make(): return {where.rpartition(':')[2]}({needed[0]}=...)`"
         )
     return make
@@ -221,7 +250,20 @@ def _hint(error: BaseException, file: str | None) -> str:
             f"say {path.parent.name}.{path.stem}:FACTORY"
         )
     missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    if missing and file is not None and (root := _folder_with(missing.partition(".")[0], Path(file))) is not None:
+        dotted = ".".join(Path(file).relative_to(root).with_suffix("").parts)
+        return f"; it is in {root}: from there, say {dotted}:FACTORY"
     return f" ({OWN_NAMES})" if missing and missing.partition(".")[0] in FORMER_NAMES else ""
+
+
+def _folder_with(name: str, file: Path) -> Path | None:
+    """Return the folder above a file's own, at most three up, that has a module or package of this name."""
+    for folder in list(file.parents)[1:4]:
+        if not all(part.isidentifier() for part in file.relative_to(folder).parts[:-1]):
+            return None
+        if (folder / f"{name}.py").is_file() or (folder / name).is_dir():
+            return folder
+    return None
 
 
 def _names(module: ModuleType) -> list[str]:

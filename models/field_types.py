@@ -51,6 +51,9 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Costs = Annotated[tuple[Measured, ...], Meta(min_length=1, max_length=1000)]
 """A cost for each exit."""
 
+Channels = Annotated[tuple[Share, ...], Meta(min_length=1, max_length=1000)]
+"""A number for each channel of an image with pixels in [0, 1]."""
+
 Spec = dict[str, Any]
 """The description of an attack or of settings, as JSON values."""
 

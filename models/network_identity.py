@@ -26,7 +26,7 @@ def structure_digest(net: nn.Module, factory: Factory | None = None) -> str:
     if factory is not None:
         function = f"{plain_module(getattr(factory.make, '__module__', None))}.{getattr(factory.make, '__qualname__', '')}"
         described |= {
-            "factory": [factory.where, function, Describer().text(factory.make)],
+            "factory": [factory.called, function, Describer().text(factory.make)],
             "source": source_digest(net, factory.module),
         }
     return digest(described)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ def evaluate(
     name: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     progress: bool | Display = True,
     **settings: Any,
 ) -> Evaluation:
@@ -74,6 +76,8 @@ def evaluate(
         data: Folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
         name: Name of a module in memory in reports; None for that of its class.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``. A module in memory must be on this device; ``"auto"`` uses its device.
+        mean, std: One number per channel each, for pixels in [0, 1], to normalise images with in front of a network that does
+            not do so itself: one given by reference, in memory, or of timm's.
         precision: Precision of the search, ``"auto"``, ``"fp32"`` or ``"bf16"``; verdicts are always those of the fp32 model.
         progress: Whether to show a progress bar, or a custom display.
         **settings: Settings of the gradient attacks: ``method``, ``loss``, ``steps``, ``step_size``, ``restarts``, ``keep``,
@@ -98,6 +102,8 @@ def evaluate(
         eps=eps,
         device=device,
         precision=precision,
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
         knobs=_known(settings),
     )
     with _store(results) as store:

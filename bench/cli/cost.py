@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.cli.option_types import NamedPath
-from exitbench.cli.options import data_option
+from exitbench.cli.options import data_option, with_normalisation
 
 if TYPE_CHECKING:
     from exitbench.target.networks import Network
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
     help="With --policy: a safetensors file or PyTorch state dict [the registered weights].",
 )
 @click.option("--policy", help="Also the mean cost under this exit policy, on held-out training images: as in `bench run`.")
+@with_normalisation
 @data_option
-def command(model: str, dataset: str | None, weights: Path | None, policy: str | None, data: Path) -> None:
+def command(
+    model: str,
+    dataset: str | None,
+    weights: Path | None,
+    policy: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    data: Path,
+) -> None:
     """Measure the cost of each exit of MODEL and compare the total with ptflops.
 
     MODEL is a registered name, robustbench:NAME, pyautoattack:resnet18, or path/to/file.py:factory or package.module:factory.
@@ -35,12 +44,13 @@ def command(model: str, dataset: str | None, weights: Path | None, policy: str |
     from exitbench.errors import UserError, as_user_errors
     from exitbench.models.cost import measure_costs
     from exitbench.target.networks import named_network
+    from exitbench.target.normalised import normalised
     from exitbench.timing.ptflops_check import ptflops_mmacs
 
     if weights is not None and policy is None:
         raise UserError("--weights go with --policy: what an exit costs does not depend on them")
     with as_user_errors():
-        network = named_network(model)
+        network = normalised(named_network(model), mean, std)
         images = dataset or _own_dataset(network)
         net = network.build(network.input_shape(images))
         costs = measure_costs(net, network.input_shape(images))

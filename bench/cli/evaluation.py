@@ -11,7 +11,7 @@ import click
 from exitbench.api.names import separated
 from exitbench.cli.interrupts import INTERRUPTED
 from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option, knob_options, number, results_option
+from exitbench.cli.options import data_option, knob_options, normalisation_options, number, results_option
 
 if TYPE_CHECKING:
     from exitbench.api.execution import Execution
@@ -43,6 +43,7 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
         help="entropy:T1,T2,...  patience:n  exit:k  vote@equal  margin@mmacs=60  file.py:make; see `bench list policies` "
         "[the weights' own]",
     ),
+    *normalisation_options,
     click.option("--n", type=Whole(), help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
     click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True),
     click.option("--eps", callback=number, help="Radius, as 0.3 or 8/255 [the dataset's]."),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option, results_option
+from exitbench.cli.options import data_option, results_option, with_normalisation
 
 
 @click.command("latency")
@@ -19,6 +19,7 @@ from exitbench.cli.options import data_option, results_option
 @click.option("--training", help="Which of the model's weights.")
 @click.option("--weights", type=NamedPath(dir_okay=False), help="A weight file instead of registered weights.")
 @click.option("--policy", help="The deployed exit rule, as in `bench run` [the weights' own].")
+@with_normalisation
 @click.option("--n", type=Whole(), default=64, show_default=True, help="Clean test images to time it on, the first n.")
 @click.option("--rounds", type=Whole(3, 10_000), default=30, show_default=True, help="How often all is timed, in turn.")
 @click.option("--threads", type=Whole(1, 1024), help="Of the processor [as many as its library takes].")

@@ -29,6 +29,30 @@ def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     return found
 
 
+def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """Parse finite numbers >= 0 that are separated by commas, each of which may be a fraction: ``0.49,125/255``."""
+    if value is None:
+        return None
+    return tuple(float(number(ctx, param, each.strip()) or 0.0) for each in value.split(","))
+
+
+normalisation_options = (
+    click.option(
+        "--mean",
+        callback=numbers,
+        help="Of each channel, as 0.49,0.48,0.45: images are normalised by it in front of a network that does not do so itself.",
+    ),
+    click.option("--std", callback=numbers, help="The standard deviations that go with --mean."),
+)
+
+
+def with_normalisation(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--mean`` and ``--std`` to a command."""
+    for option in reversed(normalisation_options):
+        command = option(command)
+    return command
+
+
 def _data_folder() -> Path:
     from exitbench.models.user_folders import data_folder
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.cli.option_types import NamedPath
-from exitbench.cli.options import data_option, results_option, rule_option
+from exitbench.cli.options import data_option, results_option, rule_option, with_normalisation
 from exitbench.cli.say import say
 
 if TYPE_CHECKING:
@@ -30,11 +30,21 @@ _SHOWN = 20
     type=NamedPath(dir_okay=False),
     help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
 )
+@with_normalisation
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option
 @rule_option
-def command(what: str, model: str | None, weights: Path | None, device: str, data: Path, results: Path) -> None:
+def command(
+    what: str,
+    model: str | None,
+    weights: Path | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    device: str,
+    data: Path,
+    results: Path,
+) -> None:
     """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
 
     Every counterexample must lie in its ball and do to the plain model what is claimed; clean accuracy and
@@ -44,12 +54,18 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
 
     from exitbench.errors import UserError, as_user_errors
     from exitbench.target.networks import own_network
+    from exitbench.target.normalised import normalised
     from exitbench.verify.check import verify
     from exitbench.verify.scorer import Scorer
     from exitbench.verify.subject import load_subject
 
     started = time.perf_counter()
     network = own_network(model)
+    if network is not None:
+        with as_user_errors():
+            network = normalised(network, mean, std)
+    elif (mean, std) != (None, None):
+        raise UserError("--mean and --std go with --model, for a network of your own")
     name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []

@@ -30,6 +30,7 @@ from exitbench.runner.meant import check_clean, check_length, check_thresholds
 from exitbench.store.cell import SLICE
 from exitbench.target.calibrate import calibrated_policy
 from exitbench.target.networks import Loaded, Network, Shape, named_network
+from exitbench.target.normalised import normalised
 from exitbench.target.target import Target, check_model
 
 DEFAULT_N = {"cpu": 64, "cuda": 1000}
@@ -56,6 +57,7 @@ class Request:
         norm, eps: threat model; eps None for the dataset's.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: of the search: ``auto``, ``fp32`` (the plain model) or ``bf16``; verdicts are the plain model's in any case.
+        mean, std: of each channel, to normalise images with in front of the network; None where it does so itself.
         knobs: settings of the attacks by name (``exitbench.attacks.settings.KNOBS``); what is left out or None is the
             dataset's, or the default.
     """
@@ -72,13 +74,17 @@ class Request:
     device: str = "auto"
     calibration: str | None = None
     precision: Precision = "auto"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict, hash=False)  # workers keep what they prepared by the request
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Request:
         """Return the request of a flat mapping, such as a command's options, in which knobs stand beside everything else."""
         knobs = {name: value for name, value in values.items() if name in KNOBS}
-        return cls(knobs=knobs, **{name: value for name, value in values.items() if name not in KNOBS})
+        rest = {name: value for name, value in values.items() if name not in KNOBS}
+        channels = {name: tuple(rest[name]) for name in ("mean", "std") if rest.get(name) is not None}
+        return cls(knobs=knobs, **{**rest, **channels})
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Prepared:
     n: int
     settings: AttackSettings
     note: str | None
-    asked: Mapping[str, str | None] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "auto"
 
     @property
@@ -120,7 +126,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         UserError: If the request cannot be fulfilled; the message says what to do.
     """
     with as_user_errors():
-        network = network or named_network(request.model)
+        network = normalised(network or named_network(request.model), request.mean, request.std)
         device = _device(request.device)
         dataset, split, note = _dataset(request, network)
         settings = _settings(request, dataset)
@@ -176,12 +182,13 @@ def _other_norm(network: Network, norm: Norm) -> str | None:
     return f"{network.name} was trained for {network.norm} and is attacked in {norm} (see --norm)"
 
 
-def _asked(request: Request, loaded: Loaded, policy: Policy) -> dict[str, str | None]:
+def _asked(request: Request, loaded: Loaded, policy: Policy) -> dict[str, Any]:
     """What names the target; no exit rule where the one given is the weights' own."""
     own = loaded.policy
     is_own = own is not None and policy == parse_policy(own[0], loaded.model.n_exits, own[1])
     weights = str(request.weights) if request.weights is not None else None
-    return {"model": request.model, "weights": weights, "policy": None if is_own else request.policy}
+    policy_text = None if is_own else request.policy
+    return {"model": request.model, "weights": weights, "policy": policy_text, "mean": request.mean, "std": request.std}
 
 
 def _device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from exitbench.models.errors import InvalidValue
-from exitbench.models.field_types import Costs, Key, Line, Radius, Seed, Spec, Text
+from exitbench.models.field_types import Channels, Costs, Key, Line, Radius, Seed, Spec, Text
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import canonical_json, digest
 from exitbench.models.stored import Format, NewerSchema, Stored, Unreadable, parsed
@@ -53,11 +53,14 @@ class Requested(Stored, frozen=True, kw_only=True):
         model: as on the command line.
         weights: a file of tensors; None for registered weights.
         policy: the exit rule; None for the weights' own.
+        mean, std: of each channel, to normalise images with; None where they are the network's own.
     """
 
     model: Text
     weights: Text | None
     policy: Text | None
+    mean: Channels | None = None
+    std: Channels | None = None
 
 
 class RunRecord(Identity, frozen=True, kw_only=True):

@@ -37,6 +37,8 @@ class InMemoryNetwork(Network):
             cannot be copied.
     """
 
+    takes_normalisation = True
+
     def __init__(self, net: nn.Module, name: str | None = None) -> None:
         if not isinstance(net, nn.Module):
             raise ForeignModelError(f"the model is {type(net).__name__}; give a name, a reference, or a torch.nn.Module")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -64,12 +65,14 @@ class Network(ABC):
         card: Card of a registered architecture; None for others.
         dataset: Dataset that it is for, if known.
         norm: Norm of the ball that it was trained for, if known.
+        takes_normalisation: Whether a normalisation may be put in front of it; others hold their own.
     """
 
     name: str
     card: ModelCard | None = None
     dataset: str | None = None
     norm: str | None = None
+    takes_normalisation: ClassVar[bool] = False
 
     @abstractmethod
     def input_shape(self, dataset: str) -> Shape:
@@ -207,6 +210,8 @@ class FactoryNetwork(Network):
     of one shape only may declare it as ``input_shape``, ``(C, H, W)``.
     """
 
+    takes_normalisation = True
+
     def __init__(self, factory: Factory) -> None:
         self.factory = factory
         self.name = factory.name
@@ -239,7 +244,7 @@ class FactoryNetwork(Network):
         net, where, module = self._net, self.factory.where, self.factory.module
         with _named(where):
             initialise(net, shape)
-        source = f"{where}, source SHA-256 {source_digest(net, module)}"
+        source = f"{self.factory.called}, source SHA-256 {source_digest(net, module)}"
         if weights is not None:
             source += f"; weights file {weights.name}, SHA-256 {load_weights(net, weights)}"
         digest = network_digest(self._made[2] or structure_digest(net, self.factory), net)

@@ -8,10 +8,8 @@ import torch
 
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.errors import UnknownName
+from exitbench.models.errors import InputError
 from exitbench.models.fingerprint import is_of
-from exitbench.models.foreign import ForeignModelError
-from exitbench.models.weights import WeightsError
 from exitbench.target.networks import Network, stored_network
 from exitbench.target.registered_weights import registered_weights
 from exitbench.verify.claims import Claims
@@ -43,7 +41,9 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
         if weights is None and network.card is not None:
             weights = registered_weights(network.name, claims.subject.weights)
         loaded = network.load(dataset, shape, None, weights)
-    except (UnknownName, WeightsError, ForeignModelError) as error:
+    except UserError:
+        raise
+    except InputError as error:
         raise UserError(f"{error}{_hint(claims.subject.model)}") from error
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     claimed = str(claims.subject.weights)

@@ -76,4 +76,5 @@ def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Snap
 def settings_of(values: Mapping[str, Any], names: Sequence[str], prepared: Prepared) -> dict[str, Any]:
     """Return the options that a baseline records, with dataset and n as resolved, since they depend on the machine."""
     turned_out = {"attacks": list(names), "dataset": prepared.split.dataset, "n": prepared.n}
-    return {name: turned_out.get(name, values.get(name)) for name in SETTINGS}
+    channels = {name: list(values[name]) for name in ("mean", "std") if values.get(name) is not None}
+    return {**{name: turned_out.get(name, values.get(name)) for name in SETTINGS}, **channels}

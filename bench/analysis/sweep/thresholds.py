@@ -10,18 +10,17 @@ import torch
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
 from exitbench.models.calibration import target_cost
-from exitbench.models.errors import UnknownName
+from exitbench.models.errors import InputError
 from exitbench.models.fingerprint import is_of
-from exitbench.models.foreign import ForeignModelError
 from exitbench.models.policies import Policy
 from exitbench.models.registry import model_card
-from exitbench.models.weights import WeightsError
 from exitbench.store.calibration_logits import HeldOut, held_out_key
 from exitbench.store.generations import Generations
 from exitbench.store.run_record import RunRecord
 from exitbench.store.store import Store
 from exitbench.target.calibrate import all_logits, provenance
 from exitbench.target.networks import Loaded, Network, RegisteredNetwork
+from exitbench.target.normalised import normalised
 from exitbench.target.registered_weights import registered_weights
 
 
@@ -50,6 +49,8 @@ def held_out(record: RunRecord, store: Store, data: Path, weights: Path | None, 
 def _compute(key: str, record: RunRecord, store: Store, data: Path, weights: Path | None, network: Network | None) -> HeldOut:
     try:
         network = network or RegisteredNetwork(model_card(record.model))
+        if record.requested is not None:
+            network = normalised(network, record.requested.mean, record.requested.std)
         if weights is None and network.card is not None:
             weights = registered_weights(network.name, record.weights)
         split = load_split(record.dataset, "calibration", network.input_shape(record.dataset), data)
@@ -59,7 +60,7 @@ def _compute(key: str, record: RunRecord, store: Store, data: Path, weights: Pat
             if loaded.fingerprint is not None and is_of(loaded.weights, record.weights):
                 raise UserError(f"{what} computes something else than when the results in the store were made")
             raise UserError(f"{what} has SHA-256 {loaded.weights[:12]}..., the store is about {record.weights[:12]}...")
-    except (UserError, UnknownName, WeightsError, ForeignModelError) as error:
+    except InputError as error:
         raise UserError(
             f"a sweep of {record.model} ({record.training}) sets thresholds on held-out training images of "
             f"{record.dataset}, never on test images; the store does not hold its logits on them, and: {error}"

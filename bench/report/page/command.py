@@ -50,7 +50,9 @@ def _call(record: RunRecord, attacks: str, options: Mapping[str, str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return an option's value as it is written in Python: a number, or a quoted text."""
+    """Return an option's value as it is written in Python: a number, several as a tuple, or a quoted text."""
+    if re.fullmatch(r"[0-9.e-]+(,[0-9.e-]+)+", text):
+        return f"({text.replace(',', ', ')})"
     return text if re.fullmatch(r"[0-9.e+-]+(/[0-9]+)?", text) else repr(text)
 
 
@@ -73,6 +75,9 @@ def _target(record: RunRecord) -> Iterator[str]:
         yield from ("--training", record.training)
     if requested.policy is not None:
         yield from ("--policy", requested.policy)
+    for name, values in (("--mean", requested.mean), ("--std", requested.std)):
+        if values is not None:
+            yield from (name, ",".join(map(repr, values)))
     yield from ("--n", str(record.n), "--norm", record.norm, "--eps", number_text(record.eps))
 
 
