@@ -27,7 +27,13 @@ def folded(model: Net) -> Net:
         names = list(sequence._modules)
         for name, following in pairwise(names):
             conv, norm = sequence._modules[name], sequence._modules[following]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _are_plain(conv, norm):
                 sequence._modules[name] = fuse_conv_bn_eval(conv, norm).requires_grad_(False)
                 sequence._modules[following] = nn.Identity()
     return search_model.to(memory_format=torch.channels_last)
+
+
+def _are_plain(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    """Return whether the two compute what their classes do; a subclass may activate as well, or standardise its weights."""
+    own = type(conv).forward is nn.Conv2d.forward and type(conv)._conv_forward is nn.Conv2d._conv_forward
+    return own and type(norm).forward is nn.BatchNorm2d.forward and norm.running_mean is not None

@@ -71,6 +71,13 @@ class Normalisation:
             raise InvalidValue(f"--mean and --std have {len(self.mean)} numbers, the images have {channels} channels")
         return Normalise(*(torch.tensor(each).view(1, -1, 1, 1) for each in (self.mean, self.std)))
 
+    def over(self, channels: int) -> Self:
+        """Return the normalisation for images of so many channels: itself, or its averages for each."""
+        if len(self.mean) == channels:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return type(self)((mean,) * channels, (std,) * channels)
+
     def __str__(self) -> str:
         mean, std = (", ".join(f"{each:g}" for each in values) for values in (self.mean, self.std))
         return f"mean {mean}, standard deviation {std}"

@@ -30,6 +30,7 @@ from exitbench.models.user_code import contained
 from exitbench.models.weights import find_weights, load_weights
 from exitbench.models.zoo.find import find_published
 from exitbench.models.zoo.published import Published, is_published, published_reference
+from exitbench.models.zoo.timm_model import TimmModel
 
 Shape = tuple[int, int, int]
 
@@ -99,8 +100,17 @@ def named_network(model: str) -> Network:
         ForeignModelError: If there is no such factory, it fails, or the package that publishes the model is missing.
     """
     if is_published(model):
-        return PublishedNetwork(find_published(model))
+        found = find_published(model)
+        return PublishedNetwork(found) if isinstance(found, Published) else _of_timm(found)
     return FactoryNetwork(find_factory(model)) if is_reference(model) else RegisteredNetwork(model_card(model))
+
+
+def _of_timm(model: TimmModel) -> Network:
+    """Return a network of timm's, with the normalisation that timm says in front."""
+    from exitbench.target.normalised import NormalisedNetwork
+    from exitbench.target.timm_network import TimmNetwork
+
+    return NormalisedNetwork(TimmNetwork(model), model.normalisation, averaged=True)
 
 
 def own_network(model: str | None) -> Network | None:
@@ -122,7 +132,7 @@ def stored_network(name: str) -> Network:
         UnknownName, ForeignModelError: If there is none.
     """
     reference = published_reference(name)
-    return RegisteredNetwork(model_card(name)) if reference is None else PublishedNetwork(find_published(reference))
+    return RegisteredNetwork(model_card(name)) if reference is None else named_network(reference)
 
 
 def declared_shape(net: nn.Module, where: str) -> Shape | None:

@@ -55,4 +55,7 @@ def _hint(model: str) -> str:
     """Return a hint for a name with a dot, which is that of a file and a factory: registered names have none."""
     if "." not in model:
         return ""
-    return f"; if {model} is a network of your own, name what makes it: --model path/to/file.py:factory (which is executed)"
+    return (
+        f"; if {model} is a network of your own, name what makes it: --model path/to/file.py:factory (which is executed), or "
+        "timm:NAME"
+    )

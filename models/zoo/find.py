@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.zoo.published import Published
 from exitbench.models.zoo.sources import SOURCES
 
+if TYPE_CHECKING:
+    from exitbench.models.zoo.timm_model import TimmModel
 
-def find_published(reference: str) -> Published:
+
+def find_published(reference: str) -> Published | TimmModel:
     """Return the published network given as ``reference``, such as ``robustbench:Wong2020Fast``.
 
     Raises:
-        ForeignModelError: If the package is not installed, or the name has another form.
+        ForeignModelError: If the package is not installed, the name has another form, or timm has no such network.
         UnknownName: If there is no such network; the message suggests names.
     """
     source, _, name = reference.partition(":")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from exitbench.models.reference import without_call
 from exitbench.models.safe_name import safe_name
 from exitbench.models.zoo.sources import SOURCES
 
@@ -79,8 +80,9 @@ def is_published(model: str) -> bool:
 
 def published_name(reference: str) -> str:
     """Return the name, in reports, of the network given as ``reference``; nothing is imported."""
-    source, _, rest = reference.partition(":")
-    return safe_name(f"{source}.{shortest(rest).replace('/', '.')}")
+    called, arguments = without_call(reference)
+    source, _, rest = called.partition(":")
+    return safe_name(f"{source}.{shortest(rest).replace('/', '.')}{arguments}")
 
 
 def shortest(name: str) -> str:
@@ -89,6 +91,7 @@ def shortest(name: str) -> str:
 
 
 def published_reference(name: str) -> str | None:
-    """Return the reference of the network that reports call ``name``, or None if it is not a published one."""
+    """Return the reference of the network that reports call ``name``, or None if none is known by it."""
     source, dot, rest = name.partition(".")
-    return f"{source}:{rest.replace('.', '/')}" if dot and rest and source in SOURCES else None
+    known = dot and rest and source in SOURCES and SOURCES[source].restorable
+    return f"{source}:{rest.replace('.', '/')}" if known else None

@@ -1,4 +1,4 @@
-"""Repositories in the shape of the field's, evaluated by one command each without a change: nets beside a main.py, and checkpoints."""
+"""Repositories in the shape of the field's, evaluated by one command each without a change."""
 
 from __future__ import annotations
 
