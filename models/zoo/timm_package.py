@@ -68,5 +68,5 @@ def cached_weights(config: Mapping[str, Any]) -> Path | None:
             if isinstance(path := found(hub, file), str):
                 return Path(path)
     url = str(config.get("url") or "")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]  # type: ignore[no-untyped-call]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     return path if url and path.is_file() else None

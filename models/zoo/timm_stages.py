@@ -115,7 +115,8 @@ def _stages(body: Any) -> list[nn.Module]:
         inside = module.named_children() if name == "blocks" else ()
         units += [(f"{name}.{inner}", each) for inner, each in inside] or [(name, module)]
     names = [name for name, _ in units]
-    stages, start = [], 0
+    stages: list[nn.Module] = []
+    start = 0
     for wanted in body.feature_info.module_name():
         known = [name for name in (wanted, wanted.replace(".", "_")) if name in names]
         if not known:

@@ -111,6 +111,7 @@ def test_a_baseline_remembers_it(bench, tmp_path):
 
 
 def test_costs_and_latency_take_it(bench):
+    normalised = ["--mean", "0.5", "--std", "0.5"]
     code, _, err = bench("cost", "tiny.py:make", "--dataset", "digits", "--policy", "entropy@equal", *normalised)
     assert code == 0, err
     timed = ["--dataset", "digits", "--policy", "entropy:2.2", "--n", "4", "--rounds", "3"]
