@@ -36,7 +36,8 @@ def command(
 ) -> None:
     """Measure the cost of each exit of MODEL and compare the total with ptflops.
 
-    MODEL is a registered name, robustbench:NAME, pyautoattack:resnet18, or path/to/file.py:factory or package.module:factory.
+    MODEL is a registered name, robustbench:NAME, pyautoattack:resnet18, timm:NAME, or path/to/file.py:factory or
+    package.module:factory, which may be given arguments: 'file.py:factory(n=3)'.
     """
     from rich.table import Table
 

@@ -22,8 +22,8 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option(
         "--model",
         required=True,
-        help="See `bench list models`; published: robustbench:NAME, pyautoattack:resnet18; one of your own: "
-        "path/to/file.py:factory, package.module:factory.",
+        help="See `bench list models`; published: robustbench:NAME, pyautoattack:resnet18, timm:NAME; one of your own: "
+        "path/to/file.py:factory, package.module:factory, with arguments 'file.py:factory(n=3)'.",
     ),
     click.option(
         "--attack",

@@ -13,7 +13,9 @@ from exitbench.cli.options import data_option, results_option, with_normalisatio
 
 @click.command("latency")
 @click.option(
-    "--model", required=True, help="See `bench list models`; one of your own: path/to/file.py:factory, package.module:factory."
+    "--model",
+    required=True,
+    help="See `bench list models`; one of your own: path/to/file.py:factory, package.module:factory, 'file.py:factory(n=3)'.",
 )
 @click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits.")
 @click.option("--training", help="Which of the model's weights.")

@@ -39,3 +39,43 @@ def test_no_batch_normalisation_is_left_and_the_model_keeps_its_own() -> None:
     assert before > 0
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded(net).modules())
     assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == before
+
+
+class _NormAndReLU(nn.BatchNorm2d):
+    """As timm's: it activates as well."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class _Standardised(nn.Conv2d):
+    """Its weights have mean 0 whatever they are."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+class _Padded(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(nn.functional.pad(x, (1, 1, 1, 1)), weight, bias)
+
+
+class _Renamed(nn.BatchNorm2d):
+    """Computes nothing else."""
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm", "is_folded"),
+    [
+        (nn.Conv2d, _NormAndReLU, False),
+        (_Standardised, nn.BatchNorm2d, False),
+        (_Padded, nn.BatchNorm2d, False),
+        (nn.Conv2d, _Renamed, True),
+    ],
+)
+def test_a_layer_that_computes_more_than_its_class_says_is_not_folded(conv, norm, is_folded):
+    net = _settled(nn.Sequential(conv(3, 4, 3), norm(4)))
+    x = torch.rand(2, 3, 6, 6)
+    search_model = folded(net)
+    torch.testing.assert_close(search_model(x), net(x))
+    assert isinstance(search_model[1], nn.Identity) == is_folded
