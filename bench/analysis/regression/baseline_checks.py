@@ -14,7 +14,7 @@ import numpy.typing as npt
 from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.attacks.settings import KNOBS
 from exitbench.models.errors import InvalidValue
-from exitbench.models.field_types import Count, Line, Measured, Radius, SafeName
+from exitbench.models.field_types import Channels, Count, Line, Measured, Radius, SafeName
 from exitbench.models.policy_text import parse_policy
 from exitbench.scoring.ranking import WORST
 from exitbench.store.identity import Norm
@@ -28,6 +28,8 @@ _FIELDS: Mapping[str, Any] = {
     "n": Count,
     "norm": Norm,
     "eps": Radius | None,
+    "mean": Channels,
+    "std": Channels,
     **{name: {int: Count, float: Measured, str: Line}[knob.kind] | None for name, knob in KNOBS.items()},
 }
 """Type of every setting that a baseline records."""
