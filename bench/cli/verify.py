@@ -30,11 +30,16 @@ _SHOWN = 20
     type=NamedPath(dir_okay=False),
     help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
 )
+@click.option(
+    "--dataset", help="Where the images of your own are that were evaluated, as in `bench run`: a function is executed."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option
 @rule_option
-def command(what: str, model: str | None, weights: Path | None, device: str, data: Path, results: Path) -> None:
+def command(
+    what: str, model: str | None, weights: Path | None, dataset: str | None, device: str, data: Path, results: Path
+) -> None:
     """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
 
     Every counterexample must lie in its ball and do to the plain model what is claimed; clean accuracy and
@@ -42,6 +47,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     """
     import time
 
+    from exitbench.data.references import dataset_given
     from exitbench.errors import UserError, as_user_errors
     from exitbench.target.networks import own_network
     from exitbench.verify.check import verify
@@ -50,6 +56,9 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
 
     started = time.perf_counter()
     network = own_network(model)
+    if dataset is not None:
+        with as_user_errors():
+            dataset_given(dataset)
     name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []

@@ -53,11 +53,13 @@ class Requested(Stored, frozen=True, kw_only=True):
         model: as on the command line.
         weights: a file of tensors; None for registered weights.
         policy: the exit rule; None for the weights' own.
+        dataset: where the user's images are (``exitbench.data.references``); None for a registered dataset.
     """
 
     model: Text
     weights: Text | None
     policy: Text | None
+    dataset: Text | None = None
 
 
 class RunRecord(Identity, frozen=True, kw_only=True):

@@ -154,7 +154,7 @@ class TestPickles:
     def test_whatever_else_is_named_is_not_run(self, tmp_path, function):
         witness = tmp_path / "witness"
         (tmp_path / "batch").write_bytes(pickle.dumps({"data": Called(function, f"touch {witness}")}, protocol=2))
-        with pytest.raises(UserError, match="batch is not a readable batch of CIFAR .*names"):
+        with pytest.raises(UserError, match=r"batch is not a readable batch of CIFAR .*names"):
             read_batch(tmp_path / "batch")
         assert not witness.exists()
 
