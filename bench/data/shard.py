@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exitbench.data.parquet_bounds import MOST_BYTES, largest_page
 from exitbench.errors import UserError
 
 MOST_CODED = 64_000_000
 """Bytes of an image as a file."""
+
+MOST_PAGE = MOST_BYTES
+"""Bytes of a page of images, unpacked: a thousand photographs have a quarter of it."""
+
+MOST_ROWS = 10_000_000
+"""Rows of a shard; all of ImageNet's training images are 1.3 million."""
 
 _MOST_FOOTER = 64_000_000
 _LIMITS = {"thrift_string_size_limit": 1 << 24, "thrift_container_size_limit": 1_000_000}
@@ -101,19 +108,26 @@ class Shard:
         """Yield the images at ``offsets`` of a row group, of which few rows are in memory at a time."""
         if not offsets:
             return
+        leaf = f"{column}.bytes"
         with _readable(self.path):
+            file = _opened(self.path, [leaf])  # repeated images are in memory once
+            self._check_pages(file.metadata.row_group(group), leaf)
             at, waiting = 0, list(offsets)
-            batches = _opened(self.path).iter_batches(
-                batch_size=_ROWS_AT_A_TIME, row_groups=[group], columns=[f"{column}.bytes"], use_threads=False
-            )
-            for batch in batches:
-                structs = batch.column(0)
-                while waiting and waiting[0] < at + len(structs):
-                    value = structs[waiting[0] - at].as_py()
-                    yield waiting.pop(0), value.get("bytes") if isinstance(value, dict) else value
+            for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=[leaf], use_threads=False):
+                (images,) = batch.column(0).flatten()
+                while waiting and waiting[0] < at + len(images):
+                    yield waiting[0], images[waiting[0] - at].as_py()
+                    del waiting[0]
                 if not waiting:
                     return
-                at += len(structs)
+                at += len(images)
+
+    def _check_pages(self, group: Any, leaf: str) -> None:
+        """Refuse images that take too much memory, by what their pages say."""
+        chunks = [group.column(i) for i in range(group.num_columns)]
+        for chunk in chunks:
+            if chunk.path_in_schema == leaf and (size := largest_page(self.path, chunk)) > MOST_PAGE:
+                raise UserError(f"{self.path}: a page of images unpacks to {size:,} bytes; at most {MOST_PAGE:,} are read")
 
     def _checked(self, column: str, row: int, coded: object) -> bytes:
         if not isinstance(coded, bytes):
@@ -133,6 +147,8 @@ def open_shard(path: Path) -> Shard:
         _footer(path)
         file = _opened(path)
         groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
+        if sum(groups) > MOST_ROWS:
+            raise UserError(f"{path} says that it has {sum(groups):,} rows; at most {MOST_ROWS:,} are read")
         schema = file.schema_arrow
         images = tuple(field.name for field in schema if _holds_images(field.type))
         return Shard(path, groups, tuple(schema.names), images, (schema.metadata or {}).get(b"huggingface", b""))
@@ -146,10 +162,10 @@ def _holds_images(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind.field("bytes").type) or pa.types.is_large_binary(kind.field("bytes").type))
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, dictionaries: Sequence[str] = ()) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, **_LIMITS)
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, read_dictionary=list(dictionaries), **_LIMITS)
 
 
 def _footer(path: Path) -> bytes:

@@ -225,14 +225,16 @@ def elsewhere(folder, *arguments, code=COMMAND):
 
 def test_claims_about_somebody_elses_images_are_checked_without_them(places, own, bench):
     assert bench("run", *RUN, "--dataset", places["imagefolder"], "--n", "9")[0] == 0
+    assert bench("check", *RUN, "--dataset", places["imagefolder"], "--n", "9", "--update")[0] == 0
     assert bench("export", "--counterexamples", "--output", "claims.npz")[0] == 0
     verify = ("verify", "claims.npz", "--model", "net.py:three")
     done = elsewhere(own, *verify)
     assert done.returncode == 0 and "is not at hand" in done.stdout and "0 mismatches" in done.stdout, done.stderr
     done = elsewhere(own, *verify, "--dataset", places["imagefolder"])
     assert done.returncode == 0 and "is not at hand" not in done.stdout and "0 mismatches" in done.stdout, done.stderr
-    done = elsewhere(own, "verify", "results", "--model", "net.py:three")
-    assert done.returncode == 2 and "say where they are with --dataset" in done.stderr, done.stderr
+    for command in (("verify", "results"), ("check",)):  # neither records nor baselines name code that would be executed
+        done = elsewhere(own, *command, "--model", "net.py:three")
+        assert done.returncode == 2 and "say where they are with --dataset" in done.stderr, done.stderr
 
 
 def test_images_without_training_images_are_evaluated_at_the_last_exit(own, bench):

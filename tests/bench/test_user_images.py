@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from exitbench.data import decode, parts
+from exitbench.data import decode, parts, shard
 from exitbench.data.cards import dataset_card
 from exitbench.data.decode import decoded
 from exitbench.data.load import load_split
@@ -33,9 +33,9 @@ def folder(tmp_path):
 @pytest.fixture
 def shards(tmp_path):
     root = tmp_path / "pets"
-    for shard, seeds in (("test-00000-of-00002", range(7)), ("test-00001-of-00002", range(7, 10)), ("train-0", range(10, 25))):
+    for name, seeds in (("test-00000-of-00002", range(7)), ("test-00001-of-00002", range(7, 10)), ("train-0", range(10, 25))):
         images = [coded(picture(seed)) for seed in seeds]
-        write_shard(root / "data" / f"{shard}.parquet", images, [seed % 3 for seed in seeds], CLASSES)
+        write_shard(root / "data" / f"{name}.parquet", images, [seed % 3 for seed in seeds], CLASSES)
     return root
 
 
@@ -302,6 +302,22 @@ class TestShards:
             split = load(f"hf:{tmp_path}", tmp_path=tmp_path)
             with pytest.raises(UserError, match=message):
                 split.images[:]
+
+    def test_what_unpacks_to_too_much_is_refused_before_it_is(self, shards, tmp_path, monkeypatch):
+        """``tests/bench/test_data_bounds.py`` has files whose footers lie about their pages."""
+        split = load(f"hf:{shards}", tmp_path=tmp_path)
+        monkeypatch.setattr(shard, "MOST_PAGE", 1_000)
+        with pytest.raises(UserError, match=r"test-0000.*: a page of images unpacks to [\d,]+ bytes; at most 1,000"):
+            split.images[:2]
+        monkeypatch.setattr(shard, "MOST_ROWS", 6)
+        with pytest.raises(UserError, match="says that it has 7 rows; at most 6"):
+            dataset_given(f"hf:{shards}")
+
+    def test_repeated_images_are_read_as_any(self, tmp_path):
+        image = coded(picture(0))
+        write_shard(tmp_path / "test.parquet", [image] * 40, [0] * 40, CLASSES, group=40)
+        split = load(f"hf:{tmp_path}", tmp_path=tmp_path)
+        assert (split.images[:] == decoded(image, SHAPE, None, "it")).all()
 
     @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 not parquet PAR1", b"PAR1" + b"\xff" * 8 + b"PAR1", b"<html>"])
     def test_what_is_no_parquet_file_is_named(self, tmp_path, content):

@@ -79,6 +79,5 @@ def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Snap
 
 def settings_of(values: Mapping[str, Any], names: Sequence[str], prepared: Prepared) -> dict[str, Any]:
     """Return the options that a baseline records, with dataset and n as resolved, since they depend on the machine."""
-    given = prepared.asked.get("dataset") or prepared.split.dataset
-    turned_out = {"attacks": list(names), "dataset": given, "n": prepared.n}
+    turned_out = {"attacks": list(names), "dataset": prepared.split.dataset, "n": prepared.n}
     return {name: turned_out.get(name, values.get(name)) for name in SETTINGS}
