@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exitbench.data.cards import dataset_card
+from exitbench.data.cards import dataset_card, find_dataset
 from exitbench.data.load import load_split
 from exitbench.data.references import dataset_given
 from exitbench.errors import UserError
@@ -221,6 +221,15 @@ def elsewhere(folder, *arguments, code=COMMAND):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "1000000"}  # what is freed, is given back
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "hf", "function"])
+def test_workers_find_the_images_from_any_folder(places, own, monkeypatch, form):
+    monkeypatch.chdir(own)
+    name = dataset_given(places[form])
+    reference = find_dataset(name).reference
+    monkeypatch.chdir("/")
+    assert reference and dataset_given(reference) == name
 
 
 def test_claims_about_somebody_elses_images_are_checked_without_them(places, own, bench):
