@@ -106,14 +106,24 @@ class Factory:
         Raises:
             ForeignModelError: If the function raises.
         """
+        with self.at_home():
+            torch.manual_seed(0)
+            by_place, by_name = self.arguments.values()
+            return self.make(*by_place, **by_name)
+
+    @contextmanager
+    def at_home(self) -> Iterator[None]:
+        """Run code of the module where its imports work, without our command line's arguments; its errors are explained.
+
+        Raises:
+            ForeignModelError: If the code raises.
+        """
         with (
             imports_for(Path(self.module.__file__ or "."), self.module.__package__ or ""),
             without_arguments(),
             _explained(self.where, self.module.__file__),
         ):
-            torch.manual_seed(0)
-            by_place, by_name = self.arguments.values()
-            return self.make(*by_place, **by_name)
+            yield
 
     def build(self) -> nn.Module:
         """Build the network anew, from the same random state of torch every time; the caller's state is restored.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("cost")
 @click.argument("model")
-@click.option("--dataset", help="Whose images it takes, for a model of your own.")
+@click.option("--dataset", help="Whose images it takes, for a model of your own; as in `bench run`.")
 @click.option(
     "--weights",
     type=NamedPath(dir_okay=False),
@@ -42,6 +42,7 @@ def command(
     from rich.table import Table
 
     from exitbench.cli.console import terminal
+    from exitbench.data.references import dataset_given
     from exitbench.errors import UserError, as_user_errors
     from exitbench.models.cost import measure_costs
     from exitbench.target.networks import named_network
@@ -52,7 +53,7 @@ def command(
         raise UserError("--weights go with --policy: what an exit costs does not depend on them")
     with as_user_errors():
         network = normalised(named_network(model), mean, std)
-        images = dataset or _own_dataset(network)
+        images = dataset_given(dataset) if dataset is not None else _own_dataset(network)
         net = network.build(network.input_shape(images))
         costs = measure_costs(net, network.input_shape(images))
         under = _under(network, images, weights, policy, data) if policy is not None else None
@@ -78,10 +79,11 @@ def command(
 
 def _own_dataset(network: Network) -> str:
     from exitbench.data.cards import dataset_names
+    from exitbench.data.references import FORMS
     from exitbench.errors import UserError
 
     if network.dataset is None:
-        raise UserError(f"say whose images {network.name} takes: --dataset ({', '.join(dataset_names())})")
+        raise UserError(f"say whose images {network.name} takes: --dataset ({', '.join([*dataset_names(), *FORMS])})")
     return network.dataset
 
 

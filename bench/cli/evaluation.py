@@ -31,7 +31,13 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
         multiple=True,
         help="See `bench list attacks`; several, or separated by commas [all; of check: the baseline's].",
     ),
-    click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits."),
+    click.option(
+        "--dataset",
+        default="auto",
+        show_default=True,
+        help="See `bench list datasets`; of your own: imagefolder:PATH, hf:PATH, path/to/file.py:function. auto: the model's own "
+        "if it can be had, else digits.",
+    ),
     click.option("--training", help="Which of the model's weights."),
     click.option(
         "--weights",

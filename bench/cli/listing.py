@@ -51,10 +51,12 @@ def _attacks() -> list[tuple[str, ...]]:
 
 def _datasets() -> list[tuple[str, ...]]:
     from exitbench.data.cards import dataset_card, dataset_names
+    from exitbench.data.references import FORMS
     from exitbench.models.number_text import eps_text
 
     cards = map(dataset_card, dataset_names())
-    return [(card.name, eps_text(card.eps["Linf"]), eps_text(card.eps["L2"]), str(card.n_test), card.summary) for card in cards]
+    rows = [(card.name, eps_text(card.eps["Linf"]), eps_text(card.eps["L2"]), str(card.n_test), card.summary) for card in cards]
+    return [*rows, *((form, eps_text(eps["Linf"]), eps_text(eps["L2"]), "-", what) for form, (what, eps) in FORMS.items())]
 
 
 def _recipes() -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from exitbench.cli.options import data_option, number, results_option, rule_opti
     multiple=True,
     help="Only these, several or separated by commas; your own by file.py:factory, which is executed [all in the store].",
 )
-@click.option("--dataset", help="Only evaluations on it.")
+@click.option("--dataset", help="Only evaluations on it; images of your own as in `bench run`.")
 @click.option("--training", help="Only these weights.")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="Only this norm.")
 @click.option("--eps", callback=number, help="Only this radius, as 0.3 or 8/255.")
@@ -38,7 +38,15 @@ from exitbench.cli.options import data_option, number, results_option, rule_opti
 @data_option
 @results_option
 @rule_option
-def command(models: tuple[str, ...], points: int, weights: Path | None, data: Path, results: Path, **asked: object) -> None:
+def command(
+    models: tuple[str, ...],
+    dataset: str | None,
+    points: int,
+    weights: Path | None,
+    data: Path,
+    results: Path,
+    **asked: object,
+) -> None:
     """Apply a whole family of exit policies to stored results, and plot cost against accuracy.
 
     Thresholds are set on held-out training images. The network's logits on these are computed once and stored; afterwards neither
@@ -50,7 +58,8 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     from exitbench.api.results import curves_of, stored_in
     from exitbench.cli.console import terminal
     from exitbench.cli.progress_lines import working
-    from exitbench.errors import UserError
+    from exitbench.data.references import dataset_given
+    from exitbench.errors import UserError, as_user_errors
     from exitbench.models.factory import reported_name
     from exitbench.report.lock import reports_locked
     from exitbench.report.sweep.terminal import curve_text
@@ -61,7 +70,10 @@ def command(models: tuple[str, ...], points: int, weights: Path | None, data: Pa
     store = stored_in(results)
     asked_for = dict.fromkeys(name for text in models for name in separated(text))
     names = tuple(map(reported_name, asked_for))
-    wanted = Wanted(models=names, **asked)  # type: ignore[arg-type]
+    if dataset is not None:
+        with as_user_errors():
+            dataset = dataset_given(dataset)
+    wanted = Wanted(models=names, dataset=dataset, **asked)  # type: ignore[arg-type]
     curves = curves_of(
         evaluations(store), store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True))
     )

@@ -31,6 +31,9 @@ _SHOWN = 20
     help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
 )
 @with_normalisation
+@click.option(
+    "--dataset", help="Where the images of your own are that were evaluated, as in `bench run`: a function is executed."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option
@@ -41,6 +44,7 @@ def command(
     weights: Path | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    dataset: str | None,
     device: str,
     data: Path,
     results: Path,
@@ -52,6 +56,7 @@ def command(
     """
     import time
 
+    from exitbench.data.references import dataset_given
     from exitbench.errors import UserError, as_user_errors
     from exitbench.target.networks import own_network
     from exitbench.target.normalised import normalised
@@ -66,6 +71,9 @@ def command(
             network = normalised(network, mean, std)
     elif (mean, std) != (None, None):
         raise UserError("--mean and --std go with --model, for a network of your own")
+    if dataset is not None:
+        with as_user_errors():
+            dataset_given(dataset)
     name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []

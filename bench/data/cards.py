@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+from exitbench.data.download import DataUnavailable
 from exitbench.models.errors import NameTaken, UnknownName
 from exitbench.models.own_code import is_own
 from exitbench.models.plugins import Plugin, by_name, plugins
@@ -72,14 +74,21 @@ class Dataset:
         card: what is known without reading it.
         load: reads one split.
         origin: the installed package or module that it is from; None for ours.
-        listed: whether listings and messages name it.
+        listed: whether listings and messages name it; what the user handed over is not.
+        calibrated: whether it has held-out training images.
+        reference: how what was handed over is named on the command line, valid in any folder; None where it is not.
     """
 
     card: DatasetCard
     load: Loader
     origin: str | None = None
     listed: bool = True
+    calibrated: bool = True
+    reference: str | None = None
 
+
+_OF_CONTENT = re.compile(r"-[0-9a-f]{12}$")
+"""How the names of datasets end that are known by their content."""
 
 _registered: dict[str, Dataset] = {}
 
@@ -132,9 +141,15 @@ def find_dataset(name: str) -> Dataset:
 
     Raises:
         UnknownName: with suggestions.
+        DataUnavailable: it was of somebody's own images, and nobody said in this process where they are.
         NameTaken: two datasets of one name.
     """
     known = registered()
+    if name not in known and _OF_CONTENT.search(name):
+        raise DataUnavailable(
+            f"{name} are somebody's own images, known by their content; say where they are with --dataset, as when they were "
+            "evaluated: imagefolder:PATH, hf:PATH, path/to/file.py:function"
+        )
     if name not in known:
         raise UnknownName("dataset", name, dataset_names())
     return known[name]

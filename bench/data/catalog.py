@@ -17,10 +17,28 @@ def _cifar10(split: str, input_shape: tuple[int, int, int], root: Path, *, downl
     return load_cifar10(split, root, download=download)
 
 
+def _cifar100(split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool) -> Split:
+    from exitbench.data.cifar100 import load_cifar100
+
+    return load_cifar100(split, root, download=download)
+
+
+def _svhn(split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool) -> Split:
+    from exitbench.data.svhn import load_svhn
+
+    return load_svhn(split, root, download=download)
+
+
 def _mnist(split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool) -> Split:
     from exitbench.data.mnist import load_mnist
 
     return load_mnist(split, root, download=download)
+
+
+def _fashion_mnist(split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool) -> Split:
+    from exitbench.data.mnist import FASHION_MNIST, load_mnist
+
+    return load_mnist(split, root, download=download, originals=FASHION_MNIST)
 
 
 def _digits(split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool) -> Split:
@@ -43,6 +61,53 @@ register_dataset(
     Dataset(
         DatasetCard("mnist", "MNIST, handwritten digits of 28x28", (1, 28, 28), 10_000, {"Linf": 0.3, "L2": 2.0}, 40, 1 / 30),
         _mnist,
+    )
+)
+
+# CIFAR-100 as in RobustBench; SVHN at the radii of CIFAR, as is usual.
+register_dataset(
+    Dataset(
+        DatasetCard(
+            "cifar100",
+            "CIFAR-100, 100 classes of 32x32 colour images",
+            (3, 32, 32),
+            10_000,
+            {"Linf": 8 / 255, "L2": 0.5},
+            20,
+            1 / 4,
+        ),
+        _cifar100,
+    )
+)
+
+register_dataset(
+    Dataset(
+        DatasetCard(
+            "svhn",
+            "SVHN, house numbers: 10 classes of 32x32 colour images",
+            (3, 32, 32),
+            26_032,
+            {"Linf": 8 / 255, "L2": 0.5},
+            20,
+            1 / 4,
+        ),
+        _svhn,
+    )
+)
+
+# Linf 0.1 is usual. In L2 no radius is: 1.5 is near 1.36, where the ball has the volume of the cube that is Linf 0.1.
+register_dataset(
+    Dataset(
+        DatasetCard(
+            "fashion_mnist",
+            "Fashion-MNIST, 10 classes of clothes in grey, 28x28",
+            (1, 28, 28),
+            10_000,
+            {"Linf": 0.1, "L2": 1.5},
+            40,
+            1 / 30,
+        ),
+        _fashion_mnist,
     )
 )
 

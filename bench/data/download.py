@@ -40,7 +40,7 @@ def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
     Raises:
         DataUnavailable: If no address can be reached, or none has the file with that digest.
     """
-    if target.is_file() and _md5(target) == md5:
+    if is_original(target, md5):
         return
     problems = []
     for url in urls:
@@ -53,9 +53,16 @@ def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
     raise DataUnavailable(f"could not download {target.name} ({'; '.join(problems)}); fetch it elsewhere and put it at {target}")
 
 
-def _md5(path: Path) -> str:
+def is_original(path: Path, md5: str) -> bool:
+    """Return whether there is a file at ``path`` with this MD5 (hex).
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
 
 
 def _fetch_one(url: str, md5: str, target: Path) -> None:

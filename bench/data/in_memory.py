@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,6 @@ def is_in_memory(dataset: str) -> bool:
 
 _NOT_A_DATASET = (tuple, list, dict, str, Tensor, np.ndarray)
 
-_calibrated: set[str] = set()
-
-
-def has_calibration(dataset: str) -> bool:
-    """Return whether a dataset in memory has calibration images."""
-    return dataset in _calibrated
-
 
 def register_in_memory(samples: object, *, n_classes: int, n: int | None = None, calibration: object = None) -> str:
     """Register images and labels under a name made from their content, and return the name.
@@ -67,7 +60,6 @@ def register_in_memory(samples: object, *, n_classes: int, n: int | None = None,
     splits = {"test": Split(name, "test", images, labels, n_classes, "in memory")}
     if held_out is not None:
         splits["calibration"] = Split(name, "calibration", *held_out, n_classes, "in memory")
-    (_calibrated.add if held_out is not None else _calibrated.discard)(name)
 
     def load(split: str, input_shape: tuple[int, int, int], root: Path, *, download: bool) -> Split:
         if split not in splits:
@@ -76,7 +68,8 @@ def register_in_memory(samples: object, *, n_classes: int, n: int | None = None,
 
     summary = f"{len(images)} images of {'x'.join(map(str, made.shape))}, handed over in memory"
     card = DatasetCard(name, summary, made.shape, len(images), USUAL_EPS, STEPS, STEP_RATIO)
-    register_dataset(Dataset(card, load, "this process", listed=False), replace=True)
+    given = Dataset(card, load, "this process", listed=False, calibrated=held_out is not None)
+    register_dataset(given, replace=True)
     return name
 
 
@@ -93,29 +86,42 @@ def arrays_of(samples: Any, what: str, n: int | None) -> tuple[np.ndarray[Any, A
     """
     if isinstance(samples, torch.utils.data.DataLoader):
         raise UserError(f"{what} is a DataLoader, whose order is its own; hand over the dataset itself: loader.dataset")
-    pair = isinstance(samples, (tuple, list)) and len(samples) == 2
-    if pair and all(isinstance(part, (Tensor, np.ndarray)) for part in samples):
+    if is_pair(samples):
         x, y = (torch.as_tensor(part)[:n].detach().cpu().clone() for part in samples)
-    elif hasattr(samples, "__getitem__") and hasattr(samples, "__len__") and not isinstance(samples, _NOT_A_DATASET):
-        with contained():
-            x, y = _stacked(samples, what, n)
-    else:
+        return _images(x, what), _labels(y, len(x), what)
+    if not is_map_style(samples):
         raise UserError(
             f"{what} is {_form(samples)}; give the name of a dataset, a pair of tensors (images (N, C, H, W), labels (N,)), or a "
             "torch.utils.data.Dataset of pairs (image, label)"
         )
-    return _images(x, what), _labels(y, len(x), what)
+    with contained():
+        return stacked(((i, samples[i]) for i in islice(range(len(samples)), n)), what)
 
 
-def _stacked(samples: Any, what: str, n: int | None) -> tuple[Tensor, Tensor]:
-    """Return the images and labels of a map-style dataset."""
-    length = len(samples)
-    if not length:
-        raise UserError(f"{what} is empty")
+def is_pair(samples: Any) -> bool:
+    """Return whether ``samples`` are a pair of tensors or arrays."""
+    pair = isinstance(samples, (tuple, list)) and len(samples) == 2
+    return pair and all(isinstance(part, (Tensor, np.ndarray)) for part in samples)
+
+
+def is_map_style(samples: Any) -> bool:
+    """Return whether ``samples`` have a length and items, as a ``torch.utils.data.Dataset`` that is no iterable one has."""
+    return hasattr(samples, "__getitem__") and hasattr(samples, "__len__") and not isinstance(samples, _NOT_A_DATASET)
+
+
+def stacked(items: Iterable[tuple[int, Any]], what: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Return the images and labels of items of a dataset, as ``arrays_of`` does.
+
+    Args:
+        items: Pairs of an index, for messages, and the item there, a pair of image and label.
+        what: Name of the dataset, for messages.
+
+    Raises:
+        UserError: If there is none, one is no such pair, images have several shapes, or are outside [0, 1].
+    """
     images: list[Tensor] = []
     labels: list[int] = []
-    for i in islice(range(length), n):
-        item = samples[i]
+    for i, item in items:
         if not isinstance(item, (tuple, list)) or len(item) < 2:
             raise UserError(f"sample {i} of {what} is {_form(item)}, without a label; it must be a pair (image, label)")
         image, label = item[0], item[1]
@@ -123,10 +129,12 @@ def _stacked(samples: Any, what: str, n: int | None) -> tuple[Tensor, Tensor]:
             raise UserError(f"image {i} of {what} is {_form(image)}, not a tensor; give the dataset transform=ToTensor()")
         images.append(torch.as_tensor(image))
         labels.append(_label(label, i, what))
+    if not images:
+        raise UserError(f"{what} is empty")
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise UserError(f"images of {what} have several shapes: {', '.join(map(str, sorted(shapes)))}; resize them to one")
-    return torch.stack(images), torch.tensor(labels)
+    return _images(torch.stack(images), what), _labels(torch.tensor(labels), len(labels), what)
 
 
 def _label(label: object, i: int, what: str) -> int:

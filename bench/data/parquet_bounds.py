@@ -83,6 +83,27 @@ def _in_pages(path: Path, chunks: Collection[Any]) -> int:
     return found
 
 
+def largest_page(path: Path, chunk: Any) -> int:
+    """Return how many bytes the largest page of a column chunk says that it unpacks to.
+
+    Args:
+        path: The file.
+        chunk: Metadata of the column chunk, as pyarrow has it.
+
+    Raises:
+        ValueError, OSError: If it is not a parquet file.
+    """
+    found = 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
+        end = min(at + chunk.total_compressed_size, len(content))
+        while 0 <= at < end:
+            header = _Header(content, at)
+            found = max(found, header.sizes[_UNCOMPRESSED])
+            at = header.end + header.sizes[_COMPRESSED]
+    return found
+
+
 class _Header:
     """A page's header: the whole numbers of its first level, by field, and where it ends."""
 

@@ -1,4 +1,4 @@
-"""A split of a dataset: images and labels in memory, in their original type, served as float batches."""
+"""A split of a dataset: labels in memory, images in memory or read slice by slice, served as float batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from exitbench.data.lazy_images import LazyImages
 from exitbench.errors import UserError
+
+_HASHED = 32
+"""Images in memory at a time, where all of a split are hashed."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ class Split:
     Attributes:
         dataset: Name of the dataset.
         name: ``train``, ``calibration`` or ``test``.
-        images: Images ``(N, C, H, W)``, uint8 in 0..255 or float32 in [0, 1].
+        images: Images ``(N, C, H, W)``, uint8 in 0..255 or float32 in [0, 1]; lazy ones are read when they are needed.
         labels: Labels ``(N,)``, int64 in 0..n_classes - 1.
-        n_classes: Number of classes.
+        n_classes: Number of classes; None where the data do not tell it.
         source: The file or package that the pixels come from.
 
     Raises:
@@ -55,19 +59,23 @@ class Split:
 
     dataset: str
     name: str
-    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32] | LazyImages
     labels: npt.NDArray[np.int64]
-    n_classes: int
+    n_classes: int | None
     source: str
 
     def __post_init__(self) -> None:
         where = f"{self.dataset} {self.name} ({self.source})"
         if self.images.ndim != 4 or len(self.images) != len(self.labels):
             raise UserError(f"{where}: images {self.images.shape} and labels {self.labels.shape} do not fit together")
-        if self.labels.size and not 0 <= self.labels.min() <= self.labels.max() < self.n_classes:
-            low, high = self.labels.min(), self.labels.max()
-            raise UserError(f"{where}: labels must be 0..{self.n_classes - 1}, found {low}..{high}")
-        if self.images.dtype != np.uint8 and not bool(((self.images >= 0) & (self.images <= 1)).all()):
+        if self.labels.size:
+            low, high = int(self.labels.min()), int(self.labels.max())
+            if low < 0 or (self.n_classes is not None and high >= self.n_classes):
+                allowed = "at least 0" if self.n_classes is None else f"0..{self.n_classes - 1}"
+                raise UserError(f"{where}: labels must be {allowed}, found {low}..{high}")
+        if isinstance(self.images, LazyImages) or self.images.dtype == np.uint8:
+            return
+        if not bool(((self.images >= 0) & (self.images <= 1)).all()):
             raise UserError(f"{where}: pixels must be numbers in [0, 1]")
 
     def __len__(self) -> int:
@@ -79,12 +87,15 @@ class Split:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    def input_hashes(self, n: int | None = None) -> list[str]:
+        """Return the SHA-256 (hex) of the first ``n`` samples, None for all of them; see ``Batch.input_hashes``."""
+        stop = len(self) if n is None else min(n, len(self))
+        starts = range(0, stop, _HASHED)
+        return [text for start in starts for text in self.batch(start, min(start + _HASHED, stop)).input_hashes()]
+
     def digest(self) -> str:
         """Return the SHA-256 (hex) over the hashes of all inputs and labels."""
-        summed = hashlib.sha256()
-        for start in range(0, len(self), 256):
-            summed.update("".join(self.batch(start, start + 256).input_hashes()).encode())
-        return summed.hexdigest()
+        return hashlib.sha256("".join(self.input_hashes()).encode()).hexdigest()
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return the samples ``start..stop - 1`` as a batch; it ends with the split."""

@@ -59,7 +59,9 @@ def check_thresholds(policy: Policy) -> None:
 
 
 @torch.no_grad()
-def check_clean(model: EarlyExitNet, batches: Iterable[Batch], n_classes: int | None, policy: Policy) -> str | None:
+def check_clean(
+    model: EarlyExitNet, batches: Iterable[Batch], n_classes: int | None, policy: Policy, dataset: str = "the dataset"
+) -> str | None:
     """Run the clean images, refuse a model that cannot be evaluated on them, and return what is to be said of its accuracy.
 
     Args:
@@ -67,13 +69,14 @@ def check_clean(model: EarlyExitNet, batches: Iterable[Batch], n_classes: int | 
         batches: all images of the evaluation.
         n_classes: of the dataset, where it is known.
         policy: the deployed rule.
+        dataset: what messages call it.
 
     Raises:
         UserError: see ``exitbench.target.target.check_model``.
     """
     right, labels = 0, Counter[int]()
     for batch in batches:
-        logits, _ = deployed_logits(check_model(model, batch.x, batch.y, n_classes).cpu(), policy)
+        logits, _ = deployed_logits(check_model(model, batch.x, batch.y, n_classes, dataset).cpu(), policy)
         right += int((logits.argmax(-1) == batch.y).sum())
         labels.update(batch.y.tolist())
     return chance_note(right, labels.total(), max(labels.values()))

@@ -12,10 +12,10 @@ import torch
 
 from exitbench.attacks.regions import Norm, ThreatModel
 from exitbench.attacks.settings import KNOBS, AttackSettings, settings_for
-from exitbench.data.cards import dataset_card, dataset_names
+from exitbench.data.cards import dataset_card, dataset_names, find_dataset
 from exitbench.data.download import DataUnavailable
-from exitbench.data.in_memory import has_calibration, is_in_memory
 from exitbench.data.load import load_split
+from exitbench.data.references import FORMS, dataset_given, is_dataset_reference
 from exitbench.data.split import Samples, Split
 from exitbench.errors import UserError, as_user_errors
 from exitbench.models.calibration import kind_named
@@ -47,7 +47,8 @@ class Request:
         model: registered name, what a package publishes (``exitbench.models.zoo``), or where its factory stands
             (``exitbench.models.factory``).
         data: data directory.
-        dataset: name, or ``auto``: the model's own if its weights and data can be had, else ``digits``.
+        dataset: name, where it is (``exitbench.data.references``), or ``auto``: the model's own if its weights and data can be
+            had, else ``digits``.
         training: which weights; None for the first known.
         weights: a file of tensors instead of registered weights, or for what a factory makes.
         policy: see ``exitbench.models.policy_text``, or calibrated as ``entropy@equal``, ``patience@mmacs=60``, or a rule of
@@ -97,7 +98,7 @@ class Prepared:
         n: Number of samples, the first of the split.
         settings: Settings of the gradient attacks, threat model included.
         note: One line on a choice made for the user; None if there was none.
-        asked: model, file of weights and exit rule as they were asked for, so that the command can be told again.
+        asked: model, file of weights, exit rule and the user's dataset as they were asked for, so that it can be told again.
         precision: of the search, as asked for.
     """
 
@@ -138,13 +139,13 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         samples = Samples(split, n)
         first = next(samples.slices(SLICE))
         check_exits(model, first.x)
-        logits = check_model(model, first.x, first.y, split.n_classes)
+        logits = check_model(model, first.x, first.y, split.n_classes, dataset)
         n_classes = logits.shape[-1]
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
         check_rule(policy, model)
         check_thresholds(policy)
         check_decisions(policy, logits.cpu())
-        guess = check_clean(model, samples.slices(SLICE), split.n_classes, policy)
+        guess = check_clean(model, samples.slices(SLICE), split.n_classes, policy, dataset)
         costs = measure_costs(model, split.shape)
     where = (loaded.training, loaded.weights, loaded.source)
     target = Target(
@@ -157,13 +158,18 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
 
 
 def _weights_for(network: Network, dataset: str) -> str:
-    """Return the dataset whose weights are meant: images in memory are attacked with those for the network's own dataset."""
-    return network.dataset if is_in_memory(dataset) and network.dataset is not None else dataset
+    """Return the dataset whose weights are meant: the user's images are attacked with those for the network's own dataset."""
+    return network.dataset if _is_handed_over(dataset) and network.dataset is not None else dataset
+
+
+def _is_handed_over(dataset: str) -> bool:
+    """Return whether the images are the user's, of which nothing is known."""
+    return not find_dataset(dataset).listed
 
 
 def _assumed(request: Request, dataset: str, loaded: Loaded, eps: float) -> str | None:
-    """Return what was assumed about images in memory, of which nothing is known."""
-    if not is_in_memory(dataset):
+    """Return what was assumed about the user's images."""
+    if not _is_handed_over(dataset):
         return None
     found = [f"no eps was given: {eps:.4g} is assumed"] if request.eps is None else []
     if _last_exit_alone(request.policy, loaded, dataset) and loaded.model.n_exits > 1:
@@ -173,7 +179,7 @@ def _assumed(request: Request, dataset: str, loaded: Loaded, eps: float) -> str 
 
 def _last_exit_alone(text: str | None, loaded: Loaded, dataset: str) -> bool:
     """Return whether nothing says which exits are to be taken."""
-    return text is None and loaded.policy is None and is_in_memory(dataset) and not has_calibration(dataset)
+    return text is None and loaded.policy is None and _is_handed_over(dataset) and not find_dataset(dataset).calibrated
 
 
 def _other_norm(network: Network, norm: Norm) -> str | None:
@@ -187,8 +193,11 @@ def _asked(request: Request, loaded: Loaded, policy: Policy) -> dict[str, Any]:
     own = loaded.policy
     is_own = own is not None and policy == parse_policy(own[0], loaded.model.n_exits, own[1])
     weights = str(request.weights) if request.weights is not None else None
-    policy_text = None if is_own else request.policy
-    return {"model": request.model, "weights": weights, "policy": policy_text, "mean": request.mean, "std": request.std}
+    dataset = request.dataset if is_dataset_reference(request.dataset) else None
+    return {
+        **{"model": request.model, "weights": weights, "policy": None if is_own else request.policy},
+        **{"mean": request.mean, "std": request.std, "dataset": dataset},
+    }
 
 
 def _device(name: str) -> torch.device:
@@ -205,12 +214,15 @@ def _device(name: str) -> torch.device:
 def _dataset(request: Request, network: Network) -> tuple[str, Split, str | None]:
     """Return the dataset's name, its test split, and, if ``auto`` fell back on another dataset, the reason."""
     if request.dataset != "auto":
-        return request.dataset, _test_split(request.dataset, network, request), None
+        given = dataset_given(request.dataset)
+        return given, _test_split(given, network, request), None
     card = network.card
     if card is None and network.dataset is not None:
         return network.dataset, _test_split(network.dataset, network, request), None
     if card is None:
-        raise UserError(f"{request.model} has no dataset of its own; name one with --dataset ({', '.join(dataset_names())})")
+        raise UserError(
+            f"{request.model} has no dataset of its own; name one with --dataset ({', '.join([*dataset_names(), *FORMS])})"
+        )
     try:
         if request.weights is None:
             find_weights(card.name, card.dataset, request.training)

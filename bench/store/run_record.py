@@ -54,6 +54,7 @@ class Requested(Stored, frozen=True, kw_only=True):
         weights: a file of tensors; None for registered weights.
         policy: the exit rule; None for the weights' own.
         mean, std: of each channel, to normalise images with; None where they are the network's own.
+        dataset: where the user's images are (``exitbench.data.references``); None for a registered dataset.
     """
 
     model: Text
@@ -61,6 +62,7 @@ class Requested(Stored, frozen=True, kw_only=True):
     policy: Text | None
     mean: Channels | None = None
     std: Channels | None = None
+    dataset: Text | None = None
 
 
 class RunRecord(Identity, frozen=True, kw_only=True):

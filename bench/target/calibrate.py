@@ -59,13 +59,13 @@ def calibrated_policy(model: EarlyExitNet, calibration: Split, kind: str = "entr
         return FixedExit(1)
     with as_user_errors():
         asked = Method.parsed(method)
-        inputs = calibration.batch(0, len(calibration))
-        origin = provenance(inputs.input_hashes(), calibration.name, kind, method)
+        labels = torch.from_numpy(calibration.labels)
+        origin = provenance(calibration.input_hashes(), calibration.name, kind, method)
         logits = all_logits(model, calibration)
         if not asked.temperature:
-            return _fitted(asked, logits, inputs.y, model, calibration, kind, origin)
-        temperatures = fitted_temperatures(logits, inputs.y)
-        rule = _fitted(asked, tempered(logits, temperatures), inputs.y, model, calibration, kind, origin)
+            return _fitted(asked, logits, labels, model, calibration, kind, origin)
+        temperatures = fitted_temperatures(logits, labels)
+        rule = _fitted(asked, tempered(logits, temperatures), labels, model, calibration, kind, origin)
         return Tempered(rule, temperatures)
 
 

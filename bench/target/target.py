@@ -64,11 +64,12 @@ class Target:
 
 
 @torch.no_grad()
-def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None = None) -> Tensor:
+def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None = None, dataset: str = "the dataset") -> Tensor:
     """Run a batch, refuse a model whose outputs are not logits of the right shape, and return them, ``(K, B, classes)``.
 
     Args:
         n_classes: of the dataset, where it is known.
+        dataset: what messages call it.
 
     Raises:
         UserError: it raises, wrong shape, NaN or infinite values, probabilities, other classes than the dataset's.
@@ -76,16 +77,16 @@ def check_model(model: EarlyExitNet, x: Tensor, y: Tensor, n_classes: int | None
     try:
         logits = model(x)
     except Exception as error:
-        raise UserError(f"the model fails on images of the dataset ({first_line(error)})") from error
+        raise UserError(f"the model fails on images of {dataset} ({first_line(error)})") from error
     if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != (model.n_exits, len(x)):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model returns {shape}; expected logits of shape ({model.n_exits} exits, {len(x)}, classes)")
     if not torch.isfinite(logits).all():
         raise UserError("the model returns NaN or infinite values on clean images; its weights may be damaged")
     if n_classes is not None and logits.shape[-1] != n_classes:
-        raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has {n_classes}")
+        raise UserError(f"the model has {logits.shape[-1]} classes, {dataset} has {n_classes}")
     if int(y.max()) >= logits.shape[-1]:
-        raise UserError(f"the model has {logits.shape[-1]} classes, the dataset has labels up to {int(y.max())}")
+        raise UserError(f"the model has {logits.shape[-1]} classes, {dataset} has labels up to {int(y.max())}")
     probabilities = are_probabilities(logits)
     if probabilities.any():
         exits = ", ".join(str(k + 1) for k in probabilities.nonzero().flatten().tolist())

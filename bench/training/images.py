@@ -18,7 +18,7 @@ class Images:
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
-        self.pixels = torch.tensor(split.images, device=device)
+        self.pixels = torch.tensor(split.images[:], device=device)
         self.labels = torch.tensor(split.labels, device=device)
 
     def __len__(self) -> int:

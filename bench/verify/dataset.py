@@ -14,7 +14,7 @@ from exitbench.verify.claims import Claims, Mismatch
 
 
 def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:
-    """Return the samples that differ from the dataset's test split, by hash, or None if the dataset is not in ``data``.
+    """Return the samples that differ from the dataset's test split, by hash, or None if the dataset is not at hand.
 
     Nothing is downloaded.
 
@@ -31,6 +31,6 @@ def dataset_mismatches(claims: Claims, data: Path) -> list[Mismatch] | None:
     indices = claims.indices.tolist()
     if indices != list(range(len(indices))) or len(indices) > len(split):
         return [Mismatch("samples", f"claimed to be the first {len(indices)} of {split.dataset} test; their indices are not")]
-    ours = split.batch(0, len(indices)).input_hashes()
+    ours = split.input_hashes(len(indices))
     wrong = np.flatnonzero([one != other for one, other in zip(theirs, ours, strict=True)]).tolist()
     return [Mismatch(f"sample {i}", f"it is not sample {i} of {split.dataset} test ({split.source})") for i in wrong]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from exitbench.data.download import DataUnavailable
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InputError
 from exitbench.models.fingerprint import is_of
-from exitbench.target.networks import Network, stored_network
+from exitbench.target.networks import Network, Shape, stored_network
 from exitbench.target.registered_weights import registered_weights
 from exitbench.verify.claims import Claims
 
@@ -36,8 +37,8 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
     shape = claims.clean_images.shape[1:]
     try:
         network = network or stored_network(claims.subject.model)
-        if shape != network.input_shape(dataset):
-            raise UserError(f"the claims are about images {shape}, {network.name} takes {network.input_shape(dataset)}")
+        if shape != (takes := _shape(network, dataset, shape)):
+            raise UserError(f"the claims are about images {shape}, {network.name} takes {takes}")
         if weights is None and network.card is not None:
             weights = registered_weights(network.name, claims.subject.weights)
         loaded = network.load(dataset, shape, None, weights)
@@ -49,6 +50,14 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
     claimed = str(claims.subject.weights)
     own = loaded.fingerprint is not None and is_of(loaded.weights, claimed)  # what it computes is checked image by image
     return loaded.model.to("cuda" if on_gpu else "cpu"), claimed if own else loaded.weights
+
+
+def _shape(network: Network, dataset: str, shape: Shape) -> Shape:
+    """Return the shape of images that a network takes; ``shape`` where only the dataset says it, and that is not at hand."""
+    try:
+        return network.input_shape(dataset)
+    except DataUnavailable:
+        return shape
 
 
 def _hint(model: str) -> str:

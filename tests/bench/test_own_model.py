@@ -200,13 +200,16 @@ def test_a_row_says_that_costs_could_not_be_told_apart(bench, tmp_path):
 
 ATTACK = ["--attack", "average", "--n", "4"]
 BAD = {
-    "no dataset": (["run", "--model", "tiny.py:make", *ATTACK], "name one with --dataset (cifar10, mnist, digits)"),
-    "no dataset to cost": (["cost", "tiny.py:make"], "--dataset (cifar10, mnist, digits)"),
+    "no dataset": (
+        ["run", "--model", "tiny.py:make", *ATTACK],
+        "name one with --dataset (cifar10, mnist, cifar100, svhn, fashion_mnist, digits, imagefolder:PATH, ",
+    ),
+    "no dataset to cost": (["cost", "tiny.py:make"], "hf:PATH, file.py:function)"),
     "a near miss": (["run", "--model", "tiny.py:mkae", "--dataset", "digits", *ATTACK], "did you mean 'make'"),
     "a file that is not there": (["cost", "tinny.py:make", "--dataset", "digits"], "did you mean 'tiny.py'"),
     "more classes": (
         ["run", "--model", "tiny.py:eleven", "--dataset", "digits", *ATTACK],
-        "the model has 11 classes, the dataset has 10",
+        "the model has 11 classes, digits has 10",
     ),
     "a dictionary": (["run", "--model", "tiny.py:dictionary", "--dataset", "digits", *ATTACK], "returns a tensor of shape ()"),
     "probabilities": (["run", "--model", "tiny.py:probabilities", "--dataset", "digits", *ATTACK], "it must return logits"),

@@ -9,7 +9,8 @@ from typing import Any
 from exitbench.analysis.regression.baseline import describe, find_baseline, read_baseline
 from exitbench.analysis.regression.snapshot import Snapshot
 from exitbench.attacks.settings import KNOBS
-from exitbench.errors import UserError
+from exitbench.data.references import dataset_given
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.factory import is_reference, reported_name
 from exitbench.runner.prepare import Prepared
 
@@ -45,6 +46,9 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
     wanted["model"] = reported_name(wanted["model"])
     if wanted.get("dataset") == "auto":
         del wanted["dataset"]
+    if "dataset" in wanted:
+        with as_user_errors():
+            wanted["dataset"] = dataset_given(wanted["dataset"])
     found = find_baseline(BASELINES, wanted)
     if found is None and needed:
         raise UserError(

@@ -66,7 +66,7 @@ def _compute(key: str, record: RunRecord, store: Store, data: Path, weights: Pat
             f"{record.dataset}, never on test images; the store does not hold its logits on them, and: {error}"
         ) from error
     logits = all_logits(loaded.model, split)
-    hashes = split.batch(0, len(split)).input_hashes()
+    hashes = split.input_hashes()
     inputs = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(-1, 32)
     header = {"model": network.name, "weights": record.weights, "dataset": split.dataset, "source": split.source}
     return HeldOut(key, header, inputs, logits.numpy())

@@ -42,7 +42,7 @@ def commands(evaluation: Evaluation) -> list[str]:
 def _call(record: RunRecord, attacks: str, options: Mapping[str, str]) -> str:
     """Return the call of ``exitbench.evaluate`` for a network or images that were in memory; these must be at hand."""
     model = "net" if record.source.startswith(IN_MEMORY) else repr(record.model)
-    dataset = "(images, labels)" if is_in_memory(record.dataset) else repr(record.dataset)
+    dataset = "(images, labels)" if is_in_memory(record.dataset) else repr(_dataset(record))
     rest = {name.removeprefix("--").replace("-", "_"): value for name, value in options.items()}
     arguments = [model, f"dataset={dataset}", f"attacks={attacks!r}"]
     arguments += [f"{name}={_literal(value)}" for name, value in rest.items() if name not in ("model", "dataset", "training")]
@@ -68,7 +68,7 @@ def _cells(record: RunRecord) -> set[str]:
 
 def _target(record: RunRecord) -> Iterator[str]:
     requested = record.requested or _before(record)
-    yield from ("--model", requested.model, "--dataset", record.dataset)
+    yield from ("--model", requested.model, "--dataset", _dataset(record))
     if requested.weights is not None:
         yield from ("--weights", requested.weights)
     elif requested.model == record.model:  # registered; what anybody's factory makes has no other weights than its own
@@ -79,6 +79,11 @@ def _target(record: RunRecord) -> Iterator[str]:
         if values is not None:
             yield from (name, ",".join(map(repr, values)))
     yield from ("--n", str(record.n), "--norm", record.norm, "--eps", number_text(record.eps))
+
+
+def _dataset(record: RunRecord) -> str:
+    """Return how the dataset is asked for: the user's own by where it was."""
+    return (record.requested and record.requested.dataset) or record.dataset
 
 
 def _before(record: RunRecord) -> Requested:

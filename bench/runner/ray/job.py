@@ -13,6 +13,7 @@ import torch
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.regions import ThreatModel
+from exitbench.data.cards import find_dataset
 from exitbench.models.factory import absolute_reference, is_reference
 from exitbench.models.fingerprint import Fingerprint
 from exitbench.models.own_code import own_sources
@@ -139,7 +140,7 @@ def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device
         request,
         model=absolute_reference(request.model),
         data=request.data.absolute(),
-        dataset=prepared.split.dataset,
+        dataset=find_dataset(prepared.split.dataset).reference or prepared.split.dataset,
         training=request.training if own else target.training,
         weights=None if request.weights is None else request.weights.absolute(),
         policy=policy_text(target.policy),
