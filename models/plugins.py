@@ -52,7 +52,7 @@ def plugins(group: str, fault: Callable[[Plugin], str | None]) -> tuple[Plugin, 
             wrong = fault(plugin)
         except NameTaken as error:
             raise NameTaken(f"{origin}: {error}") from error
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - another package's code may raise anything; it must not stop ours
+        except Exception as error:  # noqa: BLE001 - another package's code may raise anything; it must not stop ours
             _log.debug("%s could not be loaded", origin, exc_info=True)
             wrong = f"{first_line(error)}{_shared(entry, error)}"
         if wrong is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ import click
 from click.core import ParameterSource
 
 from exitbench.api.names import separated
-from exitbench.cli.evaluation import INTERRUPTED, evaluation_options, unwritable
+from exitbench.cli.evaluation import INTERRUPTED, evaluation_options
+from exitbench.cli.gate_reports import ReportFiles
+from exitbench.cli.options import FiniteRange
 
 if TYPE_CHECKING:
     from exitbench.analysis.regression.snapshot import Snapshot
@@ -29,14 +31,14 @@ PASSED, FAILED = 0, 1
 @click.option("--preset", type=click.Choice(["quick"]), help="quick: --attack average,adaptive --n 128 --budget 100.")
 @click.option(
     "--level",
-    type=click.FloatRange(0.001, 0.2),
+    type=FiniteRange(0.001, 0.2),
     default=0.05,
     show_default=True,
     help="Chance of any false alarm, over all rows together.",
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.05,
     show_default=True,
     help="Share by which mean mmacs may rise, clean and under attack.",
@@ -59,12 +61,45 @@ def command(
 ) -> None:
     """Compare a model with its committed baseline, sample by sample.
 
-    The baseline has the settings of the evaluation: data, threat model, attacks and policy; --policy own uses the policy of the
-    new weights. Other options must agree with it. Create the first baseline with --update --preset quick, or with attacks of your
-    choice. Exit codes: 0 passed; 1 a regression, or results that trust checks flag as failed; 2 no comparison.
+    All of it is computed afresh; stored results are not believed. The baseline has the settings of the evaluation: data, threat
+    model, attacks and policy; --policy own uses the policy of the new weights. Other options must agree with it. Create the first
+    baseline with --update --preset quick, or with attacks of your choice. Exit codes: 0 passed; 1 a regression, or results that
+    trust checks flag as failed; 2 no comparison.
     """
+    if options["attacks"]:
+        options["attacks"] = [name for text in options["attacks"] for name in separated(text)]
+    given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    asked = {**_preset(preset), **{name: options[name] for name in given}}
+    reports = ReportFiles(markdown, junit)
+    with reports.pending():
+        found = _measured(asked, options, baseline, results, update=update)
+        code = _update(found) if found.before is None or update else _judge(found, level, tolerance, reports)
+    raise click.exceptions.Exit(code)
+
+
+def _preset(name: str | None) -> Mapping[str, Any]:
+    from exitbench.analysis.regression.request import PRESETS
+
+    return PRESETS.get(name or "", {})
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What was measured, beside the baseline ``before`` of the file ``path``, and how it differs from what was asked then."""
+
+    path: Path | None
+    before: Snapshot | None
+    now: Snapshot
+    evaluation: Evaluation
+    differences: Sequence[str]
+
+
+def _measured(
+    asked: Mapping[str, Any], options: Mapping[str, Any], baseline: Path | None, results: Path, *, update: bool
+) -> _Measured:
+    """Evaluate what the baseline and the options say, all of it afresh: results on file may be forged."""
     from exitbench.analysis.regression.identity import differences
-    from exitbench.analysis.regression.request import OWN, PRESETS, baseline_for, merged, settings_of
+    from exitbench.analysis.regression.request import OWN, baseline_for, merged, settings_of
     from exitbench.analysis.regression.snapshot import measured, planned
     from exitbench.api.execution import execute_plan, plan_evaluation
     from exitbench.cli.console import terminal
@@ -73,16 +108,12 @@ def command(
     from exitbench.runner.prepare import Request
     from exitbench.runner.record import record_of
     from exitbench.scoring.load import evaluation_of
-    from exitbench.store.store import Store
+    from exitbench.store.fresh import FreshStore
 
-    if options["attacks"]:
-        options["attacks"] = [name for text in options["attacks"] for name in separated(text)]
-    given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    asked = {**PRESETS.get(preset or "", {}), **{name: options[name] for name in given}}
     path, before = baseline_for(asked, baseline, needed=not update)
     values = merged(options, asked, before)
     names, seed = values.pop("attacks"), values.pop("seed")
-    display, store = TerminalDisplay(terminal(stderr=True)), Store(results / "store")
+    display, store = TerminalDisplay(terminal(stderr=True), resumable=False), FreshStore(results / "store")
     prepared, plan = plan_evaluation(Request.of(values), names, seed, store, display)
     settings = settings_of(values, names, prepared)
     own = asked.get("policy") == OWN and not update
@@ -97,19 +128,16 @@ def command(
     try:
         execution = execute_plan(prepared, plan, seed, store, display)
     except OSError as error:
-        raise UserError(unwritable(results, error)) from error
+        raise UserError(f"{results} could not be written ({error.strerror or error}); nothing was judged") from error
     if execution.interrupted:
-        raise SystemExit(INTERRUPTED)
+        raise click.exceptions.Exit(INTERRUPTED)
     evaluation = evaluation_of([execution.record], store)
     if evaluation is None:
         raise UserError("the clean pass did not finish (see the errors above): there is nothing to judge")
-    now = measured(evaluation, settings)
-    if before is None or update:
-        raise SystemExit(_update(path, before, now, evaluation, found))
-    raise SystemExit(_judge(path, before, now, evaluation, level, tolerance, markdown, junit))
+    return _Measured(path, before, measured(evaluation, settings), evaluation, found)
 
 
-def _update(path: Path | None, before: Snapshot | None, now: Snapshot, evaluation: Evaluation, found: Sequence[str]) -> int:
+def _update(measured: _Measured) -> int:
     """Write the baseline and print the changes; a baseline with failed trust checks is not written."""
     from exitbench.analysis.regression.baseline import default_path, to_text
     from exitbench.analysis.regression.changes import changes
@@ -117,45 +145,30 @@ def _update(path: Path | None, before: Snapshot | None, now: Snapshot, evaluatio
     from exitbench.analysis.regression.snapshot import failures_of, unfinished_of
     from exitbench.models.whole_file import write_whole
 
-    if troubles := [*unfinished_of(evaluation), *failures_of(evaluation)]:
+    if troubles := [*unfinished_of(measured.evaluation), *failures_of(measured.evaluation)]:
         click.echo("\n".join(["no baseline written, for it would never be passed:", *troubles]), err=True)
         return FAILED
-    path = path or default_path(BASELINES, now.subject)
-    click.echo("\n".join([*changes(before, now, found), f"wrote {path}: commit it"]))
-    write_whole(path, to_text(now).encode())
+    path = measured.path or default_path(BASELINES, measured.now.subject)
+    click.echo("\n".join([*changes(measured.before, measured.now, measured.differences), f"wrote {path}: commit it"]))
+    write_whole(path, to_text(measured.now).encode())
     return PASSED
 
 
-def _judge(
-    path: Path | None,
-    before: Snapshot,
-    now: Snapshot,
-    evaluation: Evaluation,
-    level: float,
-    tolerance: float,
-    markdown: Path | None,
-    junit: Path | None,
-) -> int:
+def _judge(measured: _Measured, level: float, tolerance: float, reports: ReportFiles) -> int:
     """Compare, write all requested outputs, and return the exit code."""
     from exitbench.analysis.regression.judge import judge
     from exitbench.analysis.regression.snapshot import failures_of, unfinished_of
     from exitbench.cli.console import terminal
-    from exitbench.models.whole_file import write_whole
-    from exitbench.report.regression.junit import to_junit
-    from exitbench.report.regression.markdown import to_markdown
     from exitbench.report.regression.terminal import summary
     from exitbench.report.regression.text import GateReport
 
+    before, now, evaluation = measured.before, measured.now, measured.evaluation
+    if before is None:
+        raise ValueError("there is no baseline to compare with")
     judgement = judge(
         before, now, failures=failures_of(evaluation), unfinished=unfinished_of(evaluation), level=level, tolerance=tolerance
     )
-    report = GateReport(judgement, before, now, str(path))
+    report = GateReport(judgement, before, now, str(measured.path))
     terminal().print(summary(report))
-    if markdown is not None:
-        write_whole(markdown, to_markdown(report).encode())
-    if junit is not None:
-        write_whole(junit, to_junit(report))
-    if job := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(job).open("a", encoding="utf-8") as file:
-            file.write(to_markdown(report))
+    reports.judged(report)
     return FAILED if judgement.outcome == "fail" else PASSED

@@ -16,6 +16,9 @@ not hold, or a gate is not passed; 2 bad input;
 130 interrupted (finished cells are kept: run the same command again to resume).
 """
 
+UNFINISHED = 70
+"""Exit code of a command that ended before its end, for no reason that it knows of."""
+
 _COMMANDS = {
     "run": "exitbench.cli.run",
     "plan": "exitbench.cli.plan",
@@ -79,6 +82,8 @@ def main() -> None:
         code = error.exit_code
     except (InputError, IncompleteInstallation, OSError) as error:
         code = _say(f"error: {error}", 2)
+    except SystemExit as left:  # not ours: commands leave with click's Exit
+        code = _say(f"error: code of a network or package asked to end the process ({left.code!r}): no result", UNFINISHED)
     sys.exit(code or 0)
 
 

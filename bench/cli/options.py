@@ -26,6 +26,21 @@ def number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     return found
 
 
+class FiniteRange(click.FloatRange):
+    """A range of finite numbers; ``nan`` compares with no bound, so that ``FloatRange`` takes it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a number.
+
+        Raises:
+            click.BadParameter: If it is not finite or not in the range.
+        """
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return found
+
+
 def _data_folder() -> Path:
     from exitbench.models.user_folders import data_folder
 

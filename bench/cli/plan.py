@@ -11,6 +11,7 @@ import click
 
 from exitbench.cli.duration import duration
 from exitbench.cli.evaluation import attack_names, evaluation_options
+from exitbench.cli.options import FiniteRange
 
 if TYPE_CHECKING:
     from exitbench.runner.estimate import Row
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @evaluation_options
 @click.option("--estimate", is_flag=True, help="Predict passes and hours.")
 @click.option("--cores", type=click.IntRange(min=1), help="With --estimate: divide by so many cores [this machine's].")
-@click.option("--gpus", type=click.FloatRange(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
+@click.option("--gpus", type=FiniteRange(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
 def command(
     attacks: tuple[str, ...],
     seed: int,

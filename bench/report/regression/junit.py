@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from xml.etree import ElementTree as Xml
 
 from exitbench.report.regression.text import GateReport, figures, flips_text
+
+Case = tuple[str, str | None, str]
+"""A test case: its name, why it failed (None if it did not), and its text."""
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(report: GateReport) -> bytes:
     """Return UTF-8 XML with a test case for each row's verdicts, each row's cost, the trust checks, and completeness."""
-    cases: list[tuple[str, str | None, str]] = []
+    cases: list[Case] = []
     for row in report.judgement.rows:
         lost = f"{row.title}: {-row.points:.2f} points lost, p = {row.p_lost:.2g}" if row.status == "regression" else None
         cases.append((row.title, lost, "\n".join([" ".join(figures(row)), *flips_text(row)])))
@@ -21,16 +25,30 @@ def to_junit(report: GateReport) -> bytes:
             cases.append((f"{row.title}: mean mmacs", over, f"{row.mmacs[0]:.4f} -> {row.mmacs[1]:.4f}"))
     cases.append(("trust checks", "; ".join(report.judgement.failures) or None, ""))
     cases.append(("finished", "; ".join(report.judgement.unfinished) or None, ""))
+    return junit_of(f"bench check {report.subject}", report.now.title, cases, "\n".join(report.judgement.doubts))
+
+
+def junit_of(suite_name: str, class_name: str, cases: Sequence[Case], output: str = "") -> bytes:
+    """Return UTF-8 XML of one suite of test cases; characters that XML cannot hold are replaced.
+
+    Args:
+        suite_name: Name of the suite.
+        class_name: Class of every case.
+        cases: The cases.
+        output: Text of the whole suite.
+    """
     failed = sum(failure is not None for _, failure, _ in cases)
     counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0"}
     root = Xml.Element("testsuites", counts)
-    suite = Xml.SubElement(root, "testsuite", {"name": _legal(f"bench check {report.subject}"), **counts})
-    for name, failure, output in cases:
-        case = Xml.SubElement(suite, "testcase", {"classname": _legal(report.now.title), "name": _legal(name)})
+    suite = Xml.SubElement(root, "testsuite", {"name": _legal(suite_name), **counts})
+    for name, failure, text in cases:
+        case = Xml.SubElement(suite, "testcase", {"classname": _legal(class_name), "name": _legal(name)})
         if failure is not None:
-            Xml.SubElement(case, "failure", {"message": _legal(failure), "type": "regression"}).text = _legal(output)
-        elif output:
-            Xml.SubElement(case, "system-out").text = _legal(output)
+            Xml.SubElement(case, "failure", {"message": _legal(failure), "type": "regression"}).text = _legal(text)
+        elif text:
+            Xml.SubElement(case, "system-out").text = _legal(text)
+    if output:
+        Xml.SubElement(suite, "system-out").text = _legal(output)
     Xml.indent(root)
     return bytes(Xml.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
