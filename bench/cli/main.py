@@ -11,8 +11,9 @@ import click
 
 EXIT_CODES = """
 \b
-Exit codes: 0 done; 1 some attacks ended in errors, a claim does
-not hold, or a gate is not passed; 2 bad input;
+Exit codes: 0 done; 1 some attacks or trust checks ended in errors,
+a claim does not hold, or a gate is not passed; 2 bad input;
+70 ended by code of a network or package, without a result;
 130 interrupted (finished cells are kept: run the same command again to resume).
 """
 
