@@ -79,7 +79,7 @@ def bench(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("attack", ["all", "worst"])
 def test_the_whole_matrix_ends_with_exit_code_0(bench, attack):
-    code, out, err = bench("run", *ASKED, "--attack", attack)
+    code, _, err = bench("run", *ASKED, "--attack", attack)
     assert code == 0 and ": error" not in err, err
     code, _, err = bench("run", *ASKED, "--attack", attack)
     assert code == 0 and "nothing left to do" in err
@@ -100,8 +100,8 @@ def test_a_baseline_is_made_and_passed(bench, attacks):
 
 
 def test_a_regression_of_two_classes_fails(bench):
-    assert bench("check", *ASKED, "--attack", "average,autoattack", "--update", "--n", 64)[0] == 0
+    assert bench("check", *ASKED, "--attack", "average", "--update", "--n", 64)[0] == 0
     state = torch.load("net.pt", weights_only=True)
-    torch.save({name: torch.zeros_like(value) for name, value in state.items()}, "net.pt")
+    torch.save({name: -value if "exit" in name else value for name, value in state.items()}, "net.pt")
     code, out, err = bench("check", *ASKED[:4], "--precision", "fp32")
     assert code == 1 and "REGRESSION" in out, (out, err)
