@@ -67,7 +67,7 @@ def command(what: str, model: str | None, weights: Path | None, device: str, dat
     attacks = sum(each.claims.n_attacks for each in verified)
     seconds = time.perf_counter() - started
     say(f"{scored} counterexamples checked ({attacks} attacks), {failed} mismatches, {seconds:.1f} s")
-    raise SystemExit(FAILS if failed else HOLDS)
+    raise click.exceptions.Exit(FAILS if failed else HOLDS)
 
 
 def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:

@@ -41,16 +41,24 @@ class Gradients(Stored, frozen=True, kw_only=True):
         zero_margin: the same of the margin's gradient.
         saturated: for each gate the share of saturated samples; None where the policy has no threshold.
         reachable: 0-based exits that the policy can take.
+        right: for each exit the number of samples that it has right; None in versions 1 and 2, as ``gated``.
+        gated: number of samples that the gates were measured on.
+        looks: number of times that a comparison could be made as the samples grew.
     """
 
     zero: tuple[Share | None, ...]
     zero_margin: tuple[Share | None, ...]
     saturated: tuple[Share | None, ...]
     reachable: Indices
+    right: tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    gated: Annotated[int, Meta(ge=0)] | None = None
+    looks: Annotated[int, Meta(ge=1)] = 1
 
     def __post_init__(self) -> None:
         if not len(self.zero) == len(self.zero_margin) == len(self.saturated) + 1:
             raise ValueError("`zero`, `zero_margin` and `saturated` are of different numbers of exits")
+        if (self.right is None) != (self.gated is None) or (self.right is not None and len(self.right) != len(self.zero)):
+            raise ValueError("`right` and `gated` do not fit `zero`")
         if any(not 0 <= k < len(self.zero) for k in self.reachable):
             raise ValueError(f"`reachable` names an exit outside 0..{len(self.zero) - 1}")
 
@@ -66,6 +74,9 @@ class AscentPath(Stored, frozen=True, kw_only=True):
         late: samples not broken, whose best value was reached in the last steps.
         rising: samples not broken, whose value was still rising in the last steps.
         switches: share of steps at which the exit taken changes.
+        right: all samples that were looked at, which are right when clean; None for those of the trust result, as in versions 1
+            and 2.
+        looks: number of times that a comparison could be made as the samples grew.
     """
 
     keep: Literal["best", "last"]
@@ -75,6 +86,8 @@ class AscentPath(Stored, frozen=True, kw_only=True):
     late: Indices
     rising: Indices
     switches: Share
+    right: Indices | None = None
+    looks: Annotated[int, Meta(ge=1)] = 1
 
 
 class AtRadius(Stored, frozen=True, kw_only=True):
@@ -85,10 +98,17 @@ class AtRadius(Stored, frozen=True, kw_only=True):
 
 
 class Radii(Stored, frozen=True, kw_only=True):
-    """Samples broken at eps/2, eps and 2 eps (``radii``), and in the ball that holds the whole box (``unbounded``)."""
+    """Samples broken at eps/2, eps and 2 eps (``radii``), and in the ball that holds the whole box (``unbounded``).
+
+    Attributes:
+        radii, unbounded: see above.
+        right, looks: see ``AscentPath``.
+    """
 
     radii: Annotated[tuple[AtRadius, ...], Meta(min_length=1)]
     unbounded: AtRadius
+    right: Indices | None = None
+    looks: Annotated[int, Meta(ge=1)] = 1
 
 
 class Controls(Stored, frozen=True, kw_only=True):
