@@ -131,6 +131,11 @@ def trust_edited(forger, **changes):
     forger.write_trust({**json.loads(forger.trust.read_text()), **changes})
 
 
+def saturated(forger):
+    gradients = json.loads(forger.trust.read_text())["gradients"]
+    trust_edited(forger, gradients={**gradients, "zero": [0.9, *gradients["zero"][1:]]})
+
+
 def renamed(forger, before, after):
     attacks = [{**each, "name": after if each["name"] == before else each["name"]} for each in forger.record["attacks"]]
     forger.write_record({**forger.record, "attacks": attacks})
@@ -159,12 +164,12 @@ FORGED = {
     "robust logits, a third of the costs, the trust file edited": (robust_and_cheap, "recorded"),
     "costs over 100": (lambda forger: costs_over(forger, 100), "cost, mmacs: recorded"),
     "distances of 1e30": (far_away, "claimed at distance 1e+30 of its clean image"),
-    "a NaN logit": (nan_at_the_label, "not finite"),
+    "a NaN logit": (nan_at_the_label, "no finite numbers"),
     "average called autoattack": (
         lambda forger: renamed(forger, "average", "autoattack"),
         "its specification is that of average",
     ),
-    "a digit of the trust file": (lambda forger: trust_edited(forger, right=[0]), "right is recorded as"),
+    "a digit of the trust file": (saturated, "zero is recorded as"),
     "another ball": (lambda forger: forger.write_record({**forger.record, "eps": 0.9}), "its specification attacks another ball"),
 }
 
