@@ -39,7 +39,11 @@ def packed(whole, tmp_path_factory):
 
 def reports(results):
     """Every report's content by name."""
-    return {path.relative_to(results): path.read_bytes() for path in results.rglob("*.*") if "store" not in path.parts}
+    return {
+        path.relative_to(results): path.read_bytes()
+        for path in results.rglob("*.*")
+        if "store" not in path.parts and path.suffix != ".lock"
+    }
 
 
 def images(root):
