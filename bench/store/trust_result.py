@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from exitbench.models.field_types import Count, Index, Key, Line, Measured, Number, Radius, Seed, Share, Spec
-from exitbench.models.stored import Format, Stored
+from exitbench.models.spec import digest
+from exitbench.models.stored import Format, Stored, Unreadable
 
 Indices = tuple[Index, ...]
 """Indices of samples in the dataset."""
@@ -172,6 +174,7 @@ class TrustResult(Stored, frozen=True, kw_only=True):
         controls: None where no sample is right.
         search_model: see ``SearchModelDifference``.
         provenance: None in results of before it was kept.
+        digest: of everything but the provenance (``sealed``); None in results of before it was kept.
     """
 
     key: Key
@@ -188,6 +191,7 @@ class TrustResult(Stored, frozen=True, kw_only=True):
     controls: Controls | None
     search_model: SearchModelDifference = msgspec.field(name="twin")
     provenance: TrustProvenance | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         if (self.path is None) != (self.radii is None) or (self.path is None) != (self.soft_rule is None):
@@ -212,3 +216,23 @@ class TrustResult(Stored, frozen=True, kw_only=True):
 
 
 TRUST_RESULT = Format("a trust result", TrustResult)
+
+
+def sealed(result: TrustResult) -> TrustResult:
+    """Return the result with the digest of all of it but where and how fast it was measured."""
+    bare = msgspec.structs.replace(result, digest=None, provenance=None)
+    return msgspec.structs.replace(result, digest=digest(TRUST_RESULT.content(bare)))
+
+
+def read_trust(raw: bytes, path: Path, key: str) -> TrustResult:
+    """Return the result in a file with the content ``raw``.
+
+    Raises:
+        Unreadable: It is damaged, of another key, or not what its digest says.
+    """
+    result = TRUST_RESULT.read_text(raw, path)
+    if result.key != key:
+        raise Unreadable(f"{path} cannot be read: it is the result of another probe")
+    if result.digest is not None and sealed(result).digest != result.digest:
+        raise Unreadable(f"{path} cannot be read: its content is not that of its digest")
+    return result
