@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import KNOBS, AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
+from exitbench.checks.growth import Growth
 from exitbench.checks.probe import probe
 from exitbench.data.cards import dataset_card
-from exitbench.data.split import Split
+from exitbench.data.split import Batch, Split
 from exitbench.models.cost import measure_costs
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
@@ -59,15 +62,27 @@ def trust_mismatches(
     where = (record.training, record.weights, record.source)
     config = SearchConfig(True, "bf16") if stored.search_model.precision == "bf16" else FOLDED
     target = Target(record.model, model, *where, policy, costs, config, split.n_classes)
-    found = probe(stored.key, target, settings, batch, record.seed, split.batch, record.n)
     usual = dataset_card(record.dataset).eps[record.norm] if record.usual_eps is None else record.usual_eps
+    found = _measured(stored, target, settings, batch, Growth(split.batch, record.n), usual)
     told = [
         f"{name} is recorded as {_short(said)}, measured as {_short(again)}" for name, said, again in _differences(stored, found)
     ]
+    if stored.version < VERSION:  # whose flags followed other rules
+        return told
     said, again = _flags(stored, usual, robust), _flags(found, usual, robust)
     if said != again:
         told.append(f"it raises {', '.join(sorted(said)) or 'no flag'}, measured again {', '.join(sorted(again)) or 'none'}")
     return told
+
+
+def _measured(
+    stored: TrustResult, target: Target, settings: AttackSettings, batch: Batch, growth: Growth, usual_eps: float
+) -> TrustResult:
+    """Take the measurements of a stored result again, on as many samples as it had taken; before version 3, controls alone grew."""
+    grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps)
+    if stored.version == VERSION:
+        return grown
+    return msgspec.structs.replace(probe(stored.key, target, settings, batch, stored.seed), controls=grown.controls)
 
 
 def settings_of(described: Mapping[str, Any]) -> AttackSettings | None:
