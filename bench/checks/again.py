@@ -78,7 +78,7 @@ def trust_mismatches(
 def _measured(
     stored: TrustResult, target: Target, settings: AttackSettings, batch: Batch, growth: Growth, usual_eps: float
 ) -> TrustResult:
-    """Take the measurements of a stored result again, on as many samples as it had taken; before version 3, controls alone grew."""
+    """Take the measurements of a stored result again, on as many samples; before version 3, controls alone grew."""
     grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps)
     if stored.version == VERSION:
         return grown
