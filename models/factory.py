@@ -28,7 +28,7 @@ from exitbench.models.error_text import first_line
 from exitbench.models.foreign import ForeignModelError
 from exitbench.models.reference import NO_ARGUMENTS, Arguments, split_call, without_call
 from exitbench.models.safe_name import safe_name
-from exitbench.models.user_code import contained
+from exitbench.models.user_code import EndedByUserCode, contained
 from exitbench.models.user_imports import FORMER_NAMES, OWN_NAMES, imports_for, imports_from, package_of, without_arguments
 from exitbench.models.zoo.published import is_published, published_name
 
@@ -237,9 +237,10 @@ def _explained(what: str, file: str | None) -> Iterator[None]:
             yield
     except ForeignModelError:
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         _log.info("%s failed", what, exc_info=True)
-        raise ForeignModelError(f"{what} failed{_line(error, file)}: {first_line(error)}{_hint(error, file)}") from error
+        raised = error.__cause__ if isinstance(error, EndedByUserCode) and error.__cause__ else error
+        raise ForeignModelError(f"{what} failed{_line(raised, file)}: {first_line(raised)}{_hint(raised, file)}") from error
 
 
 def _line(error: BaseException, file: str | None) -> str:

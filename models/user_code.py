@@ -1,4 +1,4 @@
-"""Keeps torch's global state ours around every call into code that is not ours, and hands it copies of images.
+"""Keeps torch's global state and the process ours around every call into code that is not ours, and hands it copies of images.
 
 ``contained`` is for imports, factories, loaders and attacks; ``forwarded``, which costs about ten microseconds, for forwards.
 """
@@ -17,6 +17,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from exitbench.models.error_text import first_line
+from exitbench.models.errors import InputError
+from exitbench.models.own_code import is_own
+
+
+class EndedByUserCode(InputError, RuntimeError):
+    """Code that is not ours raised an exception that ends a process; it is an error of that code, and sets no exit code."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"{first_line(error)}, which would have ended the process without a result")
+
+
+def _refuse_to_end(error: BaseException | None) -> None:
+    """Raise ``EndedByUserCode`` for what ``except Exception`` does not catch, but for interrupts and what we raise ourselves."""
+    if error is None or isinstance(error, (Exception, KeyboardInterrupt, GeneratorExit)) or is_own(type(error).__module__):
+        return
+    raise EndedByUserCode(error) from error
 
 
 class _Flags(NamedTuple):
@@ -74,6 +92,9 @@ def contained() -> Iterator[None]:
             torch.set_grad_enabled(True)
             torch.set_default_dtype(torch.float32)
             yield
+        except BaseException as error:
+            _refuse_to_end(error)
+            raise
         finally:
             _restore(flags)
             if torch.get_default_device() != device:
@@ -121,6 +142,10 @@ class forwarded:  # noqa: N801 - used like a function
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._outer:
             return
+        self._leave()
+        _refuse_to_end(error)
+
+    def _leave(self) -> None:
         _Forwards.inside = False
         _restore(self._flags)
         now, began = torch.default_generator.get_state(), self._random if _Forwards.stream is None else _Forwards.stream

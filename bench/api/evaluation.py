@@ -54,7 +54,7 @@ class Evaluation:
     def threat_model(self) -> str:
         """Dataset, norm and radius, as ``cifar10 Linf 8/255``."""
         record = self.scored.record
-        return f"{record.dataset} {record.norm} {eps_text(record.eps)}"
+        return f"{self.scored.dataset} {record.norm} {eps_text(record.eps)}"
 
     @property
     def policy(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from exitbench.api.display import Display
@@ -38,7 +38,7 @@ class Execution:
 
     Attributes:
         record: The run record, which is in the store.
-        failed: Whether some cell ended in an error.
+        failed: Whether some cell, or the trust checks, ended in an error.
         interrupted: Whether it was interrupted; finished cells are in the store.
     """
 
@@ -103,9 +103,10 @@ def execute_plan(
     if error:
         display.check_failed(error)
     if not plan.missing:
-        return Execution(record)
+        return Execution(record, failed=error is not None)
     runner = local_runner(prepared, seed, store) if engine is None else engine(prepared)
-    return _run(runner, plan, record, store, display)
+    found = _run(runner, plan, record, store, display)
+    return replace(found, failed=found.failed or error is not None)
 
 
 def local_runner(prepared: Prepared, seed: int, store: Store) -> Runner:

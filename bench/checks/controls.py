@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from exitbench.attacks.objectives import Margin
@@ -130,6 +131,23 @@ def flags(
     return found
 
 
+def joined(one: Controls, other: Controls) -> Controls:
+    """Return the numbers of both sets of samples."""
+    return structs.replace(
+        one,
+        noise=one.noise + other.noise,
+        search=one.search + other.search,
+        right=(one.right or ()) + (other.right or ()),
+        gradients=(one.gradients or ()) + (other.gradients or ()),
+    )
+
+
+def undecided(numbers: Controls) -> bool:
+    """Return whether more samples are needed to tell whether gradients are as good as they should be."""
+    found = leads(numbers, numbers.gradients or (), len(numbers.right or ()), numbers.looks)
+    return any(flag.level == "warning" for flag in found) and not any(flag.level == "failure" for flag in found)
+
+
 def leads(numbers: Controls, white_box: Iterable[int], samples: int, looked: int) -> list[Flag]:
     """Return a flag for each control that is too good beside gradients: a failure if it is decided, else a warning."""
     noise, search, white = set(numbers.noise), set(numbers.search), set(white_box)
@@ -146,7 +164,10 @@ def leads(numbers: Controls, white_box: Iterable[int], samples: int, looked: int
 
 def _lead(name: str, told: str, p: float, looked: int) -> Flag:
     if p < LEVEL / looked:
-        cure = "give more --steps or another --loss, with --attack single; if that changes nothing, gradients are masked"
+        cure = (
+            "give more --steps or another --loss, with --attack single; if that changes nothing, gradients are masked, and the "
+            "number is not to be believed"
+        )
         return Flag(name, "failure", {"p": p}, f"{told}: {cure}")
     cure = "these are too few to tell; evaluate more samples (--n), or give more --steps with --attack single"
     return Flag(name, "warning", {"p": p}, f"{told} (p = {p:.2g}): {cure}")

@@ -1,50 +1,55 @@
-"""Samples added to the black-box controls until their comparison with gradients can be decided."""
+"""Samples added to a measurement until what it is compared with can be decided, at most those of the evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import msgspec
 
-from exitbench.checks.controls import leads
 from exitbench.checks.leads import looks
 from exitbench.data.split import Batch
 from exitbench.store.cell import SLICE
-from exitbench.store.trust_result import Controls
+from exitbench.store.trust_result import AscentPath, Controls, Gradients, Radii
+
+Numbers = TypeVar("Numbers", Gradients, AscentPath, Radii, Controls)
 
 
-def grown(first: Controls, measure: Callable[[Batch], Controls], more: Callable[[int, int], Batch] | None, n: int) -> Controls:
-    """Return the numbers of the controls on as many samples as decide, at most ``n``.
+@dataclass(frozen=True)
+class Growth:
+    """Where further samples come from.
 
-    Most networks need none but the first: there gradients are ahead.
-
-    Args:
-        first: Of the first slice, ``right`` and ``gradients`` included.
-        measure: Measures the same on further samples.
+    Attributes:
         more: Makes a batch of the samples ``start..stop - 1``; None if there are no more.
-        n: Number of samples of the evaluation.
+        n: Number of samples of the evaluation: the limit.
     """
-    sizes = looks(n) if more is not None else [SLICE]
-    numbers = msgspec.structs.replace(first, looks=len(sizes))
-    for begun, size in pairwise(sizes):
-        if more is None or not _undecided(numbers):
-            break
-        for start in range(begun, size, SLICE):
-            numbers = _joined(numbers, measure(more(start, min(start + SLICE, size))))
-    return numbers
 
+    more: Callable[[int, int], Batch] | None
+    n: int
 
-def _joined(one: Controls, other: Controls) -> Controls:
-    return Controls(
-        noise=one.noise + other.noise,
-        search=one.search + other.search,
-        right=(one.right or ()) + (other.right or ()),
-        gradients=(one.gradients or ()) + (other.gradients or ()),
-        looks=one.looks,
-    )
+    def grown(
+        self,
+        first: Numbers,
+        measure: Callable[[Batch], Numbers],
+        joined: Callable[[Numbers, Numbers], Numbers],
+        undecided: Callable[[Numbers], bool],
+    ) -> Numbers:
+        """Return the numbers on as many samples as decide, at most ``n``; most networks need none but the first.
 
-
-def _undecided(numbers: Controls) -> bool:
-    found = leads(numbers, numbers.gradients or (), len(numbers.right or ()), numbers.looks)
-    return any(flag.level == "warning" for flag in found) and not any(flag.level == "failure" for flag in found)
+        Args:
+            first: Of the first slice.
+            measure: Measures the same on further samples.
+            joined: Joins the numbers of two sets of samples.
+            undecided: Whether more samples are needed.
+        """
+        sizes = looks(self.n) if self.more is not None else [SLICE]
+        numbers = msgspec.structs.replace(first, looks=len(sizes))
+        for begun, size in pairwise(sizes):
+            if self.more is None or not undecided(numbers):
+                break
+            for start in range(begun, size, SLICE):
+                added = measure(self.more(start, min(start + SLICE, size)))
+                numbers = msgspec.structs.replace(joined(numbers, added), looks=len(sizes))
+        return numbers

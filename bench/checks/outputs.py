@@ -71,7 +71,8 @@ def flags(numbers: Outputs) -> list[Flag]:
         what = "twice the same batch" if numbers.repeated > ROUNDING else "the same images in other batches"
         message = (
             f"{what} gives logits that differ by {worst:.2g} of their spread (rounding stays below {ROUNDING:g}): the number "
-            "is random; fix the model's random state, or put it into evaluation mode"
+            "is random; the forward must be a function of each image alone: no random numbers, evaluation mode, nothing of its "
+            "batch"
         )
         found.append(Flag("randomised outputs", "failure", {"difference": worst}, message))
     if exits := numbers.probabilities:

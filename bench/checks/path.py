@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from msgspec.structs import replace
 
 from exitbench.attacks.pgd import Keep
 from exitbench.checks.flag import Flag
+from exitbench.checks.share import TOO_FEW, ShareTest, Verdict
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import Trace
 from exitbench.store.trust_result import AscentPath
@@ -19,8 +21,11 @@ STILL_RISING = 0.5
 """Gain in the last steps, relative to the mean gain of as many steps, above which a sample's ascent is unfinished: it is near 0
 once an ascent has converged, and 1 while it rises steadily."""
 
-UNFINISHED_SHARE, UNFINISHED_SAMPLES = 0.5, 3
-"""An attack is unfinished if at least half of the robust samples, and three, are: with a fixed step size a few always are."""
+UNFINISHED = ShareTest(0.5, 0.25)
+"""An attack is unfinished if at least half of the robust samples are; with a fixed step size up to a quarter always is."""
+
+UNFINISHED_SAMPLES = 3
+"""In results of versions 1 and 2, half of the robust samples and this number count as unfinished, without a test."""
 
 BLIND = 0.5
 """Share of steps that change the exit taken above which an attack on the deployed view (such as AutoAttack's) is blind: it sees
@@ -43,7 +48,29 @@ def measure(subject: Subject, trace: Trace, keep: Keep) -> AscentPath:
         late=subject.names(~trace.broken & (reached > steps - last)),
         rising=subject.names(~trace.broken & (late_gain > STILL_RISING * mean_gain)),
         switches=float((trace.exits[1:] != trace.exits[:-1]).double().mean()),
+        right=subject.noise.samples,
     )
+
+
+def joined(one: AscentPath, other: AscentPath) -> AscentPath:
+    """Return the numbers of both sets of samples."""
+    right, others = one.right or (), other.right or ()
+    n = max(1, len(right) + len(others))
+    return replace(
+        one,
+        on_path=one.on_path + other.on_path,
+        returned=one.returned + other.returned,
+        late=one.late + other.late,
+        rising=one.rising + other.rising,
+        switches=min(1.0, (len(right) * one.switches + len(others) * other.switches) / n),
+        right=right + others,
+    )
+
+
+def undecided(numbers: AscentPath) -> bool:
+    """Return whether more samples are needed to tell an unfinished ascent from a few samples that are still rising."""
+    left = len(numbers.right or ()) - len(numbers.on_path)
+    return UNFINISHED.verdict(len(numbers.rising), left, numbers.looks) == "undecided"
 
 
 def flags(numbers: AscentPath, probed: Sequence[int], robust: set[int] | None) -> list[Flag]:
@@ -51,9 +78,10 @@ def flags(numbers: AscentPath, probed: Sequence[int], robust: set[int] | None) -
 
     Args:
         numbers: Result of ``measure``.
-        probed: Dataset indices of the samples, all right when clean.
+        probed: Dataset indices of the samples of results that do not hold them, all right when clean.
         robust: Dataset indices that the whole evaluation leaves robust; None if it has no attack.
     """
+    probed = probed if numbers.right is None else numbers.right
     return [*_silent(numbers, len(probed), robust or set()), *_unfinished(numbers, probed, robust), *_switches(numbers)]
 
 
@@ -80,14 +108,20 @@ def _unfinished(numbers: AscentPath, probed: Sequence[int], robust: set[int] | N
     rising, late = left & set(numbers.rising), left & set(numbers.late)
     if not rising:
         return []
-    short = len(rising) >= UNFINISHED_SAMPLES and len(rising) >= UNFINISHED_SHARE * len(left)
+    verdict = _unfinished_verdict(numbers, len(rising), len(left))
     message = (
         f"after {numbers.steps} steps the gradient attack's loss was still rising at over half its mean rate on "
         f"{len(rising)} of the {len(left)} samples left robust (best value in the last steps on {len(late)})"
     )
-    message += "; give more --steps" if short else "; too few to matter"
+    message += {"yes": "; give more --steps", "undecided": f"; {TOO_FEW}", "no": "; too few to matter"}[verdict]
     counts = {"rising": len(rising), "late": len(late), "robust": len(left), "steps": numbers.steps}
-    return [Flag("unfinished optimisation", "warning" if short else "info", counts, message)]
+    return [Flag("unfinished optimisation", "warning" if verdict == "yes" else "info", counts, message)]
+
+
+def _unfinished_verdict(numbers: AscentPath, rising: int, left: int) -> Verdict:
+    if numbers.right is None:
+        return "yes" if rising >= UNFINISHED_SAMPLES and rising >= UNFINISHED.least * left else "no"
+    return UNFINISHED.verdict(rising, left, numbers.looks)
 
 
 def _switches(numbers: AscentPath) -> list[Flag]:
@@ -95,5 +129,8 @@ def _switches(numbers: AscentPath) -> list[Flag]:
     blind = share > BLIND
     message = f"the exit taken changes at {100 * share:.1f} % of the attack's steps"
     if blind:
-        message += ": the deployed exit's gradient is mostly another exit's; trust attacks on all exits, not on the deployed view"
+        message += (
+            ": the deployed exit's gradient is mostly another exit's, so the accuracy under an attack on the deployed view alone "
+            "(autoattack, torchattack) is not to be believed; add --attack adaptive,average, which see all exits"
+        )
     return [Flag("exit switches", "warning" if blind else "info", {"share": share}, message)]

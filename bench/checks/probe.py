@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
-import msgspec
 import torch
 
 from exitbench.attacks.base import least_classes_of
-from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Margin
 from exitbench.attacks.settings import AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
-from exitbench.checks.growth import grown
-from exitbench.checks.subject import Subject
-from exitbench.checks.trace import SoftRule, ascend
+from exitbench.checks.further import Further, Subjects, broken_by_soft_rule, with_right
+from exitbench.checks.growth import Growth
+from exitbench.checks.trace import ascend
+from exitbench.data.cards import find_dataset
 from exitbench.data.split import Batch
 from exitbench.models.errors import ChangedOutputs
 from exitbench.models.spec import description
@@ -25,7 +24,7 @@ from exitbench.runner.prepare import Prepared
 from exitbench.runner.probe_key import VERSION, probe_key, probed_batch
 from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
-from exitbench.store.trust_result import Controls, TrustProvenance, TrustResult
+from exitbench.store.trust_result import TrustProvenance, TrustResult
 from exitbench.target.target import Target
 
 
@@ -42,8 +41,9 @@ def ensure_probe(prepared: Prepared, seed: int, store: Store) -> str | None:
     if store.read_probe(key) is not None:
         return None
     try:
-        more = prepared.split.batch
-        result = probe(key, prepared.target, prepared.settings, probed_batch(prepared), seed, more, prepared.n)
+        growth = Growth(prepared.split.batch, prepared.n)
+        usual_eps = find_dataset(prepared.split.dataset).card.eps[prepared.settings.region.norm]
+        result = probe(key, prepared.target, prepared.settings, probed_batch(prepared), seed, growth, usual_eps)
     except ChangedOutputs:
         raise
     except Exception as error:  # noqa: BLE001 - the model is the user's code: whatever it raises is a result
@@ -60,8 +60,8 @@ def probe(
     settings: AttackSettings,
     batch: Batch,
     seed: int,
-    more: Callable[[int, int], Batch] | None = None,
-    n: int = 0,
+    growth: Growth | None = None,
+    usual_eps: float = math.inf,
 ) -> TrustResult:
     """Take all measurements; ``exitbench.scoring.flags`` derives flags from them.
 
@@ -71,30 +71,29 @@ def probe(
         settings: Of the evaluation's gradient attacks.
         batch: The samples.
         seed: Of the evaluation.
-        more: Makes a batch of the evaluation's samples ``start..stop - 1``, for comparisons that ``batch`` is too small to
-            decide; None for no more.
-        n: Number of samples of the evaluation.
+        growth: Further samples of the evaluation, for comparisons that ``batch`` is too small to decide; None for no more.
+        usual_eps: The dataset's usual radius.
     """
     started = time.perf_counter()
-    device = next(target.model.parameters()).device
-    x, y = batch.x.to(device), batch.y.to(device)
+    growth = growth or Growth(None, 0)
     asked, settings = settings, with_defined_loss(settings, target.n_classes)
-    subject = Subject(target.model, target.policy, x, y, Noise(seed, batch.indices), settings)
-    is_right = ~subject.fails(x)
+    subject = Subjects(target, settings, seed).of(batch)
+    further = Further(Subjects(target, settings, seed), growth)
+    is_right = ~subject.fails(subject.x)
     right = subject.rows(is_right)
-    of_outputs, of_gradients = outputs.measure(subject), gradients.measure(subject)
+    of_outputs, of_gradients = outputs.measure(subject), further.gradients(gradients.measure(subject))
     of_path = soft_rule = of_radii = of_controls = None
-    x_adv = settings.region.start(x, subject.noise, 0)
+    x_adv = settings.region.start(subject.x, subject.noise, 0)
     if any(share is not None for share in of_gradients.zero):
         trace = ascend(subject, settings.region, settings.steps, settings.step_size)
         x_adv = trace.last
         if len(right.y):
-            of_path = path.measure(right, trace.rows(is_right), settings.keep)
-            soft_rule = _broken_by_soft_rule(right.rows(~trace.broken[is_right]))
+            first_path = path.measure(right, trace.rows(is_right), settings.keep)
+            soft_rule = broken_by_soft_rule(right.rows(~trace.broken[is_right]))
             usual = (settings.steps, settings.step_size) == (radii.STEPS, radii.STEP_RATIO * settings.region.eps)
-            of_radii = radii.measure(right, of_path.on_path if usual else None)
-            first = _controls(right, (*of_path.on_path, *soft_rule))
-            of_controls = grown(first, lambda batch: _of_more(target, settings, batch, seed), more, n)
+            of_radii = further.radii(radii.measure(right, first_path.on_path if usual else None), usual_eps)
+            of_controls = further.controls(with_right(right, (*first_path.on_path, *soft_rule)))
+            of_path = further.path(first_path)
     if len(right.y) and of_controls is None:
         of_controls = controls.measure(right)
     return TrustResult(
@@ -113,7 +112,7 @@ def probe(
         search_model=search_model.measure(subject, target.search_model, x_adv, target.used_config.precision),
         provenance=TrustProvenance(
             seconds=round(time.perf_counter() - started, 3),
-            device=str(device),
+            device=str(subject.x.device),
             torch=str(torch.__version__),
             python=platform.python_version(),
         ),
@@ -124,28 +123,3 @@ def with_defined_loss(settings: AttackSettings, n_classes: int | None) -> Attack
     """Return the settings, with the margin in place of a loss that is undefined for so few classes."""
     is_defined = n_classes is None or least_classes_of(settings.untargeted_loss) <= n_classes
     return settings if is_defined else replace(settings, loss=Margin())
-
-
-def _controls(right: Subject, white_box: tuple[int, ...]) -> Controls:
-    return msgspec.structs.replace(controls.measure(right), right=right.noise.samples, gradients=white_box)
-
-
-def _of_more(target: Target, settings: AttackSettings, batch: Batch, seed: int) -> Controls:
-    """Return the numbers of the controls, and what gradients break, on further samples."""
-    device = next(target.model.parameters()).device
-    x, y = batch.x.to(device), batch.y.to(device)
-    subject = Subject(target.model, target.policy, x, y, Noise(seed, batch.indices), settings)
-    right = subject.rows(~subject.fails(x))
-    if not len(right.y):
-        return Controls(noise=(), search=(), right=(), gradients=())
-    trace = ascend(right, settings.region, settings.steps, settings.step_size)
-    return _controls(right, (*right.names(trace.broken), *_broken_by_soft_rule(right.rows(~trace.broken))))
-
-
-def _broken_by_soft_rule(left: Subject) -> tuple[int, ...]:
-    """Return the dataset indices of the samples in ``left`` that an ascent on the soft deployed rule breaks."""
-    settings = left.settings
-    if not len(left.y):
-        return ()
-    trace = ascend(left, settings.region, settings.steps, settings.step_size, objective=SoftRule(left.policy))
-    return left.names(trace.broken)

@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from msgspec.structs import replace
+
 from exitbench.attacks.regions import ThreatModel
-from exitbench.checks.flag import Flag
+from exitbench.checks.flag import Flag, Level
+from exitbench.checks.leads import LEVEL
+from exitbench.checks.share import TOO_FEW, ShareTest, Verdict
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import ascend
 from exitbench.stats.proportions import sign_test
@@ -20,7 +24,14 @@ RESTARTS = 4
 """Random starts of the unbounded ascent; only survivors are started again."""
 
 CHANCE = 0.05
-"""Level of the sign test for an accuracy that rises with the radius."""
+"""Level of the sign test for an accuracy that rises with the radius in results of versions 1 and 2; since then ``LEVEL``."""
+
+SURVIVORS = ShareTest(0.0, 0.01)
+"""Of a faithful network, one sample in a hundred may outlive the unbounded ascent, for lack of steps."""
+
+FALL_AT_USUAL, FALL_AT_TWICE = 0.03, 0.2
+"""Smallest share of the samples that an ascent breaks of the best defences known: at the dataset's usual radius (MNIST at 0.3, of
+Madry et al., ICLR 2018, loses 5 %), and at twice that (CIFAR-10 at 16/255: over 40 %; MNIST at 0.6: all)."""
 
 
 def measure(subject: Subject, at_eps: Sequence[int] | None = None) -> Radii:
@@ -37,7 +48,28 @@ def measure(subject: Subject, at_eps: Sequence[int] | None = None) -> Radii:
         for eps in (threat_model.eps / 2, threat_model.eps, 2 * threat_model.eps)
     )
     whole = ThreatModel(threat_model.norm, 1.0 if threat_model.norm == "Linf" else math.sqrt(subject.x[:1].numel()))
-    return Radii(radii=radii, unbounded=AtRadius(eps=whole.eps, broken=_broken(subject, whole, RESTARTS)))
+    unbounded = AtRadius(eps=whole.eps, broken=_broken(subject, whole, RESTARTS))
+    return Radii(radii=radii, unbounded=unbounded, right=subject.noise.samples)
+
+
+def joined(one: Radii, other: Radii) -> Radii:
+    """Return the numbers of both sets of samples."""
+    return replace(
+        one,
+        radii=tuple(_both(a, b) for a, b in zip(one.radii, other.radii, strict=True)),
+        unbounded=_both(one.unbounded, other.unbounded),
+        right=(one.right or ()) + (other.right or ()),
+    )
+
+
+def _both(one: AtRadius, other: AtRadius) -> AtRadius:
+    return AtRadius(eps=one.eps, broken=tuple(sorted({*one.broken, *other.broken})))
+
+
+def undecided(numbers: Radii, usual_eps: float) -> bool:
+    """Return whether more samples are needed to tell chance from a fault."""
+    found = flags(numbers, len(numbers.right or ()), usual_eps)
+    return any(flag.level == "warning" for flag in found) and not any(flag.level == "failure" for flag in found)
 
 
 def _broken(subject: Subject, threat_model: ThreatModel, restarts: int) -> tuple[int, ...]:
@@ -52,18 +84,20 @@ def _broken(subject: Subject, threat_model: ThreatModel, restarts: int) -> tuple
 
 
 def flags(numbers: Radii, samples: int, usual_eps: float) -> list[Flag]:
-    """Return the failures ``unbounded attack fails``, ``accuracy rises with eps`` and ``accuracy does not fall with eps``.
+    """Return the flags ``unbounded attack fails``, ``accuracy rises with eps`` and ``accuracy does not fall with eps``.
 
-    Without failures, the curve itself is returned for the record.
+    Each is a failure if an exact test says so, and a warning where the samples are too few for it. Without these, the curve
+    itself is returned for the record.
 
     Args:
         numbers: Result of ``measure``.
-        samples: Number of samples that are right when clean.
+        samples: Number of samples that are right when clean, of results that do not hold them.
         usual_eps: The dataset's usual radius. Every known defence loses accuracy there, and so must the model at ``2 eps`` if
             that is no smaller. Below, a flat curve proves nothing and is not flagged.
     """
-    failures = [*_unbounded(numbers, samples), *_rises(numbers, samples), *_flat(numbers, samples, usual_eps)]
-    return failures or [_curve(numbers, samples)]
+    samples = samples if numbers.right is None else len(numbers.right)
+    found = [*_unbounded(numbers, samples), *_rises(numbers, samples), *_flat(numbers, samples, usual_eps)]
+    return found or [_curve(numbers, samples)]
 
 
 def _curve(numbers: Radii, samples: int) -> Flag:
@@ -74,37 +108,59 @@ def _curve(numbers: Radii, samples: int) -> Flag:
 
 def _unbounded(numbers: Radii, samples: int) -> list[Flag]:
     left = samples - len(numbers.unbounded.broken)
-    if not left:
+    verdict = SURVIVORS.verdict(left, samples, numbers.looks) if numbers.right is not None else "yes" if left else "no"
+    if verdict == "no" or (verdict == "undecided" and left <= SURVIVORS.chance * samples):
         return []
     message = (
         f"an attack free to paint any image (eps {numbers.unbounded.eps:.4g}, {RESTARTS} starts of {STEPS} steps) leaves "
-        f"{left} of {samples} samples right, where none should be: gradients are masked; see the other flags for how"
+        f"{left} of {samples} samples right, where none should be: {_cure(verdict)}"
     )
-    return [Flag("unbounded attack fails", "failure", {"left": left, "samples": samples}, message)]
+    return [Flag("unbounded attack fails", _level(verdict), {"left": left, "samples": samples}, message)]
 
 
 def _rises(numbers: Radii, samples: int) -> list[Flag]:
     found = []
     steps = [*numbers.radii, numbers.unbounded]
+    level = CHANCE if numbers.right is None else LEVEL / numbers.looks / (len(steps) - 1)
     for small, large in pairwise(steps):
         lost, gained = set(small.broken) - set(large.broken), set(large.broken) - set(small.broken)
-        if small.eps < large.eps and len(lost) > len(gained) and sign_test(len(lost), len(gained)) < CHANCE:
+        p = sign_test(len(lost), len(gained))
+        if small.eps < large.eps and len(lost) > len(gained) and p < CHANCE:
+            verdict: Verdict = "yes" if p < level else "undecided"
             shares = [100 * (1 - len(each.broken) / samples) for each in (small, large)]
             message = (
                 f"accuracy rises from {shares[0]:.0f} % at eps {small.eps:.4g} to {shares[1]:.0f} % at {large.eps:.4g}, "
-                "though the larger ball holds the smaller: the attack fails there; gradients are masked"
+                f"though the larger ball holds the smaller: the attack fails there; {_cure(verdict)}"
             )
             numbers_shown = {"small": small.eps, "large": large.eps, "lost": len(lost), "gained": len(gained)}
-            found.append(Flag("accuracy rises with eps", "failure", numbers_shown, message))
-    return found[:1]
+            found.append(Flag("accuracy rises with eps", _level(verdict), numbers_shown, message))
+    return sorted(found, key=lambda flag: flag.level != "failure")[:1]
 
 
 def _flat(numbers: Radii, samples: int, usual_eps: float) -> list[Flag]:
     largest = numbers.radii[-1]
     if largest.broken or not samples or largest.eps < usual_eps:
         return []
+    falls = FALL_AT_TWICE if largest.eps >= 2 * usual_eps * (1 - 1e-9) else FALL_AT_USUAL
+    decided = numbers.right is None or (1 - falls) ** samples < LEVEL / numbers.looks
+    verdict: Verdict = "yes" if decided else "undecided"
     message = (
         f"the attack breaks none of {samples} samples even at eps {largest.eps:.4g}, twice the evaluation's: it does not "
-        "work on this model; gradients are masked"
+        f"work on this model; {_cure(verdict)}"
     )
-    return [Flag("accuracy does not fall with eps", "failure", {"eps": largest.eps, "samples": samples}, message)]
+    shown = {"eps": largest.eps, "samples": samples}
+    return [Flag("accuracy does not fall with eps", _level(verdict), shown, message)]
+
+
+def _level(verdict: Verdict) -> Level:
+    return "failure" if verdict == "yes" else "warning"
+
+
+def _cure(verdict: Verdict) -> str:
+    """Return what to do; the ascents here have steps of their own, and the loss of the evaluation."""
+    if verdict != "yes":
+        return TOO_FEW
+    return (
+        "attack with another --loss (margin, ce) and --attack single; if that changes nothing, gradients are masked, and the "
+        "number is not to be believed"
+    )

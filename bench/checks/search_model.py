@@ -45,6 +45,6 @@ def flags(numbers: SearchModelDifference) -> list[Flag]:
     message = (
         f"the logits of the search model differ from the plain model's by {numbers.difference:.2g} of their spread, and "
         f"{numbers.changed_clean} clean and {numbers.changed_adversarial} attacked of {numbers.samples} images get "
-        "another prediction; attacks miss their target: look for layers that folding changes"
+        "another prediction; attacks miss their target: search on the plain model, with --precision fp32"
     )
     return [Flag("search-model mismatch", "failure", {"difference": numbers.difference, "changed": changed}, message)]

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 class TerminalDisplay:
-    """A display of plan, search model, trust checks and progress on a console (see ``exitbench.api.display.Display``)."""
+    """A display of plan, search model, trust checks and progress on a console (see ``exitbench.api.display.Display``).
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Args:
+        console: The console.
+        resumable: Whether the same command goes on after an interrupt.
+    """
+
+    def __init__(self, console: Console, *, resumable: bool = True) -> None:
+        self.console, self.resumable = console, resumable
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._cells: Sequence[PlannedCell] = ()
@@ -91,4 +96,5 @@ class TerminalDisplay:
     def interrupted(self, finished: int, missing: int) -> None:
         if self._progress is not None:
             self._progress.stop()
-        self.console.print(f"interrupted: {finished} of {missing} cells finished and kept; the same command goes on from there")
+        rest = "the same command goes on from there" if self.resumable else "nothing was judged"
+        self.console.print(f"interrupted: {finished} of {missing} cells finished and kept; {rest}")

@@ -15,11 +15,15 @@ from exitbench.models.printable import LineFormatter
 
 EXIT_CODES = """
 \b
-Exit codes: 0 done; 1 some attacks ended in errors, a claim does
-not hold, or a gate is not passed; 2 bad input, or what cannot be
-written; 70 a bug; 130 interrupted, 143 ended by SIGTERM, 129 by
-SIGHUP (finished cells are kept: run the same command again to resume).
+Exit codes: 0 done; 1 some attacks or trust checks ended in errors,
+a claim does not hold, or a gate is not passed; 2 bad input, or what
+cannot be written; 70 a bug, or code of a network or package ended the
+process; 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP
+(finished cells are kept: run the same command again to resume).
 """
+
+UNFINISHED = 70
+"""Exit code of a command that ended before its end, for no reason that it knows of."""
 
 _COMMANDS = {
     "run": "exitbench.cli.run",
@@ -76,7 +80,7 @@ def main() -> None:
     from exitbench.cli.encoding import print_whatever_can_be_printed
     from exitbench.cli.ending import ended_by
     from exitbench.cli.interrupts import INTERRUPTED, ending_signals
-    from exitbench.cli.say import flush
+    from exitbench.cli.say import flush, say
 
     print_whatever_can_be_printed()
     os.environ["MPLBACKEND"] = "agg"  # commands draw into files, whatever there is to show windows with
@@ -84,8 +88,9 @@ def main() -> None:
         try:
             code = cli.main(standalone_mode=False) or 0
             flush()
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 0
+        except SystemExit as left:  # not ours: commands leave with click's Exit
+            say(f"error: code of a network or package asked to end the process ({left.code!r}): no result", err=True)
+            code = UNFINISHED
         except BaseException as error:  # noqa: BLE001 - the last handler
             code = ended_by(error)
     sys.exit(ending.code if code == INTERRUPTED or ending.received else code)

@@ -44,7 +44,7 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
         named = {root: place for place, root in roots.items()}
         merged = _merged(stores, prefer, results, roots)
     _show(merged, named)
-    raise SystemExit(CONFLICTS if merged.conflicts else JOINED)
+    raise click.exceptions.Exit(CONFLICTS if merged.conflicts else JOINED)
 
 
 def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ class Real(click.FloatRange):
         if found != found:  # noqa: PLR0124 - NaN alone
             self.fail(f"{value!r} is not a number", param, ctx)
         return super().convert(found, param, ctx)
+
+
+class Finite(Real):
+    """A finite number in ASCII digits."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return found
 
 
 class NamedPath(click.Path):

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from exitbench.models.whole_file import write_whole
 
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""Flags that Windows has not: do not wait for a reader, and do not become a terminal's process."""
+
 
 def refuse_clashes(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
     """Check, before any work, that no output is another one or an input; the mappings go from options to their files.
@@ -77,12 +80,13 @@ def _own_stream(status: os.stat_result) -> int | None:
 def _opened(path: Path) -> int:
     """Open a pipe or device; a pipe without a reader is an error, not a reason to wait."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        handle = os.open(path, os.O_WRONLY | _AT_ONCE)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise OSError(errno.ENXIO, "nobody reads from this pipe", str(path)) from error
         raise
-    os.set_blocking(handle, True)
+    if _AT_ONCE:
+        os.set_blocking(handle, True)
     return handle
 
 

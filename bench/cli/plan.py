@@ -11,7 +11,7 @@ import click
 
 from exitbench.cli.duration import duration
 from exitbench.cli.evaluation import attack_names, evaluation_options
-from exitbench.cli.option_types import Real, Whole
+from exitbench.cli.option_types import Finite, Whole
 from exitbench.cli.say import say
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @evaluation_options
 @click.option("--estimate", is_flag=True, help="Predict passes and hours.")
 @click.option("--cores", type=Whole(min=1), help="With --estimate: divide by so many cores [this machine's].")
-@click.option("--gpus", type=Real(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
+@click.option("--gpus", type=Finite(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
 def command(
     attacks: tuple[str, ...],
     seed: int,

@@ -47,7 +47,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
         _report(results, store, execution.record)
     except OSError as error:
         raise UserError(unwritable(results, error)) from error
-    raise SystemExit(exit_code(execution))
+    raise click.exceptions.Exit(exit_code(execution))
 
 
 def _report(results: Path, store: Store, record: RunRecord) -> None:

@@ -14,7 +14,8 @@ from exitbench.cli.say import say
 
 if TYPE_CHECKING:
     from exitbench.verify.check import Verified
-    from exitbench.verify.claims import Claims
+    from exitbench.verify.claims import Claims, Mismatch
+    from exitbench.verify.scorer import Scorer
 
 HOLDS, FAILS = 0, 1
 _SHOWN = 20
@@ -34,6 +35,14 @@ _SHOWN = 20
 @click.option(
     "--dataset", help="Where the images of your own are that were evaluated, as in `bench run`: a function is executed."
 )
+@click.option(
+    "--images",
+    type=NamedPath(dir_okay=False, exists=True),
+    help="An exported file with the counterexamples that the results folder came without.",
+)
+@click.option(
+    "--probe/--no-probe", default=True, show_default=True, help="Whether the trust checks of a results folder are taken again."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option
@@ -45,6 +54,8 @@ def command(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     dataset: str | None,
+    images: Path | None,
+    probe: bool,
     device: str,
     data: Path,
     results: Path,
@@ -52,9 +63,11 @@ def command(
     """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
 
     Every counterexample must lie in its ball and do to the plain model what is claimed; clean accuracy and
-    worst case are derived again. A results folder needs the dataset at hand, an exported file does not.
+    worst case are derived again. Costs are counted on the network, and the trust checks of a results folder taken again, which
+    is the only part that attacks. A results folder needs the dataset at hand, an exported file does not.
     """
     import time
+    from dataclasses import replace
 
     from exitbench.data.references import dataset_given
     from exitbench.errors import UserError, as_user_errors
@@ -77,14 +90,19 @@ def command(
     name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []
-    for claims in _claims(what, results, data, name):
+    for claims in _claims(what, results, data, name, images):
         which = (claims.subject.model, claims.subject.weights)
         if which not in scorers:
             net, digest = load_subject(claims, weights, device, network)
             scorers[which] = Scorer(net), digest
         with as_user_errors():
-            verified.append(verify(claims, *scorers[which]))
+            found = verify(claims, *scorers[which])
+            if probe and claims.records:
+                found = replace(found, mismatches=(*found.mismatches, *_probed(found, scorers[which][0], data)))
+            verified.append(found)
         _show(verified[-1])
+        if not verified[-1].mismatches and probe:
+            _record(verified[-1])
     if not verified:
         raise UserError(f"{what} holds nothing to verify" + (f" of model {name!r}" if name else ""))
     failed = sum(len(each.mismatches) for each in verified)
@@ -92,21 +110,54 @@ def command(
     attacks = sum(each.claims.n_attacks for each in verified)
     seconds = time.perf_counter() - started
     say(f"{scored} counterexamples checked ({attacks} attacks), {failed} mismatches, {seconds:.1f} s")
-    raise SystemExit(FAILS if failed else HOLDS)
+    raise click.exceptions.Exit(FAILS if failed else HOLDS)
 
 
-def _claims(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
+def _claims(what: str, results: Path, data: Path, model: str | None, images: Path | None) -> Iterator[Claims]:
     from exitbench.verify.sources import claims_in_file, claims_in_results
 
     if Path(what).is_file() and Path(what).suffix != ".json":
         yield from claims_in_file(Path(what), data, model)
     else:
-        yield from claims_in_results(what, results, data, model)
+        yield from claims_in_results(what, results, data, model, images)
+
+
+def _probed(verified: Verified, scorer: Scorer, data: Path) -> list[Mismatch]:
+    """Return the trust results of the claims' records that are not what is measured again."""
+    import numpy as np
+
+    from exitbench.checks.again import trust_mismatches
+    from exitbench.data.load import load_split
+    from exitbench.verify.claims import Mismatch
+    from exitbench.verify.results import trust_results
+
+    claims = verified.claims
+    robust = set(np.flatnonzero(verified.robust).tolist()) if claims.sources else None
+    found = list(trust_results(claims))
+    if not found:
+        return []
+    split = load_split(claims.subject.dataset, "test", claims.clean_images.shape[1:], data)
+    return [
+        Mismatch(f"trust checks {result.key[:12]}", what)
+        for record, result in found
+        for what in trust_mismatches(record, result, scorer.model, split, robust)
+    ]
+
+
+def _record(verified: Verified) -> None:
+    """Keep in the store that the claims hold, so that reports no longer mark them; not in one that can only be read."""
+    from exitbench.verify.results import record_verification
+
+    try:
+        record_verification(verified.claims)
+    except OSError as error:
+        click.echo(f"  that it was verified cannot be kept in {verified.claims.store}: {error.strerror or error}")
 
 
 def _show(verified: Verified) -> None:
     """Print the result for one evaluation: what was checked, what holds, and every claim that does not."""
     from exitbench.models.number_text import eps_text
+    from exitbench.verify.notes import notes
 
     claims, subject = verified.claims, verified.claims.subject
     n = len(claims.indices)
@@ -127,5 +178,7 @@ def _show(verified: Verified) -> None:
         say(f"  {rounding} images lie within rounding of a threshold and are decided otherwise on this machine")
     if claims.is_the_dataset is None:
         say(f"  {subject.dataset} is not at hand: that these are its test images is not checked (see --data)")
+    for note in notes(claims):
+        say(f"  {note}")
     if claims.reported:
         say("  compared with the reported clean accuracy and worst case")

@@ -98,10 +98,19 @@ def _read_batches(folder: Path, official: str, wanted: Wanted) -> tuple[Images, 
 def _read_parquet(files: Sequence[Path], official: str, wanted: Wanted) -> tuple[Images, Ints, str]:
     if (total := sum(map(number_of_rows, files))) > MOST_ROWS:
         raise UserError(f"{files[0].parent} says that it has {total:,} {official} images; at most {MOST_ROWS:,} are read")
-    parts = [read_image_parquet(file, lossy_allowed=official == "train") for file in files]
+    parts, before = [], 0
+    for file in files:
+
+        def among(rows: Ints, before: int = before) -> Mask:
+            return wanted(rows + before)
+
+        images, labels, _ = read_image_parquet(file, lossy_allowed=official == "train", wanted=among)
+        parts.append((images, labels))
+        before += number_of_rows(file)
+    if len(parts) == 1:
+        return *parts[0], "image parquet"
     images, labels = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
-    rows = wanted(np.arange(len(labels)))
-    return images[rows], labels[rows], "image parquet"
+    return images, labels, "image parquet"
 
 
 def _read_lossless(path: Path, official: str, wanted: Wanted) -> tuple[Images, Ints, Ints]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ Ints = npt.NDArray[np.int64]
 MOST_CODED = 65_536
 """Bytes of an image as PNG or JPEG: twenty times those of 32x32 pixels, so that there is room for a colour profile."""
 
+_IMAGES = ("img.bytes", "image.bytes")
+_ROWS_AT_ONCE = 32  # each may refer to the longest value of a dictionary
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -44,20 +46,18 @@ def read_image_parquet(
     import pyarrow as pa
 
     try:
-        coded, labels = _columns(path)
+        file = opened_within_bounds(path, (*_IMAGES, "label"))
+        rows = np.arange(file.metadata.num_rows, dtype=np.int64)
+        rows = rows if wanted is None else rows[wanted(rows)]
+        pixels, labels = np.empty((len(rows), *size, 3), dtype=np.uint8), np.empty(len(rows), dtype=np.int64)
+        for place, (coded, label) in zip(_places(rows, file.metadata.num_rows), _samples(path, file), strict=True):
+            if place is not None:
+                pixels[place], labels[place] = _pixels(path, coded, size, lossy_allowed=lossy_allowed), label
     except UserError:
         raise
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is not a readable image parquet file ({error})") from error
-    rows = np.arange(len(labels), dtype=np.int64)
-    rows = rows if wanted is None else rows[wanted(rows)]
-    chosen = [coded[row] for row in rows]
-    images = [image for image in chosen if image is not None]
-    if len(images) < len(chosen):
-        raise UserError(f"{path} has rows without image bytes")
-    if not lossy_allowed and any(image.startswith(_JPEG_MAGIC) for image in images):
-        raise UserError(f"{path} holds JPEG images; robustness is measured on the original pixels only")
-    return _decoded(path, images, size), labels[rows], rows
+    return pixels, labels, rows
 
 
 def number_of_rows(path: Path) -> int:
@@ -69,58 +69,51 @@ def number_of_rows(path: Path) -> int:
     import pyarrow as pa
 
     try:
-        return int(opened_within_bounds(path, (), ()).metadata.num_rows)
+        return int(opened_within_bounds(path, ()).metadata.num_rows)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(f"{path} is not a readable image parquet file ({error})") from error
 
 
-def _columns(path: Path) -> tuple[list[bytes | None], Ints]:
-    """Return the bytes of each row's image, equal ones as one object, and the labels."""
-    import pyarrow as pa
-
-    names = ("img.bytes", "image.bytes")
-    file = opened_within_bounds(path, (*names, "label"), names)
-    known = file.schema_arrow.names
-    column = "img" if "img" in known else "image"
-    table = file.read(columns=[f"{column}.bytes", "label"])
-    coded: list[bytes | None] = []
-    for chunk in table.column(column).chunks:
-        (images,) = chunk.flatten()
-        values = images.dictionary if isinstance(images.type, pa.DictionaryType) else images
-        if len(values) and max(length or 0 for length in _lengths(values)) > MOST_CODED:
-            raise UserError(f"{path} holds an image of more than {MOST_CODED:,} bytes; those of 32x32 pixels have about 2,500")
-        distinct = values.to_pylist()
-        indices = images.indices.to_pylist() if values is not images else range(len(values))
-        coded += [None if i is None else distinct[i] for i in indices]
-    return coded, np.asarray(table.column("label").to_pylist(), dtype=np.int64)
+def _places(rows: Ints, n: int) -> Iterator[int | None]:
+    """Yield for each row of a file its place among ``rows``, or None."""
+    places = np.full(n, -1, dtype=np.int64)
+    places[rows] = np.arange(len(rows))
+    return (None if place < 0 else int(place) for place in places)
 
 
-def _lengths(values: Any) -> Iterator[int | None]:
+def _samples(path: Path, file: Any) -> Iterator[tuple[bytes | None, int]]:
+    """Yield the bytes of each row's image, and its label, from a few rows at a time."""
+    column = "img" if "img" in file.schema_arrow.names else "image"
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[f"{column}.bytes", "label"], use_threads=False):
+        (images,) = batch.column(column).flatten()
+        yield from zip(_coded(path, images), batch.column("label").to_pylist(), strict=True)
+
+
+def _coded(path: Path, images: Any) -> list[bytes | None]:
+    """Return the bytes of images, none of which is too long."""
     import pyarrow.compute as pc
 
-    found: Iterator[int | None] = iter(pc.binary_length(values).to_pylist())
+    if (pc.max(pc.binary_length(images)).as_py() or 0) > MOST_CODED:
+        raise UserError(f"{path} holds an image of more than {MOST_CODED:,} bytes; those of 32x32 pixels have about 2,500")
+    found: list[bytes | None] = images.to_pylist()
     return found
 
 
-def _decoded(path: Path, coded: Sequence[bytes], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Decode images of one size; it is checked from the header, before the pixels are."""
-    height, width = size
-    pixels = np.empty((len(coded), height, width, 3), dtype=np.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of images that are far too large, which are refused
-        for i, image in enumerate(coded):
-            pixels[i] = _pixels(path, image, (width, height))
-    return pixels
-
-
-def _pixels(path: Path, coded: bytes, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _pixels(path: Path, coded: bytes | None, size: tuple[int, int], *, lossy_allowed: bool) -> npt.NDArray[np.uint8]:
+    """Decode an image; what it is, and how large, is checked from its header, before its pixels are."""
     from PIL import Image
 
+    if coded is None:
+        raise UserError(f"{path} has rows without image bytes")
+    if coded.startswith(_JPEG_MAGIC) and not lossy_allowed:
+        raise UserError(f"{path} holds JPEG images; robustness is measured on the original pixels only")
     try:
-        with Image.open(io.BytesIO(coded), formats=("PNG", "JPEG")) as image:
-            found = image.size
-            if found == size:
-                return np.asarray(image.convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an image that is far too large, which is refused
+            image = Image.open(io.BytesIO(coded), formats=("PNG", "JPEG"))
+        width, height = image.size
+        if (height, width) == size:
+            return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, DecompressionBombError and more
         raise UserError(f"{path} holds an image that cannot be decoded ({error})") from error
-    raise UserError(f"{path} holds an image of {found[0]}x{found[1]} pixels; they must be {size[0]}x{size[1]}")
+    raise UserError(f"{path} holds an image of {width}x{height} pixels; they must be {size[1]}x{size[0]}")

@@ -13,40 +13,42 @@ from typing import Any
 
 from exitbench.errors import UserError
 
-MOST_ROWS = 100_000
-"""Rows of a file; CIFAR-10 has 60,000 in all."""
+MOST_ROWS = 60_000
+"""Rows of a file: CIFAR-10 has as many in all."""
 
-MOST_BYTES = 400_000_000
+MOST_BYTES = 200_000_000
 """Bytes of what is read of a file, unpacked; CIFAR-10's training images are 130 MB as PNG files."""
 
-_MOST_FOOTER = 8_000_000
-_UNCOMPRESSED, _COMPRESSED = 2, 3
-"""Fields of a page's header: its size unpacked, and in the file."""
+MOST_DICTIONARY = 8_000_000
+"""Bytes of a dictionary, whose values any number of rows may refer to; writers end one at about 1 MB."""
+
+_MOST_FOOTER, _BUFFER = 8_000_000, 1 << 16
+_TYPE, _UNCOMPRESSED, _COMPRESSED = 1, 2, 3
+"""Fields of a page's header: what it is, its size unpacked, and in the file."""
+
+_DICTIONARY_PAGE = 2
 
 
 class Malformed(ValueError):
     """The bytes are not what the format says."""
 
 
-def opened_within_bounds(path: Path, columns: Collection[str], dictionaries: Collection[str]) -> Any:
+def opened_within_bounds(path: Path, columns: Collection[str]) -> Any:
     """Open a file whose rows and columns take little memory, as a ``pyarrow.parquet.ParquetFile``.
 
     Args:
         path: The file.
         columns: The leaves that are going to be read, such as ``img.bytes``.
-        dictionaries: Those whose repeated values are to be kept once, as a dictionary; the file need not have all of them.
 
     Raises:
-        UserError: If it would take more than ``MOST_ROWS`` rows or ``MOST_BYTES`` bytes.
+        UserError: If it would take more than ``MOST_ROWS`` rows, ``MOST_BYTES`` bytes, or ``MOST_DICTIONARY`` of a dictionary.
         ValueError, OSError: If it is not a parquet file.
     """
     import pyarrow.parquet as pq
 
     _refuse_long_footer(path)
-    limits = {"thrift_string_size_limit": 1 << 20, "thrift_container_size_limit": 100_000}
-    known = pq.ParquetFile(path, **limits).metadata
-    leaves = {known.schema.column(i).path for i in range(known.num_columns)}
-    file = pq.ParquetFile(path, metadata=known, read_dictionary=sorted(leaves.intersection(dictionaries)), **limits)
+    limits = {"buffer_size": _BUFFER, "thrift_string_size_limit": 1 << 20, "thrift_container_size_limit": 100_000}
+    file = pq.ParquetFile(path, **limits)
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
     if rows > MOST_ROWS:
@@ -79,6 +81,9 @@ def _in_pages(path: Path, chunks: Collection[Any]) -> int:
             while 0 <= at < end and found <= MOST_BYTES:
                 header = _Header(content, at)
                 found += header.sizes[_UNCOMPRESSED]
+                if header.sizes.get(_TYPE) == _DICTIONARY_PAGE and header.sizes[_UNCOMPRESSED] > MOST_DICTIONARY:
+                    size = header.sizes[_UNCOMPRESSED]
+                    raise UserError(f"{path} has a dictionary of {size:,} bytes; at most {MOST_DICTIONARY:,} are read")
                 at = header.end + header.sizes[_COMPRESSED]
     return found
 

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 NOTICE_S, LIMIT_S = 10.0, 600.0
 """Seconds after which a wait for another process is named, and given up; reports take seconds."""
 
-_HERE = ".reports.lock"
+_NAME = "reports.lock"
 
 
 @contextmanager
@@ -29,7 +29,8 @@ def reports_locked(results: Path) -> Iterator[None]:
         OSError: If the folder cannot be written, or another process has held the lock for ``LIMIT_S``.
     """
     results.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(results / _HERE)
+    store = results / "store"
+    lock = FileLock((store if store.is_dir() else results) / _NAME)
     try:
         _acquire(lock, results)
     except NotImplementedError:

@@ -26,7 +26,7 @@ def boards(scored: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     found: dict[str, list[Evaluation]] = {}
     for evaluation in sorted(scored, key=rank):
         record = evaluation.record
-        name = board_name(record.dataset, ThreatModel(record.norm, record.eps))
+        name = board_name(evaluation.dataset, ThreatModel(record.norm, record.eps))
         found.setdefault(name, []).append(evaluation)
     return dict(sorted(found.items()))
 
@@ -56,7 +56,7 @@ def write_reports(scored: Sequence[Evaluation], results: Path) -> list[Path]:
     by_board = boards(scored)
     files: dict[Path, bytes] = {}
     for name, found in by_board.items():
-        figure = draw(found, f"{name}: {found[0].record.dataset_summary}")
+        figure = draw(found, f"{name}: {found[0].dataset_summary}")
         files[results / "leaderboards" / f"{name}.csv"] = to_csv(leaderboard(found)).encode()
         files[results / "plots" / f"{name}.png"] = to_bytes(figure, "png")
         files[results / "plots" / f"{name}.svg"] = to_bytes(figure, "svg")

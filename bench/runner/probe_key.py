@@ -11,13 +11,14 @@ from exitbench.store.cell import SLICE
 if TYPE_CHECKING:
     from exitbench.runner.prepare import Prepared
 
-VERSION = 2
+VERSION = 3
 """Version of the measurements, part of every key; it is raised when one changes."""
 
-READABLE = frozenset({1, 2})
+READABLE = frozenset({1, 2, 3})
 """Versions of stored probes whose flags hold for what they measured.
 
-In version 1 the black-box controls have the first slice's samples alone, and images are tried in reverse order and in halves."""
+In version 1 the black-box controls have the first slice's samples alone, and images are tried in reverse order and in halves.
+In version 2 only the controls have more samples than the first slice; the other checks judge it by shares alone."""
 
 
 def probed_batch(prepared: Prepared) -> Batch:

@@ -26,7 +26,8 @@ def flags(evaluation: Evaluation) -> list[Flag]:
     message = (
         f"{best_black} takes no gradient and leaves {100 * left[best_black] / evaluation.n:.1f} %, {best_white}, the strongest "
         f"with gradients, {100 * left[best_white] / evaluation.n:.1f} %: "
-        "give more --steps with --attack single; if that changes nothing, gradients are masked"
+        "give more --steps with --attack single; if that changes nothing, gradients are masked, and the number is not to be "
+        "believed"
     )
     strong = evaluation.complete or "adaptive" in white
     p = _pairs(evaluation, best_black, best_white).more()

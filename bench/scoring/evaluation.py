@@ -125,6 +125,8 @@ class Evaluation:
         flags: Flags of the trust checks and of the stored cells, failures first.
         records: All merged run records.
         latency: Latency of each exit, if measured.
+        verified: Whether the images behind it are in the store, or it was verified here when they were at hand.
+        knows_data: Whether the samples are those of the dataset named, as far as their digests are known.
     """
 
     record: RunRecord
@@ -139,6 +141,20 @@ class Evaluation:
     flags: tuple[Flag, ...] = ()
     records: tuple[RunRecord, ...] = ()
     latency: Latency | None = None
+    knows_data: bool = True
+    verified: bool = True
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset; samples that are not those of the dataset named go by their digest, on a board of their own."""
+        return self.record.dataset if self.knows_data else f"unknown-data-{self.record.data[:12]}"
+
+    @property
+    def dataset_summary(self) -> str:
+        """The dataset in a line."""
+        if self.knows_data:
+            return self.record.dataset_summary
+        return f"unknown data: said to be {self.record.dataset}, whose samples have other digests"
 
     @property
     def checked(self) -> bool:

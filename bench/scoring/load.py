@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from exitbench.data.known_inputs import are_known
 from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
-from exitbench.models.spec import canonical_json
+from exitbench.models.spec import canonical_json, digest
 from exitbench.runner.probe_key import READABLE
 from exitbench.scoring.cells import Misfit, RecordCells, leave_out
 from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
@@ -22,6 +24,7 @@ from exitbench.store.cell import Cell
 from exitbench.store.run_record import CLEAN, AttackEntry, RunRecord, evaluation_key
 from exitbench.store.store import Store
 from exitbench.store.trust_result import TrustResult
+from exitbench.store.verification import evidence_digest, was_verified
 from exitbench.timing.latency import latencies, latency_of
 
 _log = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     unfinished: dict[str, Unfinished] = {}
     survived = np.ones(record.n, dtype=np.bool_)
     any_wrong = np.zeros(record.n, dtype=np.bool_)
+    knows_data, lacks_images = True, False
     for each in records:
         stored = RecordCells(each, store)
         for attack in each.attacks:
@@ -77,20 +81,35 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
             if identity in results or identity in unfinished:
                 continue
             cells = stored.of(attack)
-            if len(cells) == len(attack.keys):
+            lacks_images = lacks_images or any(cell.lacks_images for cell in cells)
+            if len(cells) == len(attack.keys) and _covers(cells, record.n):
                 results[identity] = result_of(attack, each, cells, policy)
+                knows_data = knows_data and (name != CLEAN or _knows_data(cells, each))
                 continue
             unfinished[identity] = Unfinished(name, _reason(attack.keys, store))
             for cell in cells:
-                partial = result_of(attack, each, [cell], policy)
-                survived[cell.indices] &= partial.survived
-                any_wrong[cell.indices] |= partial.any_exit_wrong
+                part = result_of(attack, each, [cell], policy)
+                survived[cell.indices] &= part.survived
+                any_wrong[cell.indices] |= part.any_exit_wrong
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
+    verified = not lacks_images or was_verified(store.root, evidence_digest(records, partial(store.read, images=False)))
     checks = (*_probes(records, store), _attacked_settings(records, results, store))
     found = Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
-    return replace(found, flags=flags_of(found), records=tuple(records))
+    return replace(found, flags=flags_of(found), records=tuple(records), knows_data=knows_data, verified=verified)
+
+
+def _knows_data(cells: Sequence[Cell], record: RunRecord) -> bool:
+    """Return whether the clean cells are of the samples that their record names, as far as these are known."""
+    inputs = np.concatenate([cell.inputs for cell in cells])
+    of_record = digest([row.tobytes().hex() for row in inputs]) == record.data
+    return of_record and are_known(record.dataset, inputs, cells[0].counterexamples.shape[1:])
+
+
+def _covers(cells: Sequence[Cell], n: int) -> bool:
+    """Return whether cells hold the samples 0 to n - 1, each once, in order."""
+    return bool(cells) and np.array_equal(np.concatenate([cell.indices for cell in cells]), np.arange(n))
 
 
 def _identity(attack: AttackEntry, record: RunRecord) -> str:
@@ -145,7 +164,7 @@ def result_of(attack: AttackEntry, record: RunRecord, cells: Sequence[Cell], pol
     predicted, exits = deployed_logits(logits, policy)
     forwards, backwards = np.sum([cell.passes for cell in cells], axis=0) / len(labels)
     distances = np.concatenate([cell.distances for cell in cells])
-    within = np.concatenate([cell.within(record.norm, record.eps) for cell in cells])
+    within = np.concatenate([cell.within(record.norm, record.eps, attack.spec) for cell in cells])
     provenance = [cell.header["provenance"] for cell in cells]
     implementations = {each["implementation"] for each in provenance if "implementation" in each}
     return Result(

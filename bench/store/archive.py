@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from exitbench.errors import UserError
+from exitbench.store.attack_spec import as_specified
 from exitbench.store.calibration_logits import held_out_key
 from exitbench.store.cell import MOST_CELL
 from exitbench.store.generations import Generations
@@ -51,6 +52,7 @@ def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
     """
     files: dict[str, bytes] = {}
     root = store.root
+    records = [as_specified(record) for record in records]
     for path, record in store.run_files():
         if record not in records:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from exitbench.models.spec import describe, digest
 from exitbench.models.stored import Unreadable
+from exitbench.store.attack_spec import is_bounded
 from exitbench.store.cell_header import CellHeader, header_in
 from exitbench.store.npz import TEXT, Kind, read_arrays, text_of
 
@@ -99,9 +100,12 @@ class Cell:
     broken_rows: Ints
     counterexamples: Floats
 
-    def within(self, norm: str, eps: float) -> npt.NDArray[np.bool_]:
-        """Return which images ``(B,)`` lie in the ball of the threat model that the distances were measured for."""
-        return np.asarray(self.distances <= eps + TOLERANCE[norm])
+    def within(self, norm: str, eps: float, spec: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+        """Return which images ``(B,)`` lie in the ball of the threat model that the distances were measured for.
+
+        Every image of an attack ``spec`` that is bound to its ball was certified to lie in it: a cell cannot take it back.
+        """
+        return np.asarray((self.distances <= eps + TOLERANCE[norm]) | is_bounded(spec))
 
     @property
     def lacks_images(self) -> bool:
@@ -129,7 +133,7 @@ class Cell:
         Args:
             file: A file opened for reading.
             key: Expected key.
-            images: Whether to read counterexamples, which take nearly all of the space.
+            images: Whether to read counterexamples, which take nearly all of the space; else they are NaN, and take none.
             source: Name of the file, for messages; None for the key.
 
         Raises:
@@ -139,7 +143,9 @@ class Cell:
             arrays, sizes = read_arrays(file, _KINDS, () if images else ("counterexamples",))
             header = header_in(text_of(arrays.pop("header")), CellHeader, "cell", key, SCHEMA)
             if not images:
-                arrays["counterexamples"] = np.empty((0, 0, 0, 0), np.float32)
+                arrays["counterexamples"] = np.broadcast_to(
+                    np.float32(np.nan), [sizes[size] for size in ("images", "C", "H", "W")]
+                )
             cell = Cell(key=key, header=header, **arrays)
             cell._check(sizes["images"])
         except MemoryError:

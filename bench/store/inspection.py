@@ -18,7 +18,7 @@ from exitbench.store.generations import Generations
 from exitbench.store.inside import open_inside, read_inside
 from exitbench.store.run_record import RunRecord, check_rule, read_run
 from exitbench.store.store import cell_path
-from exitbench.store.trust_result import TRUST_RESULT, TrustResult
+from exitbench.store.trust_result import TrustResult, read_trust
 
 
 @dataclass
@@ -93,10 +93,7 @@ def _cell(root: Path, key: str, path: Path) -> Facts:
 
 
 def _trust(found: Inspected, key: str, path: Path) -> None:
-    result = TRUST_RESULT.read_text(read_inside(found.root, path), path)
-    if result.key != key:
-        raise Unreadable(f"{path} cannot be read: it is another's")
-    found.trust[key] = result
+    found.trust[key] = read_trust(read_inside(found.root, path), path, key)
 
 
 def _held_out(found: Inspected, key: str, path: Path) -> None:

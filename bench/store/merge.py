@@ -154,7 +154,7 @@ def _numbers(probe: TrustResult) -> str:
         if isinstance(value, float):
             return float(f"{value:.6g}")
         if isinstance(value, Mapping):
-            return {name: rounded(each) for name, each in value.items() if name != "seconds"}
+            return {name: rounded(each) for name, each in value.items() if name not in ("seconds", "digest")}
         return [rounded(each) for each in value] if isinstance(value, list) else value
 
     return json.dumps(rounded(TRUST_RESULT.content(probe)), sort_keys=True)

@@ -14,6 +14,7 @@ from exitbench.models.field_types import Channels, Costs, Key, Line, Radius, See
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import canonical_json, digest
 from exitbench.models.stored import Format, NewerSchema, Stored, Unreadable, parsed
+from exitbench.store.attack_spec import CLEAN as CLEAN  # noqa: PLC0414 - others import it from here
 from exitbench.store.cell import SLICE
 from exitbench.store.identity import Identity
 from exitbench.store.inside import read_inside
@@ -21,9 +22,6 @@ from exitbench.store.migrations import run_record_1_to_2
 
 if TYPE_CHECKING:  # reading records back takes no attack's code
     from exitbench.attacks.regions import ThreatModel
-
-CLEAN = "none"
-"""Name of the attack of clean cells."""
 
 
 class AttackEntry(Stored, frozen=True, kw_only=True):

@@ -11,12 +11,13 @@ from typing import Protocol
 from exitbench.errors import UserError
 from exitbench.models.stored import NewerSchema, Unreadable
 from exitbench.models.whole_file import sweep
+from exitbench.store.attack_spec import as_specified
 from exitbench.store.calibration_logits import HeldOut
 from exitbench.store.cell import MOST_CELL, Cell
 from exitbench.store.cell_error import CELL_ERROR, CellError
 from exitbench.store.inside import check_folders, open_inside, read_inside, refuse_links, write_inside
 from exitbench.store.run_record import RUN_RECORD, RunRecord, check_rule, left_out, read_run, run_name
-from exitbench.store.trust_result import TRUST_RESULT, TrustResult
+from exitbench.store.trust_result import TRUST_RESULT, TrustResult, read_trust, sealed
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Store:
 
     def write_probe(self, result: TrustResult) -> None:
         """Store the measurements of the trust checks and delete their error, if there was one."""
-        self._write(self._probe(result.key), TRUST_RESULT.text(result))
+        self._write(self._probe(result.key), TRUST_RESULT.text(sealed(result)))
         self._error(result.key).unlink(missing_ok=True)
 
     def read_probe(self, key: str) -> TrustResult | None:
@@ -135,9 +136,7 @@ class Store:
         """
         path = self._probe(key)
         try:
-            result = TRUST_RESULT.read_text(read_inside(self.root, path), path)
-            if result.key != key:
-                raise Unreadable("it is the result of another probe")
+            return read_trust(read_inside(self.root, path), path, key)
         except FileNotFoundError:
             return None
         except NewerSchema as error:
@@ -146,7 +145,6 @@ class Store:
         except Unreadable as error:
             self._set_aside(path, "trust checks", error)
             return None
-        return result
 
     def write_held_out(self, held: HeldOut) -> None:
         """Store a network's logits on the calibration split."""
@@ -173,7 +171,7 @@ class Store:
             yield record
 
     def run_files(self) -> Iterator[tuple[Path, RunRecord]]:
-        """All recorded runs with their files; those that cannot be read are left out, each named once in the log."""
+        """All recorded runs with their files, attacks named as specified; unreadable ones are left out and named once."""
         for path in sorted((self.root / "runs").glob("*.json")):
             try:
                 record = read_run(path)
@@ -185,7 +183,7 @@ class Store:
             except Unreadable as error:
                 self.leave_out(path, error)
             else:
-                yield path, record
+                yield path, as_specified(record)
 
     def leave_out(self, path: object, why: Exception) -> None:
         """Name a run in the log that cannot be read, the first time."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from exitbench.models.field_types import Count, Index, Key, Line, Measured, Number, Radius, Seed, Share, Spec
-from exitbench.models.stored import Format, Stored
+from exitbench.models.spec import digest
+from exitbench.models.stored import Format, Stored, Unreadable
 
 Indices = tuple[Index, ...]
 """Indices of samples in the dataset."""
@@ -41,16 +43,24 @@ class Gradients(Stored, frozen=True, kw_only=True):
         zero_margin: the same of the margin's gradient.
         saturated: for each gate the share of saturated samples; None where the policy has no threshold.
         reachable: 0-based exits that the policy can take.
+        right: for each exit the number of samples that it has right; None in versions 1 and 2, as ``gated``.
+        gated: number of samples that the gates were measured on.
+        looks: number of times that a comparison could be made as the samples grew.
     """
 
     zero: tuple[Share | None, ...]
     zero_margin: tuple[Share | None, ...]
     saturated: tuple[Share | None, ...]
     reachable: Indices
+    right: tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    gated: Annotated[int, Meta(ge=0)] | None = None
+    looks: Annotated[int, Meta(ge=1)] = 1
 
     def __post_init__(self) -> None:
         if not len(self.zero) == len(self.zero_margin) == len(self.saturated) + 1:
             raise ValueError("`zero`, `zero_margin` and `saturated` are of different numbers of exits")
+        if (self.right is None) != (self.gated is None) or (self.right is not None and len(self.right) != len(self.zero)):
+            raise ValueError("`right` and `gated` do not fit `zero`")
         if any(not 0 <= k < len(self.zero) for k in self.reachable):
             raise ValueError(f"`reachable` names an exit outside 0..{len(self.zero) - 1}")
 
@@ -66,6 +76,9 @@ class AscentPath(Stored, frozen=True, kw_only=True):
         late: samples not broken, whose best value was reached in the last steps.
         rising: samples not broken, whose value was still rising in the last steps.
         switches: share of steps at which the exit taken changes.
+        right: all samples that were looked at, which are right when clean; None for those of the trust result, as in versions 1
+            and 2.
+        looks: number of times that a comparison could be made as the samples grew.
     """
 
     keep: Literal["best", "last"]
@@ -75,6 +88,8 @@ class AscentPath(Stored, frozen=True, kw_only=True):
     late: Indices
     rising: Indices
     switches: Share
+    right: Indices | None = None
+    looks: Annotated[int, Meta(ge=1)] = 1
 
 
 class AtRadius(Stored, frozen=True, kw_only=True):
@@ -85,10 +100,17 @@ class AtRadius(Stored, frozen=True, kw_only=True):
 
 
 class Radii(Stored, frozen=True, kw_only=True):
-    """Samples broken at eps/2, eps and 2 eps (``radii``), and in the ball that holds the whole box (``unbounded``)."""
+    """Samples broken at eps/2, eps and 2 eps (``radii``), and in the ball that holds the whole box (``unbounded``).
+
+    Attributes:
+        radii, unbounded: see above.
+        right, looks: see ``AscentPath``.
+    """
 
     radii: Annotated[tuple[AtRadius, ...], Meta(min_length=1)]
     unbounded: AtRadius
+    right: Indices | None = None
+    looks: Annotated[int, Meta(ge=1)] = 1
 
 
 class Controls(Stored, frozen=True, kw_only=True):
@@ -152,6 +174,7 @@ class TrustResult(Stored, frozen=True, kw_only=True):
         controls: None where no sample is right.
         search_model: see ``SearchModelDifference``.
         provenance: None in results of before it was kept.
+        digest: of everything but the provenance (``sealed``); None in results of before it was kept.
     """
 
     key: Key
@@ -168,6 +191,7 @@ class TrustResult(Stored, frozen=True, kw_only=True):
     controls: Controls | None
     search_model: SearchModelDifference = msgspec.field(name="twin")
     provenance: TrustProvenance | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         if (self.path is None) != (self.radii is None) or (self.path is None) != (self.soft_rule is None):
@@ -192,3 +216,23 @@ class TrustResult(Stored, frozen=True, kw_only=True):
 
 
 TRUST_RESULT = Format("a trust result", TrustResult)
+
+
+def sealed(result: TrustResult) -> TrustResult:
+    """Return the result with the digest of all of it but where and how fast it was measured."""
+    bare = msgspec.structs.replace(result, digest=None, provenance=None)
+    return msgspec.structs.replace(result, digest=digest(TRUST_RESULT.content(bare)))
+
+
+def read_trust(raw: bytes, path: Path, key: str) -> TrustResult:
+    """Return the result in a file with the content ``raw``.
+
+    Raises:
+        Unreadable: It is damaged, of another key, or not what its digest says.
+    """
+    result = TRUST_RESULT.read_text(raw, path)
+    if result.key != key:
+        raise Unreadable(f"{path} cannot be read: it is the result of another probe")
+    if result.digest is not None and sealed(result).digest != result.digest:
+        raise Unreadable(f"{path} cannot be read: its content is not that of its digest")
+    return result

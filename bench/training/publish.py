@@ -34,7 +34,7 @@ def publish(card: WeightsCard, weights: Path, evaluations: Sequence[Evaluation],
 
     Raises:
         UserError: If there is no complete evaluation of these weights under their own policy, its trust checks fail or are
-            missing, or an attack ran under several settings, of which the card has room for one.
+            missing, it is not verified, or an attack ran under several settings, of which the card has room for one.
     """
     evaluation = _evaluation(card, evaluations)
     shipped = replace(card, details={**card.details, "measured": measured(evaluation)})
@@ -59,6 +59,11 @@ def _evaluation(card: WeightsCard, evaluations: Sequence[Evaluation]) -> Evaluat
     best = max(own, key=lambda each: (each.complete, each.n))
     if not best.complete:
         raise UserError(f"the evaluation of {card.stem} does not cover the whole matrix of attacks; run --attack all or worst")
+    if not best.verified:
+        raise UserError(
+            f"the results of {card.stem} came without their counterexamples and are not verified here; `exitbench verify` them "
+            "with --images FILE, or run the evaluation again"
+        )
     if not best.checked or best.failures:
         reasons = ", ".join(flag.label for flag in best.failures) or "its trust checks are missing"
         raise UserError(f"the results of {card.stem} are flagged as failed, so its weights are not published: {reasons}")

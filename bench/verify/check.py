@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from exitbench.models.cost import measure_costs
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.spec import digest
 from exitbench.verify.ball import outside
 from exitbench.verify.claims import Bools, Claims, Floats, Ints, Mismatch
+from exitbench.verify.evidence import cost_mismatches, name_mismatch
 from exitbench.verify.scorer import Scorer
 
 TOLERANCE = 1e-4
@@ -33,6 +35,7 @@ class Verified:
         clean_borderline: ``(n,)`` bool, the same for clean images.
         clean: Number of samples that are right on the clean image here.
         worst: Number of these that no counterexample breaks here.
+        robust: ``(n,)`` bool, which ones these are.
     """
 
     claims: Claims
@@ -41,6 +44,7 @@ class Verified:
     clean_borderline: Bools
     clean: int
     worst: int
+    robust: Bools
 
 
 def verify(claims: Claims, scorer: Scorer, weights: str) -> Verified:
@@ -56,6 +60,7 @@ def verify(claims: Claims, scorer: Scorer, weights: str) -> Verified:
         return _nothing(claims, mismatches)
     policy = claims.policy
     mismatches += _input_mismatches(claims)
+    mismatches += _subject_mismatches(claims, scorer)
 
     # Reports derive the clean accuracy from the claimed logits; so does this.
     exits, predictions = deployed(claims.clean_logits, policy)
@@ -83,13 +88,21 @@ def verify(claims: Claims, scorer: Scorer, weights: str) -> Verified:
     uncertain = clean.borderline | _any_by_row(borderline, claims.row, n)
     mismatches += _worst_mismatches(claims, claimed, robust, uncertain)
     mismatches += _reported_mismatches(claims, {"none": int(claimed_right.sum()), "worst": int(claimed.sum())})
-    return Verified(claims, tuple(mismatches), borderline, clean.borderline, int(right.sum()), int(robust.sum()))
+    return Verified(claims, tuple(mismatches), borderline, clean.borderline, int(right.sum()), int(robust.sum()), robust)
+
+
+def _subject_mismatches(claims: Claims, scorer: Scorer) -> list[Mismatch]:
+    """Return what is claimed of the network's name and costs and is not so."""
+    name = name_mismatch(claims.subject)
+    costs = measure_costs(scorer.model, claims.clean_images.shape[1:]) if claims.records else None
+    of_costs = [found for record in claims.records if costs for found in cost_mismatches(record, costs)]
+    return [*([name] if name else []), *dict.fromkeys(of_costs)]
 
 
 def _nothing(claims: Claims, mismatches: list[Mismatch]) -> Verified:
     """Return the result if nothing can be scored."""
     no_rows, no_samples = np.zeros(len(claims.row), dtype=np.bool_), np.zeros(len(claims.indices), dtype=np.bool_)
-    return Verified(claims, tuple(mismatches), no_rows, no_samples, 0, 0)
+    return Verified(claims, tuple(mismatches), no_rows, no_samples, 0, 0, no_samples)
 
 
 def deployed(logits: Floats, policy: Policy) -> tuple[Ints, Ints]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,8 @@ class Claims:
         reported: number of samples reported right, by ``none`` (clean) and ``worst``; what is not reported is not there.
         flaws: mismatches seen while the claims were put together.
         is_the_dataset: whether the inputs are those of the dataset named; None where it is not at hand.
+        records: the run records that they come from; none in an exported file.
+        store: the store that they come from; None of an exported file.
     """
 
     subject: ClaimSubject
@@ -101,6 +104,14 @@ class Claims:
     reported: Mapping[str, int] = field(default_factory=dict)
     flaws: tuple[Mismatch, ...] = ()
     is_the_dataset: bool | None = True
+    records: tuple[RunRecord, ...] = ()
+    store: Path | None = None
+
+    @property
+    def unproven(self) -> tuple[Source, ...]:
+        """The cells without any counterexample: that their attacks fail there is the word of whoever ran them."""
+        proven = set(self.source.tolist())
+        return tuple(source for i, source in enumerate(self.sources) if i not in proven)
 
     @property
     def policy(self) -> Policy:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from exitbench.errors import UserError
@@ -13,9 +14,12 @@ from exitbench.models.stored import NewerSchema, Unreadable
 from exitbench.store.cell import MOST_CELL, Cell
 from exitbench.store.csv_text import text_in
 from exitbench.store.identity import Identity
-from exitbench.store.inside import open_inside
+from exitbench.store.inside import open_inside, read_inside
 from exitbench.store.run_record import RunRecord, check_rule, evaluation_key, left_out, read_run
 from exitbench.store.store import cell_path
+from exitbench.store.trust_result import TrustResult, read_trust
+from exitbench.store.verification import Verification, evidence_digest, write_verification
+from exitbench.verify.claims import Claims
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +69,37 @@ def find_results(what: str, results: Path, model: str | None = None) -> Results:
     return Results(store, _grouped(records), whole)
 
 
+def record_verification(claims: Claims) -> None:
+    """Keep in the store of claims that they hold; exported claims have none.
+
+    Raises:
+        OSError: If the store cannot be written.
+    """
+    if claims.store is None:
+        return
+    evidence = evidence_digest(claims.records, partial(read_cell, claims.store))
+    write_verification(claims.store, Verification(evidence=evidence, counterexamples=len(claims.row)))
+
+
+def trust_results(claims: Claims) -> Iterator[tuple[RunRecord, TrustResult]]:
+    """Yield the stored trust results of claims, each once, with a record that names it.
+
+    Raises:
+        UserError: If one cannot be read, or is not what its digest says.
+    """
+    by_key = {record.trust: record for record in reversed(claims.records) if record.trust is not None}
+    for key, record in by_key.items():
+        if claims.store is None:
+            return
+        path = claims.store / "trust" / f"{key}.json"
+        try:
+            yield record, read_trust(read_inside(claims.store, path), path, key)
+        except FileNotFoundError:
+            continue
+        except (Unreadable, OSError) as error:
+            raise UserError(f"{error}; {AGAIN}") from error
+
+
 def read_cell(store: Path, key: str) -> Cell | None:
     """Read a cell, or return None if it is missing.
 
@@ -102,7 +137,7 @@ def reported(store: Path, of: Identity) -> dict[str, int]:
     Raises:
         UserError: If the leaderboard cannot be read.
     """
-    wanted = of.columns()
+    wanted = {name: text for name, text in of.columns().items() if name != "dataset"}  # unknown data has a board of its own
     found: dict[str, int] = {}
     for path in sorted((store.parent / "leaderboards").glob("*.csv")):
         try:

@@ -15,7 +15,7 @@ from exitbench.models.errors import InputError
 from exitbench.verify.claims import Claims
 from exitbench.verify.dataset import dataset_mismatches
 from exitbench.verify.export_file import from_file
-from exitbench.verify.gather import gather
+from exitbench.verify.gather import gather, images_in
 from exitbench.verify.results import find_results, image_shape, reported
 
 _log = logging.getLogger(__name__)
@@ -27,31 +27,29 @@ def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims
     Raises:
         UserError: If the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            found = from_file(file, str(path))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    for claims in found:
+    for claims in _exported(path):
         if model in (None, claims.subject.model):
             differing = dataset_mismatches(claims, data)
             yield replace(claims, flaws=tuple(differing or ()), is_the_dataset=None if differing is None else not differing)
 
 
-def claims_in_results(what: str, results: Path, data: Path, model: str | None) -> Iterator[Claims]:
+def claims_in_results(what: str, results: Path, data: Path, model: str | None, images: Path | None = None) -> Iterator[Claims]:
     """Yield the claims of recorded runs by evaluation; see ``exitbench.verify.results.find_results``.
+
+    Counterexamples that the store lacks are taken from the exported file ``images``.
 
     Raises:
         UserError: If records, cells or data are missing or cannot be read.
     """
     found = find_results(what, results, model)
+    theirs = None if images is None else images_in(_exported(images))
     for records in found.records:
         subject = records[0]
         try:
             shape = image_shape(found.store, records) or dataset_card(subject.dataset).input_shape
             split = load_split(subject.dataset, "test", shape, data)
             figures = reported(found.store, subject) if found.whole else {}
-            claims = gather(found.store, records, split, figures)
+            claims = gather(found.store, records, split, figures, theirs)
         except DataUnavailable as error:
             raise UserError(
                 f"a results folder holds no clean images, and {subject.dataset} is not at hand: {error}. Name its folder with "
@@ -65,3 +63,11 @@ def claims_in_results(what: str, results: Path, data: Path, model: str | None) -
             _log.error("a run of %s on %s has no finished clean pass: it claims nothing", subject.model, subject.dataset)
         else:
             yield claims
+
+
+def _exported(path: Path) -> list[Claims]:
+    try:
+        with path.open("rb") as file:
+            return from_file(file, str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

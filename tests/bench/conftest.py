@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.bench.browser import PATIENCE
@@ -34,6 +35,26 @@ def bench(
         return int(left.value.code or 0), " ".join(out.split()), " ".join(err.split())
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _toys_are_known() -> Iterator[None]:
+    """The toy's noise, which evaluations call digits, counts as digits of 4x4, of which there are none."""
+    from exitbench.data import known_inputs
+
+    of_digits = known_inputs._of_digits
+
+    def of_toys(shape: tuple[int, ...]) -> known_inputs.Hashes:
+        if shape != (1, 4, 4):
+            return of_digits(shape)
+        from tests.bench.evaluated import toy_split
+
+        hashes = [bytes.fromhex(text) for text in toy_split().batch(0, 70).input_hashes()]
+        return np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32)[:, : known_inputs.BYTES]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known_inputs, "_of_digits", of_toys)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -68,10 +68,17 @@ def repeated_image(path):
     pq.write_table(pa.table({"img": images, "label": pa.array([0] * 7400)}), path)
 
 
+def long_dictionary(path):
+    """A dictionary that is longer than any writer makes one, in few bytes."""
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * 60, pa.int32()), pa.array([bytes(10**8)]))
+    images = pa.StructArray.from_arrays([images, pa.nulls(60, pa.string())], ["bytes", "path"])
+    pq.write_table(pa.table({"img": images, "label": pa.array([0] * 60)}), path, compression="zstd")
+
+
 def deflated_images(path):
     """Images of zeros, each another, which their column says it holds."""
     pq.write_table(
-        _table([bytes(10**6) + i.to_bytes(4) for i in range(410)], [0] * 410), path, use_dictionary=False, compression="zstd"
+        _table([bytes(10**6) + i.to_bytes(4) for i in range(260)], [0] * 260), path, use_dictionary=False, compression="zstd"
     )
 
 
@@ -83,8 +90,8 @@ def many_rows(path):
 
 
 def lying_footer(path):
-    """Pages that unpack to half a gigabyte, under a footer that says they are small."""
-    table = _table([bytes(60_000) + i.to_bytes(4) for i in range(8000)], [0] * 8000)
+    """Pages that unpack to 300 MB, under a footer that says they are small."""
+    table = _table([bytes(60_000) + i.to_bytes(4) for i in range(5000)], [0] * 5000)
     pq.write_table(table, path, use_dictionary=False, compression="zstd", write_statistics=False)
     said = pq.read_metadata(path).row_group(0)
     raw = path.read_bytes()
@@ -119,7 +126,7 @@ def endless_footer(path):
     path.write_bytes(b"PAR1" + bytes(64) + (2**31 - 1).to_bytes(4, "little") + b"PAR1")
 
 
-PARQUETS = (repeated_image, deflated_images, many_rows, lying_footer, huge_png, large_png, endless_footer)
+PARQUETS = (repeated_image, long_dictionary, deflated_images, many_rows, lying_footer, huge_png, large_png, endless_footer)
 
 
 def endless_idx(path):

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from scipy.stats import binom
 
+from exitbench.checks import controls
 from exitbench.checks.controls import LEAD, POINTS_DIFFERENCE
-from exitbench.checks.growth import grown
+from exitbench.checks.further import Further, Subjects
+from exitbench.checks.growth import Growth
 from exitbench.checks.leads import LEVEL, Pairs, looks, tail
-from exitbench.checks.probe import _of_more, probe
+from exitbench.checks.probe import probe
 from exitbench.data.split import Batch
 from exitbench.runner.probe_key import READABLE, VERSION, probed_batch
 from exitbench.scoring.load import _probes
@@ -134,7 +136,7 @@ def growing(search, gradients, n, more=batch_of):
         broken, white = (tuple(filter(breaks, indices)) for breaks in (search, gradients))
         return Controls(noise=(), search=broken, right=tuple(indices), gradients=white)
 
-    found = grown(numbers(range(min(SLICE, n))), measure, more, n)
+    found = Growth(more, n).grown(numbers(range(min(SLICE, n))), measure, controls.joined, controls.undecided)
     assert asked == list(range(SLICE, len(found.right))), "each sample once, in order"
     return found
 
@@ -162,7 +164,7 @@ def test_further_samples_are_measured_as_the_first_slice_is():
     prepared = ready()
     batch = probed_batch(prepared)
     first = probe("a" * 64, prepared.target, prepared.settings, batch, 0).controls
-    again = _of_more(prepared.target, prepared.settings, batch, 0)
+    again = Further(Subjects(prepared.target, prepared.settings, 0), Growth(None, 0)).more_controls(batch)
     assert first is not None and first.gradients and first.looks == 1
     for name in ("noise", "search", "right", "gradients"):
         assert sorted(getattr(again, name)) == sorted(getattr(first, name))

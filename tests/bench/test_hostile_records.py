@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from exitbench.models.safe_name import safe_name
+from exitbench.models.spec import digest
 from exitbench.models.stored import Unreadable
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.page.html import to_html
@@ -19,6 +22,7 @@ from exitbench.store.store import Store
 from tests.bench.forged import REFUSED, forged, only_run, setting, theirs, whole
 from tests.bench.hostile import STRINGS
 from tests.bench.records import record_of
+from tests.toys import ROOT
 
 __all__ = ["theirs", "whole"]
 
@@ -88,6 +92,20 @@ def test_commands_go_on_beside_a_record_that_is_none(theirs, tmp_path, bench, ca
     assert (code == 0 or command == "compare") and path.name in err + caplog.text, err
     assert command != "compare" or "same evaluation" in err
     assert not (tmp_path / "somewhere").exists() and not any("somewhere" in str(each) for each in tmp_path.rglob("*"))
+
+
+def test_a_network_is_run_swept_and_verified_beside_a_record_that_is_none(tmp_path, bench, caplog):
+    results = tmp_path / "results"
+    shutil.copytree(ROOT / "tests/bench/golden/schema1/store", results / "store")
+    honest = min((results / "store" / "runs").glob("*.json"))
+    content = {**json.loads(honest.read_bytes()), "dataset": "../../x"}
+    path = honest.with_name(f"{digest(content)}.json")
+    path.write_text(json.dumps(content))
+    settings = ("--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1", "--n", "2", "--steps", "1")
+    for command in (["verify", results], ["sweep", "--points", "2"], ["run", *settings]):
+        caplog.clear()
+        code, _, err = bench(*command, *([] if command[0] == "verify" else ["--results", results]))
+        assert code == 0 and path.name in err + caplog.text and "left out" in err + caplog.text, err
 
 
 def test_names_that_are_part_of_paths_are_those_that_are_safe():

@@ -249,7 +249,7 @@ def test_an_address_that_is_none_says_what_one_is(unconnected, address, message)
 
 def test_without_ray_the_message_names_the_command(unconnected, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'ray>=2\.40'"):
+    with pytest.raises(UserError, match=r"pip install 'ray>=2\.52'"):
         connect(None)
 
 

@@ -70,7 +70,7 @@ def test_another_attack_never_raises_the_worst_case(seed, policy, n_attacks):
 
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_images_outside_the_ball_break_nothing(seed, n_attacks):
-    with patch.object(Cell, "within", lambda cell, _norm, _eps: cell.distances == 0):
+    with patch.object(Cell, "within", lambda cell, _norm, _eps, _spec: cell.distances == 0):
         found = evaluation(seed, FixedExit(K), n_attacks)
     assert (found.worst == found.clean.correct).all()
     assert (found.any_exit_robust == ~found.clean.any_exit_wrong).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,12 @@ from exitbench.stats.proportions import sign_test
 
 LEVEL, TOLERANCE = 0.05, 0.05
 """Default family-wise error rate, and share by which mean mmacs may rise."""
+
+SUSPICIOUS = 10.0
+"""Gain of a row, in percentage points, from which on the baseline is doubted."""
+
+SUSPICIOUS_COST = 30.0
+"""Fall of a mean cost, in percent, from which on the baseline is doubted."""
 
 Outcome = Literal["fail", "improved", "pass"]
 
@@ -99,6 +106,22 @@ class Judgement:
         return found + [self._cost_text(row) for row in self.rows if row.cost == "under"]
 
     @property
+    def doubts(self) -> list[str]:
+        """Warnings that the baseline may not be what was measured: no change of a network gains so much without a reason."""
+        gained = [f"{row.title} by {row.points:.1f} points" for row in self._of("improvement") if row.points >= SUSPICIOUS]
+        gained += [
+            f"mean mmacs ({row.title}) by {-100 * row.dearer:.0f} %"
+            for row in self.rows
+            if row.cost == "under" and -100 * row.dearer >= SUSPICIOUS_COST
+        ]
+        if not gained:
+            return []
+        return [
+            f"WARNING better than the baseline: {', '.join(gained)}. If no change explains this, the baseline may have been "
+            "edited: see its history in version control, and measure the commit that it is of again"
+        ]
+
+    @property
     def outcome(self) -> Outcome:
         """The outcome: ``fail``, ``improved`` or ``pass``."""
         if self.reasons:
@@ -135,7 +158,12 @@ def judge(
         failures, unfinished: Reasons for which ``now`` fails whatever it measured.
         level: Family-wise error rate, in (0, 1).
         tolerance: Share by which mean mmacs may rise.
+
+    Raises:
+        ValueError: If ``level`` is not in (0, 1), or ``tolerance`` is no finite number from 0 on.
     """
+    if not 0 < level < 1 or not 0 <= tolerance < math.inf:
+        raise ValueError(f"level {level} must be in (0, 1), tolerance {tolerance} a finite number >= 0")
     pairs = [_pair(baseline, now, name) for name in baseline.rows if name in now.rows]
     lost, dearer = _adjusted([sign_test(len(pair.lost), len(pair.won)) for pair in pairs], pairs, sign=1)
     won, cheaper = _adjusted([sign_test(len(pair.won), len(pair.lost)) for pair in pairs], pairs, sign=-1)

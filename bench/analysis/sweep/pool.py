@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,8 +129,8 @@ def pool_of(evaluations: Sequence[Evaluation], store: Store) -> Pool:
             if attack.name == CLEAN:
                 clean = clean if clean or len(cells) < len(attack.keys) else cells
             elif cells:
-                attacked.append(_images(cells, record))
-    return Pool(record, _images(clean, record), tuple(attacked), tuple(evaluations))
+                attacked.append(_images(cells, record, attack.spec))
+    return Pool(record, _images(clean, record, {}), tuple(attacked), tuple(evaluations))
 
 
 def _key(record: RunRecord) -> tuple[Setting, Costs]:
@@ -137,10 +138,10 @@ def _key(record: RunRecord) -> tuple[Setting, Costs]:
     return record.setting, record.mmacs
 
 
-def _images(cells: Sequence[Cell], record: RunRecord) -> Images:
+def _images(cells: Sequence[Cell], record: RunRecord, spec: Mapping[str, Any]) -> Images:
     return Images(
         rows=np.concatenate([cell.indices for cell in cells]),
         logits=torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1)),
         labels=torch.from_numpy(np.concatenate([cell.labels for cell in cells])),
-        within=np.concatenate([cell.within(record.norm, record.eps) for cell in cells]),
+        within=np.concatenate([cell.within(record.norm, record.eps, spec) for cell in cells]),
     )

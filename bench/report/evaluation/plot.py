@@ -30,5 +30,5 @@ def draw_evaluation(evaluation: Evaluation) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy under the deployed exit rule, %")
-    axes.set_title(f"{record.model}, {record.dataset} {record.norm} {eps_text(record.eps)}, n = {n}", loc="left")
+    axes.set_title(f"{record.model}, {evaluation.dataset} {record.norm} {eps_text(record.eps)}, n = {n}", loc="left")
     return figure

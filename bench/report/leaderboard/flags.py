@@ -12,6 +12,15 @@ SIGNS = {"failure": "\u2715", "warning": "\u25b2", "not checked": "?", "info": "
 """A sign for each level of flags, and for none."""
 
 
+NOT_VERIFIED = "not verified here"
+"""Of an evaluation whose counterexamples did not come with it."""
+
+_HOW_TO_VERIFY = (
+    "its figures came without the images that break it, so they are somebody's word; give `exitbench verify` the images "
+    "(--images FILE, made by `exitbench export --counterexamples` where they are), or run it again"
+)
+
+
 @dataclass(frozen=True)
 class Line:
     """One flag as shown.
@@ -42,8 +51,10 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def lines(evaluation: Evaluation) -> Sequence[Line]:
-    """Return a line for every flag, failures first, or one that says that the evaluation was not checked."""
+    """Return a line for every flag, failures first, and one for each of what was not verified and not checked."""
     found = [_line(flag) for flag in evaluation.flags]
+    if not evaluation.verified:
+        found.insert(0, Line("not checked", NOT_VERIFIED, _HOW_TO_VERIFY))
     if not evaluation.checked:
         why = evaluation.probe_error or "it was run before there were trust checks, or they were interrupted"
         found.append(Line("not checked", "trust not checked", f"{why}; give the run command again"))

@@ -63,7 +63,12 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
 def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the rows of an evaluation: clean images, every attack, unfinished ones included, and the worst case if any."""
-    same = {**_same(evaluation.record), "sparsity": evaluation.sparsity, "flags": flags_text(evaluation)}
+    same = {
+        **_same(evaluation.record),
+        "dataset": evaluation.dataset,
+        "sparsity": evaluation.sparsity,
+        "flags": flags_text(evaluation),
+    }
     rows = [{**same, **_measured(evaluation, evaluation.clean)}]
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]
     rows += [{**same, "attack": each.name, "status": each.reason} for each in evaluation.unfinished]

@@ -26,7 +26,7 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     """Return the figures of an evaluation: every requested attack, then the worst case over all stored attacks."""
     record = evaluation.record
     threat = f"{record.norm} {eps_text(record.eps)}"
-    title = f"{cell(record.model)} on {cell(record.dataset)} test, {threat}, n = {evaluation.n}"
+    title = f"{cell(record.model)} on {cell(evaluation.dataset)} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack", min_width=len("slowdown:double_kill"), overflow="fold")
     for heading in ("accuracy %", "95 % interval", "mean\nmmacs", "grads", "s"):
@@ -138,7 +138,7 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append("attacks are unfinished: the worst case can only fall when they are")
     if evaluation.sparsity:
         notes.append(f"pruned: {sparsity_text(evaluation)}")
-    notes.append(record.note or f"{record.dataset}: {record.dataset_summary}")
+    notes.append(record.note or f"{evaluation.dataset}: {evaluation.dataset_summary}")
     notes.append(f"policy {_short(record.policy)}, calibration {record.calibration or 'none: given by hand'}")
     notes.append(f"seeds {_seeds(evaluation)}, weights {record.training} {record.weights[:12]}, data {record.data[:12]}")
     notes.append(f"computed with {evaluation.computed_with()}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
-from exitbench.report.leaderboard.flags import SIGNS, verdict
+from exitbench.report.leaderboard.flags import NOT_VERIFIED, SIGNS, verdict
 from exitbench.report.leaderboard.table import COLUMNS, rows_of, training_text
 from exitbench.scoring.evaluation import Evaluation, Result
 from exitbench.scoring.places import place_text, places, usual_n
@@ -159,10 +159,14 @@ def percent(share: float) -> str:
 
 def _rows(board: str, found: Sequence[Evaluation]) -> Iterator[Row]:
     usual = usual_n(found)
-    for i, (evaluation, place) in enumerate(zip(found, places(found), strict=True)):
+    placed = iter(places([evaluation for evaluation in found if evaluation.verified]))
+    for i, evaluation in enumerate(found):
         row = _row(board, i, evaluation)
         number = evaluation.n if evaluation.n == usual else f"{evaluation.n} ≠ {usual}"
-        own = {"rank": Cell(place_text(place), i + 1), "n": Cell(str(number), float(evaluation.n))}
+        own = {
+            "rank": Cell(place_text(next(placed)) if evaluation.verified else NOT_VERIFIED, i + 1),
+            "n": Cell(str(number), float(evaluation.n)),
+        }
         yield replace(row, cells={**row.cells, **own})
 
 
@@ -182,7 +186,7 @@ def _cells(evaluation: Evaluation, kind: str, flags: Sequence[tuple[str, str]]) 
     return cells | {
         "model": Cell(record.model),
         "training": Cell(training_text(record)),
-        "dataset": Cell(record.dataset),
+        "dataset": Cell(evaluation.dataset),
         "threat": Cell(f"{record.norm} {eps_text(record.eps)}"),
         "network": Cell(network_text(evaluation)),
         "exits": _cell(record.n_exits),
@@ -199,8 +203,14 @@ def _cells(evaluation: Evaluation, kind: str, flags: Sequence[tuple[str, str]]) 
         "any_exit": _share(worst["accuracy_any_exit"] if worst else None),
         "attacks": _cell(len(evaluation.attacks)),
         "status": Cell(_matrix(evaluation) if worst else "not attacked"),
-        "trust": Cell("; ".join([kind, *(label for label, _ in flags)]) if kind != "ok" else "ok"),
+        "trust": Cell(
+            "; ".join([*_unverified(evaluation), *([kind, *(label for label, _ in flags)] if kind != "ok" else ["ok"])])
+        ),
     }
+
+
+def _unverified(evaluation: Evaluation) -> list[str]:
+    return [] if evaluation.verified else [NOT_VERIFIED]
 
 
 def _matrix(evaluation: Evaluation) -> str:

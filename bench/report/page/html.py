@@ -73,7 +73,7 @@ def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], c
     return {
         "name": name,
         "title": f"{first.cells['dataset'].text}, {first.cells['threat'].text}",
-        "summary": evaluations[0].record.dataset_summary,
+        "summary": evaluations[0].dataset_summary,
         "chart": chart(evaluations, curves),
     }
 
@@ -81,6 +81,7 @@ def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], c
 def _detail(evaluation: Evaluation, row: Row, curves: Curves) -> dict[str, Any]:
     return {
         "record": evaluation.record,
+        "verified": evaluation.verified,
         "view": detail(evaluation),
         "clean": accuracy(evaluation.clean.correct),
         "partial": partial_status(evaluation),

@@ -8,12 +8,13 @@ import re
 from exitbench.models.printable import one_line
 from exitbench.report.regression.text import HEADINGS, GateReport, figures, flips_text, row_status
 
-_SIGNS = {"fail": "\u274c", "improved": "\u26a0\ufe0f", "pass": "\u2705"}
+SIGNS = {"fail": "\u274c", "improved": "\u26a0\ufe0f", "pass": "\u2705"}
+"""The sign before each outcome."""
 
 
 def to_markdown(report: GateReport) -> str:
     """Return headline, table and collapsed flips; names of models and files are escaped."""
-    lines = [f"### {_SIGNS[report.judgement.outcome]} {report.verdict}: {escaped(report.subject)}", ""]
+    lines = [f"### {SIGNS[report.judgement.outcome]} {report.verdict}: {escaped(report.subject)}", ""]
     lines += [f"* {escaped(line)}" for line in report.why]
     lines += ["", f"| row | {' | '.join(HEADINGS)} | |", f"|---|{'---:|' * len(HEADINGS)}---|"]
     for row in report.judgement.rows:

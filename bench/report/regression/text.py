@@ -43,8 +43,8 @@ class GateReport:
     def why(self) -> list[str]:
         """The reasons for the verdict, one per line."""
         if self.judgement.outcome == "improved":
-            return [*self.judgement.improvements, UPDATE]
-        return self.judgement.reasons or ["nothing is significantly worse"]
+            return [*self.judgement.improvements, *self.judgement.doubts, UPDATE]
+        return [*(self.judgement.reasons or ["nothing is significantly worse"]), *self.judgement.doubts]
 
     @property
     def notes(self) -> list[str]:

@@ -29,10 +29,10 @@ def write_sweep(curves: Sequence[Curve], results: Path, only: str = "") -> list[
     boards: dict[str, list[Curve]] = {}
     for curve in curves:
         record = curve.pool.record
-        boards.setdefault(board_name(record.dataset, ThreatModel(record.norm, record.eps)), []).append(curve)
+        boards.setdefault(board_name(curve.pool.evaluations[0].dataset, ThreatModel(record.norm, record.eps)), []).append(curve)
     files: dict[Path, bytes] = {}
     for name, found in sorted(boards.items()):
-        figure = draw(found, f"{name}: {found[0].pool.record.dataset_summary}")
+        figure = draw(found, f"{name}: {found[0].pool.evaluations[0].dataset_summary}")
         path = results / "sweeps" / f"{name}{only}"
         files[path.with_name(f"{path.name}.csv")] = to_csv(sweep_table(found)).encode()
         files[path.with_name(f"{path.name}.png")] = to_bytes(figure, "png")

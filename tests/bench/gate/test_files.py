@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exitbench.cli import outputs
-from tests.bench.gate.test_commands import BASELINE, CHECK, UPDATE, bench, made  # noqa: F401 - fixtures
+from tests.bench.gate.gated import BASELINE, CHECK, UPDATE
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def full_device(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--markdown", "--junit"])
-def test_a_device_and_a_pipe_are_written_into_and_stay(bench, option, full_device, tmp_path):  # noqa: F811
+def test_a_device_and_a_pipe_are_written_into_and_stay(bench, option, full_device, tmp_path):
     pipe, got = tmp_path / "pipe", []
     os.mkfifo(pipe)
     code, out, err = bench(*CHECK, option, pipe)
@@ -49,7 +49,7 @@ def test_a_device_and_a_pipe_are_written_into_and_stay(bench, option, full_devic
     assert stat.S_ISCHR(full_device.stat().st_mode)
 
 
-def test_a_report_that_cannot_be_written_fails_with_the_judgement(bench, monkeypatch):  # noqa: F811
+def test_a_report_that_cannot_be_written_fails_with_the_judgement(bench, monkeypatch):
     Path("file").write_text("")
     for arguments in (["--junit", "file/gate.xml"], ["--markdown", "file/gate.md", "--junit", "gate.xml"]):
         code, out, err = bench(*CHECK, *arguments)
@@ -60,13 +60,13 @@ def test_a_report_that_cannot_be_written_fails_with_the_judgement(bench, monkeyp
     assert code == 1 and "PASS" in out and "file/summary.md cannot be written" in err
 
 
-def test_the_summary_of_a_job_is_not_written_twice(bench, monkeypatch):  # noqa: F811
+def test_the_summary_of_a_job_is_not_written_twice(bench, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
     assert bench(*CHECK, "--markdown", "summary.md")[0] == 0
     assert Path("summary.md").read_text().count("tiny_digits (good) on digits") == 1
 
 
-def test_no_output_is_an_input_or_another_output(bench):  # noqa: F811
+def test_no_output_is_an_input_or_another_output(bench):
     before = Path(BASELINE).read_bytes()
     Path("link.xml").symlink_to(BASELINE)
     os.link(BASELINE, "hard.xml")
@@ -85,7 +85,7 @@ def test_no_output_is_an_input_or_another_output(bench):  # noqa: F811
     assert Path(BASELINE).read_bytes() == before and not Path("gate").exists()
 
 
-def test_an_update_says_wrote_when_it_has(bench, monkeypatch):  # noqa: F811
+def test_an_update_says_wrote_when_it_has(bench, monkeypatch):
     before = Path(BASELINE).read_bytes()
 
     def full(path, content):
@@ -97,7 +97,7 @@ def test_an_update_says_wrote_when_it_has(bench, monkeypatch):  # noqa: F811
     assert Path(BASELINE).read_bytes() == before
 
 
-def test_export_writes_into_a_pipe_and_through_a_link(bench, tmp_path):  # noqa: F811
+def test_export_writes_into_a_pipe_and_through_a_link(bench, tmp_path):
     pipe, got = tmp_path / "pipe", []
     os.mkfifo(pipe)
     export = ["export", "--format", "figures", "--output"]

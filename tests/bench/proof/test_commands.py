@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from exitbench.models.spec import digest
-from exitbench.models.weights import find_weights
+from exitbench.models.weights import find_weights, known_weights
 from exitbench.store.store import Store
 from exitbench.verify.export_file import from_bytes, to_bytes
 from tests.bench.records import changed, record_of
@@ -33,13 +33,15 @@ def made(tmp_path_factory):
     return folder
 
 
-def test_a_results_folder_is_verified_and_left_as_it_is(made, bench):
+def test_a_results_folder_is_verified_and_left_as_it_is_but_for_a_note_of_it(made, bench):
     before = {path: path.read_bytes() for path in (made / "results").rglob("*") if path.is_file()}
     code, out, err = bench("verify", made / "results")
     assert code == 0, err
     assert re.search(r"(\d+) counterexamples checked \(2 attacks\), 0 mismatches, [\d.]+ s", out)
     assert "compared with the reported clean accuracy and worst case" in out
-    assert {path: path.read_bytes() for path in (made / "results").rglob("*") if path.is_file()} == before
+    after = {path: path.read_bytes() for path in (made / "results").rglob("*") if path.is_file()}
+    assert {path: after[path] for path in before} == before
+    assert {path.parent.name for path in after.keys() - before.keys()} == {"verified"}
 
 
 def test_an_exported_file_and_one_run_are_verified_to_the_same_figures(made, bench):
@@ -55,7 +57,8 @@ BLOCKED = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("attacks", "torchattacks", "pyautoattack"):
+        ours = name.startswith("exitbench.attacks.") and name.rpartition(".")[2] not in ("settings", "knobs", "regions")
+        if ours or name.partition(".")[0] in ("torchattacks", "pyautoattack"):
             raise ImportError(f"{{name}} is an attack's code")
 sys.meta_path.insert(0, Blocked())
 sys.argv = ["bench", *{arguments!r}]
@@ -66,7 +69,7 @@ main()
 
 @pytest.mark.parametrize("what", ["results", "theirs.npz"])
 def test_it_takes_no_attack_s_code(made, what):
-    code = BLOCKED.format(arguments=["verify", str(made / what)])
+    code = BLOCKED.format(arguments=["verify", str(made / what), "--no-probe"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "0 mismatches" in done.stdout
@@ -167,6 +170,19 @@ def test_claims_that_cannot_be_checked_end_in_exit_code_2(made, tmp_path, bench,
     subject, message = FOREIGN[case]
     code, _, err = bench("verify", relabelled(made, tmp_path, **subject))
     assert code == 2 and message in err
+
+
+def test_weights_are_called_what_the_registry_calls_them(made, tmp_path, bench):
+    cards = [card for card, _ in known_weights("rdi_smallcnn")]
+    (own,) = {
+        card.training for card in cards if card.sha256 == from_bytes((made / "theirs.npz").read_bytes(), "")[0].subject.weights
+    }
+    others = {card.training for card in cards} - {own}
+    for name in (*sorted(others), "the_best"):
+        code, _, err = bench("verify", relabelled(made, tmp_path, training=name))
+        assert code == 1 and f"MISMATCH training: claimed to be {name}" in err
+    code, out, _ = bench("verify", made / "theirs.npz")
+    assert code == 0 and "is its author's" not in out
 
 
 def test_easy_images_passed_off_as_the_dataset_are_found(made, tmp_path, bench):
