@@ -42,7 +42,9 @@ class MultiExitNet(EarlyExitNet):
             raise ValueError(f"need one head per stage: {len(stages)} stages, {len(heads)} heads")
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
-        self.has_gate_scores = len(heads) > 1 and all(isinstance(head, ScoredHead) for head in heads[:-1])
+        self.has_gate_scores = self.has_gate_scores or (
+            len(heads) > 1 and all(isinstance(head, ScoredHead) for head in heads[:-1])
+        )
 
     @property
     def n_exits(self) -> int:

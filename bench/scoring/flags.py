@@ -11,6 +11,7 @@ from exitbench.checks.flag import LEVELS, Flag
 from exitbench.data.cards import dataset_card
 from exitbench.data.in_memory import USUAL_EPS
 from exitbench.models.errors import UnknownName
+from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
 from exitbench.scoring import black_box as stored
 from exitbench.scoring.evaluation import Evaluation
@@ -54,11 +55,22 @@ def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
         for name, flag in found.items()
         if name not in OF_THE_ATTACK or all(name in other for other in backed)
     ]
-    found = [*standing, *stored.flags(evaluation)]
+    found = [*standing, *stored.flags(evaluation), *_of_rule(evaluation.record)]
     unique: dict[str, Flag] = {}
     for flag in sorted(found, key=lambda flag: -LEVELS.index(flag.level)):
         unique.setdefault(flag.name, flag)
     return tuple(unique.values())
+
+
+def _of_rule(record: RunRecord) -> list[Flag]:
+    """Return the warning that the exit rule gives attacks no gradient."""
+    if parse_policy(record.policy, record.n_exits, record.calibration).has_gradient:
+        return []
+    message = (
+        "the exit rule has no slack, so that attacks see in no direction where its gates open: adaptive moves predictions alone "
+        "and then searches at random, and slowdown finds little; implement slack in the rule (docs/exit-rules.md)"
+    )
+    return [Flag("gates without a gradient", "warning", {}, message)]
 
 
 def _of_probes(probes: Sequence[TrustResult], evaluation: Evaluation) -> dict[str, Flag]:

@@ -84,6 +84,19 @@ def test_a_run_under_a_rule_of_ones_own_and_the_reports_with_and_without_it(rule
     assert "own:rules.py:make@" in table.read_text()
 
 
+def test_a_rule_without_a_slack_is_searched_at_random_with_a_warning(tmp_path):
+    slack = RULE[RULE.index("    def slack") : RULE.index("    def check")]
+    (tmp_path / "hard.py").write_text(
+        RULE.replace(slack, "").replace("self.slack(seen) > 0", "seen[-1].argmax(-1) % 2 == 0").replace("{least}", "0.0")
+    )
+    options = ("--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "adaptive", "--n", "4", "--budget", "5")
+    done = run("run", *options, "--policy", f"{tmp_path / 'hard.py'}:make", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "gates without a gradient" in done.stdout
+    (table,) = (tmp_path / "results" / "leaderboards").glob("*.csv")
+    assert "so a random search of 20 queries follows" in table.read_text()
+
+
 class Bad(Policy):
     def __init__(self, **methods):
         vars(self).update(methods)

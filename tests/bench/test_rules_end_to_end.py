@@ -8,27 +8,22 @@ from exitbench.models.policy_text import parse_policy
 from exitbench.models.rules.registry import calibrated_kinds
 
 NET = """
-import torch
 from torch import nn
-from exitbench.models.gate_scores import with_score
+from exitbench.models.gate_scores import ScoredHead
 from exitbench.models.multi_exit import MultiExitNet
 
-class Gated(nn.Module):
-    def __init__(self, inputs):
+class Classes(nn.Module):
+    def __init__(self, outputs):
         super().__init__()
-        self.classes, self.gate = nn.Linear(inputs, 10), nn.Linear(inputs, 1)
+        self.linear = nn.Linear(256, outputs)
 
     def forward(self, features):
-        features = features.flatten(1)
-        return with_score(4 * self.classes(features), self.gate(features)[:, 0])
-
-class Net(MultiExitNet):
-    has_gate_scores = True
+        return 4 * self.linear(features.flatten(1))
 
 def make():
     stages = [nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())]
     stages += [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()) for _ in range(2)]
-    return Net(stages, [Gated(256) for _ in range(3)])
+    return MultiExitNet(stages, [ScoredHead(Classes(10), Classes(1)) for _ in range(3)])
 """
 
 
