@@ -151,7 +151,7 @@ def _record(verified: Verified) -> None:
     try:
         record_verification(verified.claims)
     except OSError as error:
-        click.echo(f"  that it was verified cannot be kept in {verified.claims.store}: {error.strerror or error}")
+        say(f"  that it was verified cannot be kept in {verified.claims.store}: {error.strerror or error}")
 
 
 def _show(verified: Verified) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from exitbench.attacks.regions import Norm
 from exitbench.data.cards import Dataset, DatasetCard, register_dataset
 from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.user_code import contained
+
+if TYPE_CHECKING:
+    from exitbench.attacks.regions import Norm
 
 PREFIX = "in-memory-"
 """Prefix of the names of these datasets; a digest of the images follows."""

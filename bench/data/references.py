@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from exitbench.attacks.regions import Norm
 from exitbench.data.cards import Dataset, DatasetCard, register_dataset
 from exitbench.data.decode import Shape
 from exitbench.data.image_folder import open_image_folder
@@ -23,6 +22,9 @@ from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.factory import absolute_reference
 from exitbench.models.safe_name import safe_name
+
+if TYPE_CHECKING:
+    from exitbench.attacks.regions import Norm
 
 EPS: Mapping[Norm, float] = {"Linf": 4 / 255, "L2": 3.0}
 """Default radii of images on disk: those of RobustBench for ImageNet."""

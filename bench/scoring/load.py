@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -82,7 +83,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
                 continue
             cells = stored.of(attack)
             lacks_images = lacks_images or any(cell.lacks_images for cell in cells)
-            if len(cells) == len(attack.keys) and _covers(cells, record.n):
+            if len(cells) == len(attack.keys) and _covers(attack.keys, cells, record.n):
                 results[identity] = result_of(attack, each, cells, policy)
                 knows_data = knows_data and (name != CLEAN or _knows_data(cells, each))
                 continue
@@ -107,9 +108,15 @@ def _knows_data(cells: Sequence[Cell], record: RunRecord) -> bool:
     return of_record and are_known(record.dataset, inputs, cells[0].counterexamples.shape[1:])
 
 
-def _covers(cells: Sequence[Cell], n: int) -> bool:
-    """Return whether cells hold the samples 0 to n - 1, each once, in order."""
-    return bool(cells) and np.array_equal(np.concatenate([cell.indices for cell in cells]), np.arange(n))
+def _covers(keys: Sequence[str], cells: Sequence[Cell], n: int) -> bool:
+    """Return whether cells hold the samples 0 to n - 1, each once, in order; slices of the same images may share a clean cell."""
+    times, start = Counter(keys), 0
+    for key, cell in zip(keys, cells, strict=True):
+        stop = start + len(cell.indices)
+        if times[key] == 1 and not np.array_equal(cell.indices, np.arange(start, stop)):
+            return False
+        start = stop
+    return start == n
 
 
 def _identity(attack: AttackEntry, record: RunRecord) -> str:

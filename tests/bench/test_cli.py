@@ -38,8 +38,8 @@ def start(*arguments, cwd, env=None):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A runner in the background ignores SIGINT, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        # A runner in the background ignores SIGINT, one under nohup SIGHUP, and their children inherit that.
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],  # noqa: PLW1509
     )
 
 

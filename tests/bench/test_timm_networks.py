@@ -80,7 +80,7 @@ def test_without_weights_it_is_run_and_says_so(bench, tmp_path):
 def test_every_bad_input_is_one_message(bench, tmp_path, monkeypatch):
     torch.save({"layer": torch.ones(2)}, tmp_path / "other.pt")
     cases = {
-        "has 1000 classes, the dataset has 10": ["--model", "timm:mobilenetv3_small_050"],
+        "has 1000 classes, digits has 10": ["--model", "timm:mobilenetv3_small_050"],
         "did you mean 'mobilenetv3_small_050'": ["--model", "timm:mobilenetv3_smal_050"],
         "as in timm:NAME(img_size=8)": ["--model", "timm:vit_tiny_patch16_224(depth=1, num_classes=10)"],
         "the weights of another architecture": ["--model", BASELINE, "--weights", "other.pt"],
