@@ -207,12 +207,15 @@ class TrustResult(Stored, frozen=True, kw_only=True):
         yield "right", self.right, self.samples
         yield "soft_rule", self.soft_rule or (), self.right
         for each in (*self.radii.radii, self.radii.unbounded) if self.radii is not None else ():
-            yield "radii", each.broken, self.right
+            yield "radii", each.broken, self._looked_at(self.radii)
         for name in ("on_path", "returned", "late", "rising"):
-            yield name, getattr(self.path, name, ()), self.right
+            yield name, getattr(self.path, name, ()), self._looked_at(self.path)
         if (controls := self.controls) is not None:
-            looked_at = self.right if controls.right is None else controls.right
-            yield "controls", (*controls.noise, *controls.search, *(controls.gradients or ())), looked_at
+            yield "controls", (*controls.noise, *controls.search, *(controls.gradients or ())), self._looked_at(controls)
+
+    def _looked_at(self, numbers: AscentPath | Radii | Controls | None) -> Indices:
+        """Return the samples that a measurement is of, which may have grown beyond those of the first slice."""
+        return self.right if numbers is None or numbers.right is None else numbers.right
 
 
 TRUST_RESULT = Format("a trust result", TrustResult)

@@ -18,14 +18,15 @@ from exitbench.checks.controls import LEAD, POINTS_DIFFERENCE
 from exitbench.checks.further import Further, Subjects
 from exitbench.checks.growth import Growth
 from exitbench.checks.leads import LEVEL, Pairs, looks, tail
-from exitbench.checks.probe import probe
+from exitbench.checks.probe import ensure_probe, probe
 from exitbench.data.split import Batch
-from exitbench.runner.probe_key import READABLE, VERSION, probed_batch
+from exitbench.runner.probe_key import READABLE, VERSION, probe_key, probed_batch
 from exitbench.scoring.load import _probes
 from exitbench.store.cell import SLICE
 from exitbench.store.run_record import RunRecord
 from exitbench.store.store import Store
 from exitbench.store.trust_result import Controls
+from tests.bench import evaluated
 from tests.bench.records import probe_of
 from tests.bench.trained import ready
 
@@ -179,3 +180,24 @@ def test_a_probe_of_an_older_version_is_read_until_there_is_a_newer_one_of_the_s
     assert {1, VERSION} <= READABLE
     assert [found.key for found in _probes(records, store)[0]] == keys[1:]
     assert [found.key for found in _probes(records[::2], store)[0]] == keys[::2], "the older one is all there is"
+
+
+@pytest.mark.parametrize("part", ["path", "radii", "controls"])
+def test_a_measurement_on_more_samples_than_the_first_slice_is_read_back(part, tmp_path):
+    given_net = evaluated.prepared(n=32)
+    _, store = evaluated.evaluate(tmp_path, ["single"], given_net)
+    assert ensure_probe(given_net, 0, store) is None
+    found = store.read_probe(probe_key(given_net, 0))
+    more = (*found.right, 900, 901)
+    names = {"path": "on_path", "radii": None, "controls": "noise"}
+    numbers = replace(getattr(found, part), right=more)
+    if part == "radii":
+        numbers = replace(numbers, unbounded=replace(numbers.unbounded, broken=(901,)))
+    else:
+        numbers = replace(numbers, **{names[part]: (900,)})
+    if part == "controls":
+        numbers = replace(numbers, gradients=numbers.gradients or ())
+    store.write_probe(replace(found, **{part: numbers}))
+    assert getattr(store.read_probe(found.key), part).right == more
+    with pytest.raises(ValueError, match="that it cannot be of"):
+        replace(found, **{part: replace(numbers, right=found.right)})
