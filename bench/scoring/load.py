@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 
 from exitbench.data.known_inputs import are_known
-from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json, digest
@@ -28,27 +26,15 @@ from exitbench.store.trust_result import TrustResult
 from exitbench.store.verification import evidence_digest, was_verified
 from exitbench.timing.latency import latencies, latency_of
 
-_log = logging.getLogger(__name__)
-
 
 def evaluations(store: Store) -> list[Evaluation]:
     """Return all evaluations with a finished clean pass; runs that differ only in attacks, seed or note are merged."""
     groups: dict[str, list[RunRecord]] = {}
     for record in store.runs():
         groups.setdefault(evaluation_key(record), []).append(record)
-    found = [evaluation_of(records, store) for _, records in sorted(groups.items()) if _is_readable(records[0])]
+    found = [evaluation_of(records, store) for _, records in sorted(groups.items())]
     measured = latencies(store.root)
     return [replace(each, latency=latency_of(each.record, measured)) for each in found if each is not None]
-
-
-def _is_readable(record: RunRecord) -> bool:
-    """Return whether the record's exit rule is at hand; if not, the evaluation is left out with a warning."""
-    try:
-        parse_policy(record.policy, record.n_exits, record.calibration)
-    except InvalidValue as error:
-        _log.error("%s on %s is left out: %s", record.model, record.dataset, error)
-        return False
-    return True
 
 
 def evaluation_of(records: Sequence[RunRecord], store: Store) -> Evaluation | None:
