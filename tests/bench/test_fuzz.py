@@ -35,6 +35,7 @@ from exitbench.training.recipes import named_recipe
 from exitbench.verify.export_file import from_bytes
 from tests.bench.evaluated import evaluate
 from tests.bench.gate.synthetic import bits, made
+from tests.bench.hostile import byte_changes
 from tests.bench.test_cell_and_store import KEY, make_cell
 from tests.bench.test_data import noise_images, write_mnist, write_parquet
 
@@ -140,37 +141,9 @@ NAMES = (
 )
 
 
-@st.composite
-def damage(draw) -> Callable[[bytes], bytes]:
-    """What happens to a file: cut, flipped bits, bytes overwritten, inserted or doubled, another file altogether."""
-    kind = draw(st.sampled_from(["cut", "flip", "overwrite", "insert", "double", "other"]))
-    where = draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4))
-    some = draw(st.binary(min_size=1, max_size=40))
-
-    def damaged(raw: bytes) -> bytes:
-        content = bytearray(raw)
-        for share in where:
-            at = int(share * len(content))
-            if kind == "cut":
-                return bytes(content[:at])
-            if kind == "other":
-                return some
-            if kind == "flip":
-                content[at] ^= 1 << (some[0] % 8)
-            elif kind == "overwrite":
-                content[at : at + len(some)] = some
-            elif kind == "insert":
-                content[at:at] = some
-            else:
-                content[at:at] = content[at : at + 64]
-        return bytes(content)
-
-    return damaged
-
-
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(spoil=damage())
+@given(spoil=byte_changes())
 def test_damaged_files_get_an_answer(readers, tmp_path, name, spoil):
     reader = readers[name]
     try:
