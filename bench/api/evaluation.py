@@ -72,9 +72,12 @@ class Evaluation:
         return _accuracy(self.scored.clean.correct)
 
     @property
-    def worst_case(self) -> Accuracy:
-        """Share of samples that no stored attack breaks: the robust accuracy to report. It is an upper bound."""
-        return _accuracy(self.scored.worst)
+    def worst_case(self) -> Accuracy | None:
+        """Share of samples that no stored attack breaks: the robust accuracy to report. It is an upper bound.
+
+        None if no attack has been finished on any sample.
+        """
+        return _accuracy(self.scored.worst) if self.scored.attacked else None
 
     @property
     def attacks(self) -> pd.DataFrame:
@@ -143,7 +146,7 @@ class Evaluation:
         found = [
             f"{self.model} on {self.threat_model}, n = {self.n}, policy {_short(self.policy)}",
             f"  clean       {self.clean}",
-            f"  worst case  {self.worst_case}   over {len(self.scored.attacks)} attacks",
+            f"  worst case  {self.worst_case or '-'}   over {len(self.scored.attacks)} attacks",
             f"  mean cost   {self.mean_mmacs:.2f} mmacs",
         ]
         found += [f"  note        {self.scored.record.note}"] if self.scored.record.note else []

@@ -20,14 +20,16 @@ from exitbench.models.errors import InvalidValue
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.search_model import FOLDED, SearchConfig
 from exitbench.models.spec import describe, description, digest
-from exitbench.runner.probe_key import VERSION
 from exitbench.store.cell import SLICE
 from exitbench.store.run_record import RunRecord
-from exitbench.store.trust_result import TrustResult
+from exitbench.store.trust_result import Outputs, TrustResult
 from exitbench.target.target import Target
 
 SAMPLES = 0.1
 """Share of samples that rounding on another machine may move into or out of a set of an ascent's; one at least."""
+
+GROWING = 3
+"""First version in which every comparison grows, and whose flags follow today's rules for what it measured."""
 
 SHARE = 0.05
 """Largest difference of a share that rounding explains."""
@@ -36,7 +38,12 @@ Differences = Iterator[tuple[str, object, object]]
 
 
 def trust_mismatches(
-    record: RunRecord, stored: TrustResult, model: EarlyExitNet, split: Split, robust: set[int] | None
+    record: RunRecord,
+    stored: TrustResult,
+    model: EarlyExitNet,
+    split: Split,
+    robust: set[int] | None,
+    unused: EarlyExitNet | None = None,
 ) -> list[str]:
     """Return how a stored trust result differs from what is measured on the network now, in words.
 
@@ -46,6 +53,7 @@ def trust_mismatches(
         model: The plain network, in evaluation mode.
         split: The test split.
         robust: Indices of the samples that the whole evaluation leaves robust; None if it has no attack.
+        unused: A copy of the network from before its first image; without one, what was measured with one is taken as stored.
     """
     batch = split.batch(0, min(SLICE, record.n))
     policy = parse_policy(record.policy, record.n_exits, record.calibration)
@@ -61,13 +69,13 @@ def trust_mismatches(
     costs = measure_costs(model, split.shape)
     where = (record.training, record.weights, record.source)
     config = SearchConfig(True, "bf16") if stored.search_model.precision == "bf16" else FOLDED
-    target = Target(record.model, model, *where, policy, costs, config, split.n_classes)
+    target = Target(record.model, model, *where, policy, costs, config, split.n_classes, unused=unused)
     usual = dataset_card(record.dataset).eps[record.norm] if record.usual_eps is None else record.usual_eps
     found = _measured(stored, target, settings, batch, Growth(split.batch, record.n), usual)
     told = [
         f"{name} is recorded as {_short(said)}, measured as {_short(again)}" for name, said, again in _differences(stored, found)
     ]
-    if stored.version < VERSION:  # whose flags followed other rules
+    if stored.version < GROWING:  # whose flags followed other rules
         return told
     said, again = _flags(stored, usual, robust), _flags(found, usual, robust)
     if said != again:
@@ -80,9 +88,18 @@ def _measured(
 ) -> TrustResult:
     """Take the measurements of a stored result again, on as many samples; before version 3, controls alone grew."""
     grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps)
-    if stored.version == VERSION:
-        return grown
+    if stored.version >= GROWING:
+        return msgspec.structs.replace(grown, outputs=_as_measured(grown.outputs, stored.outputs))
     return msgspec.structs.replace(probe(stored.key, target, settings, batch, stored.seed), controls=grown.controls)
+
+
+def _as_measured(found: Outputs, stored: Outputs) -> Outputs:
+    """Return the outputs' numbers without those that the stored result has not, and with those that could not be taken again."""
+    names = ("elsewhere", "nearby", "afresh")
+    values = {name: None if getattr(stored, name) is None else getattr(found, name) for name in names}
+    if found.afresh is None:
+        values["afresh"] = stored.afresh
+    return msgspec.structs.replace(found, **values)
 
 
 def settings_of(described: Mapping[str, Any]) -> AttackSettings | None:
@@ -116,10 +133,15 @@ def _differences(stored: TrustResult, found: TrustResult) -> Differences:
 
 def _of_outputs(stored: TrustResult, found: TrustResult) -> Differences:
     said, again = stored.outputs, found.outputs
-    # Until version 2, fewer batches were tried.
-    for name in ("repeated", "batched") if stored.version == VERSION else ("repeated",):
+    # Until version 2, fewer batches were tried; until version 3, images of the evaluation alone.
+    limits = {"repeated": outputs.ROUNDING}
+    if stored.version >= GROWING:
+        limits["batched"] = outputs.ROUNDING
+    if stored.version >= 4:
+        limits |= {"elsewhere": outputs.ROUNDING, "nearby": outputs.JUMP, "afresh": outputs.ROUNDING}
+    for name, limit in limits.items():
         one, other = getattr(said, name), getattr(again, name)
-        if (one > outputs.ROUNDING) != (other > outputs.ROUNDING):
+        if one is not None and other is not None and (one > limit) != (other > limit):
             yield name, one, other
     for name in ("probabilities", "log_probabilities"):
         if getattr(said, name) != getattr(again, name):

@@ -81,7 +81,8 @@ def probe(
     further = Further(Subjects(target, settings, seed), growth)
     is_right = ~subject.fails(subject.x)
     right = subject.rows(is_right)
-    of_outputs, of_gradients = outputs.measure(subject), further.gradients(gradients.measure(subject))
+    of_outputs = outputs.measure(subject, target.unused)
+    of_gradients = further.gradients(gradients.measure(subject))
     of_path = soft_rule = of_radii = of_controls = None
     x_adv = settings.region.start(subject.x, subject.noise, 0)
     if any(share is not None for share in of_gradients.zero):

@@ -140,7 +140,7 @@ def _probed(verified: Verified, scorer: Scorer, data: Path) -> list[Mismatch]:
     return [
         Mismatch(f"trust checks {result.key[:12]}", what)
         for record, result in found
-        for what in trust_mismatches(record, result, scorer.model, split, robust)
+        for what in trust_mismatches(record, result, scorer.model, split, robust, scorer.unused)
     ]
 
 

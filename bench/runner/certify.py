@@ -21,12 +21,16 @@ class Certified:
     """A valid batch of candidates with its scores.
 
     Attributes:
+        x_adv: The candidates ``(B, C, H, W)``; the clean image where the network has no finite logits on a candidate.
         logits: Logits ``(K, B, classes)`` of all exits, fp32.
         distances: Distances ``(B,)`` from the clean images, in the threat model's norm.
+        undefined: ``(B,)`` bool, whether the network had no finite logits on the candidate.
     """
 
+    x_adv: Tensor
     logits: Tensor
     distances: Tensor
+    undefined: Tensor
 
 
 @torch.no_grad()
@@ -41,7 +45,7 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatM
         bounded: Whether candidates must lie in the ball; those of an unbounded attack are reported with their distance.
 
     Raises:
-        NotCertified: If a candidate is invalid, or the model's logits are not finite there.
+        NotCertified: If a candidate is invalid, or the model's logits are not finite on a clean image either.
     """
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         found = f"{tuple(x_adv.shape)} of {x_adv.dtype}" if isinstance(x_adv, Tensor) else type(x_adv).__name__
@@ -57,6 +61,15 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatM
             f"{bad} of {len(x)} images leave the {threat_model.norm} ball of {threat_model.eps:.6g}, by up to {excess.max():.3g}"
         )
     logits = model(x_adv)
-    if not torch.isfinite(logits).all():
+    undefined = ~torch.isfinite(logits).all(-1).all(0)
+    if not undefined.any():
+        return Certified(x_adv, logits, distances, undefined)
+    on_clean = model(x)
+    if not torch.isfinite(on_clean[:, undefined]).all():
         raise NotCertified("the model returns NaN or infinite logits on the attack's images")
-    return Certified(logits, distances)
+    return Certified(
+        torch.where(undefined.view(-1, *[1] * (x.ndim - 1)), x, x_adv),
+        torch.where(undefined[None, :, None], on_clean, logits),
+        torch.where(undefined, torch.zeros_like(distances), distances),
+        undefined,
+    )

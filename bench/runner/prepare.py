@@ -149,7 +149,14 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         costs = measure_costs(model, split.shape)
     where = (loaded.training, loaded.weights, loaded.source)
     target = Target(
-        network.name, model.placed(device), *where, policy, costs, n_classes=n_classes, fingerprint=loaded.fingerprint
+        network.name,
+        model.placed(device),
+        *where,
+        policy,
+        costs,
+        n_classes=n_classes,
+        fingerprint=loaded.fingerprint,
+        unused=loaded.unused,
     )
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
     notes = (guess, note, costs.notes, loaded.note, _other_norm(network, request.norm), assumed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Rescored:
         differs: ``(B,)`` bool, whether search model and plain model disagreed on the candidate found on the search model.
         rerun: ``(B,)`` bool, whether the sample was then attacked again on the plain model.
         passes, seconds: Cost of re-scoring, over the batch.
+        undefined: ``(B,)`` bool, whether the plain model had no finite logits on the candidate, so that the clean image stands.
     """
 
     x_adv: Tensor
@@ -40,10 +41,13 @@ class Rescored:
     rerun: Tensor
     passes: Passes
     seconds: float
+    undefined: Tensor
 
     def describe(self) -> dict[str, int]:
         """Return the counts, for a cell's header."""
-        return {"disagreements": int(self.differs.sum()), "again": int(self.rerun.sum())}
+        undefined = int(self.undefined.sum())
+        counts = {"disagreements": int(self.differs.sum()), "again": int(self.rerun.sum())}
+        return {**counts, "undefined": undefined} if undefined else counts
 
     @staticmethod
     def joined(parts: Sequence[Rescored]) -> Rescored:
@@ -58,6 +62,7 @@ class Rescored:
             torch.cat([part.rerun for part in parts]),
             sum((part.passes for part in parts), Passes()),
             sum(part.seconds for part in parts),
+            torch.cat([part.undefined for part in parts]),
         )
 
     def parts(self, sizes: Sequence[int]) -> list[Rescored]:
@@ -79,6 +84,7 @@ class Rescored:
                     self.rerun[rows],
                     Passes(*shares),
                     self.seconds * share / total,
+                    self.undefined[rows],
                 )
             )
         return found
@@ -97,23 +103,25 @@ def rescore(
     """
     found = certify(target.model, x, x_adv, threat_model, bounded=attack.bounded)
     nothing = torch.zeros_like(y, dtype=torch.bool)
-    rescored = Rescored(x_adv, found.logits, found.distances, nothing, nothing, Passes(), 0.0)
+    x_adv = found.x_adv
+    rescored = Rescored(x_adv, found.logits, found.distances, nothing, nothing, Passes(), 0.0, found.undefined)
     if target.search_model is target.model or isinstance(attack, Clean):
         return rescored
     with torch.no_grad():
         differs, unconfirmed = disagreement(attack, target.search_model(x_adv), found.logits, y, target.policy)
     rows = unconfirmed.nonzero().flatten()
     if not len(rows):
-        return Rescored(x_adv, found.logits, found.distances, differs, nothing, Passes(), 0.0)
+        return replace(rescored, differs=differs)
     began = time.perf_counter()
     with counted(target.model) as passes, contained():
         rerun = attack(target.model, x[rows], y[rows], noise=noise.of(rows))
     seconds = time.perf_counter() - began
     target.model.eval()
     certified = certify(target.model, x[rows], rerun, threat_model, bounded=attack.bounded)
-    x_adv, logits, distances = x_adv.clone(), found.logits.clone(), found.distances.clone()
-    x_adv[rows], logits[:, rows], distances[rows] = rerun, certified.logits, certified.distances
-    return Rescored(x_adv, logits, distances, differs, unconfirmed, passes, seconds)
+    x_adv, logits, distances, undefined = (each.clone() for each in (x_adv, found.logits, found.distances, found.undefined))
+    x_adv[rows], logits[:, rows], distances[rows] = certified.x_adv, certified.logits, certified.distances
+    undefined[rows] = certified.undefined
+    return Rescored(x_adv, logits, distances, differs, unconfirmed, passes, seconds, undefined)
 
 
 def disagreement(attack: Attack, search_model: Tensor, plain: Tensor, y: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:

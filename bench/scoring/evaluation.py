@@ -33,14 +33,17 @@ class Search:
         disagreements: Number of images on which search model and plain model disagree on the goal of the attack.
         again: Number of these that only the search model counts as a success; their samples were attacked again on the plain
             model.
+        undefined: Number of images that the plain model has no finite logits on; the clean image stands for each.
     """
 
     on: frozenset[str] = frozenset()
     disagreements: int = 0
     again: int = 0
+    undefined: int = 0
 
     def __add__(self, other: Search) -> Search:
-        return Search(self.on | other.on, self.disagreements + other.disagreements, self.again + other.again)
+        counts = (self.disagreements + other.disagreements, self.again + other.again, self.undefined + other.undefined)
+        return Search(self.on | other.on, *counts)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value: a result is itself alone
@@ -102,10 +105,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """An attack with missing cells, and the reason."""
+    """An attack with missing cells.
+
+    Attributes:
+        name: Name of the attack.
+        reason: Why cells are missing.
+        cells: Number of cells that are stored.
+    """
 
     name: str
     reason: str
+    cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,11 @@ class Evaluation:
         """Whether the whole matrix of attacks is finished, so that the worst case is comparable with others."""
         finished = {attack.name for attack in self.attacks if attack.within.all()}
         return "cascade" in finished or matrix_names(self.record.n_exits) <= finished
+
+    @property
+    def attacked(self) -> bool:
+        """Whether any cell of an attack is stored; without one there is no worst case."""
+        return bool(self.attacks) or any(each.cells for each in self.unfinished)
 
     def robust(self, attack: Result) -> Bools:
         """Return whether each sample is right on the clean image and on the attack's, in the ball or not, ``(n,)``."""

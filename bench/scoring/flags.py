@@ -55,11 +55,23 @@ def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
         for name, flag in found.items()
         if name not in OF_THE_ATTACK or all(name in other for other in backed)
     ]
-    found = [*standing, *stored.flags(evaluation), *_of_rule(evaluation.record)]
+    found = [*standing, *stored.flags(evaluation), *_of_undefined(evaluation), *_of_rule(evaluation.record)]
     unique: dict[str, Flag] = {}
     for flag in sorted(found, key=lambda flag: -LEVELS.index(flag.level)):
         unique.setdefault(flag.name, flag)
     return tuple(unique.values())
+
+
+def _of_undefined(evaluation: Evaluation) -> list[Flag]:
+    """Return the failure that the network has no finite logits on images of the attacks."""
+    number = sum(attack.search.undefined for attack in evaluation.attacks)
+    if not number:
+        return []
+    message = (
+        f"the network returns NaN or infinite logits on {number} of the attacks' images: it has no answer there, and the samples "
+        "count as if they had not been attacked; make the forward finite on every image"
+    )
+    return [Flag("undefined outputs", "failure", {"images": number}, message)]
 
 
 def _of_rule(record: RunRecord) -> list[Flag]:

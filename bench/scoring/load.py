@@ -73,7 +73,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
                 results[identity] = result_of(attack, each, cells, policy)
                 knows_data = knows_data and (name != CLEAN or _knows_data(cells, each))
                 continue
-            unfinished[identity] = Unfinished(name, _reason(attack.keys, store))
+            unfinished[identity] = Unfinished(name, _reason(attack.keys, store), len(cells))
             for cell in cells:
                 part = result_of(attack, each, [cell], policy)
                 survived[cell.indices] &= part.survived
@@ -188,4 +188,5 @@ def search_of(provenance: Sequence[Mapping[str, Any]]) -> Search:
         on=frozenset(each["on"] for each in told),
         disagreements=sum(each["disagreements"] for each in told),
         again=sum(each["again"] for each in told),
+        undefined=sum(each.get("undefined", 0) for each in told),
     )

@@ -11,11 +11,15 @@ from exitbench.models.stored import Unreadable, check_values, converted, parsed
 
 
 class SearchProvenance(msgspec.Struct, frozen=True):
-    """The search model: its configuration (``on``), and how many images it and the plain model disagreed on."""
+    """The search model: its configuration (``on``), and how many images it and the plain model disagreed on.
+
+    ``undefined`` of the candidates had no finite logits: their samples have the clean image in place of one.
+    """
 
     on: Line
     disagreements: Number
     again: Number
+    undefined: Number = 0
 
 
 class Provenance(msgspec.Struct, frozen=True):

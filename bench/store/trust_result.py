@@ -24,6 +24,11 @@ class Outputs(Stored, frozen=True, kw_only=True):
         repeated: largest difference of logits between two forwards of the same batch, relative to the exit's spread.
         batched: the same for the images in other batches: reversed, in halves; from version 2 on also shuffled, by one, two and
             three, and beside images that are surer or less sure.
+        elsewhere: Largest difference between two forwards of the same batch at random starts of the ball; None before version 4,
+            as the next two.
+        nearby: Difference between images on the 8-bit grid and the same moved by at most 1e-3 in every pixel.
+        afresh: Difference, on clean images and at random starts, between the network and a copy from before its first image;
+            None also where there is no such copy.
         probabilities: 0-based exits whose outputs look like probabilities on every sample.
         log_probabilities: 0-based exits whose outputs look like log-probabilities.
     """
@@ -32,6 +37,9 @@ class Outputs(Stored, frozen=True, kw_only=True):
     batched: Measured
     probabilities: Indices
     log_probabilities: Indices
+    elsewhere: Measured | None = None
+    nearby: Measured | None = None
+    afresh: Measured | None = None
 
 
 class Gradients(Stored, frozen=True, kw_only=True):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from exitbench.data.split import Split
-from exitbench.errors import as_user_errors
+from exitbench.errors import UserError, as_user_errors
 from exitbench.models.calibration import equal_share, target_accuracy, target_cost
 from exitbench.models.cost import measure_costs
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.error_text import first_line
 from exitbench.models.errors import InvalidValue
 from exitbench.models.number_text import real_number
 from exitbench.models.policies import FixedExit, Policy
@@ -31,9 +32,23 @@ METHODS = {
 
 @torch.no_grad()
 def all_logits(model: EarlyExitNet, split: Split, batch_size: int = 100) -> Tensor:
-    """Compute the logits ``(K, N, classes)`` of all exits on a whole split."""
-    batches = (split.batch(start, start + batch_size) for start in range(0, len(split), batch_size))
-    return torch.cat([model(batch.x) for batch in batches], dim=1)
+    """Compute the logits ``(K, N, classes)`` of all exits on a whole split.
+
+    Raises:
+        UserError: If the network raises an error, or returns NaN or infinite values.
+    """
+    found = []
+    for start in range(0, len(split), batch_size):
+        x = split.batch(start, start + batch_size).x
+        try:
+            logits = model(x)
+        except Exception as error:
+            message = f"the model fails on {len(x)} held-out images that set the exit rule ({first_line(error)})"
+            raise UserError(message) from error
+        if not torch.isfinite(logits).all():
+            raise UserError("the model returns NaN or infinite values on the held-out images that set the exit rule")
+        found.append(logits)
+    return torch.cat(found, dim=1)
 
 
 def provenance(inputs: Sequence[str], split: str, kind: str, method: str) -> str:

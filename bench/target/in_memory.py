@@ -17,6 +17,7 @@ from exitbench.models.foreign import ForeignModelError, ForeignNet
 from exitbench.models.network_identity import network_digest, structure_digest
 from exitbench.models.plain_net import initialise, lazy_tensors, without_compilation
 from exitbench.models.safe_name import safe_name
+from exitbench.models.unused import unused_copy
 from exitbench.models.user_code import contained
 from exitbench.models.weights import load_weights
 from exitbench.target.networks import Loaded, Network, Shape, declared_shape, note_on, tried
@@ -71,8 +72,9 @@ class InMemoryNetwork(Network):
         if weights is not None:
             load_weights(self._net, weights)
         model = self.build(shape).requires_grad_(False)
+        unused = unused_copy(model)
         source = f"{IN_MEMORY}{type(self._net).__module__}.{type(self._net).__qualname__}"
         note = note_on(model, was_compiled=self._was_compiled)
         label = "memory" if weights is None else safe_name(weights.stem)
         digest = network_digest(self._structure or structure_digest(self._net), self._net)
-        return Loaded(model, label, digest, source, note=note, fingerprint=fingerprint(model, shape))
+        return Loaded(model, label, digest, source, note=note, fingerprint=fingerprint(model, shape), unused=unused)

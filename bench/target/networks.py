@@ -26,6 +26,7 @@ from exitbench.models.plain_net import UNCOMPILED, initialise, lazy_tensors, wit
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.safe_name import safe_name
 from exitbench.models.spec import digest as canonical_digest
+from exitbench.models.unused import unused_copy
 from exitbench.models.user_code import contained
 from exitbench.models.weights import find_weights, load_weights
 from exitbench.models.zoo.find import find_published
@@ -47,6 +48,7 @@ class Loaded:
         policy: The exit policy of the weights, and the digest of its calibration; None without one.
         note: what must be said of the network; None if nothing.
         fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
+        unused: A copy from before the first image; None for a registered network, and where there can be none.
     """
 
     model: EarlyExitNet
@@ -56,6 +58,7 @@ class Loaded:
     policy: tuple[str, str | None] | None = None
     note: str | None = None
     fingerprint: Fingerprint | None = None
+    unused: EarlyExitNet | None = None
 
 
 class Network(ABC):
@@ -210,7 +213,8 @@ class PublishedNetwork(Network):
             raise UserError(f"--training {training}: the weights of {published.reference} are called {published.training}")
         digest = canonical_digest({"network": published.reference, "tensors": tensors_digest(net)})
         model = ForeignNet(net, shape).requires_grad_(False)
-        return Loaded(model, label, digest, source, fingerprint=fingerprint(model, shape))
+        unused = unused_copy(model)
+        return Loaded(model, label, digest, source, fingerprint=fingerprint(model, shape), unused=unused)
 
 
 class FactoryNetwork(Network):
@@ -259,9 +263,10 @@ class FactoryNetwork(Network):
             source += f"; weights file {weights.name}, SHA-256 {load_weights(net, weights)}"
         digest = network_digest(self._made[2] or structure_digest(net, self.factory), net)
         model = self.build(shape).requires_grad_(False)
+        unused = unused_copy(model)
         label = "factory" if weights is None else safe_name(weights.stem)
         note = note_on(model, was_compiled=self._made[1])
-        return Loaded(model, label, digest, source, note=note, fingerprint=fingerprint(model, shape))
+        return Loaded(model, label, digest, source, note=note, fingerprint=fingerprint(model, shape), unused=unused)
 
 
 @contextmanager

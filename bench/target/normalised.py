@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ class NormalisedNetwork(Network):
         layer = normalisation.layer(shape[0])
         loaded = self.inner.load(dataset, shape, training, weights)
         model = loaded.model.preceded_by(layer).eval().requires_grad_(False)
+        unused = None if loaded.unused is None else loaded.unused.preceded_by(copy.deepcopy(layer)).eval().requires_grad_(False)
         return replace(
             loaded,
             model=model,
@@ -53,6 +55,7 @@ class NormalisedNetwork(Network):
             source=f"{loaded.source}; {normalisation}",
             note="; ".join(filter(None, (f"images are normalised: {normalisation}", loaded.note))),
             fingerprint=fingerprint(model, shape),
+            unused=unused,
         )
 
     def _for(self, shape: Shape) -> Normalisation:

@@ -34,6 +34,7 @@ class Target:
         search_config: Configuration of the search model; a network without one in this configuration is searched on itself.
         n_classes: number of classes; None where it was not looked at.
         fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
+        unused: A copy of ``model`` from before the first image, on the CPU; None if there is none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Target:
     search_config: SearchConfig = FOLDED
     n_classes: int | None = None
     fingerprint: Fingerprint | None = None
+    unused: EarlyExitNet | None = None
 
     @property
     def deployment(self) -> Deployment:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.unused import unused_copy
 from exitbench.verify.claims import Floats
 
 _BATCH = 128
@@ -17,11 +18,14 @@ class Scorer:
     """A cache of the logits of all exits; images seen before, such as those of selections, are not scored again.
 
     Args:
-        model: The network in evaluation mode, on its device.
+        model: The network in evaluation mode, on its device, before its first image.
+
+    Attributes:
+        unused: A copy of it from before its first image; None if there can be none.
     """
 
     def __init__(self, model: EarlyExitNet) -> None:
-        self.model = model
+        self.model, self.unused = model, unused_copy(model)
         self._seen: dict[bytes, Floats] = {}
 
     def __call__(self, images: Floats) -> Floats:

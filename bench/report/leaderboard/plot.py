@@ -40,7 +40,7 @@ def points(evaluations: Sequence[Evaluation], what: Literal["clean", "worst"]) -
     """Return a point for each evaluation that has the figure."""
     found = []
     for evaluation in evaluations:
-        if what == "worst" and not (evaluation.attacks or evaluation.unfinished):
+        if what == "worst" and not evaluation.attacked:
             continue
         share, low, high = accuracy(evaluation.clean.correct if what == "clean" else evaluation.worst)
         multi_exit = evaluation.record.n_exits > 1

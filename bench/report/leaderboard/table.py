@@ -73,9 +73,9 @@ def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows += [{**same, **_measured(evaluation, attack)} for attack in evaluation.attacks]
     rows += [{**same, "attack": each.name, "status": each.reason} for each in evaluation.unfinished]
     if evaluation.attacks or evaluation.unfinished:
-        share, low, high = accuracy(evaluation.worst)
+        share, low, high = accuracy(evaluation.worst) if evaluation.attacked else (None, None, None)
         worst = {"attack": WORST, "method": f"worst of {len(evaluation.attacks)}", "status": worst_status(evaluation)}
-        any_exit = float(evaluation.any_exit_robust.mean())
+        any_exit = float(evaluation.any_exit_robust.mean()) if evaluation.attacked else None
         rows.append({**same, **worst, "accuracy": share, "ci_low": low, "ci_high": high, "accuracy_any_exit": any_exit})
     return rows
 

@@ -53,7 +53,8 @@ def _worst(evaluation: Evaluation) -> list[str]:
     """Return the headline; if flagged, it has a mark as well as a colour."""
     kind = verdict(evaluation)
     mark = {"failure": " !", "warning": " !", "not checked": " ?"}.get(kind, "")
-    return [f"[bold {_COLOURS[kind]}]{text}" for text in (f"worst case{mark}", *_shares(evaluation.worst))]
+    figures = _shares(evaluation.worst) if evaluation.attacked else ["-"]
+    return [f"[bold {_COLOURS[kind]}]{text}" for text in (f"worst case{mark}", *figures)]
 
 
 def _flags(evaluation: Evaluation) -> list[Text]:

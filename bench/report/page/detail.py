@@ -116,7 +116,7 @@ class Detail:
 
 def detail(evaluation: Evaluation) -> Detail:
     """Return the details of an evaluation."""
-    attacked = bool(evaluation.attacks or evaluation.unfinished)
+    attacked = evaluation.attacked
     strongest = evaluation.strongest()
     return Detail(
         worst=accuracy(evaluation.worst) if attacked else None,
