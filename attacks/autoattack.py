@@ -76,7 +76,7 @@ class AutoAttack(Attack):
         batches = noise.batches()
         runs = [partial(self._run, x=x[rows], y=y[rows], noise=noise.of(rows)) for rows in batches]
         with _contained():  # around all runs: each restores what another may have changed
-            found = run_batched(view, runs, x.device) if len(runs) > 1 else [run(view) for run in runs]
+            found = run_batched(view, runs) if len(runs) > 1 else [run(view) for run in runs]
         x_adv = x.clone()
         for rows, images in zip(batches, found, strict=True):
             x_adv[rows] = images

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Result = TypeVar("Result")
-CPU = torch.device("cpu")
 
 
-def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]], device: torch.device = CPU) -> list[Result]:
+def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) -> list[Result]:
     """Call each of ``runs`` with a stand-in for ``view`` and return their results, in order.
 
     Every run has a thread, and one thread at a time is awake, from one query to the next: runs need not be thread-safe. Each run
@@ -30,15 +29,14 @@ def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]], 
     Args:
         view: A classifier ``(B, C, H, W) -> (B, classes)``, in which rows do not interact.
         runs: Functions that query logits, with or without gradients with respect to the images.
-        device: Device of the images and logits.
 
     Raises:
         Exception: What a run or the network raises; the other runs are ended.
     """
     waking = threading.Semaphore(0)
-    draws = _Draws(generators(device))
+    draws = _Draws(generators())
     random_state = draws.state()
-    workers = [_Worker(run, waking, draws, device) for run in runs]
+    workers = [_Worker(run, waking, draws) for run in runs]
     try:
         waiting = workers
         while waiting:
@@ -53,12 +51,15 @@ def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]], 
         draws.restore(random_state)
 
 
-def generators(device: torch.device) -> list[torch.Generator]:
-    """Return torch's generators that code on ``device`` draws from: the host's, and the device's own if it is a GPU."""
-    if device.type != "cuda":
+def generators() -> list[torch.Generator]:
+    """Return torch's generators that runs may draw from: the host's and, where a GPU is in use, its own."""
+    if not _on_gpu():
         return [torch.default_generator]
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return [torch.default_generator, torch.cuda.default_generators[index]]
+    return [torch.default_generator, torch.cuda.default_generators[torch.cuda.current_device()]]
+
+
+def _on_gpu() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +116,7 @@ class _RunEnded(BaseException):
 class _Worker(Generic[Result]):
     """A run in its own thread; it is awake between ``go_on`` and its next query."""
 
-    def __init__(
-        self, run: Callable[[nn.Module], Result], waking: threading.Semaphore, draws: _Draws, device: torch.device
-    ) -> None:
+    def __init__(self, run: Callable[[nn.Module], Result], waking: threading.Semaphore, draws: _Draws) -> None:
         self.run, self.waking, self.draws = run, waking, draws
         self.turn = threading.Semaphore(0)
         self.query: Any
@@ -126,7 +125,7 @@ class _Worker(Generic[Result]):
         self.ended = self.unwanted = False
         self.random_state = draws.state()
         self.with_gradients = torch.is_grad_enabled()
-        self.stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self.stream = torch.cuda.current_stream() if _on_gpu() else None
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
 

@@ -60,7 +60,7 @@ def test_each_run_is_told_what_it_is_told_alone():
 def test_each_run_draws_from_a_devices_generator_as_it_would_alone(monkeypatch):
     """A GPU has a generator of its own beside the host's."""
     of_device = torch.Generator()
-    monkeypatch.setattr(lockstep, "generators", lambda device: [torch.default_generator, of_device])
+    monkeypatch.setattr(lockstep, "generators", lambda: [torch.default_generator, of_device])
 
     def run(view, steps):
         told = []
@@ -85,9 +85,9 @@ def test_a_gpu_has_a_generator_of_its_own(monkeypatch):
     mine = [torch.Generator(), torch.Generator()]
     monkeypatch.setattr(torch.cuda, "default_generators", mine)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert lockstep.generators(torch.device("cpu")) == [torch.default_generator]
-    assert lockstep.generators(torch.device("cuda:0")) == [torch.default_generator, mine[0]]
-    assert lockstep.generators(torch.device("cuda")) == [torch.default_generator, mine[1]]
+    for in_use in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
+        assert lockstep.generators() == [torch.default_generator, *mine[1:] * in_use]
 
 
 def test_backward_passes_of_runs_stay_in_their_threads():
@@ -103,6 +103,24 @@ def test_backward_passes_of_runs_stay_in_their_threads():
 
     assert run_batched(Cubes(), [threads, threads]) == [(False, True)] * 2
     assert torch.autograd.is_multithreading_enabled()
+
+
+def test_runs_may_have_runs_of_their_own():
+    def outer(view, size):
+        def inner(view):
+            x = torch.rand(size, 2).requires_grad_()
+            return torch.autograd.grad(view(x).sum(), x)[0] / x.detach() ** 2
+
+        return torch.cat([torch.rand(1, 2), *run_batched(view, [inner, inner])])
+
+    runs = [partial(outer, size=size) for size in (2, 3)]
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    view = Cubes()
+    for run, found in zip(runs, run_batched(view, runs), strict=True):
+        torch.set_rng_state(before)
+        assert torch.equal(found, run(Cubes()))
+    assert [size for _, size, _ in view.seen] == [10], "one pass for all"
 
 
 def test_queries_go_through_the_network_together_in_the_callers_thread():
