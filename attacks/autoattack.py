@@ -75,10 +75,8 @@ class AutoAttack(Attack):
         view = DeployedView(model, self.target) if isinstance(self.target, Policy) else ExitView(model, self.target)
         batches = noise.batches()
         runs = [partial(self._run, x=x[rows], y=y[rows], noise=noise.of(rows)) for rows in batches]
-        # On a GPU, autograd has a single thread, in which no run can wait for another.
-        together = len(runs) > 1 and x.device.type == "cpu"
         with _contained():  # around all runs: each restores what another may have changed
-            found = run_batched(view, runs) if together else [run(view) for run in runs]
+            found = run_batched(view, runs) if len(runs) > 1 else [run(view) for run in runs]
         x_adv = x.clone()
         for rows, images in zip(batches, found, strict=True):
             x_adv[rows] = images

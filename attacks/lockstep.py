@@ -8,7 +8,8 @@ queries of all runs go through the network together.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -23,18 +24,19 @@ def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) 
     """Call each of ``runs`` with a stand-in for ``view`` and return their results, in order.
 
     Every run has a thread, and one thread at a time is awake, from one query to the next: runs need not be thread-safe. Each run
-    draws the same numbers from torch's CPU generator as it would alone. ``view`` is only called from the caller's thread.
+    draws the same numbers from torch's generators as it would alone. ``view`` is only called from the caller's thread.
 
     Args:
-        view: A classifier ``(B, C, H, W) -> (B, classes)`` on a CPU, in which rows do not interact.
+        view: A classifier ``(B, C, H, W) -> (B, classes)``, in which rows do not interact.
         runs: Functions that query logits, with or without gradients with respect to the images.
 
     Raises:
         Exception: What a run or the network raises; the other runs are ended.
     """
     waking = threading.Semaphore(0)
-    workers = [_Worker(run, waking) for run in runs]
-    random_state = torch.get_rng_state()
+    draws = _Draws(generators())
+    random_state = draws.state()
+    workers = [_Worker(run, waking, draws) for run in runs]
     try:
         waiting = workers
         while waiting:
@@ -46,7 +48,32 @@ def run_batched(view: nn.Module, runs: Sequence[Callable[[nn.Module], Result]]) 
     finally:
         for worker in workers:
             worker.stop()
-        torch.set_rng_state(random_state)
+        draws.restore(random_state)
+
+
+def generators() -> list[torch.Generator]:
+    """Return torch's generators that runs may draw from: the host's and, where a GPU is in use, its own."""
+    if not _on_gpu():
+        return [torch.default_generator]
+    return [torch.default_generator, torch.cuda.default_generators[torch.cuda.current_device()]]
+
+
+def _on_gpu() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, eq=False)
+class _Draws:
+    """Where some generators stand. Asking a GPU's takes no wait: its state is a seed and an offset that the host counts."""
+
+    generators: Sequence[torch.Generator]
+
+    def state(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self.generators]
+
+    def restore(self, states: Sequence[Tensor]) -> None:
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,21 +116,22 @@ class _RunEnded(BaseException):
 class _Worker(Generic[Result]):
     """A run in its own thread; it is awake between ``go_on`` and its next query."""
 
-    def __init__(self, run: Callable[[nn.Module], Result], waking: threading.Semaphore) -> None:
-        self.run, self.waking = run, waking
+    def __init__(self, run: Callable[[nn.Module], Result], waking: threading.Semaphore, draws: _Draws) -> None:
+        self.run, self.waking, self.draws = run, waking, draws
         self.turn = threading.Semaphore(0)
         self.query: Any
         self.answer: Any
         self.error: BaseException | None = None
         self.ended = self.unwanted = False
-        self.random_state = torch.get_rng_state()
+        self.random_state = draws.state()
         self.with_gradients = torch.is_grad_enabled()
+        self.stream = torch.cuda.current_stream() if _on_gpu() else None
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
 
     def go_on(self) -> None:
         """Let the run continue until its next query or its end; raise what it raised."""
-        torch.set_rng_state(self.random_state)
+        self.draws.restore(self.random_state)
         self.turn.release()
         self.waking.acquire()
         if self.error is not None:
@@ -112,7 +140,7 @@ class _Worker(Generic[Result]):
     def ask(self, query: _Forward | _Backward) -> Any:
         """Sleep until the query is answered, and return the answer; called from within the run."""
         self.query = query
-        self.random_state = torch.get_rng_state()
+        self.random_state = self.draws.state()
         self.waking.release()
         self.turn.acquire()
         if self.unwanted:
@@ -129,12 +157,19 @@ class _Worker(Generic[Result]):
         self.turn.acquire()
         try:
             if not self.unwanted:
-                with torch.set_grad_enabled(self.with_gradients):
+                with self._as_caller():
                     self.result = self.run(_StandIn(self))
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.error = error
         self.ended = True
         self.waking.release()
+
+    @contextmanager
+    def _as_caller(self) -> Iterator[None]:
+        """Compute as the caller would, with backward passes in this thread: in a GPU's own, no two runs could wait."""
+        alone = torch.autograd.set_multithreading_enabled(False)
+        with torch.set_grad_enabled(self.with_gradients), alone, torch.cuda.stream(self.stream):
+            yield
 
 
 class _StandIn(nn.Module):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from exitbench.models.printable import one_line
 
 if TYPE_CHECKING:
+    from exitbench.runner.cell_writer import Outcome
     from exitbench.runner.plan import Plan, PlannedCell
     from exitbench.runner.prepare import Prepared
-    from exitbench.runner.runner import Outcome
 
 
 class Display(Protocol):

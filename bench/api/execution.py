@@ -9,11 +9,12 @@ from typing import Protocol
 from exitbench.api.display import Display
 from exitbench.checks.probe import ensure_probe
 from exitbench.errors import UserError, as_user_errors
-from exitbench.runner.batching import GATHERED, stack_size
+from exitbench.runner.batching import GATHERED, cells_ahead, stack_size
+from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.plan import Plan, PlannedCell, make_plan
 from exitbench.runner.prepare import Prepared, Request, prepare
 from exitbench.runner.record import write_record
-from exitbench.runner.runner import Outcome, Runner
+from exitbench.runner.runner import Runner
 from exitbench.runner.search_backend import with_search_model
 from exitbench.runner.settle import settled
 from exitbench.store.heartbeat import RunMonitor
@@ -112,8 +113,10 @@ def execute_plan(
 def local_runner(prepared: Prepared, seed: int, store: Store) -> Runner:
     """Return the runner for this process, with as many slices per batch as fit on the device."""
     target, split = prepared.target, prepared.split
-    stack = stack_size(target.search_model, split.shape, next(target.model.parameters()).device)
-    return Runner(target, prepared.settings.region, seed, split.dataset, store, stack, GATHERED)
+    device = next(target.model.parameters()).device
+    stack = stack_size(target.search_model, split.shape, device)
+    ahead = cells_ahead(stack, device)
+    return Runner(target, prepared.settings.region, seed, split.dataset, store, stack, GATHERED, ahead)
 
 
 def _run(runner: PlanRunner, plan: Plan, record: RunRecord, store: Store, display: Display) -> Execution:

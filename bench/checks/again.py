@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import KNOBS, AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
+from exitbench.checks.earlier_noise import EarlierNoise
 from exitbench.checks.growth import Growth
 from exitbench.checks.probe import probe
 from exitbench.data.cards import dataset_card
@@ -20,6 +22,7 @@ from exitbench.models.errors import InvalidValue
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.search_model import FOLDED, SearchConfig
 from exitbench.models.spec import describe, description, digest
+from exitbench.runner.probe_key import GROWN, VERSION
 from exitbench.store.cell import SLICE
 from exitbench.store.run_record import RunRecord
 from exitbench.store.trust_result import Outputs, TrustResult
@@ -27,9 +30,6 @@ from exitbench.target.target import Target
 
 SAMPLES = 0.1
 """Share of samples that rounding on another machine may move into or out of a set of an ascent's; one at least."""
-
-GROWING = 3
-"""First version in which every comparison grows, and whose flags follow today's rules for what it measured."""
 
 SHARE = 0.05
 """Largest difference of a share that rounding explains."""
@@ -75,7 +75,7 @@ def trust_mismatches(
     told = [
         f"{name} is recorded as {_short(said)}, measured as {_short(again)}" for name, said, again in _differences(stored, found)
     ]
-    if stored.version < GROWING:  # whose flags followed other rules
+    if stored.version < GROWN:  # whose flags followed other rules
         return told
     said, again = _flags(stored, usual, robust), _flags(found, usual, robust)
     if said != again:
@@ -86,11 +86,14 @@ def trust_mismatches(
 def _measured(
     stored: TrustResult, target: Target, settings: AttackSettings, batch: Batch, growth: Growth, usual_eps: float
 ) -> TrustResult:
-    """Take the measurements of a stored result again, on as many samples; before version 3, controls alone grew."""
-    grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps)
-    if stored.version >= GROWING:
+    """Take the measurements of a stored result again, on as many samples, with its noise."""
+    noise = Noise if stored.version == VERSION else EarlierNoise
+    grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps, noise)
+    if stored.version >= GROWN:
         return msgspec.structs.replace(grown, outputs=_as_measured(grown.outputs, stored.outputs))
-    return msgspec.structs.replace(probe(stored.key, target, settings, batch, stored.seed), controls=grown.controls)
+    # Until then, only the controls grew.
+    first = probe(stored.key, target, settings, batch, stored.seed, noise=noise)
+    return msgspec.structs.replace(first, controls=grown.controls)
 
 
 def _as_measured(found: Outputs, stored: Outputs) -> Outputs:
@@ -135,7 +138,7 @@ def _of_outputs(stored: TrustResult, found: TrustResult) -> Differences:
     said, again = stored.outputs, found.outputs
     # Until version 2, fewer batches were tried; until version 3, images of the evaluation alone.
     limits = {"repeated": outputs.ROUNDING}
-    if stored.version >= GROWING:
+    if stored.version >= GROWN:
         limits["batched"] = outputs.ROUNDING
     if stored.version >= 4:
         limits |= {"elsewhere": outputs.ROUNDING, "nearby": outputs.JUMP, "afresh": outputs.ROUNDING}

@@ -13,9 +13,9 @@ from exitbench.cli.progress_lines import AttackLines, ReminderLines, is_live, wo
 from exitbench.models.printable import one_line
 
 if TYPE_CHECKING:
+    from exitbench.runner.cell_writer import Outcome
     from exitbench.runner.plan import Plan, PlannedCell
     from exitbench.runner.prepare import Prepared
-    from exitbench.runner.runner import Outcome
 
 
 class TerminalDisplay:

@@ -15,8 +15,8 @@ from exitbench.models.printable import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from exitbench.runner.cell_writer import Outcome
     from exitbench.runner.plan import PlannedCell
-    from exitbench.runner.runner import Outcome
 
 EVERY = 30.0
 """Seconds without a line after which one is printed."""

@@ -30,6 +30,15 @@ def stack_size(model: EarlyExitNet, shape: tuple[int, int, int], device: torch.d
     return fitting(free, torch.cuda.max_memory_allocated(device) - before)
 
 
+def cells_ahead(stack: int, device: torch.device) -> int:
+    """Return how many cells may wait to be written while others are computed, for batches of ``stack`` slices on ``device``.
+
+    On a GPU it is those of two batches, so that it never waits; on a CPU none, where cells take much longer to compute than to
+    write, and a killed run should lose no more than the slice in flight.
+    """
+    return 2 * stack if device.type == "cuda" else 0
+
+
 def fitting(free: int, per_slice: int) -> int:
     """Return the number of slices that fill ``SHARE`` of ``free`` bytes at ``per_slice`` bytes each, from 1 to ``MOST``."""
     return max(1, min(MOST, int(SHARE * free / max(per_slice, 1))))

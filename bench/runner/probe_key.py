@@ -19,7 +19,11 @@ READABLE = frozenset({1, 2, 3, 4})
 
 In version 1 the black-box controls have the first slice's samples alone, and images are tried in reverse order and in halves.
 In version 2 only the controls have more samples than the first slice; the other checks judge it by shares alone.
-Until version 3, outputs are neither compared at random starts, nor near the 8-bit grid, nor with a copy of the network."""
+Until version 3, outputs are neither compared at random starts, nor near the 8-bit grid, nor with a copy of the network, and
+random numbers are those of ``exitbench.checks.earlier_noise``."""
+
+GROWN = 3
+"""Version from which on every comparison has as many samples as decide it, and flags follow the rules of today."""
 
 
 def probed_batch(prepared: Prepared) -> Batch:

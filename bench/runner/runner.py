@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.errors import ChangedOutputs
-from exitbench.models.spec import describe, description
+from exitbench.models.spec import describe
+from exitbench.runner.cell_writer import CellWriter, Outcome
 from exitbench.runner.generate import Generated, Work, generate, noise_of
 from exitbench.runner.oom import in_halves, out_of_memory
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.rescore import Rescored, rescore
 from exitbench.store.cell import Cell
-from exitbench.store.cell_error import CellError
 from exitbench.store.store import Cells
 from exitbench.target.target import Target
 
@@ -31,14 +32,6 @@ _log = logging.getLogger(__name__)
 
 Works = dict[Slice, Work]
 Keys = dict[tuple[Slice, Attack], str]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a planned cell; ``error`` is None if the cell is stored."""
-
-    cell: PlannedCell
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -59,13 +52,22 @@ class Runner:
         store: The store of cells.
         stack: Number of slices to run as one batch; halved whenever they do not fit in the device's memory.
         gathered: The same for attacks that gain by larger batches on any device (``Attack.gathers``), if that is more.
+        ahead: Number of cells that may be left to write while others are computed; a killed run loses them as well.
     """
 
     def __init__(
-        self, target: Target, threat_model: ThreatModel, seed: int, dataset: str, store: Cells, stack: int = 1, gathered: int = 1
+        self,
+        target: Target,
+        threat_model: ThreatModel,
+        seed: int,
+        dataset: str,
+        store: Cells,
+        stack: int = 1,
+        gathered: int = 1,
+        ahead: int = 0,
     ) -> None:
         self.target, self.threat_model, self.seed, self.dataset, self.store = target, threat_model, seed, dataset, store
-        self.stack, self.gathered = stack, max(stack, gathered)
+        self.stack, self.gathered, self.ahead = stack, max(stack, gathered), ahead
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
         """Run every missing cell in order, and report starts and outcomes.
@@ -84,6 +86,15 @@ class Runner:
 
     def steps(self, plan: Plan) -> Iterator[Started | Outcome]:
         """Run as ``run`` does, and yield starts and outcomes one by one."""
+        with CellWriter(self.store) as writer:
+            try:
+                yield from self._steps(plan, writer)
+            except (Exception, KeyboardInterrupt):
+                yield from writer.finished(0)
+                raise
+            yield from writer.finished(0)
+
+    def _steps(self, plan: Plan, writer: CellWriter) -> Iterator[Started | Outcome]:
         device = next(self.target.model.parameters()).device
         for cells in stacks(plan.cells, lambda: self.gathered):
             works: dict[Slice, Work] = {}
@@ -96,45 +107,40 @@ class Runner:
                     yield Started(cell)
                 size = self.gathered if together[0].attack.gathers else self.stack
                 for start in range(0, len(missing), size):
-                    yield from self._run(missing[start : start + size], works, keys)
+                    yield from self._run(missing[start : start + size], works, keys, writer)
 
-    def _run(self, cells: Sequence[PlannedCell], works: Works, keys: Keys) -> Iterator[Outcome]:
+    def _run(self, cells: Sequence[PlannedCell], works: Works, keys: Keys, writer: CellWriter) -> Iterator[Outcome]:
         """Run the cells of one attack, as one batch if possible."""
-        if not cells:
-            return
         attack = cells[0].attack
         try:
-            if isinstance(attack, BestOf):
-                found = [self._select(cell, attack, [keys[cell.slice, child] for child in attack.attacks]) for cell in cells]
+            if isinstance(attack, BestOf):  # of cells that are written before it
+                of_slice = [[keys[cell.slice, child] for child in attack.attacks] for cell in cells]
+                found = [partial(self._select, cell, attack, own) for cell, own in zip(cells, of_slice, strict=True)]
             else:
                 found = self._attack(cells, [works[cell.slice] for cell in cells])
         except ChangedOutputs:
             raise
         except Exception as error:  # noqa: BLE001 - an attack may be the user's code: whatever it raises is its result
             if len(cells) == 1:
-                yield self._failed(cells[0], error)
+                writer.fail(cells[0], error)
+                yield from writer.finished(self.ahead)
                 return
             hungry = out_of_memory(error)
             _log.info("%s on %d slices at once failed", cells[0].name, len(cells), exc_info=error)
         else:
-            for planned, cell in zip(cells, found, strict=True):
-                self.store.write(cell)
-                yield Outcome(planned, None)
+            for planned, make in zip(cells, found, strict=True):
+                writer.put(planned, make)
+                yield from writer.finished(self.ahead)
             return
         # Outside of the handler, so that the error no longer keeps the tensors alive that did not fit.
         part = len(cells) // 2 if hungry else 1
         if hungry:
             self.stack, self.gathered = min(self.stack, part), part
         for start in range(0, len(cells), part):
-            yield from self._run(cells[start : start + part], works, keys)
+            yield from self._run(cells[start : start + part], works, keys, writer)
 
-    def _failed(self, cell: PlannedCell, error: Exception) -> Outcome:
-        _log.info("%s failed", cell.name, exc_info=error)
-        message = f"{type(error).__name__}: {error}"
-        self.store.write_error(cell.key, CellError(attack=cell.name, spec=description(cell.attack), error=message))
-        return Outcome(cell, message)
-
-    def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[Cell]:
+    def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[partial[Cell]]:
+        """Attack slices as one batch, and return what makes their cells: it copies from the device, and waits for that."""
         attack, search_model = cells[0].attack, self.target.search_model
         generate(attack, search_model, works, self.seed)
         generated = [work.generated[attack] for work in works]
@@ -156,7 +162,7 @@ class Runner:
         rescored = Rescored.joined(in_halves(rescored_rows, whole) if len(works) == 1 else [rescored_rows(whole)])
         sizes = [len(work.y) for work in works]
         parts = zip(cells, works, generated, rescored.parts(sizes), strict=True)
-        return [self._cell(cell, work, generated, part) for cell, work, generated, part in parts]
+        return [partial(self._cell, *each) for each in parts]
 
     def _cell(self, planned: PlannedCell, work: Work, generated: Generated, rescored: Rescored) -> Cell:
         logits, labels = rescored.logits.cpu(), work.y.cpu()

@@ -15,7 +15,7 @@ from exitbench.models.spec import describe, digest
 from exitbench.models.stored import Unreadable
 from exitbench.store.attack_spec import is_bounded
 from exitbench.store.cell_header import CellHeader, header_in
-from exitbench.store.npz import TEXT, Kind, read_arrays, text_of
+from exitbench.store.npz import TEXT, Kind, compressed_npz, read_arrays, text_of
 
 if TYPE_CHECKING:  # reading cells back takes no attack's code
     from exitbench.attacks.base import Attack
@@ -114,11 +114,13 @@ class Cell:
 
     def to_bytes(self, *, compressed: bool = True) -> bytes:
         """Return an npz; every member has a CRC."""
-        buffer = io.BytesIO()
         text = json.dumps({"schema": SCHEMA, "key": self.key, **self.header}, sort_keys=True)
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("key", "header")}
-        save = np.savez_compressed if compressed else np.savez
-        save(buffer, header=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+        arrays = {"header": np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
+        if compressed:
+            return compressed_npz(arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
 
     @staticmethod

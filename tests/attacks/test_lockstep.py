@@ -1,11 +1,14 @@
 """Batched runs give what each gives alone, and their queries are answered together."""
 
 import threading
+from functools import partial
 
 import pytest
 import torch
+from pyautoattack import AutoAttack as Package
 from torch import nn
 
+from exitbench.attacks import lockstep
 from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.lockstep import run_batched
 from exitbench.attacks.noise import Noise
@@ -52,6 +55,72 @@ def test_each_run_is_told_what_it_is_told_alone():
     for run, found in zip(runs, together, strict=True):
         torch.testing.assert_close(found, run(Cubes()))
         torch.testing.assert_close(found[2::3], torch.full_like(found[2::3], 3.0))  # d x^3 / dx = 3 x^2
+
+
+def test_each_run_draws_from_a_devices_generator_as_it_would_alone(monkeypatch):
+    """A GPU has a generator of its own beside the host's."""
+    of_device = torch.Generator()
+    monkeypatch.setattr(lockstep, "generators", lambda: [torch.default_generator, of_device])
+
+    def run(view, steps):
+        told = []
+        for _ in range(steps):
+            drawn = torch.cat((torch.rand(2, 2), torch.rand(2, 2, generator=of_device)))
+            told.append(view(drawn))
+        return torch.cat(told)
+
+    runs = [partial(run, steps=steps) for steps in (3, 1, 4)]
+    of_device.manual_seed(3)
+    before = of_device.get_state()
+    together = run_batched(Cubes(), runs)
+    assert torch.equal(of_device.get_state(), before)
+    for each, found in zip(runs, together, strict=True):
+        random_state = torch.get_rng_state()
+        assert torch.equal(found, each(Cubes()))
+        torch.set_rng_state(random_state)
+        of_device.set_state(before)
+
+
+def test_a_gpu_has_a_generator_of_its_own(monkeypatch):
+    mine = [torch.Generator(), torch.Generator()]
+    monkeypatch.setattr(torch.cuda, "default_generators", mine)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    for in_use in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
+        assert lockstep.generators() == [torch.default_generator, *mine[1:] * in_use]
+
+
+def test_backward_passes_of_runs_stay_in_their_threads():
+    """In autograd's one thread of a GPU, no run could wait for another."""
+
+    def threads(view):
+        x = torch.ones(1, 2).requires_grad_()
+        logits = view(x)
+        seen = [threading.current_thread()]
+        logits.register_hook(lambda gradient: seen.append(threading.current_thread()))
+        torch.autograd.grad(logits.sum(), x)
+        return torch.autograd.is_multithreading_enabled(), seen[0] is seen[1]
+
+    assert run_batched(Cubes(), [threads, threads]) == [(False, True)] * 2
+    assert torch.autograd.is_multithreading_enabled()
+
+
+def test_runs_may_have_runs_of_their_own():
+    def outer(view, size):
+        def inner(view):
+            x = torch.rand(size, 2).requires_grad_()
+            return torch.autograd.grad(view(x).sum(), x)[0] / x.detach() ** 2
+
+        return torch.cat([torch.rand(1, 2), *run_batched(view, [inner, inner])])
+
+    runs = [partial(outer, size=size) for size in (2, 3)]
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    view = Cubes()
+    for run, found in zip(runs, run_batched(view, runs), strict=True):
+        torch.set_rng_state(before)
+        assert torch.equal(found, run(Cubes()))
+    assert [size for _, size, _ in view.seen] == [10], "one pass for all"
 
 
 def test_queries_go_through_the_network_together_in_the_callers_thread():
@@ -149,14 +218,33 @@ def test_what_one_raises_ends_all(error, where, steps):
     assert begun == ended != [] and threading.active_count() == before
 
 
-def test_autoattack_finds_the_same_images_for_several_batches_at_once():
+class RowByRow(nn.Module):
+    """A linear layer whose rows are rounded alike in every batch, which matrix products do not promise."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x):
+        return (x.flatten(1)[:, None] * self.weight).sum(-1) + self.bias
+
+
+def test_autoattack_finds_the_same_images_for_several_batches_at_once(monkeypatch):
+    def fewer_queries(self, version="standard"):
+        standard(self, version)
+        self.square.n_queries = 200
+
+    standard = Package._set_version
+    monkeypatch.setattr(Package, "_set_version", fewer_queries)
     shape = (1, 4, 4)
     net = linear_exits(2, 5, shape, scale=3)
+    for head in net.heads:
+        head[1] = RowByRow(head[1])
     x, _, noise = batch(4, shape)
     y = net(x)[-1].argmax(-1)
     attack = AutoAttack(ThreatModel("Linf", 0.09), FixedExit(2))
     together = attack(net, x, y, noise=Noise(0, noise.samples, (0, 0, 32, 32)))
     parts = [slice(0, 2), slice(2, 4)]
     alone = [attack(net, x[rows], y[rows], noise=Noise(0, noise.samples[rows])) for rows in parts]
-    torch.testing.assert_close(together, torch.cat(alone))
+    assert torch.equal(together, torch.cat(alone))
     assert (net(together)[-1].argmax(-1) != y).tolist() == [True, True, False, True]

@@ -16,10 +16,11 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.presets import expand
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.plan import Plan, PlannedCell, Slice, with_components
 from exitbench.runner.prepare import Prepared, Request, prepare
 from exitbench.runner.ray.job import Job, job_of
-from exitbench.runner.runner import Outcome, Runner
+from exitbench.runner.runner import Runner
 from exitbench.store.cell import SLICE, cell_key
 from exitbench.store.store import Store
 

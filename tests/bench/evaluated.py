@@ -13,10 +13,11 @@ from exitbench.attacks.settings import AttackSettings
 from exitbench.data.split import Split
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import EntropyPolicy, Policy
+from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.plan import Plan, make_plan
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.record import write_record
-from exitbench.runner.runner import Outcome, Runner
+from exitbench.runner.runner import Runner
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
@@ -57,7 +58,7 @@ def plan_of(ready: Prepared, store: Store, names: Sequence[str] = FORMS, seed: i
 
 
 def evaluate(
-    folder: Path, names: Sequence[str] = FORMS, ready: Prepared | None = None, seed: int = 0
+    folder: Path, names: Sequence[str] = FORMS, ready: Prepared | None = None, seed: int = 0, ahead: int = 0
 ) -> tuple[list[Outcome], Store]:
     """Run the missing cells of an evaluation of the toy and tell what became of each."""
     ready = ready or prepared()
@@ -65,7 +66,7 @@ def evaluate(
     plan = plan_of(ready, store, names, seed)
     write_record(ready, plan, seed, store)
     outcomes: list[Outcome] = []
-    runner = Runner(ready.target, ready.settings.region, seed, ready.split.dataset, store)
+    runner = Runner(ready.target, ready.settings.region, seed, ready.split.dataset, store, ahead=ahead)
     runner.run(plan, lambda _: None, outcomes.append)
     return outcomes, store
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import ray
 import torch
 
+from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.ray import driver
 from exitbench.runner.ray.connect import Resources
 from exitbench.runner.ray.driver import RayRunner
-from exitbench.runner.runner import Outcome
 from exitbench.store.store import Store
 from tests.bench.clustered import Slow, contents, kill_some, locally, plan_of, ready
 from tests.toys import ROOT

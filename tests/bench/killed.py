@@ -36,7 +36,7 @@ def forked(root: Path) -> int:
     if pid:
         return pid
     try:
-        evaluate(root, NAMES)
+        evaluate(root, NAMES, ahead=3)  # as on a GPU, where cells are written beside the work
         os._exit(0)
     except BaseException:  # noqa: BLE001 - a child must never return into the parent's code
         os._exit(1)

@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,6 +43,16 @@ def test_a_cell_comes_back_as_it_was():
     assert back.header == cell.header
     for name in ("indices", "labels", "inputs", "logits", "distances", "passes", "broken_rows", "counterexamples"):
         assert np.array_equal(getattr(back, name), getattr(cell, name)), name
+
+
+def test_numpy_reads_a_cell_as_former_releases_do():
+    cell = make_cell()
+    raw = cell.to_bytes()
+    with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
+        assert all(np.array_equal(stored[name], getattr(cell, name)) for name in stored.files if name != "header")
+        assert len(stored.files) == 9
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_DEFLATED}
 
 
 RAW = make_cell().to_bytes()

@@ -18,8 +18,8 @@ from exitbench.cli import progress_lines
 from exitbench.cli.encoding import print_whatever_can_be_printed
 from exitbench.cli.main import main
 from exitbench.cli.progress_lines import AttackLines, ReminderLines, is_live, working
+from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.plan import PlannedCell
-from exitbench.runner.runner import Outcome
 from tests.toys import ROOT
 
 NET = """

@@ -14,11 +14,11 @@ from exitbench.errors import UserError
 from exitbench.models.error_text import first_line
 from exitbench.models.errors import InputError
 from exitbench.models.spec import description
+from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.runner.ray.connect import Resources, slots
 from exitbench.runner.ray.job import Answer, CellStarted, Finished, Job, shard_of, shards
 from exitbench.runner.ray.worker import work
-from exitbench.runner.runner import Outcome
 from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
 

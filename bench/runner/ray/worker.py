@@ -12,7 +12,7 @@ import torch
 
 from exitbench.errors import UserError
 from exitbench.models.fingerprint import is_of
-from exitbench.runner.batching import stack_size
+from exitbench.runner.batching import cells_ahead, stack_size
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.prepare import Prepared, prepare
 from exitbench.runner.ray.job import Answer, CellStarted, Failed, Finished, Job, Part, Shard, code_digest
@@ -38,8 +38,10 @@ def work(job: Job, shard: Shard) -> Iterator[Answer]:
     ready = _ready(job)
     cells = [cell for part in shard.parts for cell in _planned(job, ready, part)]
     held = Held(shard.stored)
-    fitting = stack_size(ready.target.search_model, ready.split.shape, next(ready.target.model.parameters()).device)
-    runner = Runner(ready.target, job.threat_model, job.seed, job.dataset, held, min(fitting, shard.stack))
+    device = next(ready.target.model.parameters()).device
+    stack = min(stack_size(ready.target.search_model, ready.split.shape, device), shard.stack)
+    ahead = cells_ahead(stack, device)
+    runner = Runner(ready.target, job.threat_model, job.seed, job.dataset, held, stack, ahead=ahead)
     for step in runner.steps(Plan(tuple(cells), ())):
         yield CellStarted(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
 
