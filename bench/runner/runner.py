@@ -136,7 +136,7 @@ class Runner:
 
     def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[Cell]:
         attack, search_model = cells[0].attack, self.target.search_model
-        generate(attack, search_model, works, self.seed)
+        generate(attack, self.target.searched, works, self.seed)
         generated = [work.generated[attack] for work in works]
         images = [generated.x_adv for generated in generated]
         x_adv = images[0] if len(images) == 1 else torch.cat(images)
