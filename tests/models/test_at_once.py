@@ -17,18 +17,17 @@ from exitbench.models.rules.temperature import Tempered
 
 K, CLASSES = 5, 6
 ENDS = (0.4, math.inf, 0.0, -math.inf)
+KINDS = (EntropyPolicy, ConfidencePolicy, MarginPolicy, GatePolicy, VotePolicy, EnsemblePolicy)
 RULES = [
-    *(
-        kind((0.9, 0.5, 1.2, 0.3))
-        for kind in (EntropyPolicy, ConfidencePolicy, MarginPolicy, GatePolicy, VotePolicy, EnsemblePolicy)
-    ),
-    *(kind(ENDS) for kind in (EntropyPolicy, ConfidencePolicy, MarginPolicy, GatePolicy, VotePolicy, EnsemblePolicy)),
+    *(kind((0.9, 0.5, 1.2, 0.3)) for kind in KINDS),
+    *(kind(ENDS) for kind in KINDS),
     *(PatiencePolicy(n) for n in range(2, K + 1)),
     FixedExit(1),
     FixedExit(3),
     FixedExit(K),
 ]
 RULES += [Tempered(rule, (0.5, 1.0, 2.0, 1.5, 0.7)) for rule in RULES]
+ROUNDING = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 1e-5, "atol": 1e-5}}
 SUMS = (VotePolicy, EnsemblePolicy)
 """Rules that add up the exits in another order."""
 
@@ -67,7 +66,7 @@ def test_it_is_what_the_rule_says_exit_by_exit(rule):
             if exact or one.dtype == torch.bool:
                 assert torch.equal(one, other)
             else:
-                torch.testing.assert_close(one, other, rtol=1e-12 if logits.dtype == torch.float64 else 1e-4, atol=1e-12)
+                torch.testing.assert_close(one, other, **ROUNDING[logits.dtype])
         assert torch.equal(rule(logits), exits_taken(rule, logits))
 
 
@@ -94,7 +93,7 @@ def test_gradients_are_those_of_the_rule_exit_by_exit(rule, scale):
         torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [EntropyPolicy, ConfidencePolicy, MarginPolicy, GatePolicy, VotePolicy, EnsemblePolicy])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_single_exit_has_no_gate(kind):
     logits = logits_of(1)
     for method in methods(at_once(kind(())), torch.zeros(40, dtype=torch.int64))[:-1]:

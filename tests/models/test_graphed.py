@@ -89,7 +89,7 @@ def test_a_network_on_a_cpu_is_left_alone():
 def test_a_size_is_recorded_when_it_is_used_again_and_then_replayed(net, made):
     x = images(7)
     for use in range(4):
-        same(net(x), NET(x)), use
+        same(net(x), NET(x))
         assert sizes(made) == [8] * (use >= 1)
     assert made[0].forwards == 3
     for n in (8, 5, 6):
