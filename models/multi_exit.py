@@ -82,7 +82,7 @@ class MultiExitNet(EarlyExitNet):
                     with torch.no_grad():
                         others = stage(others)
                         logits.append(head(others))
-            found.append(torch.cat(logits))
+            found.append(logits[0] if len(logits) == 1 else torch.cat(logits))
         return torch.stack(found)
 
     def preceded_by(self, first: nn.Module) -> EarlyExitNet:
