@@ -19,7 +19,7 @@ from exitbench.models.rules.patience import PatiencePolicy
 from exitbench.models.rules.temperature import Tempered
 from tests.toys import batch, linear_exits, small_convolutional
 
-MOST = {"slowdown": 330, "failure": 240, "margin": 240, "at exit": 240, "pgd Mean()": 60, "pgd Max()": 60}
+MOST = {"slowdown": 360, "failure": 240, "margin": 240, "at exit": 280, "pgd Mean()": 80, "pgd Max()": 80}
 """Bound on the operations of a step that compute something, besides those of the network itself; views cost a GPU nothing."""
 
 VIEWS = "alias as_strided detach expand permute select slice split squeeze t transpose unbind unfold unsqueeze view _unsafe_view"
@@ -103,11 +103,12 @@ def searches(net, policy, norm):
 def test_operations_of_a_step_are_bounded_and_do_not_grow_with_the_exits(rule, norm):
     counts = {}
     for n_exits in (4, 11):
+        torch.manual_seed(0)
         net = linear_exits(n_exits)
         found, x = searches(net, RULES[rule](n_exits), norm)
         counts[n_exits] = {name: per_step(run) / ascents - of_network(net, x) for name, (run, ascents) in found.items()}
     for name, count in counts[4].items():
-        assert counts[11][name] <= count <= MOST[name], name
+        assert 0 < counts[11][name] <= count <= MOST[name], name
 
 
 @pytest.mark.parametrize("aimed", [False, True])
