@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.base import Attack
-from exitbench.attacks.deployed_loss import exit_constraints, expected_failure, expected_margin, joint, reweighted
+from exitbench.attacks.deployed_loss import constraints_at, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.random_search import search_randomly
 from exitbench.attacks.regions import ThreatModel
@@ -109,14 +109,14 @@ class Adaptive(Attack):
             k: The exit of each sample, 0-based.
             wrong_class: 0 for the nearest wrong class at each step; j for the j-th after the nearest at the closest iterate.
         """
-        weights = start.new_ones(search.model.n_exits + 1, len(k))
+        weights = start.new_ones(search.model.n_exits, len(k))
         target = _wrong_class(search, k, wrong_class) if wrong_class else None
 
         def ascended(logits: Tensor, y: Tensor, _progress: float, rows: Tensor) -> Tensor:
             goal = None if target is None else target[rows]
-            here = exit_constraints(logits, y, self.policy, search.model.n_exits, goal)[:, -1]
-            now = reweighted(weights[: len(here), rows], here.detach())
-            weights[: len(here), rows] = now
+            here = constraints_at(logits, y, self.policy, k[rows], goal)
+            now = reweighted(weights[:, rows], here.detach())
+            weights[:, rows] = now
             return joint(here, now)
 
         search.ascend(ascended, start, JOINT_STEPS, exits=k, last=1 / 32)

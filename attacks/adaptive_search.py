@@ -15,7 +15,7 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
 
 Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
-"""Maps logits ``(K', B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""
+"""Maps logits ``(K, B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""
 
 COMPACT_EVERY = {"cuda": 5}
 """Number of steps after which broken samples leave the batch; asking a GPU for them synchronises it. Elsewhere it is 1."""
@@ -71,37 +71,36 @@ class Search:
         """Ascend from ``start`` by the sign of the momentum, for the samples not yet broken and within the budget.
 
         Args:
-            objective: The function to ascend; it gets the logits of all exits, or of those up to the one in ``exits``.
+            objective: The function to ascend; it gets the logits of all exits.
             start: Images ``(B, C, H, W)`` to start from.
             steps: Number of gradients to spend.
-            exits: The exit ``(B,)``, 0-based, that each sample is to fail at; later stages are not back-propagated through.
+            exits: The exit ``(B,)``, 0-based, that each sample aims at. Elsewhere than on a GPU, where the shapes of a step stay
+                as they are, the graph of a sample ends there, and the logits behind it are detached.
             first: First step size, as a share of the radius; it falls to ``last`` as a cosine.
             last: Last step size, as a share of the radius.
         """
         steps = min(steps, self.left)
         self.left -= steps
-        survivors = self.survivors()
-        if exits is None:
-            self._ascend(survivors, self.model.n_exits - 1, objective, start, steps, first, last)
-            return
-        for k in range(self.model.n_exits):
-            self._ascend(survivors[exits[survivors] == k], k, objective, start, steps, first, last)
-
-    def _ascend(self, rows: Tensor, upto: int, objective: Ascended, start: Tensor, steps: int, first: float, last: float) -> None:
+        rows = self.survivors()
+        if rows.device.type == "cuda":
+            exits = None
+        if exits is not None:
+            rows = rows[exits[rows].argsort(descending=True, stable=True)]
         x_adv, velocity = start[rows].clone(), torch.zeros_like(start[rows])
-        every = COMPACT_EVERY.get(rows.device.type, 1)
+        every, counts = COMPACT_EVERY.get(rows.device.type, 1), None
         for step in range(steps):
             if step % every == 0:
                 going = ~self.broken[rows]
                 rows, x_adv, velocity = rows[going], x_adv[going], velocity[going]
                 if not len(rows):
                     return
+                counts = None if exits is None else self._counts(exits[rows])
             progress = step / steps
-            x_adv.requires_grad_()
-            logits, attached = self._forward(x_adv, upto)
+            inputs = x_adv.detach().requires_grad_()
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(objective(attached, self.y[rows], progress, rows).sum(), x_adv)
-            x_adv = x_adv.detach()
+                attached = self.model(inputs) if counts is None else self.model.leaving_graph(inputs, counts)
+                (gradient,) = torch.autograd.grad(objective(attached, self.y[rows], progress, rows).sum(), inputs)
+            logits = attached.detach()
             self.record(rows, x_adv, logits)
             velocity = 0.75 * velocity + unit_mean(gradient)
             size = self.region.eps * (last + (first - last) * (1 + math.cos(math.pi * progress)) / 2)
@@ -112,13 +111,11 @@ class Search:
             with torch.no_grad():
                 self.record(rows, x_adv, self.model(x_adv))
 
-    def _forward(self, x_adv: Tensor, upto: int) -> tuple[Tensor, Tensor]:
-        """Return the logits of all exits, detached, and those up to ``upto`` with their graph."""
-        exits = self.model.exits(x_adv)
-        with torch.enable_grad():
-            attached = torch.stack([next(exits) for _ in range(upto + 1)])
-        with torch.no_grad():
-            return torch.cat([attached.detach(), *(logits[None] for logits in exits)]), attached
+    def _counts(self, exits: Tensor) -> list[int]:
+        """Return, for each exit of the network, how many of ``exits`` ``(B,)`` are that one or a later one."""
+        taken = torch.bincount(exits, minlength=self.model.n_exits)
+        counts: list[int] = taken.flip(0).cumsum(0).flip(0).tolist()
+        return counts
 
     def record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
         """Test iterates on every exit and under the policy; keep those that fail or are closest to it.

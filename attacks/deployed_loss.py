@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from exitbench.attacks.objectives import Margin
+from exitbench.models.at_once import at_once
 from exitbench.models.policies import Policy, predictions
 
 ALWAYS_SATISFIED = 1e4
@@ -38,18 +39,42 @@ def exit_constraints(logits: Tensor, y: Tensor, policy: Policy, n_exits: int, ta
     Returns:
         Constraints ``(K' + 1, K', B)`` for each exit: row j < K' is that on gate j, the last row that on the class.
     """
-    always = torch.full_like(logits[0, :, 0], ALWAYS_SATISFIED)
-    gated = [k for k in range(len(logits)) if k < n_exits - 1]
-    last = [always] * (len(logits) - len(gated))
-    slacks = torch.stack([policy.log_slack(logits[: k + 1]) for k in gated] + last)
-    opened = slacks
-    if type(policy).opening is not Policy.opening:
-        opened = torch.stack([policy.opening(logits[: k + 1], y) for k in gated] + last)
+    cut = len(logits) < n_exits
+    slacks, opened = _gates(torch.cat([logits, logits[-1:]]) if cut else logits, y, policy)
+    always = torch.full_like(logits[:1, :, 0], ALWAYS_SATISFIED)
+    slacks, opened = (gates if cut else torch.cat([gates, always]) for gates in (slacks, opened))
     gate = torch.arange(len(logits), device=y.device)[:, None, None]
     exit_ = gate.movedim(0, 1)
     wanted = torch.where(gate == exit_, opened[:, None], -slacks[:, None])
     gates = torch.where(gate <= exit_, wanted, torch.full_like(wanted, ALWAYS_SATISFIED))
     return torch.cat([gates, margins(predictions(logits, policy), y, target)[None]])
+
+
+def constraints_at(logits: Tensor, y: Tensor, policy: Policy, k: Tensor, target: Tensor | None = None) -> Tensor:
+    """Return the constraints of breaking each sample at an exit of its own, ``(K, B)``.
+
+    Args:
+        logits: Logits ``(K, B, C)`` of all exits.
+        y: Labels ``(B,)``.
+        policy: The deployed rule.
+        k: The exit of each sample, 0-based, ``(B,)``.
+        target: The wrong class ``(B,)`` to reach; None for the nearest.
+
+    Returns:
+        Row j < K - 1 is the constraint on gate j, ``ALWAYS_SATISFIED`` behind the exit; the last row is that on the class.
+    """
+    slacks, opened = _gates(logits, y, policy)
+    gate = torch.arange(len(slacks), device=y.device)[:, None]
+    wanted = torch.where(gate == k, opened, -slacks)
+    gates = torch.where(gate <= k, wanted, torch.full_like(wanted, ALWAYS_SATISFIED))
+    return torch.cat([gates, margins(predictions(logits, policy), y, target).gather(0, k[None])])
+
+
+def _gates(logits: Tensor, y: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
+    """Return how far each gate is open, ``(K - 1, B)``, and how far for predictions other than ``y``."""
+    rule = at_once(policy)
+    slacks = rule.log_slack(logits)
+    return slacks, slacks if type(policy).opening is Policy.opening else rule.opening(logits, y)
 
 
 def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -62,13 +87,16 @@ def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
     """Return the largest violation of a constraint at each exit, ``(K, B)``; it is negative where the sample is broken."""
-    return -exit_constraints(logits, y, policy, len(logits)).amin(0)
+    slacks, opened = _gates(logits, y, policy)
+    least = torch.full_like(logits[:1, :, 0], -ALWAYS_SATISFIED)
+    open_before = torch.cat([least, slacks]).cummax(0).values
+    shut_here = torch.cat([-opened, least])
+    return torch.maximum(torch.maximum(open_before, shut_here), -margins(predictions(logits, policy), y))
 
 
 def exit_probabilities(logits: Tensor, policy: Policy, temperature: float) -> Tensor:
     """Return the probability ``(K, B)`` of taking each exit if gate k opens with ``sigmoid(log_slack_k / temperature)``."""
-    slacks = [policy.log_slack(logits[: k + 1]) for k in range(len(logits) - 1)]
-    return soft_exits(torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1])), temperature)
+    return soft_exits(at_once(policy).log_slack(logits), temperature)
 
 
 def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
@@ -86,7 +114,7 @@ def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
 
 def expected_failure(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
     """Return ``-log`` of the expected probability ``(B,)`` that the soft deployed rule gives to the label."""
-    true = predictions(logits, policy).softmax(-1)[:, torch.arange(len(y), device=y.device), y]
+    true = predictions(logits, policy).softmax(-1).gather(-1, y.expand(len(logits), -1)[..., None])[..., 0]
     return -torch.log((exit_probabilities(logits, policy, temperature) * true).sum(0) + 1e-12)
 
 

@@ -16,7 +16,7 @@ from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel, column
 from exitbench.attacks.registry import Goal
-from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates
+from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, saved_shares, shut_gates
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy, deployed_logits
@@ -100,6 +100,7 @@ class _Search:
         self.attack, self.model, self.x, self.most = attack, model, x, most
         self.costs = torch.tensor(attack.costs, dtype=x.dtype, device=x.device)
         self.shares = self.costs / self.costs[-1]
+        self.saved = saved_shares(attack.policy, self.shares)
         with torch.no_grad():
             logits = model(x)
         kept = attack.mode != "double_kill"
@@ -134,7 +135,7 @@ class _Search:
     def _values(self, logits: Tensor, label: Tensor, weight: Tensor, progress: float, *, soft: bool) -> Tensor:
         """Return the objective ``(B,)``: the cost under soft gates, or how far the gates are shut, plus the mode's constraint."""
         policy, temperature = self.attack.policy, WARM * (COLD / WARM) ** progress
-        values = expected_cost(logits, policy, self.shares, temperature) if soft else shut_gates(logits, policy, self.shares)
+        values = expected_cost(logits, policy, self.shares, temperature) if soft else shut_gates(logits, policy, self.saved)
         return values if self.attack.mode == "free" else values + weight * self._held(logits, label)
 
     def ascend(self, start: Tensor, *, soft: bool, momentum: float = 0.75, shrink: float = 0.125) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from exitbench.attacks.deployed_loss import soft_exits
 from exitbench.attacks.objectives import Margin
+from exitbench.models.at_once import at_once
 from exitbench.models.policies import Policy, predictions
 from exitbench.models.within_reach import exits_within_reach
 
@@ -18,8 +19,7 @@ LIMIT = 0.05
 
 def gate_slacks(logits: Tensor, policy: Policy) -> Tensor:
     """Return the slack of every gate, relative to its threshold, ``(K - 1, B)``; the last exit has no gate."""
-    slacks = [policy.slack(logits[: k + 1]) for k in range(len(logits) - 1)]
-    return torch.stack(slacks) if slacks else logits.new_empty((0, logits.shape[1]))
+    return at_once(policy).slack(logits)
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
@@ -31,26 +31,30 @@ def uniform_cross_entropy(logits: Tensor) -> Tensor:
     return logits.logsumexp(-1) - logits.mean(-1)
 
 
-def shut_gates(logits: Tensor, policy: Policy, shares: Tensor) -> Tensor:
+def saved_shares(policy: Policy, shares: Tensor) -> Tensor:
+    """Return the cost ``(K - 1,)`` that leaving at each gate saves over the costliest exit within reach, from shares ``(K,)``."""
+    within_reach = exits_within_reach(policy, len(shares))
+    reached = torch.zeros_like(shares[:-1])
+    reached[within_reach[:-1]] = 1.0
+    return reached * (shares[within_reach[-1]] - shares[:-1])
+
+
+def shut_gates(logits: Tensor, policy: Policy, saved: Tensor) -> Tensor:
     """Return minus the amount by which the gates are open, ``(B,)``.
 
-    Each gate is weighted by the cost that leaving there saves over the costliest exit within reach. A saturated gate contributes
+    Each gate is weighted by the cost that leaving there saves (``saved_shares``). A saturated gate contributes
     its cross-entropy to the uniform distribution, any other its slack. A shut gate contributes nothing: a threshold near the
     largest possible entropy leaves no room to shut it further, and its gradient would keep the others open.
 
     Args:
         logits: Logits ``(K, B, C)``.
         policy: The deployed rule.
-        shares: Cost ``(K,)`` of each exit as a share of that of the last.
+        saved: Weights ``(K - 1,)`` of the gates.
     """
     slacks = gate_slacks(logits, policy)
     open_by = slacks.relu()
     if policy.saturates:
         open_by = torch.where(slacks.detach() > SATURATED, uniform_cross_entropy(predictions(logits, policy)[:-1]), open_by)
-    within_reach = exits_within_reach(policy, len(logits))
-    saved = torch.zeros_like(shares[:-1])
-    for k in within_reach[:-1]:
-        saved[k] = shares[within_reach[-1]] - shares[k]
     return -(saved[:, None] * open_by).sum(0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Self
 
@@ -79,6 +79,23 @@ class EarlyExitNet(nn.Module, ABC):
             found = list(islice(self.exits(x), last + 1))
         if len(found) <= last:
             raise ChangedOutputs(f"the network computed {len(found)} exits, it has {self.n_exits}")
+        return torch.stack(found)
+
+    def leaving_graph(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """Compute the logits ``(K, B, classes)`` of all exits in one pass that is no longer recorded than gradients need it.
+
+        Args:
+            x: Images ``(B, C, H, W)``, those whose gradient is needed through the most exits first.
+            counts: For each exit, the number of images, from the first, whose gradient flows through it; they do not rise.
+        """
+        exits = self.exits(x)
+        found: list[Tensor] = []
+        for count in counts:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and count > 0):
+                logits = next(exits, None)
+            if logits is None:
+                raise ChangedOutputs(f"the network computed {len(found)} exits, it has {self.n_exits}")
+            found.append(logits if count else logits.detach())
         return torch.stack(found)
 
     def deployed(self, x: Tensor, policy: Policy) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.features import take_rows
+from exitbench.models.features import detached, joined_rows, take_rows
 from exitbench.models.folded import folded
 from exitbench.models.gate_scores import ScoredHead
 from exitbench.models.policies import Policy
@@ -61,6 +61,29 @@ class MultiExitNet(EarlyExitNet):
                 features = stage(features)
                 logits = head(features)
             yield logits
+
+    def leaving_graph(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """Compute the logits of all exits as ``EarlyExitNet`` does; images leave the graph behind the last exit they need."""
+        if type(self).exits is not MultiExitNet.exits:  # a subclass may run its stages differently
+            return super().leaving_graph(x, counts)
+        features, others = x.clone(), None  # images whose gradient is needed, and those behind their last exit
+        recorded, found = len(x), []
+        for stage, head, count in zip(self.stages, self.heads, counts, strict=True):
+            if count < recorded:
+                left = detached(take_rows(features, slice(count, recorded)))
+                others = left if others is None else joined_rows(left, others)
+                features, recorded = take_rows(features, slice(count)), count
+            logits = []
+            with forwarded(training=self.training):
+                if recorded:
+                    features = stage(features)
+                    logits.append(head(features))
+                if others is not None:
+                    with torch.no_grad():
+                        others = stage(others)
+                        logits.append(head(others))
+            found.append(logits[0] if len(logits) == 1 else torch.cat(logits))
+        return torch.stack(found)
 
     def preceded_by(self, first: nn.Module) -> EarlyExitNet:
         if type(self) is not MultiExitNet:  # a subclass may run its stages differently

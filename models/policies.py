@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from exitbench.models.at_once import AtOnce, EntropyAtOnce, FixedAtOnce, SureAtOnce, at_once, confidence_at_once
 from exitbench.models.errors import InvalidValue
 from exitbench.models.number_text import real_number, whole_number
 from exitbench.models.uncertainty import FAR, confidence, entropy, log_confidence_slack, log_entropy
@@ -61,6 +62,10 @@ class Policy(ABC):
         """
         return self.log_slack(seen)
 
+    def at_once(self) -> AtOnce:
+        """Return this rule on all exits at once, for speed: by default one that asks exit by exit."""
+        return AtOnce(self)
+
     @abstractmethod
     def check(self, n_exits: int) -> None:
         """Raise ``ValueError`` if this policy cannot run on a network of ``n_exits`` exits."""
@@ -110,25 +115,21 @@ class Policy(ABC):
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the index ``(B,)`` (0-based, int64) of the exit taken, from the logits ``(K, B, classes)`` of all exits."""
-        n_exits = len(logits)
-        self.check(n_exits)
-        taken = torch.full((logits.shape[1],), n_exits - 1, dtype=torch.int64, device=logits.device)
-        for k in reversed(range(n_exits - 1)):
-            taken = torch.where(self.leaves(logits[: k + 1]), k, taken)
-        return taken
+        self.check(len(logits))
+        stays = ~at_once(self).leave(logits)
+        return stays.long().cumprod(0).sum(0)  # the number of shut gates before the first that is open
 
 
 def predictions(logits: Tensor, policy: Policy) -> Tensor:
     """Return what is predicted at each exit, ``(K, B, classes)``, as logits, from the logits of the exits, of the same shape."""
-    if type(policy).predicted is Policy.predicted:
-        return logits
-    return torch.stack([policy.predicted(logits[: k + 1]) for k in range(len(logits))])
+    return logits if type(policy).predicted is Policy.predicted else at_once(policy).predicted(logits)
 
 
 def deployed_logits(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
     """Return the prediction ``(B, classes)`` at the exit taken, as logits, and the exit ``(B,)``, from ``(K, B, classes)``."""
     taken = policy(logits)
-    return predictions(logits, policy)[taken, torch.arange(logits.shape[1], device=logits.device)], taken
+    found = predictions(logits, policy)
+    return found.gather(0, taken[None, :, None].expand(1, -1, found.shape[-1]))[0], taken
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,9 @@ class EntropyPolicy(Thresholds):
     def leaves(self, seen: Tensor) -> Tensor:
         return entropy(seen[-1]) < self.thresholds[len(seen) - 1]
 
+    def at_once(self) -> AtOnce:
+        return EntropyAtOnce(self, self.thresholds)
+
     def condition(self, k: int) -> str:
         return f"entropy < {self.thresholds[k]:.4g}"
 
@@ -248,6 +252,9 @@ class ConfidencePolicy(SureAbove):
     @classmethod
     def sureness(cls, seen: Tensor) -> Tensor:
         return confidence(seen[-1])
+
+    def at_once(self) -> SureAtOnce:
+        return confidence_at_once(self, self.thresholds, self.unit)
 
     def condition(self, k: int) -> str:
         return f"confidence > {self.thresholds[k]:.4g}"
@@ -280,6 +287,9 @@ class FixedExit(Policy):
 
     def log_slack(self, seen: Tensor) -> Tensor:
         return FAR * self.slack(seen)
+
+    def at_once(self) -> AtOnce:
+        return FixedAtOnce(self, self.exit)
 
     def condition(self, k: int) -> str:
         return "all leave" if k == self.exit - 1 else "none leaves"

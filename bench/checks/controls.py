@@ -14,6 +14,7 @@ from exitbench.attacks.regions import ThreatModel
 from exitbench.checks.flag import Flag
 from exitbench.checks.leads import LEVEL, Pairs
 from exitbench.checks.subject import Subject
+from exitbench.checks.trace import AT_ONCE
 from exitbench.models.policies import deployed_logits
 from exitbench.store.trust_result import Controls
 
@@ -43,9 +44,13 @@ def random_points(subject: Subject) -> Tensor:
     """Return whether one of ``POINTS`` random corners (Linf) or surface points (L2) of the ball breaks each sample, ``(B,)``."""
     threat_model, x = subject.settings.region, subject.x
     broken = torch.zeros_like(subject.y, dtype=torch.bool)
-    for point in range(POINTS):
-        direction = threat_model.steepest(subject.noise.normal(x, _NOISE + point))
-        broken |= subject.fails(threat_model.project(x + threat_model.eps * direction, x))
+    together = 1 if x.device.type != "cuda" else max(1, AT_ONCE // max(1, len(x)))
+    for first in range(0, POINTS, together):
+        numbers = range(first, min(first + together, POINTS))
+        directions = [threat_model.steepest(subject.noise.normal(x, _NOISE + point)) for point in numbers]
+        points = [threat_model.project(x + threat_model.eps * direction, x) for direction in directions]
+        predicted = deployed_logits(subject.model(torch.cat(points)), subject.policy)[0].argmax(-1)
+        broken |= (predicted.view(len(points), -1) != subject.y).any(0)
     return broken
 
 
@@ -78,7 +83,7 @@ def random_search(subject: Subject) -> Tensor:
 
 
 def _deployed_margin(subject: Subject, x_adv: Tensor) -> Tensor:
-    return Margin()(deployed_logits(subject.model(x_adv), subject.policy)[0][None], subject.y)[0]
+    return Margin()(deployed_logits(subject.searched(x_adv), subject.policy)[0][None], subject.y)[0]
 
 
 def _share(progress: float) -> float:

@@ -37,7 +37,9 @@ class Subjects:
         """Return the subject with the samples of ``batch``."""
         device = next(self.target.model.parameters()).device
         x, y = batch.x.to(device), batch.y.to(device)
-        return Subject(self.target.model, self.target.policy, x, y, self.noise(self.seed, batch.indices), self.settings)
+        model, policy, noise = self.target.model, self.target.policy, self.noise(self.seed, batch.indices)
+        recorded = None if self.target.searched_again is model else self.target.searched_again
+        return Subject(model, policy, x, y, noise, self.settings, recorded)
 
     def right(self, batch: Batch) -> Subject:
         """Return the subject with those samples that are right when clean."""

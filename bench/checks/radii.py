@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from msgspec.structs import replace
+from torch import Tensor
 
 from exitbench.attacks.regions import ThreatModel
 from exitbench.checks.flag import Flag, Level
 from exitbench.checks.leads import LEVEL
 from exitbench.checks.share import TOO_FEW, ShareTest, Verdict
 from exitbench.checks.subject import Subject
-from exitbench.checks.trace import ascend
+from exitbench.checks.trace import ascend, broken_in
+from exitbench.runner.oom import in_halves
 from exitbench.stats.proportions import sign_test
 from exitbench.store.trust_result import AtRadius, Radii
 
@@ -41,15 +43,17 @@ def measure(subject: Subject, at_eps: Sequence[int] | None = None) -> Radii:
         subject: The samples.
         at_eps: Dataset indices broken at the evaluation's radius, if an ascent of these steps has been run already.
     """
-    threat_model = subject.settings.region
-    known = {} if at_eps is None else {threat_model.eps: tuple(sorted(at_eps))}
-    radii = tuple(
-        AtRadius(eps=eps, broken=known[eps] if eps in known else _broken(subject, ThreatModel(threat_model.norm, eps), 1))
-        for eps in (threat_model.eps / 2, threat_model.eps, 2 * threat_model.eps)
-    )
-    whole = ThreatModel(threat_model.norm, 1.0 if threat_model.norm == "Linf" else math.sqrt(subject.x[:1].numel()))
-    unbounded = AtRadius(eps=whole.eps, broken=_broken(subject, whole, RESTARTS))
-    return Radii(radii=radii, unbounded=unbounded, right=subject.noise.samples)
+    norm, eps = subject.settings.region.norm, subject.settings.region.eps
+    whole = ThreatModel(norm, 1.0 if norm == "Linf" else math.sqrt(subject.x[:1].numel()))
+    wanted = [ThreatModel(norm, radius) for radius in (eps / 2, eps, 2 * eps) if at_eps is None or radius != eps]
+    found = _broken_at_start(subject, [*wanted, whole])
+    broken = {ball.eps: subject.names(each) for ball, each in zip(wanted, found[:-1], strict=True)}
+    if at_eps is not None:
+        broken[eps] = tuple(sorted(at_eps))
+    radii = tuple(AtRadius(eps=radius, broken=tuple(sorted(broken[radius]))) for radius in (eps / 2, eps, 2 * eps))
+    outlived = subject.rows(~found[-1])
+    painted = (*subject.names(found[-1]), *_broken_from_other_starts(outlived, whole))
+    return Radii(radii=radii, unbounded=AtRadius(eps=whole.eps, broken=tuple(sorted(painted))), right=subject.noise.samples)
 
 
 def joined(one: Radii, other: Radii) -> Radii:
@@ -72,15 +76,26 @@ def undecided(numbers: Radii, usual_eps: float) -> bool:
     return any(flag.level == "warning" for flag in found) and not any(flag.level == "failure" for flag in found)
 
 
-def _broken(subject: Subject, threat_model: ThreatModel, restarts: int) -> tuple[int, ...]:
+def _broken_at_start(subject: Subject, balls: Sequence[ThreatModel]) -> list[Tensor]:
+    """Return which samples an ascent from the first random start breaks in each ball; on a GPU the balls are one batch."""
+    together = len(balls) if subject.x.device.type == "cuda" else 1
+    found: list[Tensor] = []
+    for start in range(0, len(balls), together):
+        some = balls[start : start + together]
+        parts = in_halves(lambda part, some=some: broken_in(subject, some[part], STEPS, STEP_RATIO), slice(0, len(some)))  # type: ignore[misc]
+        found += [each for part in parts for each in part]
+    return found
+
+
+def _broken_from_other_starts(subject: Subject, threat_model: ThreatModel) -> tuple[int, ...]:
     broken: list[int] = []
-    for restart in range(restarts):
+    for restart in range(1, RESTARTS):
         if not len(subject.y):
             break
         found = ascend(subject, threat_model, STEPS, STEP_RATIO * threat_model.eps, restart).broken
         broken += subject.names(found)
         subject = subject.rows(~found)
-    return tuple(sorted(broken))
+    return tuple(broken)
 
 
 def flags(numbers: Radii, samples: int, usual_eps: float) -> list[Flag]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Subject:
         y: Labels ``(B,)``.
         noise: The random numbers of these samples.
         settings: Settings of the evaluation's gradient attacks, threat model included.
+        recorded: The same network with recorded passes (``exitbench.models.graphed``), to search on; None for the model itself.
     """
 
     model: EarlyExitNet
@@ -33,6 +34,12 @@ class Subject:
     y: Tensor
     noise: Noise
     settings: AttackSettings
+    recorded: EarlyExitNet | None = None
+
+    @property
+    def searched(self) -> EarlyExitNet:
+        """The network that searches call; whether a sample is broken is for ``model`` alone to say."""
+        return self.model if self.recorded is None else self.recorded
 
     @property
     def objective(self) -> Objective:
@@ -52,7 +59,7 @@ class Subject:
     def rows(self, mask: Tensor) -> Subject:
         """Return the subject with the samples where ``mask`` ``(B,)`` is true."""
         rows = mask.nonzero().flatten()
-        return Subject(self.model, self.policy, self.x[rows], self.y[rows], self.noise.of(rows), self.settings)
+        return replace(self, x=self.x[rows], y=self.y[rows], noise=self.noise.of(rows))
 
     def names(self, mask: Tensor) -> tuple[int, ...]:
         """Return the dataset indices of the samples where ``mask`` ``(B,)`` is true."""

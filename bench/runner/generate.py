@@ -12,6 +12,8 @@ from torch import Tensor
 from exitbench.attacks.base import Attack
 from exitbench.attacks.noise import Noise
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.graphed import GraphedNet
+from exitbench.models.own_code import is_own
 from exitbench.models.user_code import contained
 from exitbench.runner.oom import in_halves
 from exitbench.runner.passes import Passes, counted
@@ -54,6 +56,13 @@ class Work:
         return Work(part, batch.x.to(device), batch.y.to(device))
 
 
+def network_for(attack: Attack, model: EarlyExitNet) -> EarlyExitNet:
+    """Return the network that an attack gets: without recordings where it is not ours, as its code may do anything to it."""
+    if not isinstance(model, GraphedNet):
+        return model
+    return model.current() if is_own(type(attack).__module__) else model.net
+
+
 def noise_of(works: Sequence[Work], seed: int) -> Noise:
     """Return the noise of several slices run as one batch; for packages that draw per batch, each slice stays a batch."""
     samples = tuple(index for work in works for index in work.slice.indices)
@@ -78,7 +87,7 @@ def generate(attack: Attack, model: EarlyExitNet, works: Sequence[Work], seed: i
         generate(child, model, todo, seed)
     x, y = torch.cat([work.x for work in todo]), torch.cat([work.y for work in todo])
     candidates = [torch.cat([work.generated[child].x_adv for work in todo]) for child in attack.children]
-    model.eval()
+    model = network_for(attack, model).eval()
     started = time.perf_counter()
     noise = noise_of(todo, seed)
 

@@ -16,6 +16,7 @@ from exitbench.attacks.regions import ThreatModel
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.user_code import contained
 from exitbench.runner.certify import certify
+from exitbench.runner.generate import network_for
 from exitbench.runner.passes import Passes, counted
 from exitbench.target.target import Target
 
@@ -113,8 +114,9 @@ def rescore(
     if not len(rows):
         return replace(rescored, differs=differs)
     began = time.perf_counter()
-    with counted(target.model) as passes, contained():
-        rerun = attack(target.model, x[rows], y[rows], noise=noise.of(rows))
+    model = network_for(attack, target.searched_again)
+    with counted(model) as passes, contained():
+        rerun = attack(model, x[rows], y[rows], noise=noise.of(rows))
     seconds = time.perf_counter() - began
     target.model.eval()
     certified = certify(target.model, x[rows], rerun, threat_model, bounded=attack.bounded)

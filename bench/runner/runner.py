@@ -142,7 +142,7 @@ class Runner:
     def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[partial[Cell]]:
         """Attack slices as one batch, and return what makes their cells: it copies from the device, and waits for that."""
         attack, search_model = cells[0].attack, self.target.search_model
-        generate(attack, search_model, works, self.seed)
+        generate(attack, self.target.searched, works, self.seed)
         generated = [work.generated[attack] for work in works]
         images = [generated.x_adv for generated in generated]
         x_adv = images[0] if len(images) == 1 else torch.cat(images)

@@ -14,6 +14,7 @@ from exitbench.models.cost import ExitCosts
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.fingerprint import Fingerprint
+from exitbench.models.graphed import graphed
 from exitbench.models.outputs import are_probabilities
 from exitbench.models.policies import Policy
 from exitbench.models.search_model import FOLDED, PLAIN, SearchConfig, build_search_model, search_configs
@@ -58,6 +59,16 @@ class Target:
     def search_model(self) -> EarlyExitNet:
         """The network that attacks search on: the same function, faster. Verdicts are always those of ``model``."""
         return build_search_model(self.model, self.used_config)
+
+    @cached_property
+    def searched(self) -> EarlyExitNet:
+        """The search model as attacks get it: on a GPU, its passes are recorded and replayed."""
+        return self.searched_again if self.search_model is self.model else graphed(self.search_model)
+
+    @cached_property
+    def searched_again(self) -> EarlyExitNet:
+        """The plain model as attacks get it, likewise, where those on the search model do not hold. It decides nothing."""
+        return graphed(self.model)
 
     @property
     def used_config(self) -> SearchConfig:

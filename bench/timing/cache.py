@@ -47,6 +47,7 @@ def key_of(model: EarlyExitNet, shape: tuple[int, int, int], device: torch.devic
             "modules": [type(module).__name__ for module in model.modules()],
             "layers": layers,
             "shape": list(shape),
+            **({"passes": "recorded"} if device.type == "cuda" else {}),
         }
     )
 

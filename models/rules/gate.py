@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from exitbench.models.at_once import SureAtOnce, constants
 from exitbench.models.gate_scores import score_of
 from exitbench.models.policies import SureAbove
 from exitbench.models.rules.registry import register_policy
@@ -32,6 +34,9 @@ class GatePolicy(SureAbove):
     def sureness(cls, seen: Tensor) -> Tensor:
         return score_of(seen[-1])
 
+    def at_once(self) -> SureAtOnce:
+        return SureAtOnce(self, self.thresholds, self.unit, sureness=score_of, log_slack=_above, fixed=_fixed)
+
     def condition(self, k: int) -> str:
         return f"gate score > {self.thresholds[k]:.4g}"
 
@@ -43,3 +48,11 @@ class GatePolicy(SureAbove):
         if math.isinf(threshold):
             return torch.full_like(seen[-1, :, 0], math.copysign(FAR, -threshold))
         return score_of(seen[-1]) - threshold
+
+
+def _above(logits: Tensor, thresholds: Sequence[float]) -> Tensor:
+    return score_of(logits) - constants(thresholds, logits)
+
+
+def _fixed(threshold: float) -> float | None:
+    return math.copysign(FAR, -threshold) if math.isinf(threshold) else None

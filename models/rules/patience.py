@@ -8,8 +8,8 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from exitbench.models.at_once import AtOnce, OfLastExit
 from exitbench.models.errors import InvalidValue
 from exitbench.models.number_text import whole_number
 from exitbench.models.policies import Policy
@@ -68,6 +68,9 @@ class PatiencePolicy(Policy):
         named = seen[-self.n :].argmax(-1)
         return (named == named[-1]).all(0)
 
+    def at_once(self) -> AtOnce:
+        return _PatienceAtOnce(self, self.n)
+
     def slack(self, seen: Tensor) -> Tensor:
         return self._agreement(seen, None)
 
@@ -85,11 +88,51 @@ class PatiencePolicy(Policy):
         """Return the largest, over all classes but ``label``, of the smallest margin of that class among the last n heads."""
         if len(seen) < self.n:
             return torch.full_like(seen[-1, :, 0], -1.0)
-        heads = seen[-self.n :]
-        values = heads.topk(2, dim=-1).values
-        first, second = values[..., :1], values[..., 1:]
-        margins = heads - torch.where(heads == first, second, first)
-        smallest = margins.amin(0)
-        if label is not None:
-            smallest = smallest.masked_fill(F.one_hot(label, smallest.shape[-1]).bool(), -torch.inf)
-        return smallest.amax(-1)
+        return _best_but(_margins(seen[-self.n :]).amin(0), label)
+
+
+class _PatienceAtOnce(OfLastExit):
+    """The rule on all exits at once: heads in a row are windows over the exits."""
+
+    def __init__(self, policy: Policy, n: int) -> None:
+        super().__init__(policy)
+        self.n = n
+
+    def leave(self, logits: Tensor) -> Tensor:
+        named = logits[:-1].argmax(-1)
+        if len(named) < self.n:
+            return torch.zeros_like(named, dtype=torch.bool)
+        heads = named.unfold(0, self.n, 1)
+        agree = (heads == heads[..., -1:]).all(-1)
+        return torch.cat([torch.zeros_like(named[: self.n - 1], dtype=torch.bool), agree])
+
+    def slack(self, logits: Tensor) -> Tensor:
+        return self._agreement(logits, None, -1.0)
+
+    def log_slack(self, logits: Tensor) -> Tensor:
+        return self._agreement(logits, None, -FAR)
+
+    def opening(self, logits: Tensor, label: Tensor) -> Tensor:
+        return self._agreement(logits, label, -FAR)
+
+    def _agreement(self, logits: Tensor, label: Tensor | None, shut: float) -> Tensor:
+        gated = logits[:-1]
+        never = torch.full_like(gated[: self.n - 1, :, 0], shut)
+        if len(gated) < self.n:
+            return never
+        return torch.cat([never, _best_but(_margins(gated).unfold(0, self.n, 1).amin(-1), label)])
+
+
+def _margins(heads: Tensor) -> Tensor:
+    """Return each class's logit minus the largest of the others, ``(..., classes)``."""
+    values = heads.topk(2, dim=-1).values
+    first, second = values[..., :1], values[..., 1:]
+    return heads - torch.where(heads == first, second, first)
+
+
+def _best_but(values: Tensor, label: Tensor | None) -> Tensor:
+    """Return the largest of ``values`` ``(..., B, classes)`` over all classes but ``label`` ``(B,)``."""
+    if label is not None:
+        # Not one_hot, which synchronises the device to check that labels are in range.
+        values = values.masked_fill(torch.arange(values.shape[-1], device=label.device) == label[:, None], -torch.inf)
+    return values.amax(-1)

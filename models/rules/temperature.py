@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from exitbench.models.at_once import AtOnce, at_once, constants
 from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy
 
@@ -74,10 +74,36 @@ class Tempered(Policy):
     def opening(self, seen: Tensor, label: Tensor) -> Tensor:
         return self.rule.opening(tempered(seen, self.temperatures), label)
 
+    def at_once(self) -> AtOnce:
+        return _TemperedAtOnce(self, at_once(self.rule), self.temperatures)
+
+
+class _TemperedAtOnce(AtOnce):
+    """A rule on the logits of all exits, each divided by its temperature."""
+
+    def __init__(self, policy: Policy, rule: AtOnce, temperatures: tuple[float, ...]) -> None:
+        super().__init__(policy)
+        self.rule, self.temperatures = rule, temperatures
+
+    def leave(self, logits: Tensor) -> Tensor:
+        return self.rule.leave(tempered(logits, self.temperatures))
+
+    def slack(self, logits: Tensor) -> Tensor:
+        return self.rule.slack(tempered(logits, self.temperatures))
+
+    def log_slack(self, logits: Tensor) -> Tensor:
+        return self.rule.log_slack(tempered(logits, self.temperatures))
+
+    def opening(self, logits: Tensor, label: Tensor) -> Tensor:
+        return self.rule.opening(tempered(logits, self.temperatures), label)
+
+    def predicted(self, logits: Tensor) -> Tensor:
+        return self.rule.predicted(tempered(logits, self.temperatures))
+
 
 def tempered(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
     """Return the logits ``(k, ..., classes)`` of the first k exits, each divided by its temperature."""
-    scale = torch.tensor(temperatures[: len(logits)], dtype=logits.dtype, device=logits.device)
+    scale = constants(temperatures[: len(logits)], logits)
     return logits / scale.view(-1, *[1] * (logits.ndim - 1))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import NORMS, ThreatModel
 from exitbench.attacks.slowdown import MODES, Slowdown
-from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, shut_gates, uniform_cross_entropy
+from exitbench.attacks.slowdown_loss import expected_cost, prediction_held, saved_shares, shut_gates, uniform_cross_entropy
 from exitbench.models.calibration import equal_share
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, deployed_logits
@@ -266,7 +266,7 @@ def test_expected_cost_hardens_into_the_cost_of_the_exit_taken(logits, first, se
 
 def test_gates_that_are_shut_do_not_pull():
     logits = torch.zeros(3, 4, 5, requires_grad=True)
-    values = shut_gates(logits, EntropyPolicy((0.5, 0.5)), SHARES)
+    values = shut_gates(logits, EntropyPolicy((0.5, 0.5)), saved_shares(EntropyPolicy((0.5, 0.5)), SHARES))
     assert not values.any() and not torch.autograd.grad(values.sum(), logits)[0].any()
 
 
