@@ -31,9 +31,11 @@ METHODS = {
 
 @torch.no_grad()
 def all_logits(model: EarlyExitNet, split: Split, batch_size: int = 100) -> Tensor:
-    """Compute the logits ``(K, N, classes)`` of all exits on a whole split."""
+    """Compute the logits ``(K, N, classes)`` of all exits on a whole split where the network is; return them on the CPU."""
+    first = next(model.parameters(), None)
+    device = torch.device("cpu") if first is None else first.device
     batches = (split.batch(start, start + batch_size) for start in range(0, len(split), batch_size))
-    return torch.cat([model(batch.x) for batch in batches], dim=1)
+    return torch.cat([model(batch.x.to(device)).cpu() for batch in batches], dim=1)
 
 
 def provenance(inputs: Sequence[str], split: str, kind: str, method: str) -> str:
