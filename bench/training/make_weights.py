@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,8 @@ from exitbench.training.scaling import roomy, scaled
 
 MEASURED = 1000
 """Largest number of held-out images that the card's figures are measured on."""
+JOURNAL_EVERY = 20.0
+"""Seconds between two writings of the journal and its curve, which take about as long as an epoch on a GPU."""
 
 
 def make_weights(
@@ -85,9 +89,12 @@ def make_weights(
     recipe = scaled(recipe, batch_size or usual)
     trainer = Trainer(model, recipe, train, calibration, seed, out / f"{recipe.name}.resume", machine, on_step, tell)
     on_start(trainer)
+    written = -math.inf
     for record in trainer.epochs():
         on_epoch(record)
-        write_journal(out, trainer, command)
+        if time.monotonic() - written > JOURNAL_EVERY:
+            write_journal(out, trainer, command)
+            written = time.monotonic()
     write_journal(out, trainer, command)
     trained, model = model.state_dict(), card.build().eval()  # a fresh model, not compiled, in the usual layout
     model.load_state_dict(trained)
