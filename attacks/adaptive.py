@@ -48,7 +48,7 @@ class Adaptive(Attack):
         InvalidValue: If the budget is below 1.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     spec_name: ClassVar[str] = "PolicyAttack"  # as it was called when the first keys of cells were made of it
 
     region: ThreatModel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class APGD(Attack):
     Raises:
         InvalidValue: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
+
+    version: ClassVar[int] = 2
 
     objective: Objective
     region: ThreatModel
@@ -95,6 +98,8 @@ class APGDTargeted(Attack):
     Raises:
         InvalidValue: If ``steps`` or ``n_targets`` is below 1.
     """
+
+    version: ClassVar[int] = 2
 
     over: Reduction
     region: ThreatModel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class PGD(Attack):
     Raises:
         InvalidValue: If ``steps`` or ``restarts`` is below 1, or there are restarts without a random start.
     """
+
+    version: ClassVar[int] = 2
 
     objective: Objective
     region: ThreatModel

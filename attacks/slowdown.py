@@ -54,6 +54,8 @@ class Slowdown(Attack):
         InvalidValue: If the costs do not fit the policy or are not positive and finite, or the mode is unknown.
     """
 
+    version: ClassVar[int] = 2
+
     goal: ClassVar[Goal] = "cost"
 
     region: ThreatModel

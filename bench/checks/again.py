@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import KNOBS, AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
+from exitbench.checks.earlier_noise import EarlierNoise
 from exitbench.checks.growth import Growth
 from exitbench.checks.probe import probe
 from exitbench.data.cards import dataset_card
@@ -20,7 +22,7 @@ from exitbench.models.errors import InvalidValue
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.search_model import FOLDED, SearchConfig
 from exitbench.models.spec import describe, description, digest
-from exitbench.runner.probe_key import VERSION
+from exitbench.runner.probe_key import GROWN, VERSION
 from exitbench.store.cell import SLICE
 from exitbench.store.run_record import RunRecord
 from exitbench.store.trust_result import TrustResult
@@ -67,7 +69,7 @@ def trust_mismatches(
     told = [
         f"{name} is recorded as {_short(said)}, measured as {_short(again)}" for name, said, again in _differences(stored, found)
     ]
-    if stored.version < VERSION:  # whose flags followed other rules
+    if stored.version < GROWN:  # whose flags followed other rules
         return told
     said, again = _flags(stored, usual, robust), _flags(found, usual, robust)
     if said != again:
@@ -78,11 +80,14 @@ def trust_mismatches(
 def _measured(
     stored: TrustResult, target: Target, settings: AttackSettings, batch: Batch, growth: Growth, usual_eps: float
 ) -> TrustResult:
-    """Take the measurements of a stored result again, on as many samples; before version 3, controls alone grew."""
-    grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps)
-    if stored.version == VERSION:
+    """Take the measurements of a stored result again, on as many samples, with its noise."""
+    noise = Noise if stored.version == VERSION else EarlierNoise
+    grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps, noise)
+    if stored.version >= GROWN:
         return grown
-    return msgspec.structs.replace(probe(stored.key, target, settings, batch, stored.seed), controls=grown.controls)
+    # Until then, only the controls grew.
+    first = probe(stored.key, target, settings, batch, stored.seed, noise=noise)
+    return msgspec.structs.replace(first, controls=grown.controls)
 
 
 def settings_of(described: Mapping[str, Any]) -> AttackSettings | None:
@@ -117,7 +122,7 @@ def _differences(stored: TrustResult, found: TrustResult) -> Differences:
 def _of_outputs(stored: TrustResult, found: TrustResult) -> Differences:
     said, again = stored.outputs, found.outputs
     # Until version 2, fewer batches were tried.
-    for name in ("repeated", "batched") if stored.version == VERSION else ("repeated",):
+    for name in ("repeated", "batched") if stored.version >= GROWN else ("repeated",):
         one, other = getattr(said, name), getattr(again, name)
         if (one > outputs.ROUNDING) != (other > outputs.ROUNDING):
             yield name, one, other

@@ -25,17 +25,19 @@ class Subjects:
         target: The target.
         settings: Of the evaluation's gradient attacks.
         seed: Of the evaluation.
+        noise: Kind of the random numbers.
     """
 
     target: Target
     settings: AttackSettings
     seed: int
+    noise: type[Noise] = Noise
 
     def of(self, batch: Batch) -> Subject:
         """Return the subject with the samples of ``batch``."""
         device = next(self.target.model.parameters()).device
         x, y = batch.x.to(device), batch.y.to(device)
-        return Subject(self.target.model, self.target.policy, x, y, Noise(self.seed, batch.indices), self.settings)
+        return Subject(self.target.model, self.target.policy, x, y, self.noise(self.seed, batch.indices), self.settings)
 
     def right(self, batch: Batch) -> Subject:
         """Return the subject with those samples that are right when clean."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 
 from exitbench.attacks.base import least_classes_of
+from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Margin
 from exitbench.attacks.settings import AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
@@ -62,6 +63,7 @@ def probe(
     seed: int,
     growth: Growth | None = None,
     usual_eps: float = math.inf,
+    noise: type[Noise] = Noise,
 ) -> TrustResult:
     """Take all measurements; ``exitbench.scoring.flags`` derives flags from them.
 
@@ -73,12 +75,13 @@ def probe(
         seed: Of the evaluation.
         growth: Further samples of the evaluation, for comparisons that ``batch`` is too small to decide; None for no more.
         usual_eps: The dataset's usual radius.
+        noise: Kind of the random numbers.
     """
     started = time.perf_counter()
     growth = growth or Growth(None, 0)
     asked, settings = settings, with_defined_loss(settings, target.n_classes)
-    subject = Subjects(target, settings, seed).of(batch)
-    further = Further(Subjects(target, settings, seed), growth)
+    subjects = Subjects(target, settings, seed, noise)
+    subject, further = subjects.of(batch), Further(subjects, growth)
     is_right = ~subject.fails(subject.x)
     right = subject.rows(is_right)
     of_outputs, of_gradients = outputs.measure(subject), further.gradients(gradients.measure(subject))

@@ -51,8 +51,8 @@ class Subject:
 
     def rows(self, mask: Tensor) -> Subject:
         """Return the subject with the samples where ``mask`` ``(B,)`` is true."""
-        samples = tuple(sample for sample, kept in zip(self.noise.samples, mask.tolist(), strict=True) if kept)
-        return Subject(self.model, self.policy, self.x[mask], self.y[mask], Noise(self.noise.seed, samples), self.settings)
+        rows = mask.nonzero().flatten()
+        return Subject(self.model, self.policy, self.x[rows], self.y[rows], self.noise.of(rows), self.settings)
 
     def names(self, mask: Tensor) -> tuple[int, ...]:
         """Return the dataset indices of the samples where ``mask`` ``(B,)`` is true."""

@@ -11,14 +11,18 @@ from exitbench.store.cell import SLICE
 if TYPE_CHECKING:
     from exitbench.runner.prepare import Prepared
 
-VERSION = 3
+VERSION = 4
 """Version of the measurements, part of every key; it is raised when one changes."""
 
-READABLE = frozenset({1, 2, 3})
+READABLE = frozenset({1, 2, 3, 4})
 """Versions of stored probes whose flags hold for what they measured.
 
 In version 1 the black-box controls have the first slice's samples alone, and images are tried in reverse order and in halves.
-In version 2 only the controls have more samples than the first slice; the other checks judge it by shares alone."""
+In version 2 only the controls have more samples than the first slice; the other checks judge it by shares alone.
+In version 3 random numbers are those of ``exitbench.checks.earlier_noise``."""
+
+GROWN = 3
+"""Version from which on every comparison has as many samples as decide it, and flags follow the rules of today."""
 
 
 def probed_batch(prepared: Prepared) -> Batch:

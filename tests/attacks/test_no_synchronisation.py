@@ -112,7 +112,7 @@ def test_a_step_of_the_slowdown_attack_asks_only_who_is_finished_and_not_at_ever
     policy = EntropyPolicy(tuple(entropy(NET(X)).median(1).values[:2].tolist()))
 
     def attack(steps):
-        return Slowdown(ThreatModel("Linf", 0.1), policy, (1.0, 2.0, 3.0), mode, steps)
+        return Slowdown(ThreatModel("Linf", 0.2), policy, (1.0, 2.0, 3.0), mode, steps)
 
     monkeypatch.setattr(slowdown, "COMPACT_EVERY", {"cpu": 1})
     at_once = attack(20)(NET, X, Y, noise=NOISE)

@@ -125,12 +125,12 @@ def test_the_adaptive_attack_is_described_as_it_always_was():
     spec = describe(Adaptive(ThreatModel("Linf", 0.25), EntropyPolicy((0.5, 0.25)), 100))
     assert spec == {
         "type": "PolicyAttack",
-        "version": 3,
+        "version": 4,
         "region": {"type": "Ball", "norm": "Linf", "eps": 0.25},
         "policy": {"type": "EntropyPolicy", "thresholds": [0.5, 0.25], "calibration": None},
         "budget": 100,
     }
-    assert digest(spec) == "8455b8255c5242f54fd5cef3f8488640116f66da4c9baeb05f8260d226d51729"
+    assert digest(spec) == "bc1dd97b24b8e9e401514a74e4d9701b8efc6d84374225bda5a7923ddd29305c"
 
 
 def test_a_class_that_states_its_type_is_described_by_it_and_its_children_are_not():
