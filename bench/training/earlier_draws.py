@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from exitbench.attacks.noise import Noise
+from exitbench.checks.earlier_noise import EarlierNoise
 from exitbench.training.draws import Rows
 
 
@@ -45,22 +44,3 @@ class EarlierDraws:
 
     def classes(self, n_classes: int) -> Tensor:
         return torch.rand(len(self.rows), n_classes, generator=self.generator).to(self.rows.device)
-
-
-@dataclass(frozen=True)
-class EarlierNoise(Noise):
-    """Noise from a generator of its own for each (seed, sample, restart)."""
-
-    def uniform(self, like: Tensor, restart: int = 0) -> Tensor:
-        return self._each(torch.rand, "uniform", like, restart)
-
-    def normal(self, like: Tensor, restart: int = 0) -> Tensor:
-        return self._each(torch.randn, "normal", like, restart)
-
-    def _each(self, draw: Callable[..., Tensor], kind: str, like: Tensor, restart: int) -> Tensor:
-        rows = []
-        for sample in self.samples:
-            digest = hashlib.sha256(repr((self.seed, kind, sample, restart)).encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
-            rows.append(draw(like.shape[1:], generator=generator))
-        return torch.stack(rows).to(like) if rows else torch.empty_like(like)

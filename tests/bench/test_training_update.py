@@ -13,7 +13,7 @@ from exitbench.errors import UserError
 from exitbench.training import craft, replay
 from exitbench.training.descent import Descent
 from exitbench.training.distillation import Distillation
-from exitbench.training.draws import CounterDraws, philox, uniform
+from exitbench.training.draws import CounterDraws
 from exitbench.training.earlier_draws import EarlierDraws
 from exitbench.training.images import Images
 from exitbench.training.machine import Machine
@@ -25,37 +25,21 @@ from tests.bench.test_training_loop import KINDS, PGD, RECIPE, few, fresh, train
 from tests.toys import batch, small_convolutional
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "words"),
-    [
-        ((0, 0, 0, 0), (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-        ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0), "d16cfe09 94fdcceb 5001e420 24126ea1"),
-    ],
-)
-def test_the_generator_is_that_of_its_authors(counter, key, words):
-    """The known answers of the Random123 library."""
-    found = philox([torch.tensor(word) for word in counter], key)
-    assert " ".join(f"{int(word):08x}" for word in found) == words
-
-
-def test_numbers_are_those_of_the_image_however_the_batch_is_cut():
+def test_what_is_drawn_for_an_image_does_not_depend_on_its_batch():
     shown = torch.tensor([7, 2**40 + 3, 0, 7])
-    whole = uniform(5, 1, shown, (3, 5))
-    assert torch.equal(whole, torch.cat([uniform(5, 1, part, (3, 5)) for part in shown.split(1)]))
-    assert torch.equal(whole[0], whole[3]) and not torch.equal(whole[0], whole[2])
-    assert not torch.equal(whole, uniform(5, 2, shown, (3, 5))) and not torch.equal(whole, uniform(6, 1, shown, (3, 5)))
+    whole, parts = CounterDraws(5, shown), [CounterDraws(5, part) for part in shown.split(1)]
+    assert torch.equal(whole.offsets(9), torch.cat([part.offsets(9) for part in parts], 1))
+    assert torch.equal(whole.classes(6), torch.cat([part.classes(6) for part in parts]))
+    like = torch.empty(4, 3)
+    alone = [part.noise(slice(None)).uniform(like[:1]) for part in parts]
+    assert torch.equal(whole.noise(slice(None)).uniform(like), torch.cat(alone)) and not torch.equal(alone[0], alone[2])
 
 
-def test_numbers_are_uniform_and_normal():
-    draws = CounterDraws(0, torch.arange(500))
-    values = uniform(0, 1, draws.shown, (401,))
-    assert values.min() >= 0 and values.max() < 1
-    assert float(values.mean()) == pytest.approx(0.5, abs=0.003) and float(values.var()) == pytest.approx(1 / 12, abs=0.001)
-    normal = draws.noise(slice(None)).normal(torch.empty(500, 401))
-    assert float(normal.mean()) == pytest.approx(0, abs=0.01) and float(normal.std()) == pytest.approx(1, abs=0.01)
-    assert float((normal.abs() < 1).double().mean()) == pytest.approx(0.6827, abs=0.005)
-    assert sorted(draws.offsets(3).unique().tolist()) == [0, 1, 2]
+def test_crops_and_mirrors_are_evenly_spread():
+    draws = CounterDraws(0, torch.arange(4000))
+    for edge in draws.offsets(3):
+        assert torch.bincount(edge).tolist() == pytest.approx([4000 / 3] * 3, abs=100)
+    assert float(draws.mirrored().double().mean()) == pytest.approx(0.5, abs=0.03)
 
 
 class NoHost(TorchDispatchMode):
