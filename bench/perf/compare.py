@@ -34,7 +34,7 @@ class Change:
 
 
 def read_measurement(path: Path) -> dict[str, Any]:
-    """Read what ``bench perf --output`` wrote.
+    """Read what ``bench perf --output`` wrote, or that part of what ``docs/perf/gpu-check.sh`` did, with its run.
 
     Raises:
         UserError: If the file is not readable or holds something else.
@@ -43,9 +43,19 @@ def read_measurement(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable measurement ({error})") from error
+    if measured := _part(found, "perf"):
+        run = _part(found, "run")
+        found = {**measured, "run": run} if run else measured
     if not isinstance(found, dict) or "throughput" not in found:
         raise UserError(f"{path} is not a measurement of `bench perf --output`")
     return found
+
+
+def _part(found: Any, step: str) -> dict[str, Any] | None:
+    """Return what a step of the check on a GPU found; None if there is nothing."""
+    ended = found.get(step) if isinstance(found, dict) else None
+    part = ended.get("found") if isinstance(ended, dict) else None
+    return part if isinstance(part, dict) else None
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:

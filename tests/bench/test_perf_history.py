@@ -1,6 +1,9 @@
 """Counts, stages, comparison and history of `bench perf`."""
 
 import json
+import re
+import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +18,10 @@ from exitbench.cli.main import cli
 from exitbench.errors import UserError
 from exitbench.perf.compare import changes, differences, read_measurement
 from exitbench.perf.counts import Counts, counts
+from exitbench.perf.rates import rates
 from exitbench.perf.text import changes_text
 from exitbench.runner.prepare import Request
+from tests.bench.evaluated import prepared, toy_policy
 
 CPU = torch.device("cpu")
 
@@ -88,6 +93,15 @@ def test_a_history_is_drawn_from_a_folder(tmp_path):
     assert (tmp_path / "history.png").read_bytes() != image
 
 
+def test_a_file_of_the_check_on_a_gpu_is_read_as_its_measurement(tmp_path):
+    inner = {key: value for key, value in measured().items() if key != "run"}
+    whole = {"perf": {"found": inner}, "run": {"found": measured(seconds=5.0)["run"]}, "all": {"found": None}}
+    assert read_measurement(write(tmp_path, "gpu.json", whole)) == measured(seconds=5.0)
+    assert read_measurement(write(tmp_path, "gpu.json", {"perf": {"found": inner}})) == inner
+    with pytest.raises(UserError, match="is not a measurement"):
+        read_measurement(write(tmp_path, "gpu.json", {"perf": {"found": None}}))
+
+
 def test_what_is_no_measurement_is_refused(tmp_path):
     for content in ("{", "[]", "{}"):
         path = tmp_path / "x.json"
@@ -111,3 +125,41 @@ def test_a_whole_run_is_timed_stage_by_stage(monkeypatch, tmp_path):
     assert names[:4] == ["loading", "planning", "choice of the search model", "trust checks"] and names[-1] == "reports"
     assert found["seconds"]["average"] == 1 and found["failed"] == [] and found["n"] == 2
     assert found["total"] == sum(found["seconds"].values()) == found["work"] + found["seconds"]["loading"]
+
+
+PERF = Path(__file__).parents[2] / "docs/perf"
+
+
+def test_every_step_of_the_check_on_a_gpu_has_a_limit_and_all_end_within_six_minutes():
+    script = (PERF / "gpu-check.sh").read_text(encoding="utf-8")
+    limits = {step: int(seconds) for step, seconds in re.findall(r"\[(\w+)\]=(\d+)", script)}
+    default = re.search(r"\$\{\*:-([\w ]+)\}", script)
+    steps = runpy.run_path(str(PERF / "gpu_check.py"))["STEPS"]
+    assert default is not None and set(limits) == set(steps) == set(default[1].split())
+    assert sum(limits.values()) <= 360
+
+
+def test_a_step_that_failed_is_told_and_the_others_are_kept(tmp_path, monkeypatch):
+    write(tmp_path, "run.json", {"total": 1.5})
+    for step, code in (("run", 0), ("all", 124)):
+        (tmp_path / f"{step}.code").write_text(f"{code} 90\n")
+        (tmp_path / f"{step}.log").write_text("first\nlast words\n")
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "join", str(tmp_path), str(tmp_path / "out.json")])
+    runpy.run_path(str(PERF / "gpu_check.py"), run_name="__main__")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["run"] == {"ended_with": 0, "seconds": 90, "found": {"total": 1.5}, "printed": []}
+    assert found["all"]["found"] is None and found["all"]["printed"] == ["first", "last words"]
+    assert found["machine"]["cpu"] and found["torch"] == torch.__version__
+
+
+def test_rates_are_measured_for_both_networks_and_what_fails_is_told(monkeypatch):
+    found = rates(prepared(toy_policy(), n=2), (2, 3))
+    assert {name: list(each) for name, each in found.items()} == {f"{net}, launched": ["2", "3"] for net in ("plain", "search")}
+    assert all(rate > 0 for each in found.values() for rate in each.values())
+
+    def fails(net, x):
+        raise RuntimeError("CUDA out of memory\nmore")
+
+    monkeypatch.setattr("exitbench.perf.rates.forward_and_gradient", fails)
+    assert rates(prepared(toy_policy(), n=2), (2,))["plain, launched"] == {"2": "RuntimeError: CUDA out of memory"}
