@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 @click.argument("recipe_name", metavar="RECIPE")
 @click.option("--seed", type=Whole(0, 2**31), default=0, show_default=True)
 @click.option("--epochs", type=Whole(min=1), help="Instead of the recipe's number, shared among its phases.")
+@click.option(
+    "--batch-size",
+    type=Whole(min=1),
+    help="Images per update; the learning rate is scaled in proportion, beyond 4 times the recipe's size with the square root "
+    "[the recipe's; on a GPU 4 times that, if an epoch keeps 50 updates].",
+)
 @click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to [your weights folder].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -31,13 +37,14 @@ if TYPE_CHECKING:
     "--compile/--no-compile",
     "compiled",
     default=None,
-    help="Whether to compile the network; it takes minutes, and pays for itself in long runs [on a GPU].",
+    help="Whether to compile the network; it takes minutes, and pays for itself in long runs alone [no].",
 )
 @data_option
 def command(
     recipe_name: str,
     seed: int,
     epochs: int | None,
+    batch_size: int | None,
     out: Path | None,
     device: str,
     precision: str,
@@ -59,6 +66,7 @@ def command(
     console = terminal(stderr=True)
     recipe = _recipe(recipe_name, epochs)
     typed = f"python -m bench train {recipe_name} --seed {seed}" + (f" --epochs {epochs}" if epochs else "")
+    typed += f" --batch-size {batch_size}" if batch_size else ""
     try:
         with TrainingProgress(console, recipe) as progress:
             card, path = make_weights(
@@ -70,6 +78,8 @@ def command(
                 on_start=progress.start,
                 on_step=progress.step,
                 on_epoch=progress.epoch,
+                tell=progress.tell,
+                batch_size=batch_size,
                 device=device,
                 precision=precision,
                 compiled=compiled,

@@ -51,7 +51,8 @@ class TrainingProgress:
         compiled = ", compiled" if machine.compiled else ""
         self._say(
             f"{self.recipe.name}: {self.recipe.epochs} epochs of {len(trainer.images)} images on {machine.device.type} in "
-            f"{machine.precision}{compiled}" + (f", resumed after epoch {self.done}" if self.done else "")
+            f"{machine.precision}{compiled}, {trainer.recipe.batch_size} images an update"
+            + (f", resumed after epoch {self.done}" if self.done else "")
         )
         self.bar.update(self.task, total=sum(self.work[self.done :]))
         self.step(0.0)
@@ -69,13 +70,18 @@ class TrainingProgress:
         self.seconds += record.seconds
         spent, ahead = sum(self.work[self.done_before : self.done]), sum(self.work[self.done :])
         attacked = "" if record.attacked_accuracy == 0 else f", attacked {record.attacked_accuracy:.1%}"
+        speed = f"; {record.images_per_second:,.0f} images/s"
         notes = f"; stepped down after {record.collapses} collapse(s)" if record.collapses else ""
         left = f"  [about {self.seconds / spent * ahead / 60:.0f} min left]" if ahead else ""
         self._say(
             f"epoch {record.epoch}/{self.recipe.epochs}  loss {record.loss:.3f}  "
             f"last exit: training clean {record.clean_accuracy:.1%}{attacked}; "
-            f"held out clean {record.held_out_clean:.1%}, PGD-10 {record.held_out_pgd:.1%}{notes}{left}"
+            f"held out clean {record.held_out_clean:.1%}, PGD-10 {record.held_out_pgd:.1%}{speed}{notes}{left}"
         )
+
+    def tell(self, line: str) -> None:
+        """Print a line about what is slower than it could be."""
+        self._say(line)
 
     def _say(self, line: str) -> None:
         self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)

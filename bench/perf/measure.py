@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,7 @@ from exitbench.attacks.presets import expand
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import deployed_logits
 from exitbench.models.policy_text import policy_text
+from exitbench.perf.counts import per_gradient, search_speed
 from exitbench.perf.naive import autoattack_images, pgd_images
 from exitbench.perf.profile import profile
 from exitbench.runner.passes import counted
@@ -35,6 +37,9 @@ MATRIX = 1024
 
 SHORT_BUDGETS = (10, 50)
 """Gradients per image of the first runs of the adaptive attack in a race."""
+
+PACKAGES = ("exitbench", "torchattacks", "pyautoattack")
+"""Packages whose versions are kept with a measurement."""
 
 Tell = Callable[[str], None]
 
@@ -59,20 +64,25 @@ class Spent:
 
 
 def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
-    """Measure images per second of a forward pass and input gradient on both models, and the ceiling by matrix products."""
+    """Measure images per second of a forward pass and input gradient on both models, and the ceiling by matrix products.
+
+    The ceiling of each model is the product of matrices in its own precision.
+    """
     model, search_model = prepared.target.model, prepared.target.search_model
     device = next(model.parameters()).device
     x = torch.rand(batch, *prepared.split.shape, generator=torch.Generator().manual_seed(0)).to(device)
     a = torch.rand(MATRIX, MATRIX, device=device)
+    used = a.bfloat16() if prepared.target.used_config.precision == "bf16" else a
     steps: dict[str, Callable[[], float]] = {
         "plain": lambda: seconds(lambda: forward_and_gradient(model, x), device)[0],
         "twin": lambda: seconds(lambda: forward_and_gradient(search_model, x), device)[0],
         "matrix": lambda: seconds(lambda: torch.mm(a, a), device)[0],
+        "matrix of search": lambda: seconds(lambda: torch.mm(used, used), device)[0],
     }
     for step in steps.values():
         step()
     took = {name: statistics.median(each) for name, each in in_turn(steps, rounds=7).items()}
-    ceiling = 2 * MATRIX**3 / took["matrix"]
+    ceiling, ceiling_of_search = (2 * MATRIX**3 / took[name] for name in ("matrix", "matrix of search"))
     flops = 4e6 * prepared.target.costs.mmacs[-1]  # 2 operations in the forward pass, 2 in the gradient
     return {
         "batch": batch,
@@ -80,8 +90,9 @@ def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
         "twin": batch / took["twin"],
         "ratio": took["plain"] / took["twin"],
         "matrix_gflops": ceiling / 1e9,
+        "matrix_gflops_of_search": ceiling_of_search / 1e9,
         "plain_of_ceiling": flops * batch / took["plain"] / ceiling,
-        "twin_of_ceiling": flops * batch / took["twin"] / ceiling,
+        "twin_of_ceiling": flops * batch / took["twin"] / ceiling_of_search,
     }
 
 
@@ -223,6 +234,9 @@ def measure(
     found["suite"] = [vars(spent) for spent in suite]
     tell("a profile")
     found["profile"] = profile(prepared, race.x, race.y, race.noise)
+    tell("launches and waits")
+    found["per_gradient"] = per_gradient(prepared, race.x, race.y, race.noise)
+    found["search"] = search_speed(prepared, race.x, race.y, race.noise)
     found["against"] = {name: compared(course, suite) for name, course in courses.items()}
     found["processor_seconds"] = time.process_time() - began
     return found
@@ -232,6 +246,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     """Return what is measured, on which machine and with which versions."""
     target, split, threat_model = prepared.target, prepared.split, prepared.settings.region
     return {
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model": target.name,
         "training": target.training,
         "weights": target.weights,
@@ -242,7 +257,10 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "eps": threat_model.eps,
         "steps": prepared.settings.steps,
         "machine": machine(next(target.model.parameters()).device),
-        "versions": {"torch": torch.__version__, **{name: version(name) for name in ("torchattacks", "pyautoattack")}},
+        "versions": {
+            "torch": torch.__version__,
+            **{name: version(name) for name in ("exitbench", "torchattacks", "pyautoattack")},
+        },
     }
 
 

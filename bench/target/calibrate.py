@@ -32,14 +32,16 @@ METHODS = {
 
 @torch.no_grad()
 def all_logits(model: EarlyExitNet, split: Split, batch_size: int = 100) -> Tensor:
-    """Compute the logits ``(K, N, classes)`` of all exits on a whole split.
+    """Compute the logits ``(K, N, classes)`` of all exits on a whole split where the network is; return them on the CPU.
 
     Raises:
         UserError: If the network raises an error, or returns NaN or infinite values.
     """
+    first = next(model.parameters(), None)
+    device = torch.device("cpu") if first is None else first.device
     found = []
     for start in range(0, len(split), batch_size):
-        x = split.batch(start, start + batch_size).x
+        x = split.batch(start, start + batch_size).x.to(device)
         try:
             logits = model(x)
         except Exception as error:
@@ -47,7 +49,7 @@ def all_logits(model: EarlyExitNet, split: Split, batch_size: int = 100) -> Tens
             raise UserError(message) from error
         if not torch.isfinite(logits).all():
             raise UserError("the model returns NaN or infinite values on the held-out images that set the exit rule")
-        found.append(logits)
+        found.append(logits.cpu())
     return torch.cat(found, dim=1)
 
 

@@ -57,10 +57,13 @@ def _loss(model: MultiExitNet, y: Tensor, crafting: Crafting, noise: Noise, poli
             raise ValueError("crafting against the policy needs one")
         return lambda x: _deployed_loss(model(x), y, policy, crafting)
     if crafting.against == "sampled" and model.n_exits > 1:
-        draws = noise.uniform(torch.empty(len(y), 2), restart=1).to(y.device)
+        draws = noise.uniform(torch.empty(len(y), 2, device=y.device), restart=1)
         exits = (draws[:, 0] * model.n_exits).long().clamp(max=model.n_exits - 1)
         single = draws[:, 1] >= AVERAGE_SHARE
-        return lambda x: _sampled_loss(model, x, y, torch.where(single, exits, model.n_exits))
+        exits = torch.where(single, exits, model.n_exits)
+        # Rows that leave the batch save arithmetic, which a CPU is short of, and make a GPU wait for the host.
+        sampled = _sampled_loss if y.device.type == "cpu" else _sampled_loss_at_full_width
+        return lambda x: sampled(model, x, y, exits)
     return lambda x: CE()(model(x), y).mean(0)
 
 
@@ -100,13 +103,21 @@ def _sampled_loss(model: MultiExitNet, x: Tensor, y: Tensor, exits: Tensor) -> T
         chosen = (exits[rows] == k) | (exits[rows] == n_exits)
         if chosen.any():
             loss = F.cross_entropy(head(take_rows(features, chosen)), y[rows[chosen]], reduction="none")
-            weight = torch.where(exits[rows[chosen]] == n_exits, 1 / n_exits, 1.0)
-            losses.append(torch.zeros_like(y, dtype=loss.dtype).index_add(0, rows[chosen], loss * weight))
+            weighted = torch.where(exits[rows[chosen]] == n_exits, loss / n_exits, loss)
+            losses.append(torch.zeros_like(y, dtype=loss.dtype).index_add(0, rows[chosen], weighted))
         stays = exits[rows] > k
         rows, features = rows[stays], take_rows(features, stays)
         if not len(rows):
             break
     return torch.stack(losses).sum(0)
+
+
+def _sampled_loss_at_full_width(model: MultiExitNet, x: Tensor, y: Tensor, exits: Tensor) -> Tensor:
+    """Return the losses ``(B,)`` of ``_sampled_loss`` from all exits of all samples, in shapes that do not depend on data."""
+    losses = CE()(model(x), y)
+    own = torch.arange(len(losses), device=y.device)[:, None] == exits
+    weights = torch.where(exits == len(losses), 1 / len(losses), own.to(losses.dtype))
+    return (weights * losses).sum(0)
 
 
 def _ascend(x: Tensor, crafting: Crafting, ball: ThreatModel, noise: Noise, restart: int, loss: Loss) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from exitbench.models.errors import InvalidValue
+from exitbench.training.draws import Draws
 
 Kind = Literal["neo_kd", "skd", "ard"]
 
@@ -47,20 +48,20 @@ class Distillation:
         if min(self.weight, self.orthogonal, self.last) < 0 or (self.orthogonal and self.kind != "neo_kd"):
             raise InvalidValue(f"weights are at least 0, and only neo_kd has an orthogonal one: {self}")
 
-    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor, draws: torch.Generator) -> Tensor:
+    def loss(self, clean: Tensor, attacked: Tensor, y: Tensor, draws: Draws) -> Tensor:
         """Return the batch mean of the term, summed over the exits.
 
         Args:
             clean: Logits ``(K, B, classes)`` on the clean images.
             attacked: Logits ``(K, B, classes)`` on the attacked images.
             y: Labels ``(B,)``.
-            draws: Random numbers on the CPU, for the groups of classes.
+            draws: The batch's random numbers, for the groups of classes.
         """
         taught = clean.detach().softmax(-1)
         if self.kind == "neo_kd":
             values = self.weight * compared(attacked, neighbours(taught))
             if self.orthogonal:
-                groups = class_groups(y, attacked.shape[-1], len(attacked), draws)
+                groups = class_groups(y, len(attacked), draws.classes(attacked.shape[-1]))
                 values = values + self.orthogonal * compared(attacked, orthogonal(taught, y, groups))
         elif self.kind == "skd":
             values = self.weight * compared(attacked[:-1], attacked[-1:].detach().softmax(-1))
@@ -83,14 +84,18 @@ def neighbours(probabilities: Tensor) -> Tensor:
     return torch.stack([probabilities[max(k - 1, 0) : min(k + 2, n_exits)].mean(0) for k in range(n_exits)])
 
 
-def class_groups(y: Tensor, n_classes: int, n_exits: int, draws: torch.Generator) -> Tensor:
+def class_groups(y: Tensor, n_exits: int, drawn: Tensor) -> Tensor:
     """Deal the classes other than the label to the exits at random, as evenly as possible.
+
+    Args:
+        y: Labels ``(B,)``.
+        n_exits: Number of exits.
+        drawn: Uniform numbers ``(B, classes)`` in [0, 1), by whose order the classes are dealt.
 
     Returns:
         The exit ``(B, classes)`` that each class goes to; -1 for the label.
     """
-    order = torch.rand(len(y), n_classes, generator=draws).to(y.device)
-    order = order.scatter(1, y[:, None], 2.0)  # the label comes last
+    order = drawn.scatter(1, y[:, None], 2.0)  # the label comes last
     ranks = order.argsort(1).argsort(1)
     return (ranks % n_exits).scatter(1, y[:, None], -1)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from exitbench.data.split import Split
+from exitbench.training.draws import Draws
 
 
 class Images:
@@ -32,20 +33,19 @@ class Images:
         return x.contiguous(memory_format=torch.channels_last), self.labels[rows]
 
 
-def augmented(x: Tensor, generator: torch.Generator, crop_padding: int, flip: bool) -> Tensor:
+def augmented(x: Tensor, draws: Draws, crop_padding: int, flip: bool) -> Tensor:
     """Return images ``(B, C, H, W)`` padded by reflection, cropped at random, and mirrored with probability 1/2."""
     n, channels, height, width = x.shape
     if crop_padding:
         padded = F.pad(x, [crop_padding] * 4, mode="reflect")
-        top, left = torch.randint(0, 2 * crop_padding + 1, (2, n, 1), generator=generator).to(x.device)
+        top, left = draws.offsets(2 * crop_padding + 1)[..., None]
         rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
         columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
         image = torch.arange(n, device=x.device)[:, None, None, None]
         channel = torch.arange(channels, device=x.device)[None, :, None, None]
         x = padded[image, channel, rows, columns]
     if flip:
-        mirrored = (torch.rand(n, generator=generator) < 0.5).to(x.device)
-        x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+        x = torch.where(draws.mirrored()[:, None, None, None], x.flip(-1), x)
     return x.contiguous(memory_format=torch.channels_last)
 
 

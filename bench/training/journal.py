@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from exitbench.models.weights import JOURNAL
 from exitbench.models.whole_file import write_whole
 from exitbench.report.style import TINTS, legend_below, styled, to_bytes
-from exitbench.training.loop import EpochRecord
-from exitbench.training.machine import Machine
+from exitbench.training.loop import EpochRecord, Trainer
 from exitbench.training.recipe import Recipe
 
 CURVE = ".run.png"
@@ -39,19 +40,34 @@ def _commit() -> str | None:
         return None
 
 
-def write_journal(
-    folder: Path, recipe: Recipe, seed: int, command: str, machine: Machine, history: Sequence[EpochRecord]
-) -> tuple[Path, Path]:
-    """Write ``<recipe.name>.run.json`` and ``.run.png`` into ``folder``, and return their paths.
+def conditions(trainer: Trainer) -> dict[str, Any]:
+    """Return what a training was run with: machine, batch size, learning rate, and images per second of its updates."""
+    machine, recipe = trainer.machine, trainer.recipe
+    timed = [1 / record.images_per_second for record in trainer.history if record.images_per_second]
+    on_gpu = machine.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(machine.device) if on_gpu else machine.device.type,
+        "precision": machine.precision,
+        "compiled": machine.compiled,
+        "graphs": trainer.replay.used,
+        "batch_size": recipe.batch_size,
+        "peak_lr": recipe.peak_lr,
+        "images_per_second": round(len(timed) / sum(timed)) if timed else None,
+    }
+
+
+def write_journal(folder: Path, trainer: Trainer, command: str) -> tuple[Path, Path]:
+    """Write ``<name>.run.json`` and ``.run.png`` of a training run into ``folder``, and return their paths.
 
     Raises:
         OSError: If the folder cannot be written.
     """
+    recipe, history = trainer.recipe, trainer.history
     content = {
         "recipe": recipe.summary(),
-        "seed": seed,
+        "seed": trainer.seed,
         "command": command,
-        "machine": {"device": machine.device.type, "precision": machine.precision, "compiled": machine.compiled},
+        "machine": conditions(trainer),
         "versions": versions(),
         "history": [_rounded(record) for record in history],
     }

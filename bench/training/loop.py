@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exitbench.attacks.noise import Noise
 from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.calibration import equal_share
@@ -21,17 +20,23 @@ from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.spec import digest
 from exitbench.models.whole_file import write_whole
-from exitbench.training.craft import craft
+from exitbench.training.descent import Descent
+from exitbench.training.draws import CounterDraws
+from exitbench.training.earlier_draws import EarlierDraws
 from exitbench.training.guard import Guard, collapsed, stepped_down
-from exitbench.training.images import Images, augmented, resized
-from exitbench.training.loss import cost_shares, growing_weights, training_loss
+from exitbench.training.images import Images, resized
+from exitbench.training.loss import cost_shares
 from exitbench.training.machine import Machine
 from exitbench.training.prune import Pruner
-from exitbench.training.recipe import Crafting, Phase, Recipe
+from exitbench.training.recipe import Recipe
+from exitbench.training.replay import Replay, Tell
+from exitbench.training.update import Plan, Updater
 
 CPU = Machine(torch.device("cpu"))
 PATIENCE = 3
 """Number of collapses of one epoch after which training is given up."""
+CHECK_EVERY = 50
+"""Number of updates on a GPU after which the loss is read, to see whether it is finite; on a CPU it is after each."""
 
 
 class Diverged(UserError):
@@ -49,6 +54,7 @@ class EpochRecord:
         held_out_clean, held_out_pgd: Accuracy of the last exit on the first held-out images, after the epoch, in [0, 1].
         collapses: Number of times that training was restored and stepped down before this epoch succeeded.
         seconds: Wall-clock time.
+        images_per_second: Training images in a second of the updates, without the measurements around them; 0 if not known.
     """
 
     epoch: int
@@ -59,13 +65,14 @@ class EpochRecord:
     held_out_pgd: float
     collapses: int
     seconds: float
+    images_per_second: float = 0.0
 
 
 class Trainer:
     """A training run that trains ``model`` in place by ``recipe`` and updates ``resume_file`` after every epoch.
 
-    Random numbers (order, augmentation, noise, dropout) are seeded by (seed, epoch), so that a run that was killed and resumed
-    gives the weights of an uninterrupted run.
+    Order and dropout are seeded by (seed, epoch), all other random numbers by (seed, epoch, image), so that a run that was killed
+    and resumed gives the weights of an uninterrupted run.
 
     Args:
         model: The network, with fresh weights or those to start from.
@@ -75,7 +82,8 @@ class Trainer:
         seed: Seed of all random numbers.
         resume_file: File written after every epoch, and read at the start if it exists.
         machine: The device and precision to train with.
-        on_step: Called after every update with the share of its epoch that is done, in (0, 1].
+        on_step: Called after every update with the share of its epoch that is done, in (0, 1]; on a GPU the work may come later.
+        tell: Called with the reason where a GPU cannot replay the updates.
 
     Raises:
         UserError: If ``resume_file`` belongs to another recipe or seed, or is not readable.
@@ -91,25 +99,21 @@ class Trainer:
         resume_file: Path,
         machine: Machine = CPU,
         on_step: Callable[[float], None] = lambda _: None,
+        tell: Tell = lambda _: None,
     ) -> None:
         self.model = machine.prepare(model)
         self.recipe, self.seed, self.resume_file, self.machine, self.on_step = recipe, seed, resume_file, machine, on_step
         self.images, self.held_out = Images(train, machine.device), Images(held_out, machine.device)
         self.guard = Guard(self.held_out, recipe.ball)
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=recipe.peak_lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-        )
         steps_per_epoch = math.ceil(len(train) / recipe.batch_size)
-        self._n_steps = recipe.epochs * steps_per_epoch
-        self.schedule = _schedule(self.optimizer, recipe, self._n_steps)
-        self._shares = cost_shares(model, train.shape).to(machine.device) if recipe.exit_weights == "sdn" else None
+        self.descent = Descent(model.parameters(), recipe, recipe.epochs * steps_per_epoch)
+        shares = cost_shares(model, train.shape).to(machine.device) if recipe.exit_weights == "sdn" else None
+        self.update = Updater(self.model, self.images, recipe, machine, self.descent, shares)
+        self.replay = Replay(machine.device, machine.graphs, tell)
         self.pruner = Pruner(self.model, recipe.pruning, steps_per_epoch)
         self.history: list[EpochRecord] = []
         self.collapses = 0
+        self._counts = True
         self._identity = digest({"recipe": recipe.summary(), "seed": seed})
         if resume_file.exists():
             self._resume()
@@ -148,25 +152,11 @@ class Trainer:
         began = time.monotonic()
         phase = self.recipe.phase(epoch)
         crafting = stepped_down(phase.crafting, self.collapses) if phase.crafting else None
-        policy = self._policy(phase.image_size) if phase.needs_policy else None
-        noise_seed = self.seed * 100_003 + epoch
-        torch.manual_seed(noise_seed)
-        order = torch.randperm(len(self.images))
-        draws = torch.Generator().manual_seed(noise_seed)
-        sums = torch.zeros(5, dtype=torch.float64)
-        batches = torch.split(order, self.recipe.batch_size)
-        for step, rows in enumerate(batches, start=1):
-            x, y = self.images.batch(rows)
-            x = resized(augmented(x, draws, self.recipe.crop_padding, self.recipe.flip), phase.image_size)
-            noise = Noise(noise_seed, tuple(rows.tolist()))
-            sums += self._step(x, y, phase, crafting, noise, policy, draws)
-            if not math.isfinite(sums[0]):
-                raise Diverged(
-                    f"the loss became {float(sums[0])} in step {step} of epoch {epoch + 1} of {self.recipe.name}; "
-                    + (f"the weights after epoch {epoch} are kept in {self.resume_file}" if epoch else "nothing was saved")
-                )
-            self.on_step(step / len(batches))
-        loss, clean_right, n_clean, attacked_right, n_attacked = sums.tolist()
+        plan = Plan(phase, crafting, self._policy(phase.image_size) if phase.needs_policy else None)
+        updates_began = time.monotonic()
+        sums = self._updates(epoch, plan)
+        updates_took = time.monotonic() - updates_began
+        loss, clean_right, n_clean, attacked_right, n_attacked = sums
         held_out_clean, held_out_pgd = self.guard.measure(self.model, phase.image_size)
         return EpochRecord(
             epoch + 1,
@@ -177,62 +167,40 @@ class Trainer:
             held_out_pgd,
             self.collapses,
             time.monotonic() - began,
+            len(self.images) / updates_took,
         )
 
-    def _step(
-        self,
-        x: Tensor,
-        y: Tensor,
-        phase: Phase,
-        crafting: Crafting | None,
-        noise: Noise,
-        policy: Policy | None,
-        draws: torch.Generator,
-    ) -> Tensor:
-        """Make one update, and return summed loss, clean right, clean seen, attacked right, attacked seen."""
-        if crafting is None:
-            attacked = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        elif phase.attacked_share is None:
-            attacked = torch.ones(len(y), dtype=torch.bool, device=y.device)
-        else:
-            attacked = (torch.rand(len(y), generator=draws) < phase.attacked_share).to(y.device)
-        inputs = x
-        if crafting is not None and attacked.any():
-            self.model.eval()
-            self.model.requires_grad_(False)
-            inputs = x.clone(memory_format=torch.channels_last)
-            with self.machine.autocast():
-                inputs[attacked] = craft(
-                    self.model, x[attacked], y[attacked], crafting, self.recipe.ball, noise.of(attacked.nonzero()[:, 0]), policy
-                )
-            self.model.requires_grad_(True)
-        self.model.train()
-        tally = torch.zeros(5, dtype=torch.float64)
-        weights = None if self._shares is None else growing_weights(self._shares, self.schedule.last_epoch / self._n_steps)
-        if crafting is not None and phase.attacked_share is None:
-            clean_logits, logits = self._logits(x), self._logits(inputs)
-            loss = training_loss(clean_logits, y, phase, policy, weights) + training_loss(logits, y, phase, policy, weights)
-            if phase.distillation:
-                loss = loss + phase.distillation.loss(clean_logits, logits, y, draws)
-            loss = loss / 2
-            tally[1:3] += torch.tensor([_right(clean_logits, y).sum(), len(y)])
-        else:
-            logits = self._logits(inputs)
-            loss = training_loss(logits, y, phase, policy, weights)
-        right = _right(logits, y)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        self.schedule.step()
-        self.pruner.after(self.schedule.last_epoch)  # torch's name for its number of steps
-        tally[0] = loss.item() * len(y)
-        tally[1:] += torch.tensor([right[~attacked].sum(), (~attacked).sum(), right[attacked].sum(), attacked.sum()])
-        return tally
+    def _updates(self, epoch: int, plan: Plan) -> list[float]:
+        """Make the updates of an epoch, and return their tally."""
+        seed = self.seed * 100_003 + epoch
+        torch.manual_seed(seed)
+        order = torch.randperm(len(self.images)).to(self.machine.device)
+        earlier = None if self._counts else torch.Generator().manual_seed(seed)
+        self.update.tally.zero_()
+        batches = torch.split(epoch * len(self.images) + order, self.recipe.batch_size)
+        every = 1 if self.machine.device.type == "cpu" else CHECK_EVERY
 
-    def _logits(self, x: Tensor) -> Tensor:
-        with self.machine.autocast():
-            logits: Tensor = self.model(x)
-        return logits.float()
+        def work(shown: Tensor) -> None:
+            rows = shown % len(self.images)
+            draws = EarlierDraws(earlier, seed, rows) if earlier else CounterDraws(self.seed, shown)
+            self.update(rows, draws, plan)
+
+        for step, shown in enumerate(batches, start=1):
+            self.replay(plan, work, shown)
+            self.descent.made += 1
+            self.pruner.after(self.descent.made)
+            if step % every == 0 or step == len(batches):
+                self._check(float(self.update.tally[0]), step, epoch)
+            self.on_step(step / len(batches))
+        sums: list[float] = self.update.tally.tolist()
+        return sums
+
+    def _check(self, loss: float, step: int, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss became {loss} in step {step} of epoch {epoch + 1} of {self.recipe.name}; "
+                + (f"the weights after epoch {epoch} are kept in {self.resume_file}" if epoch else "nothing was saved")
+            )
 
     @torch.no_grad()
     def _policy(self, image_size: int | None) -> Policy:
@@ -248,11 +216,11 @@ class Trainer:
         return {
             "identity": self._identity,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            **self.descent.state(),
             "removed": self.pruner.removed,
             "history": [vars(record) for record in self.history],
             "collapses": self.collapses,
+            "counts": self._counts,
         }
 
     def _save(self) -> None:
@@ -266,30 +234,22 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.descent.restore(state)
         self.pruner.restore(state.get("removed", {}))  # resume files older than pruning have none
 
     def _resume(self) -> None:
         try:
             state: dict[str, Any] = torch.load(self.resume_file, map_location="cpu", weights_only=True)
             if state["identity"] != self._identity:
-                raise UserError(f"{self.resume_file} is of another recipe or seed; move it away to start afresh")
+                raise UserError(
+                    f"{self.resume_file} is of another recipe or seed, or of another batch size; move it away to start afresh"
+                )
             self._restore(state)
             self.history = [EpochRecord(**record) for record in state["history"]]
             self.collapses = state["collapses"]
+            self._counts = state.get("counts", False)  # a training begun with other random numbers keeps to them
+            self.replay.on &= self._counts
         except UserError:
             raise
         except Exception as error:  # torch raises many kinds for a damaged file
             raise UserError(f"{self.resume_file} is not readable ({error}); delete it to start afresh") from error
-
-
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, n_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if recipe.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=n_steps)
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [n_steps // 2, n_steps * 3 // 4])
-
-
-def _right(logits: Tensor, y: Tensor) -> Tensor:
-    """Return whether the last exit is right, ``(B,)``."""
-    return logits[-1].argmax(-1) == y

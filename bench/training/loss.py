@@ -42,7 +42,7 @@ def cost_shares(model: MultiExitNet, input_shape: tuple[int, int, int]) -> Tenso
     return torch.tensor(mmacs) / mmacs[-1]
 
 
-def growing_weights(shares: Tensor, progress: float) -> Tensor:
+def growing_weights(shares: Tensor, progress: float | Tensor) -> Tensor:
     """Return the weights ``(K,)`` of the exits' losses in the training of shallow-deep networks.
 
     That of the last exit is 1; those of the others grow from 0.01 to their shares of the cost (Kaya et al., ICML 2019, section
@@ -50,7 +50,7 @@ def growing_weights(shares: Tensor, progress: float) -> Tensor:
 
     Args:
         shares: Cost ``(K,)`` of each exit as a share of that of the last.
-        progress: Share of all steps that are made, in [0, 1].
+        progress: Share of all steps that are made, in [0, 1]; a number or a tensor ``()``.
     """
     weights = 0.01 + (shares - 0.01) * progress
     weights[-1] = 1.0

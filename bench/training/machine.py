@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,15 +30,17 @@ class Machine:
         device: The device to train on.
         precision: Precision of activations; weights and updates are always fp32.
         compiled: Whether stages and heads are compiled with ``torch.compile``.
+        graphs: Whether updates are replayed as CUDA graphs; it never happens on a CPU.
     """
 
     device: torch.device
     precision: Precision = "fp32"
     compiled: bool = False
+    graphs: bool = True
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the autocast context for forward passes."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def prepare(self, model: MultiExitNet) -> MultiExitNet:
         """Move ``model`` to the device and compile it piece by piece if asked, in place; names of weights do not change."""
@@ -54,15 +56,17 @@ def pick_machine(
     device: str = "auto",
     precision: str = "auto",
     compiled: bool | None = None,
+    graphs: bool = True,
 ) -> Machine:
-    """Choose the machine: by default a GPU in bf16 and compiled, or a CPU in bf16 only if a training step gains by it.
+    """Choose the machine: by default a GPU in bf16, or a CPU in bf16 only if a training step gains by it.
 
     Args:
         model: The network to train; on a CPU, a step of it is timed if ``precision`` is ``auto``.
         input_shape: Shape ``(C, H, W)`` of an image.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
-        compiled: Whether to compile; by default on a GPU only.
+        compiled: Whether to compile; by default not: a GPU that replays its updates gains little, and waits for minutes first.
+        graphs: Whether a GPU may replay updates as CUDA graphs.
 
     Raises:
         UserError: If ``device`` is ``cuda`` and there is no GPU.
@@ -71,11 +75,11 @@ def pick_machine(
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = torch.device("cuda" if on_gpu else "cpu")
-    compiled = on_gpu if compiled is None else compiled
+    compiled = bool(compiled)
     if precision != "auto":
-        return Machine(place, "bf16" if precision == "bf16" else "fp32", compiled)
+        return Machine(place, "bf16" if precision == "bf16" else "fp32", compiled, graphs)
     if on_gpu:
-        return Machine(place, "bf16", compiled)
+        return Machine(place, "bf16", compiled, graphs)
     plain, half = Machine(place, "fp32", compiled), Machine(place, "bf16", compiled)
     if torch.backends.cpu.get_cpu_capability() in WITHOUT_BF16:
         return plain

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +21,16 @@ from exitbench.models.policy_text import policy_text
 from exitbench.models.weights import WeightsCard, WeightsError, find_weights, load_weights, round_to_half, save_weights
 from exitbench.target.calibrate import calibrated_policy
 from exitbench.training.fits import check_fit
-from exitbench.training.journal import versions, write_journal
+from exitbench.training.journal import conditions, versions, write_journal
 from exitbench.training.loop import EpochRecord, Trainer
 from exitbench.training.machine import pick_machine
 from exitbench.training.recipe import Recipe
+from exitbench.training.scaling import roomy, scaled
 
 MEASURED = 1000
 """Largest number of held-out images that the card's figures are measured on."""
+JOURNAL_EVERY = 20.0
+"""Seconds between two writings of the journal and its curve, which take about as long as an epoch on a GPU."""
 
 
 def make_weights(
@@ -38,9 +43,12 @@ def make_weights(
     on_start: Callable[[Trainer], None] = lambda _: None,
     on_step: Callable[[float], None] = lambda _: None,
     on_epoch: Callable[[EpochRecord], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
+    batch_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     compiled: bool | None = None,
+    graphs: bool = True,
 ) -> tuple[WeightsCard, Path]:
     """Train ``recipe`` and write ``<recipe.name>.safetensors``, its card and the run's journal and curve into ``out``.
 
@@ -54,7 +62,10 @@ def make_weights(
         out: Folder to write into.
         command: The command line, recorded on the card.
         on_start, on_step, on_epoch: Called when training begins, after every update, and after every epoch.
-        device, precision, compiled: See ``pick_machine``.
+        tell: Called with a line where something is slower than it could be.
+        batch_size: Images per update, with the learning rate scaled as in ``scaled``; by default as many as the recipe has, on a
+            GPU those of ``roomy``.
+        device, precision, compiled, graphs: See ``pick_machine``.
 
     Returns:
         The card and the path of the weights.
@@ -73,15 +84,21 @@ def make_weights(
         _start_from(model, recipe, recipe.after)
     train = load_split(recipe.dataset, "train", card.input_shape, data)
     calibration = load_split(recipe.dataset, "calibration", card.input_shape, data)
-    machine = pick_machine(model, card.input_shape, device, precision, compiled)
-    trainer = Trainer(model, recipe, train, calibration, seed, out / f"{recipe.name}.resume", machine, on_step)
+    machine = pick_machine(model, card.input_shape, device, precision, compiled, graphs)
+    usual = roomy(recipe, len(train)) if machine.device.type == "cuda" else recipe.batch_size
+    recipe = scaled(recipe, batch_size or usual)
+    trainer = Trainer(model, recipe, train, calibration, seed, out / f"{recipe.name}.resume", machine, on_step, tell)
     on_start(trainer)
+    written = -math.inf
     for record in trainer.epochs():
         on_epoch(record)
-        write_journal(out, recipe, seed, command, machine, trainer.history)
-    write_journal(out, recipe, seed, command, machine, trainer.history)
+        if time.monotonic() - written > JOURNAL_EVERY:
+            write_journal(out, trainer, command)
+            written = time.monotonic()
+    write_journal(out, trainer, command)
     trained, model = model.state_dict(), card.build().eval()  # a fresh model, not compiled, in the usual layout
     model.load_state_dict(trained)
+    model = model.to(machine.device)
     round_to_half(model)  # before measuring: the figures are those of the stored weights
     policy = calibrated_policy(model, calibration)
     saved = save_weights(
@@ -99,6 +116,7 @@ def make_weights(
                 "recipe": recipe.summary(),
                 "seed": seed,
                 "trained_on": train.source,
+                "trained_with": conditions(trainer),
                 "on_calibration_split": _measure(model, policy, calibration, recipe),
                 "versions": versions(),
             },
@@ -119,14 +137,17 @@ def _start_from(model: MultiExitNet, recipe: Recipe, training: str) -> None:
 def _measure(model: MultiExitNet, policy: Policy, split: Split, recipe: Recipe) -> dict[str, float | int]:
     """Measure clean and PGD-20 ``average`` accuracy of the deployed rule: a sanity figure, not a robustness claim."""
     model.requires_grad_(False)
+    device = next(model.parameters()).device
     pgd = PGD(Objective(CE(), Mean()), recipe.ball, steps=20, step_size=recipe.ball.eps / 4)
     n = min(MEASURED, len(split))
+    together = 100 if device.type == "cpu" else n
     right = {"clean": 0, "pgd20_average": 0}
-    for start in range(0, n, 100):
-        batch = split.batch(start, min(start + 100, n))
-        x_adv = pgd(model, batch.x, batch.y, noise=Noise(0, batch.indices))
-        for name, x in (("clean", batch.x), ("pgd20_average", x_adv)):
+    for start in range(0, n, together):
+        batch = split.batch(start, min(start + together, n))
+        clean, y = batch.x.to(device), batch.y.to(device)
+        x_adv = pgd(model, clean, y, noise=Noise(0, batch.indices))
+        for name, x in (("clean", clean), ("pgd20_average", x_adv)):
             with torch.no_grad():
                 logits, _ = deployed_logits(model(x), policy)
-            right[name] += int((logits.argmax(-1) == batch.y).sum())
+            right[name] += int((logits.argmax(-1) == y).sum())
     return {"n": n, **{name: count / n for name, count in right.items()}}

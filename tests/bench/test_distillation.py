@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from exitbench.models.errors import InvalidValue
 from exitbench.training.distillation import Distillation, class_groups, compared, neighbours, orthogonal
+from exitbench.training.draws import CounterDraws
 from exitbench.training.recipe import Crafting, Phase
 
 P = torch.tensor([[[0.7, 0.2, 0.1]], [[0.1, 0.6, 0.3]], [[0.2, 0.2, 0.6]], [[0.5, 0.25, 0.25]]], dtype=torch.float64)
 Y = torch.tensor([0])
 
 
-def draws(seed=0):
-    return torch.Generator().manual_seed(seed)
+def draws(seed=0, n=1):
+    return CounterDraws(seed, torch.arange(n))
 
 
 def test_a_neighbour_mean_is_of_two_exits_at_the_ends_and_of_three_between():
@@ -33,8 +34,8 @@ def test_an_orthogonal_teacher_keeps_the_label_and_its_own_classes():
 
 @given(st.integers(0, 100), st.integers(1, 8), st.integers(2, 12))
 def test_every_class_but_the_label_goes_to_one_exit_and_exits_share_evenly(seed, n_exits, n_classes):
-    y = torch.randint(n_classes, (20,), generator=draws(seed))
-    groups = class_groups(y, n_classes, n_exits, draws(seed))
+    y = torch.arange(20) * 7 % n_classes
+    groups = class_groups(y, n_exits, draws(seed, 20).classes(n_classes))
     assert (groups.gather(1, y[:, None]) == -1).all()
     counts = torch.stack([(groups == k).sum(1) for k in range(n_exits)])
     assert (counts.sum(0) == n_classes - 1).all()
@@ -49,7 +50,7 @@ def test_the_cross_entropy_against_a_teacher_is_the_formula():
 
 def test_neo_kd_is_the_weighted_sum_over_the_exits():
     clean, attacked = P.log(), P.flip(0).log()
-    groups = class_groups(Y, 3, 4, draws())
+    groups = class_groups(Y, 4, draws().classes(3))
     near, own = compared(attacked, neighbours(P)), compared(attacked, orthogonal(P, Y, groups))
     expected = 3 * near.sum() + own.sum() + 0.5 * (3 * near[-1] + own[-1]).sum()
     found = Distillation("neo_kd", weight=3.0, orthogonal=1.0, last=1.5).loss(clean, attacked, Y, draws())

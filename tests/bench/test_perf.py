@@ -54,7 +54,7 @@ def test_a_measurement_is_json_and_a_table(monkeypatch):
     monkeypatch.setattr(measuring, "MATRIX", 32)
     told = []
     found = json.loads(json.dumps(measure(READY, SearchBackend(), told.append, autoattack=False, batch=4)))
-    assert told == ["throughput", "torchattacks PGD on every exit", "the suite", "a profile"]
+    assert told == ["throughput", "torchattacks PGD on every exit", "the suite", "a profile", "launches and waits"]
     assert found["n"] == 8 and found["machine"]["cpu"] and found["versions"]["torch"] == torch.__version__
     assert found["suite"][-1]["robust"] <= found["against"]["pgd"]["course"][-1]["robust"]
     assert sum(found["profile"].values()) == pytest.approx(1)
@@ -64,6 +64,9 @@ def test_a_measurement_is_json_and_a_table(monkeypatch):
     with console.capture() as captured:
         console.print(perf_text(found))
     assert "PGD, every exit" in captured.get() and "where the adaptive attack's time goes" in captured.get()
+    steps = found["per_gradient"]
+    assert steps["average"]["launches"] > steps["forward and gradient"]["launches"] > 0 and steps["average"]["waits"] == 0
+    assert found["search"]["share"] == pytest.approx(found["search"]["gradients"] / found["search"]["ceiling"])
 
 
 def test_pgd_by_hand_is_for_linf_alone(monkeypatch):

@@ -86,7 +86,7 @@ def test_momentum_and_weight_decay_revive_nothing(tmp_path):
     removed, weight = run.pruner.removed[MIDDLE], prunable(net)[MIDDLE]
     assert int(removed.sum()) == weight.numel() / 2
     assert torch.equal(weight == 0, removed) and not torch.signbit(weight[removed]).any()
-    momentum = run.optimizer.state[weight]["momentum_buffer"]
+    momentum = run.descent.optimizer.state[weight]["momentum_buffer"]
     assert (momentum[removed] != 0).all()  # it would revive removed weights
     assert not any(zeros(tensor) for name, tensor in net.state_dict().items() if tensor.ndim > 1 and name != MIDDLE)
 

@@ -5,16 +5,17 @@ from dataclasses import replace
 import torch
 
 from exitbench.data.digits import load_digits
+from exitbench.training.draws import CounterDraws
 from exitbench.training.images import Images, augmented, resized
 
 
-def generator():
-    return torch.Generator().manual_seed(0)
+def draws(n):
+    return CounterDraws(0, torch.arange(n))
 
 
 def test_crops_are_windows_of_the_padded_image_and_mirrors_are_mirrors():
     image = torch.arange(64.0).view(1, 1, 8, 8).expand(200, 1, 8, 8).contiguous() / 64
-    out = augmented(image, generator(), 2, flip=True)
+    out = augmented(image, draws(200), 2, flip=True)
     padded = torch.nn.functional.pad(image[:1], [2] * 4, mode="reflect")[0, 0]
     windows = torch.stack([padded[top : top + 8, left : left + 8] for top in range(5) for left in range(5)])
     candidates = torch.cat([windows, windows.flip(-1)])
@@ -25,7 +26,7 @@ def test_crops_are_windows_of_the_padded_image_and_mirrors_are_mirrors():
 
 def test_nothing_is_changed_when_nothing_is_asked_for():
     image = torch.rand(4, 3, 8, 8)
-    assert torch.equal(augmented(image, generator(), 0, flip=False), image)
+    assert torch.equal(augmented(image, draws(4), 0, flip=False), image)
     assert torch.equal(resized(image, None), image) and torch.equal(resized(image, 8), image)
 
 

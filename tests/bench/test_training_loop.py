@@ -179,13 +179,13 @@ def test_the_undone_epoch_leaves_no_trace_in_weights_or_schedule(tmp_path, monke
     epochs = run.epochs()
     next(epochs)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    step_before = run.schedule.last_epoch
+    step_before = run.descent.made
     collapsing(run, monkeypatch, [0.0, 0.0, 0.0])
     run.history[0] = replace(run.history[0], held_out_pgd=0.5)
     with pytest.raises(Diverged, match=r"epoch 2 of .* collapsed 3 times: accuracy under PGD fell from 50.0% to 0.0%"):
         next(epochs)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
-    assert run.schedule.last_epoch == step_before
+    assert run.descent.made == step_before
 
 
 def test_a_new_phase_is_not_held_against_the_last_one(tmp_path, monkeypatch):

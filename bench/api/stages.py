@@ -1,0 +1,97 @@
+"""Times an evaluation, from its request to its reports, stage by stage."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exitbench.api.display import NoDisplay
+from exitbench.api.execution import execute_plan, plan_evaluation
+from exitbench.report.write import rewrite_reports
+from exitbench.runner.plan import Plan, PlannedCell
+from exitbench.runner.prepare import Prepared, Request
+from exitbench.runner.runner import Outcome
+from exitbench.store.store import Store
+
+
+def stages(request: Request, attacks: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """Run an evaluation into a folder that is then deleted, and return the wall-clock seconds of its stages.
+
+    Returns:
+        ``n``, ``attacks``; ``seconds``: those of each stage, by name, in order; ``total``: their sum; ``work``: the sum without
+        loading; ``failed``: names of attacks that failed.
+
+    Raises:
+        UserError: If the request cannot be fulfilled.
+    """
+    clock = Stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store")
+        prepared, plan = plan_evaluation(request, attacks, seed, store, clock)
+        execute_plan(prepared, plan, seed, store, clock)
+        clock.lap("finishing the cells")
+        rewrite_reports(store, Path(folder))
+        clock.lap("reports")
+    total = sum(clock.seconds.values())
+    return {
+        "n": prepared.n,
+        "attacks": list(attacks),
+        "seconds": clock.seconds,
+        "total": total,
+        "work": total - clock.seconds["loading"],
+        "failed": sorted(clock.failed),
+    }
+
+
+class Stopwatch(NoDisplay):
+    """A display that shows nothing and takes the time between its calls.
+
+    Attributes:
+        seconds: Wall-clock seconds of each stage so far, by name, in the order in which they began.
+        failed: Names of attacks that failed.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Charge the time since the last call to ``stage``."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def prepared(self, prepared: Prepared) -> None:
+        self.lap("loading")
+
+    def planned(self, plan: Plan) -> None:
+        self.lap("planning")
+
+    def choosing(self) -> AbstractContextManager[Any]:
+        return self._timed("choice of the search model")
+
+    def checking(self) -> AbstractContextManager[Any]:
+        return self._timed("trust checks")
+
+    def started(self, cell: PlannedCell) -> None:
+        self.lap("between attacks")
+
+    def finished(self, outcome: Outcome) -> None:
+        self.lap(outcome.cell.name)
+        if outcome.error:
+            self.failed.add(outcome.cell.name)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        self.lap("planning")
+        yield
+        self.lap(stage)

@@ -1,0 +1,102 @@
+"""Stochastic gradient descent on a schedule that is worked out beforehand and stays on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exitbench.training.recipe import Recipe
+
+
+class Descent:
+    """SGD by a recipe, of which nothing is decided on the host: a step can be captured as a CUDA graph and replayed.
+
+    The arithmetic is that of ``torch.optim.SGD``; its states are interchangeable with that.
+
+    Args:
+        parameters: The parameters, on their device.
+        recipe: The recipe, with its learning rate and schedule.
+        n_steps: Number of steps of the whole training.
+
+    Attributes:
+        optimizer: Holds the momentum of each parameter.
+        made: Number of steps made.
+        progress: The same on the device, ``()`` int64.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], recipe: Recipe, n_steps: int) -> None:
+        self.parameters = list(parameters)
+        self.recipe, self.n_steps, self.made = recipe, n_steps, 0
+        first = self.parameters[0]
+        rates, momenta = _scheduled(recipe, n_steps)
+        self._rates = torch.tensor(rates, dtype=torch.float64, device=first.device)
+        self._momenta = torch.tensor(momenta, dtype=torch.float64, device=first.device)
+        self.progress = torch.zeros((), dtype=torch.int64, device=first.device)
+        self.optimizer = _sgd(self.parameters, recipe)
+        self._fill()
+
+    def step(self, gradients: Sequence[Tensor | None]) -> None:
+        """Take the next step of the schedule; a parameter without a gradient stays. The caller counts it in ``made``."""
+        pairs = [(p, g) for p, g in zip(self.parameters, gradients, strict=True) if g is not None]
+        parameters, slopes = [p.data for p, _ in pairs], [g for _, g in pairs]
+        momenta = [self.optimizer.state[p]["momentum_buffer"] for p, _ in pairs]
+        # Indices of one element, not ``[progress]``: that would read the number on the host.
+        at = self.progress.reshape(1)
+        rate, momentum = (table.index_select(0, at)[0].to(parameters[0].dtype) for table in (self._rates, self._momenta))
+        directions = list(torch._foreach_add(slopes, parameters, alpha=self.recipe.weight_decay))
+        torch._foreach_mul_(momenta, momentum)
+        torch._foreach_add_(momenta, directions)
+        if self.recipe.nesterov:
+            torch._foreach_add_(directions, torch._foreach_mul(momenta, momentum))
+        taken = directions if self.recipe.nesterov else momenta
+        torch._foreach_sub_(parameters, torch._foreach_mul(taken, rate))
+        self.progress.add_(1)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resume file keeps."""
+        return {"optimizer": self.optimizer.state_dict(), "schedule": {"last_epoch": self.made}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what ``state`` returned, in place: captured graphs stay valid."""
+        held = {parameter: self.optimizer.state[parameter]["momentum_buffer"] for parameter in self.parameters}
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, buffer in held.items():
+            loaded = self.optimizer.state[parameter].get("momentum_buffer")
+            buffer.copy_(torch.zeros_like(buffer) if loaded is None else loaded)
+            self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.made = state["schedule"]["last_epoch"]  # torch's name for the number of steps
+        self.progress.fill_(self.made)
+
+    def _fill(self) -> None:
+        for parameter in self.parameters:
+            self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.data)
+
+
+def _sgd(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.peak_lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
+
+
+def _scheduled(recipe: Recipe, n_steps: int) -> tuple[list[float], list[float]]:
+    """Return the learning rate and the momentum of every step, as torch's schedules give them."""
+    optimizer = _sgd([nn.Parameter(torch.zeros(1))], recipe)
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if recipe.schedule == "one_cycle":
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=n_steps)
+    else:
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [n_steps // 2, n_steps * 3 // 4])
+    rates, momenta = [], []
+    for _ in range(n_steps):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        momenta.append(float(optimizer.param_groups[0]["momentum"]))
+        optimizer.step()
+        schedule.step()
+    return rates, momenta
