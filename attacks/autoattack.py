@@ -18,6 +18,7 @@ from exitbench.attacks.base import Attack
 from exitbench.attacks.lockstep import run_batched
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.side_by_side import set_side_by_side
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
 from exitbench.models.views import DeployedView, ExitView
@@ -121,6 +122,7 @@ def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: ThreatModel, *
         # The package uses nine targets whatever the number of classes.
         package.apgd_targeted.n_target_classes = min(9, n_classes - 1)
         package.fab.n_target_classes = min(9, n_classes - 1)
+        set_side_by_side(package)
         # Contiguous: the package calls ``view`` on tensors in the images' layout, and some datasets are stored channels last.
         x_adv, _ = package.run_standard_evaluation(x.contiguous(), y, batch_size=max(1, len(x)))
     _log.debug("%s finished on %d images", implementation(), len(x))

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.spare_passes import on_spared
 
 
 @dataclass
 class Passes:
-    """Passes counted per sample: a forward pass of 32 images counts 32. Passes that stop at an early exit count whole."""
+    """Passes counted per sample: a forward pass of 32 images counts 32. Passes that stop at an early exit count whole, and those
+    made ahead of their turn that were not needed (``exitbench.models.spare_passes``) do not count."""
 
     forwards: int = 0
     backwards: int = 0
@@ -36,8 +38,13 @@ def counted(model: EarlyExitNet) -> Iterator[Passes]:
         if torch.is_grad_enabled() and out.requires_grad:
             out.register_hook(on_backward)  # type: ignore[no-untyped-call]
 
+    def on_spared_passes(forwards: int, backwards: int) -> None:
+        passes.forwards -= forwards
+        passes.backwards -= backwards
+
     handle = model.entry.register_forward_hook(on_forward)
     try:
-        yield passes
+        with on_spared(on_spared_passes):
+            yield passes
     finally:
         handle.remove()

@@ -117,7 +117,7 @@ def test_the_package_gets_images_row_after_row(monkeypatch):
 
     class Package:
         def __init__(self, *_, **__):
-            self.apgd_targeted = self.fab = SimpleNamespace()
+            self.norm, self.apgd_targeted, self.fab, self.square = "Linf", SimpleNamespace(), SimpleNamespace(), SimpleNamespace()
 
         def run_standard_evaluation(self, x, y, batch_size):
             assert x.is_contiguous()
