@@ -14,9 +14,9 @@ import torch
 from exitbench.api.display import NoDisplay
 from exitbench.api.execution import execute_plan, plan_evaluation
 from exitbench.report.write import rewrite_reports
+from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.runner.prepare import Prepared, Request
-from exitbench.runner.runner import Outcome
 from exitbench.store.store import Store
 
 
