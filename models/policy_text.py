@@ -5,7 +5,7 @@ from __future__ import annotations
 from exitbench.models.errors import InvalidValue, UnknownName
 from exitbench.models.number_text import real_number
 from exitbench.models.policies import FixedExit, Policy
-from exitbench.models.rules.own import PREFIX, OwnRule, of_text
+from exitbench.models.rules.own import PREFIX, OwnRule, RuleNotLoaded, of_text
 from exitbench.models.rules.registry import name_of, policy_card, policy_cards
 from exitbench.models.rules.temperature import Tempered
 
@@ -23,10 +23,13 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
 
     Raises:
         InvalidValue: If ``text`` has another form, or the policy is for another number of exits.
+        RuleNotLoaded: If it is a rule of somebody's own that was not given in this process.
     """
     try:
         policy = _parsed(text, n_exits, calibration)
         policy.check(n_exits)
+    except RuleNotLoaded:
+        raise
     except (InvalidValue, UnknownName) as error:
         forms = " | ".join([*(card.form for card in policy_cards().values()), LAST])
         raise InvalidValue(f"policy {text!r}: {error}; the forms are {forms}") from error

@@ -133,19 +133,27 @@ def check_rule(record: RunRecord, path: Path) -> None:
     """Check the exit rule of a record, which takes torch.
 
     Raises:
+        LacksRule: it is a rule of somebody's own that was not given in this process.
         Unreadable: it is of no known form, or for another number of exits.
     """
     from exitbench.models.policy_text import parse_policy
+    from exitbench.models.rules.own import RuleNotLoaded
 
     try:
         parse_policy(record.policy, record.n_exits)
+    except RuleNotLoaded as error:
+        raise LacksRule(f"{path} cannot be reported: {error}") from error
     except InvalidValue as error:
         raise Unreadable(f"{path} cannot be read as {RUN_RECORD.what}: {error}") from error
 
 
+class LacksRule(Unreadable):
+    """A run record is under a rule of somebody's own that is not at hand; nothing is wrong with the file."""
+
+
 def left_out(why: Exception) -> str:
     """Return what is said of a run that reports leave out."""
-    remedy = "" if isinstance(why, NewerSchema) else "; delete it and run the evaluation again"
+    remedy = "" if isinstance(why, NewerSchema | LacksRule) else "; delete it and run the evaluation again"
     return f"{why}; this run is left out{remedy}"
 
 

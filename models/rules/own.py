@@ -21,6 +21,10 @@ PREFIX = "own:"
 _loaded: dict[str, Policy] = {}
 
 
+class RuleNotLoaded(InvalidValue):
+    """A rule of somebody's own that was not given in this process; nothing is wrong with what names it."""
+
+
 @dataclass(frozen=True)
 class OwnRule(Policy):
     """A rule of the user's own.
@@ -30,7 +34,7 @@ class OwnRule(Policy):
         code: Digest of its code and values.
 
     Raises:
-        InvalidValue: If no such rule has been loaded in this process.
+        RuleNotLoaded: If no such rule has been loaded in this process.
     """
 
     where: str
@@ -38,9 +42,9 @@ class OwnRule(Policy):
 
     def __post_init__(self) -> None:
         if self.text not in _loaded:
-            raise InvalidValue(
+            raise RuleNotLoaded(
                 f"the rule {self.where} is code of somebody's own, and is not executed because a record names it; name it "
-                "yourself, as --policy path/to/file.py:function, or install it as a plugin (exitbench.policies)"
+                f"yourself, as --rule path/to/{self.where} (for a run --policy), or install it as a plugin (exitbench.policies)"
             )
 
     @property
@@ -121,7 +125,8 @@ def of_text(text: str) -> OwnRule:
     """Return the rule with a written form, if this process has loaded it.
 
     Raises:
-        InvalidValue: If it has not, or the text has another form.
+        RuleNotLoaded: If it has not.
+        InvalidValue: If the text has another form.
     """
     where, at, code = text.removeprefix(PREFIX).rpartition("@")
     if not at:

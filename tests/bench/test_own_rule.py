@@ -78,7 +78,9 @@ def test_a_run_under_a_rule_of_ones_own_and_the_reports_with_and_without_it(rule
     assert "own:rules.py:make@" in table.read_text()
     without = run("report", cwd=tmp_path)
     assert without.returncode == 0
-    assert "is left out" in without.stderr
+    said = " ".join(without.stderr.split())
+    assert "name it yourself, as --rule path/to/rules.py:make" in said and said.count("this run is left out") == 1
+    assert "delete it" not in said and "the forms are" not in said
     with_it = run("report", "--rule", f"{rule}:make", cwd=tmp_path)
     assert with_it.returncode == 0 and "left out" not in with_it.stderr
     assert "own:rules.py:make@" in table.read_text()
