@@ -1,4 +1,4 @@
-"""Commands in processes of their own that need not import torch first: each is forked from one that has imported what commands use.
+"""Commands in processes of their own that need not import torch: each is forked from one that has imported what they use.
 
 Where a test is about how Python starts (its options, its limits, what is imported), it starts Python itself.
 """
