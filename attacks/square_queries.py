@@ -24,7 +24,7 @@ FIRST_REACH = 4
 
 
 def square(attack: Any, x: Tensor, y: Tensor) -> Tensor:
-    """Return what ``SquareAttack.perturb`` does for one restart in Linf: images that fool, and clean ones where none was found."""
+    """Return what ``SquareAttack.perturb`` does in Linf: the images that fool, and clean ones where none was found."""
     attack.init_hyperparam(x)
     x_adv, right = x.clone(), attack.predict(x).max(1)[1] == y
     torch.manual_seed(attack.seed)
@@ -77,7 +77,7 @@ class _Queries:
         """Make the next queries of each row, and keep the first that is better."""
         tried = [self._candidates(row) for row in rows]
         of_rows = torch.cat([self.y[row.index].expand(len(images)) for row, images in zip(rows, tried, strict=True)])
-        margins = self._margins(torch.cat(tried), of_rows).split([len(images) for images in tried])
+        margins = torch.split(self._margins(torch.cat(tried), of_rows), [len(images) for images in tried])
         for row, images, found in zip(rows, tried, margins, strict=True):
             better = ((found < self.margins[row.index]) | (found <= 0)).nonzero().flatten()
             used = int(better[0]) + 1 if len(better) else len(images)
@@ -118,8 +118,8 @@ class _Squares:
             tops.append(attack.random_int(0, height - sides[-1]))
             lefts.append(attack.random_int(0, width - sides[-1]))
             changes.append(2.0 * attack.eps * attack.random_choice([channels, 1, 1]))
-        side = torch.tensor(sides, device=x.device)[:, None]
-        return _Squares(torch.stack(tops), torch.stack(lefts), side, torch.stack(changes))
+        of_all = torch.tensor(sides, device=x.device)[:, None]
+        return _Squares(torch.stack(tops), torch.stack(lefts), of_all, torch.stack(changes))
 
     def changes(self, start: int, n: int, shape: torch.Size) -> Tensor:
         """Return the changes ``(n, C, H, W)`` of ``n`` queries."""

@@ -1,4 +1,4 @@
-"""Passes through a network that were made ahead of their turn and turned out not to be needed: counts of passes leave them out."""
+"""Passes that were made ahead of their turn and turned out not to be needed; counts of passes leave them out."""
 
 from __future__ import annotations
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -18,7 +15,7 @@ from exitbench.attacks.regions import ThreatModel
 from exitbench.models.registry import model_card
 from exitbench.models.weights import WeightsCard, find_weights, save_weights
 from exitbench.training.recipe import Phase, Recipe
-from tests.toys import ROOT
+from tests.processes import Started, environment
 
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits"]
 QUICK = [*RUN, "--attack", "average", "--n", "8", "--steps", "2"]
@@ -29,23 +26,14 @@ NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0
 
 
 def start(*arguments, cwd, env=None):
-    environment = {**os.environ, "COLUMNS": "120", "EXITBENCH_DATA": str(cwd / "no-data"), "PYTHONPATH": str(ROOT), **NO_NETWORK}
-    environment |= env or {}
-    return subprocess.Popen(
-        [sys.executable, "-m", "bench", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # A runner in the background ignores SIGINT, one under nohup SIGHUP, and their children inherit that.
-        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],  # noqa: PLW1509
+    return Started(
+        *arguments, cwd=cwd, env=environment(COLUMNS="120", EXITBENCH_DATA=str(cwd / "no-data"), **NO_NETWORK, **(env or {}))
     )
 
 
 def bench(*arguments, cwd, env=None):
     process = start(*arguments, cwd=cwd, env=env)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate()
     return process.returncode, out, err
 
 
@@ -223,7 +211,7 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(tmp_path):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate()
     assert process.returncode == 130 and "are kept: give the same command to go on" in err
     code, _, err = bench(*command, "--epochs", "29", cwd=tmp_path)
     assert code == 2 and "is of another recipe or seed" in err

@@ -18,6 +18,7 @@ from exitbench.models.whole_file import sweep, write_whole
 from exitbench.runner.record import write_record
 from exitbench.runner.runner import Runner
 from exitbench.store.store import Store
+from tests import processes
 from tests.bench.evaluated import NET, evaluate, plan_of, prepared
 from tests.bench.killed import results
 from tests.bench.records import record_of
@@ -67,9 +68,7 @@ def small_disk(tmp_path):
 
 
 def bench(*arguments: str) -> tuple[int, str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "bench", *arguments]
-    done = subprocess.run(command, env=environment, text=True, capture_output=True, check=False, timeout=600)
+    done = processes.run(*arguments, cwd=ROOT)
     return done.returncode, " ".join(done.stderr.split())
 
 

@@ -1,7 +1,5 @@
 """Figures that came without images are marked until they are verified, and known data is told from any other."""
 
-import subprocess
-import sys
 from unittest.mock import patch
 
 import numpy as np
@@ -18,6 +16,7 @@ from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
 from exitbench.training.publish import publish
+from tests.processes import run
 from tests.toys import ROOT
 
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1", "--n", "40", "--steps", "2"]
@@ -32,8 +31,7 @@ def made(tmp_path_factory):
         ["export", "--format", "figures", "--output", folder / "figures.tar.xz"],
         ["export", "--counterexamples", "--output", folder / "images.npz"],
     ):
-        command = [sys.executable, "-m", "bench", *map(str, arguments), "--results", str(folder / "results")]
-        subprocess.run(command, capture_output=True, cwd=ROOT, check=True)
+        assert run(*arguments, "--results", folder / "results", cwd=ROOT).returncode == 0
     return folder
 
 

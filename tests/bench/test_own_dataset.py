@@ -22,6 +22,7 @@ from exitbench.report.page.command import commands
 from exitbench.scoring.load import evaluations
 from exitbench.store.store import Store
 from tests.bench.user_images import NET, coded, picture, write_folder, write_shard
+from tests.processes import run as elsewhere
 from tests.toys import ROOT
 
 DATA = """
@@ -216,8 +217,8 @@ def test_every_form_goes_through_all_commands(places, own, bench, form):
 COMMAND = "import sys; sys.argv[0] = 'exitbench'\nfrom exitbench.cli.main import main\nmain()"
 
 
-def elsewhere(folder, *arguments, code=COMMAND):
-    """Run a command in another process, which knows nothing of the datasets of this one."""
+def of_its_own(folder, *arguments, code):
+    """Run code in a Python that holds nothing else."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "1000000"}  # what is freed, is given back
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
@@ -237,12 +238,12 @@ def test_claims_about_somebody_elses_images_are_checked_without_them(places, own
     assert bench("check", *RUN, "--dataset", places["imagefolder"], "--n", "9", "--update")[0] == 0
     assert bench("export", "--counterexamples", "--output", "claims.npz")[0] == 0
     verify = ("verify", "claims.npz", "--model", "net.py:three")
-    done = elsewhere(own, *verify)
+    done = elsewhere(*verify, cwd=own)
     assert done.returncode == 0 and "is not at hand" in done.stdout and "0 mismatches" in done.stdout, done.stderr
-    done = elsewhere(own, *verify, "--dataset", places["imagefolder"])
+    done = elsewhere(*verify, "--dataset", places["imagefolder"], cwd=own)
     assert done.returncode == 0 and "is not at hand" not in done.stdout and "0 mismatches" in done.stdout, done.stderr
     for command in (("verify", "results"), ("check",)):  # neither records nor baselines name code that would be executed
-        done = elsewhere(own, *command, "--model", "net.py:three")
+        done = elsewhere(*command, "--model", "net.py:three", cwd=own)
         assert done.returncode == 2 and "say where they are with --dataset" in done.stderr, done.stderr
 
 
@@ -324,7 +325,7 @@ def test_images_of_224_pixels_take_the_memory_of_a_few_slices(own):
     peaks = []
     for folder, held, n in (("few", 128, 128), ("many", 384, 160)):
         write_shades(own / folder, held)
-        done = elsewhere(own, *run, "--dataset", f"imagefolder:{folder},size=224", "--n", n, code=PEAK)
+        done = of_its_own(own, *run, "--dataset", f"imagefolder:{folder},size=224", "--n", n, code=PEAK)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.rpartition("peak ")[2]))
     assert peaks[1] - peaks[0] < 15_000, peaks  # kB

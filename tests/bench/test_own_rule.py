@@ -1,9 +1,5 @@
 """Exit rules of the user's own: where they are executed, what is checked, and what is left out without them."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -14,6 +10,7 @@ from exitbench.models.rules import own
 from exitbench.models.rules.fit import check_decisions, check_rule
 from exitbench.models.rules.gate import GatePolicy
 from exitbench.models.rules.own import load_policy
+from tests.processes import run
 from tests.toys import linear_exits
 
 RULE = """
@@ -46,11 +43,6 @@ def rule(tmp_path):
     path = tmp_path / "rules.py"
     path.write_text(RULE.replace("{least}", "2.0"))
     return path
-
-
-def run(*arguments, cwd):
-    command = [sys.executable, "-m", "exitbench", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, check=False)
 
 
 def test_a_rule_from_a_file_is_told_from_another_and_read_back_where_it_is_loaded(rule, monkeypatch):

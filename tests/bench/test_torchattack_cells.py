@@ -11,6 +11,7 @@ import pytest
 from exitbench.api.names import separated
 from exitbench.report.leaderboard.table import leaderboard
 from tests.bench.evaluated import SETTINGS, evaluate, only_evaluation, prepared, toy_policy
+from tests.processes import run
 from tests.toys import ROOT
 
 NAME = "torchattacks:PGD(steps=2,alpha=0.08)"
@@ -88,8 +89,7 @@ def test_the_package_is_imported_for_nothing_but_its_own_attacks():
 
 
 def test_a_wrong_name_on_the_command_line_is_one_clear_message(tmp_path):
-    command = [sys.executable, "-m", "bench", "run", "--model", "rdi_smallcnn", "--dataset", "digits", "--n", "4"]
-    command += ["--attack", "torchattacks:pgdl2", "--results", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    command = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--n", "4", "--attack", "torchattacks:pgdl2"]
+    done = run(*command, "--results", tmp_path, cwd=ROOT)
     assert done.returncode == 2 and "did you mean 'torchattacks:PGDL2'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from exitbench.models.weights import find_weights, known_weights
 from exitbench.store.store import Store
 from exitbench.verify.export_file import from_bytes, to_bytes
 from tests.bench.records import changed, record_of
+from tests.processes import run
 from tests.toys import ROOT
 
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1,single:3", "--n", "40", "--steps", "2"]
@@ -28,8 +29,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     export = ["export", "--counterexamples", "--output", folder / "theirs.npz"]
     for arguments in (RUN, export):
-        command = [sys.executable, "-m", "bench", *arguments, "--results", folder / "results"]
-        subprocess.run(command, capture_output=True, cwd=ROOT, check=True)
+        assert run(*arguments, "--results", folder / "results", cwd=ROOT).returncode == 0
     return folder
 
 
