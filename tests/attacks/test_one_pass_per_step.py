@@ -28,7 +28,7 @@ RULES = {
     "entropy": lambda n: EntropyPolicy((0.9,) * (n - 1)),
     "vote": lambda n: VotePolicy((0.5,) * (n - 1)),
     "patience": lambda _n: PatiencePolicy(2),
-    "tempered": lambda n: Tempered(EntropyPolicy((0.9,) * (n - 1)), (1.5,) * n),
+    "tempered": lambda n: Tempered(EntropyPolicy((1.0,) * (n - 1)), (0.7,) * n),
 }
 TIGHT = {norm: ThreatModel(norm, 1e-6) for norm in NORMS}
 
