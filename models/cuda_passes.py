@@ -90,5 +90,19 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 @cache
 def _pool() -> Any:
-    """Return the memory that all recordings share."""
-    return torch.cuda.graph_pool_handle()
+    """Return the memory that all recordings share.
+
+    A recording that is never dropped keeps it: torch forgets the memory with the last recording that uses it.
+    """
+    handle = torch.cuda.graph_pool_handle()
+    stream = _stream(torch.device("cuda", torch.cuda.current_device()))
+    keeper = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        keeper.capture_begin(pool=handle, capture_error_mode="thread_local")
+        torch.zeros(1, device=stream.device)
+        keeper.capture_end()
+    _KEPT.append(keeper)
+    return handle
+
+
+_KEPT: list[torch.cuda.CUDAGraph] = []
