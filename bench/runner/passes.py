@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
+from torch.utils._pytree import tree_leaves
 
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.spare_passes import on_spared
@@ -33,10 +35,12 @@ def counted(model: EarlyExitNet) -> Iterator[Passes]:
     def on_backward(gradient: Tensor) -> None:
         passes.backwards += len(gradient)
 
-    def on_forward(_module: nn.Module, _inputs: object, out: Tensor) -> None:
-        passes.forwards += len(out)
-        if torch.is_grad_enabled() and out.requires_grad:
-            out.register_hook(on_backward)  # type: ignore[no-untyped-call]
+    def on_forward(_module: nn.Module, _inputs: object, out: object) -> None:
+        tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        passes.forwards += len(tensors[0])
+        followed = [tensor for tensor in tensors if tensor.requires_grad]
+        if torch.is_grad_enabled() and followed:
+            register_multi_grad_hook(followed, on_backward, mode="any")
 
     def on_spared_passes(forwards: int, backwards: int) -> None:
         passes.forwards -= forwards

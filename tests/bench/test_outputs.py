@@ -19,6 +19,7 @@ from exitbench.models.unused import unused_copy
 from exitbench.report.leaderboard.plot import points
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.leaderboard.terminal import summary
+from exitbench.report.page.board import rows
 from exitbench.report.page.detail import detail
 from exitbench.scoring.flags import flags_of
 from exitbench.target.calibrate import all_logits
@@ -220,6 +221,8 @@ def test_a_network_that_no_attack_could_run_on_has_no_worst_case(tmp_path):
     row = leaderboard([evaluation]).set_index("attack").loc["worst"]
     assert row[["accuracy", "ci_low", "ci_high", "accuracy_any_exit"]].isna().all() and row["status"] == "attacks unfinished: 1"
     assert detail(evaluation).worst is None and points([evaluation], "worst") == []
+    (shown,) = rows({"board": [evaluation]})
+    assert shown.cells["worst"].text == "not attacked"
     console = Console(width=120, record=True, file=StringIO())
     console.print(summary(evaluation, {"average"}))
     line = next(line for line in console.export_text().splitlines() if line.startswith("│ worst case"))

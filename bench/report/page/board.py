@@ -179,7 +179,7 @@ def _row(board: str, i: int, evaluation: Evaluation) -> Row:
 def _cells(evaluation: Evaluation, kind: str, flags: Sequence[tuple[str, str]]) -> dict[str, Cell]:
     record, table = evaluation.record, rows_of(evaluation)
     clean, last = table[0], table[-1]
-    worst = last if last["attack"] == WORST else None
+    worst = last if last["attack"] == WORST and evaluation.attacked else None
     strongest, slowdown = evaluation.strongest(), costliest(evaluation)
     erased = evaluation.slowed(slowdown).savings_erased if slowdown else None
     cells = {name: _cell(clean.get(name)) for name in COLUMNS if name not in _TAKEN}
