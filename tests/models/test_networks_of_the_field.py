@@ -6,11 +6,17 @@ import pytest
 import torch
 from torch import nn
 
+from exitbench.attacks.adaptive import Adaptive
+from exitbench.attacks.noise import Noise
+from exitbench.attacks.objectives import CE, Mean, Objective
+from exitbench.attacks.pgd import PGD
+from exitbench.attacks.regions import ThreatModel
 from exitbench.models.cost import measure_costs
 from exitbench.models.msdnet import build_msdnet
 from exitbench.models.policies import EntropyPolicy, deployed_logits
 from exitbench.models.registry import model_card
 from exitbench.models.sdn import SHARES
+from exitbench.runner.passes import counted
 
 AUTHORS_MSDNET = (15_140_452, 25_505_992, 37_095_980, 46_331_024, 57_335_540, 66_960_728, 75_937_724)
 """Operations up to each exit of the anytime network of 7 exits, as the counter in the authors' PyTorch code gives them for
@@ -67,3 +73,18 @@ def test_inputs_that_leave_early_are_not_computed_further(name):
     torch.testing.assert_close(found, deployed_logits(logits, policy)[0])
     assert seen[0] == 8
     assert seen[1:] == [4] * (net.n_exits - 1)
+
+
+@pytest.mark.parametrize("name", ["msdnet", "sdn_resnet56", "sdn_vgg16", "branchynet_lenet", "branchynet_resnet", "vit_exits"])
+def test_attacks_run_on_network_and_search_model_and_their_passes_are_counted(name):
+    card = model_card(name)
+    net = card.build().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, *card.input_shape, generator=generator), torch.tensor([0, 1])
+    ball, policy = ThreatModel("Linf", 8 / 255), EntropyPolicy((2.0,) * (net.n_exits - 1))
+    for model in (net, net.search_model()):
+        for attack in (PGD(Objective(CE(), Mean()), ball, 2, 2 / 255), Adaptive(ball, policy, budget=2)):
+            with counted(model) as passes:
+                x_adv = attack(model, x, y, noise=Noise(0, (0, 1)))
+            assert passes.forwards >= passes.backwards >= (4 if isinstance(attack, PGD) else 0) and passes.forwards > 0
+            assert ball.distance(x_adv, x).max() <= ball.eps + 1e-6
