@@ -16,6 +16,9 @@ from exitbench.models.early_exit import EarlyExitNet
 DIFFERENCE = 1e-2
 """Largest difference of a replay from the pass itself, relative to the largest logit; kernels may differ in their rounding."""
 
+WARM = 8
+"""Images of the first passes on the stream of recordings."""
+
 
 class CudaPasses:
     """A forward and a backward pass through the first exits of a network, as two CUDA graphs that share all graphs' memory.
@@ -34,20 +37,17 @@ class CudaPasses:
 
     def __init__(self, net: EarlyExitNet, x: Tensor, last: int) -> None:
         self.x = x.detach().clone().requires_grad_()
-        stream, before = _stream(x.device), torch.cuda.current_stream(x.device)
-        stream.wait_stream(before)
-        with torch.cuda.stream(stream), torch.enable_grad():  # libraries choose and load their kernels before the recording
-            wanted = net(self.x, last)
-            self.gradient = torch.ones_like(wanted)
-            torch.autograd.grad(wanted, self.x, self.gradient)
-            wanted = wanted.detach()
+        stream = _stream(x.device)
+        with beside(stream):  # libraries set themselves up for the stream, in memory of the usual kind
+            _both_passes(net, x[:WARM].detach(), last)
+        wanted = _both_passes(net, self.x.detach(), last)  # and choose and load the kernels of this size
+        self.gradient = torch.ones_like(wanted)
         with torch.enable_grad():
-            with _recorded(stream) as self._forward:
+            with recorded(x.device) as self._forward:
                 logits = net(self.x, last)
-            with _recorded(stream) as self._backward:
+            with recorded(x.device) as self._backward:
                 (self.of_images,) = torch.autograd.grad(logits, self.x, self.gradient)
         self.logits = logits.detach()
-        before.wait_stream(stream)
         self.forward()
         if not float((self.logits - wanted).abs().max()) <= DIFFERENCE * float(wanted.abs().max()):
             raise RuntimeError("a replay computes other logits")
@@ -61,21 +61,36 @@ class CudaPasses:
         self._backward.replay()
 
 
+def _both_passes(net: EarlyExitNet, x: Tensor, last: int) -> Tensor:
+    """Run a forward and a backward pass, and return the logits."""
+    x = x.requires_grad_()
+    with torch.enable_grad():
+        logits: Tensor = net(x, last)
+        torch.autograd.grad(logits, x, torch.ones_like(logits))
+    return logits.detach()
+
+
 @contextmanager
-def _recorded(stream: torch.cuda.Stream) -> Iterator[torch.cuda.CUDAGraph]:
-    """Record what is launched within the context; nothing is computed yet.
+def recorded(device: torch.device) -> Iterator[torch.cuda.CUDAGraph]:
+    """Record what is launched within the context; nothing is computed until the graph is replayed.
 
     Unlike ``torch.cuda.graph``, it leaves torch's cache of memory as it is: giving that back takes longer than the recording.
     """
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize(stream.device)
+    graph, pool = torch.cuda.CUDAGraph(), _Pool.of(device)
+    torch.cuda.synchronize(device)
+    with _recording(graph, pool.handle, _stream(device)):
+        yield graph
+
+
+@contextmanager
+def _recording(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()  # what it frees may call the device
     try:
         with torch.cuda.stream(stream):
-            graph.capture_begin(pool=_pool(), capture_error_mode="thread_local")
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
-                yield graph
+                yield
             finally:
                 graph.capture_end()
     finally:
@@ -83,26 +98,36 @@ def _recorded(stream: torch.cuda.Stream) -> Iterator[torch.cuda.CUDAGraph]:
             gc.enable()
 
 
+@contextmanager
+def beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Run on ``stream`` behind what the current stream has been given, which goes on behind it."""
+    before = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(before)
+    with torch.cuda.stream(stream):
+        yield
+    before.wait_stream(stream)
+
+
+class _Pool:
+    """The memory of all recordings on a device.
+
+    A handle is void once the last recording in it is gone; one of a single operation is kept, so that this never happens.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.handle: Any = torch.cuda.graph_pool_handle()
+        self._kept, self._number = torch.cuda.CUDAGraph(), torch.zeros(1, device=device)
+        torch.cuda.synchronize(device)
+        with _recording(self._kept, self.handle, _stream(device)):
+            self._number.add_(1)
+
+    @staticmethod
+    @cache
+    def of(device: torch.device) -> _Pool:
+        """Return the one of a device."""
+        return _Pool(device)
+
+
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch leaves it untyped
-
-
-@cache
-def _pool() -> Any:
-    """Return the memory that all recordings share.
-
-    A recording that is never dropped keeps it: torch forgets the memory with the last recording that uses it.
-    """
-    handle = torch.cuda.graph_pool_handle()
-    stream = _stream(torch.device("cuda", torch.cuda.current_device()))
-    keeper = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(stream):
-        keeper.capture_begin(pool=handle, capture_error_mode="thread_local")
-        torch.zeros(1, device=stream.device)
-        keeper.capture_end()
-    _KEPT.append(keeper)
-    return handle
-
-
-_KEPT: list[torch.cuda.CUDAGraph] = []
