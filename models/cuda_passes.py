@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -37,15 +38,15 @@ class CudaPasses:
 
     def __init__(self, net: EarlyExitNet, x: Tensor, last: int) -> None:
         self.x = x.detach().clone().requires_grad_()
-        stream = _stream(x.device)
-        with beside(stream):  # libraries set themselves up for the stream, in memory of the usual kind
+        self._pool = _Pool.of(x.device)
+        with _beside(_stream(x.device)):  # libraries set themselves up for the stream, in memory of the usual kind
             _both_passes(net, x[:WARM].detach(), last)
         wanted = _both_passes(net, self.x.detach(), last)  # and choose and load the kernels of this size
         self.gradient = torch.ones_like(wanted)
         with torch.enable_grad():
-            with recorded(x.device) as self._forward:
+            with _recorded(self._pool) as self._forward:
                 logits = net(self.x, last)
-            with recorded(x.device) as self._backward:
+            with _recorded(self._pool) as self._backward:
                 (self.of_images,) = torch.autograd.grad(logits, self.x, self.gradient)
         self.logits = logits.detach()
         self.forward()
@@ -70,15 +71,19 @@ def _both_passes(net: EarlyExitNet, x: Tensor, last: int) -> Tensor:
     return logits.detach()
 
 
+def _replay(graph: torch.cuda.CUDAGraph, _pool: _Pool) -> None:
+    graph.replay()
+
+
 @contextmanager
-def recorded(device: torch.device) -> Iterator[torch.cuda.CUDAGraph]:
+def _recorded(pool: _Pool) -> Iterator[torch.cuda.CUDAGraph]:
     """Record what is launched within the context; nothing is computed until the graph is replayed.
 
     Unlike ``torch.cuda.graph``, it leaves torch's cache of memory as it is: giving that back takes longer than the recording.
     """
-    graph, pool = torch.cuda.CUDAGraph(), _Pool.of(device)
-    torch.cuda.synchronize(device)
-    with _recording(graph, pool.handle, _stream(device)):
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(pool.device)
+    with _recording(graph, pool.handle, _stream(pool.device)):
         yield graph
 
 
@@ -99,7 +104,7 @@ def _recording(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream
 
 
 @contextmanager
-def beside(stream: torch.cuda.Stream) -> Iterator[None]:
+def _beside(stream: torch.cuda.Stream) -> Iterator[None]:
     """Run on ``stream`` behind what the current stream has been given, which goes on behind it."""
     before = torch.cuda.current_stream(stream.device)
     stream.wait_stream(before)
@@ -108,13 +113,35 @@ def beside(stream: torch.cuda.Stream) -> Iterator[None]:
     before.wait_stream(stream)
 
 
+class CudaRecorder:
+    """Records passes and any other work on a GPU."""
+
+    def passes(self, net: EarlyExitNet, x: Tensor, last: int) -> CudaPasses:
+        """Record the passes of a network."""
+        return CudaPasses(net, x, last)
+
+    def beside(self, work: Callable[[], None], device: torch.device) -> None:
+        """Run work on the stream of recordings, so that libraries set themselves up for it."""
+        with _beside(_stream(device)):
+            work()
+
+    def record(self, work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        """Record work, without running it, and return a function that replays it."""
+        pool = _Pool.of(device)
+        with _recorded(pool) as graph:
+            work()
+        return partial(_replay, graph, pool)
+
+
 class _Pool:
     """The memory of all recordings on a device.
 
-    A handle is void once the last recording in it is gone; one of a single operation is kept, so that this never happens.
+    A handle is void once the last recording in it is gone; one of a single operation lives as long as this object, and with it
+    the memory is given back. Whoever makes a recording holds this object.
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.handle: Any = torch.cuda.graph_pool_handle()
         self._kept, self._number = torch.cuda.CUDAGraph(), torch.zeros(1, device=device)
         torch.cuda.synchronize(device)
@@ -122,10 +149,15 @@ class _Pool:
             self._number.add_(1)
 
     @staticmethod
-    @cache
     def of(device: torch.device) -> _Pool:
         """Return the one of a device."""
-        return _Pool(device)
+        found = _pools.get(device)
+        if found is None:
+            found = _pools[device] = _Pool(device)
+        return found
+
+
+_pools: WeakValueDictionary[torch.device, _Pool] = WeakValueDictionary()
 
 
 @cache
