@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.base import Attack
@@ -25,7 +26,7 @@ SOFT_STEPS, JOINT_STEPS = 20, 25
 QUERIES = 4
 """Forward passes of the random search for each gradient of the budget, where the rule gives no gradient."""
 
-Soft = Callable[[Tensor, Tensor, Policy, float], Tensor]
+Soft = Callable[[Tensor, Tensor, Policy, "float | Tensor"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,7 @@ class Adaptive(Attack):
 
     def softly(self, search: Search, objective: Soft, start: Tensor, *, warm: float, last: float) -> None:
         """Ascend an objective of the soft deployed rule; the temperature is annealed from ``warm`` to 0.05."""
-
-        def ascended(logits: Tensor, y: Tensor, progress: float, _rows: Tensor) -> Tensor:
-            return objective(logits, y, self.policy, warm * (0.05 / warm) ** progress)
-
-        search.ascend(ascended, start, SOFT_STEPS, last=last)
+        search.ascend(Softly(objective, self.policy), start, SOFT_STEPS, knob=partial(_annealed, warm), last=last)
 
     def at_exit(self, search: Search, start: Tensor, k: Tensor, *, wrong_class: int = 0) -> None:
         """Ascend the constraints of failing at exit ``k`` ``(B,)``; a constraint weighs more the longer it is violated.
@@ -109,23 +106,45 @@ class Adaptive(Attack):
             k: The exit of each sample, 0-based.
             wrong_class: 0 for the nearest wrong class at each step; j for the j-th after the nearest at the closest iterate.
         """
-        weights = start.new_ones(search.model.n_exits, len(k))
-        target = _wrong_class(search, k, wrong_class) if wrong_class else None
+        own = {"weights": start.new_ones(search.model.n_exits, len(k)), "k": k}
+        if wrong_class:
+            own["target"] = _wrong_class(search, k, wrong_class)
+        search.ascend(AtExit(self.policy), start, JOINT_STEPS, own=own, exits=k, last=1 / 32)
 
-        def ascended(logits: Tensor, y: Tensor, _progress: float, rows: Tensor) -> Tensor:
-            goal = None if target is None else target[rows]
-            here = constraints_at(logits, y, self.policy, k[rows], goal)
-            now = reweighted(weights[:, rows], here.detach())
-            weights[:, rows] = now
-            return joint(here, now)
 
-        search.ascend(ascended, start, JOINT_STEPS, exits=k, last=1 / 32)
+@dataclass(frozen=True)
+class Softly:
+    """An objective of the soft deployed rule, whose knob is the temperature."""
+
+    objective: Soft
+    policy: Policy
+
+    def __call__(self, logits: Tensor, y: Tensor, knob: Tensor, own: Mapping[str, Tensor]) -> Tensor:
+        return self.objective(logits, y, self.policy, knob)
+
+
+@dataclass(frozen=True)
+class AtExit:
+    """The constraints of failing at an exit of each sample's own, with their weights, and at a class of its own if it has one."""
+
+    policy: Policy
+
+    def __call__(self, logits: Tensor, y: Tensor, knob: Tensor, own: Mapping[str, Tensor]) -> Tensor:
+        here = constraints_at(logits, y, self.policy, own["k"], own.get("target"))
+        now = reweighted(own["weights"], here.detach())
+        own["weights"].copy_(now)
+        return joint(here, now)
+
+
+def _annealed(warm: float, progress: float) -> float:
+    """Return the temperature, which falls from ``warm`` to 0.05."""
+    return warm * math.pow(0.05 / warm, progress)
 
 
 def _wrong_class(search: Search, k: Tensor, rank: int) -> Tensor:
     """Return the wrong class ``(B,)`` of this rank, from 0 and wrapping around, at exit ``k`` of the closest iterate."""
     logits = search.logits[k, torch.arange(len(k), device=k.device)]
     n_wrong = logits.shape[-1] - 1
-    label = F.one_hot(search.y, n_wrong + 1).bool()
+    label = torch.arange(n_wrong + 1, device=search.y.device) == search.y[:, None]
     by_logit = torch.sort(logits.masked_fill(label, -torch.inf), dim=-1, descending=True, stable=True).indices
     return by_logit[:, rank % n_wrong]

@@ -1,21 +1,18 @@
-"""The state of a search for a failure of the deployed rule, and its one step: to ascend an objective from a start."""
+"""The state of a search for a failure of the deployed rule, and its ascents of an objective from a start."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from exitbench.attacks.deployed_loss import ALWAYS_SATISFIED, distance_to_failure
-from exitbench.attacks.gradient import unit_mean
-from exitbench.attacks.regions import ThreatModel, column
+from exitbench.attacks.regions import ThreatModel
+from exitbench.attacks.search_batch import Ascended, Rules, SearchBatch
+from exitbench.attacks.step_recorder import StepRecorder
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.policies import Policy, deployed_logits
-
-Ascended = Callable[[Tensor, Tensor, float, Tensor], Tensor]
-"""Maps logits ``(K, B, C)``, labels, progress in [0, 1] and rows ``(B,)`` of the samples to values ``(B,)``."""
+from exitbench.models.policies import Policy
 
 COMPACT_EVERY = {"cuda": 5}
 """Number of steps after which broken samples leave the batch; asking a GPU for them synchronises it. Elsewhere it is 1."""
@@ -42,6 +39,7 @@ class Search:
         logits: ``(K, B, C)``, the logits of ``nearest``.
         broken: ``(B,)`` bool, whether an iterate fails under the policy.
         any_wrong: ``(B,)`` bool, whether an iterate makes some exit wrong.
+        rank: ``(B,)``, how close the candidate comes; the smaller the better.
         candidates: ``(B, C, H, W)``, the image that breaks each sample, else the closest of all iterates that make some exit
             wrong, else the closest of all.
     """
@@ -51,7 +49,7 @@ class Search:
         self.left = budget
         self.nearest, self.candidates = x.clone(), x.clone()
         self.distances = x.new_full((model.n_exits, len(x)), torch.inf)
-        self._rank = self.distances[0].clone()
+        self.rank = self.distances[0].clone()
         self.broken, self.any_wrong = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
         with torch.no_grad():
             self.logits = model(x)
@@ -63,17 +61,28 @@ class Search:
 
     def forget(self) -> None:
         """Start over: the survivors' closest iterates no longer guide the search; they stay in ``candidates``."""
-        self.distances[:, ~self.broken] = torch.inf
+        self.distances.masked_fill_(~self.broken, torch.inf)
 
     def ascend(
-        self, objective: Ascended, start: Tensor, steps: int, *, exits: Tensor | None = None, first: float = 0.25, last: float
+        self,
+        objective: Ascended,
+        start: Tensor,
+        steps: int,
+        *,
+        own: Mapping[str, Tensor] | None = None,
+        knob: Callable[[float], float] = lambda progress: progress,
+        exits: Tensor | None = None,
+        first: float = 0.25,
+        last: float,
     ) -> None:
         """Ascend from ``start`` by the sign of the momentum, for the samples not yet broken and within the budget.
 
         Args:
-            objective: The function to ascend; it gets the logits of all exits.
+            objective: The function to ascend.
             start: Images ``(B, C, H, W)`` to start from.
             steps: Number of gradients to spend.
+            own: Tensors ``(..., B)`` of the objective.
+            knob: Maps progress in [0, 1] to the objective's number.
             exits: The exit ``(B,)``, 0-based, that each sample aims at. Elsewhere than on a GPU, where the shapes of a step stay
                 as they are, the graph of a sample ends there, and the logits behind it are detached.
             first: First step size, as a share of the radius; it falls to ``last`` as a cosine.
@@ -82,34 +91,54 @@ class Search:
         steps = min(steps, self.left)
         self.left -= steps
         rows = self.survivors()
-        if rows.device.type == "cuda":
-            exits = None
-        if exits is not None:
+        on_gpu = rows.device.type == "cuda"
+        if exits is not None and not on_gpu:
             rows = rows[exits[rows].argsort(descending=True, stable=True)]
-        x_adv, velocity = start[rows].clone(), torch.zeros_like(start[rows])
+        if not (steps and len(rows)):
+            return
+        taken = self._taken(rows, start, own or {})
+        recorder = StepRecorder(self.model, Rules(self.region, self.policy, objective), taken)
         every, counts = COMPACT_EVERY.get(rows.device.type, 1), None
         for step in range(steps):
             if step % every == 0:
-                going = ~self.broken[rows]
-                rows, x_adv, velocity = rows[going], x_adv[going], velocity[going]
+                rows = self._compacted(recorder, rows)
                 if not len(rows):
                     return
-                counts = None if exits is None else self._counts(exits[rows])
+                counts = None if exits is None or on_gpu else self._counts(exits[rows])
             progress = step / steps
-            inputs = x_adv.detach().requires_grad_()
-            with torch.enable_grad():
-                attached = self.model(inputs) if counts is None else self.model.leaving_graph(inputs, counts)
-                (gradient,) = torch.autograd.grad(objective(attached, self.y[rows], progress, rows).sum(), inputs)
-            logits = attached.detach()
-            self.record(rows, x_adv, logits)
-            velocity = 0.75 * velocity + unit_mean(gradient)
             size = self.region.eps * (last + (first - last) * (1 + math.cos(math.pi * progress)) / 2)
-            x_adv = self.region.project(x_adv + size * self.region.steepest(velocity), self.x[rows])
-        going = ~self.broken[rows]
-        if steps and going.any():
-            rows, x_adv = rows[going], x_adv[going]
+            recorder.step(counts, knob(progress), size)
+        rows = self._compacted(recorder, rows, at_end=True)
+        if len(rows):
             with torch.no_grad():
-                self.record(rows, x_adv, self.model(x_adv))
+                self.record(rows, recorder.batch.x_adv[: len(rows)], self.model(recorder.batch.x_adv[: len(rows)]))
+
+    def _taken(self, rows: Tensor, start: Tensor, own: Mapping[str, Tensor]) -> SearchBatch:
+        """Return copies of some samples."""
+        velocity = torch.zeros_like(start)
+        kept = {name: getattr(self, name) for name in (*_PER_IMAGE, *_PER_EXIT)}
+        return SearchBatch(**kept, x_adv=start, velocity=velocity, own=dict(own)).rows(rows)
+
+    def _compacted(self, recorder: StepRecorder, rows: Tensor, *, at_end: bool = False) -> Tensor:
+        """Let broken samples leave the batch, where that makes it smaller, and return the rows left in it."""
+        kept = (~recorder.batch.broken[: len(rows)]).nonzero().flatten()
+        recorder.going = len(kept)
+        recorder.count()
+        if len(kept) < len(rows) and (at_end or recorder.shrinks(len(kept))):
+            self._store(recorder.batch, rows)
+            recorder.take(kept)
+            return rows[kept]
+        if at_end:
+            self._store(recorder.batch, rows)
+        return rows
+
+    def _store(self, batch: SearchBatch, rows: Tensor) -> None:
+        """Take over what was found; rows of the batch behind these are padding."""
+        n = len(rows)
+        for name in _PER_IMAGE[2:]:
+            getattr(self, name)[rows] = getattr(batch, name)[:n]
+        for name in _PER_EXIT:
+            getattr(self, name)[:, rows] = getattr(batch, name)[:, :n]
 
     def _counts(self, exits: Tensor) -> list[int]:
         """Return, for each exit of the network, how many of ``exits`` ``(B,)`` are that one or a later one."""
@@ -118,22 +147,14 @@ class Search:
         return counts
 
     def record(self, rows: Tensor, x_adv: Tensor, logits: Tensor) -> None:
-        """Test iterates on every exit and under the policy; keep those that fail or are closest to it.
+        """Test iterates of some samples on every exit and under the policy; keep those that fail or are closest to it.
 
         Samples already broken keep the iterate that broke them. Nothing here synchronises the device.
         """
-        y, done = self.y[rows], self.broken[rows]
-        broken = (deployed_logits(logits, self.policy)[0].argmax(-1) != y) & ~done
-        wrong = (logits.argmax(-1) != y).any(0) & ~done
-        distances = distance_to_failure(logits, y, self.policy)
-        nearest = distances.amin(0)
-        closer = broken | ((nearest < self.distances[:, rows].amin(0)) & ~done)
-        self.nearest[rows] = torch.where(column(closer, x_adv), x_adv, self.nearest[rows])
-        self.distances[:, rows] = torch.where(closer, distances, self.distances[:, rows])
-        self.logits[:, rows] = torch.where(closer[:, None], logits, self.logits[:, rows])
-        rank = torch.where(wrong, nearest, nearest + 2 * ALWAYS_SATISFIED)
-        better = broken | ((rank < self._rank[rows]) & ~done)
-        self.candidates[rows] = torch.where(column(better, x_adv), x_adv, self.candidates[rows])
-        self._rank[rows] = torch.where(better, rank, self._rank[rows])
-        self.any_wrong[rows] |= wrong
-        self.broken[rows] |= broken
+        batch = self._taken(rows, self.x, {})
+        batch.record(self.policy, x_adv, logits)
+        self._store(batch, rows)
+
+
+_PER_IMAGE = ("x", "y", "nearest", "broken", "any_wrong", "candidates", "rank")
+_PER_EXIT = ("distances", "logits")

@@ -94,12 +94,12 @@ def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
     return torch.maximum(torch.maximum(open_before, shut_here), -margins(predictions(logits, policy), y))
 
 
-def exit_probabilities(logits: Tensor, policy: Policy, temperature: float) -> Tensor:
+def exit_probabilities(logits: Tensor, policy: Policy, temperature: float | Tensor) -> Tensor:
     """Return the probability ``(K, B)`` of taking each exit if gate k opens with ``sigmoid(log_slack_k / temperature)``."""
     return soft_exits(at_once(policy).log_slack(logits), temperature)
 
 
-def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
+def soft_exits(slacks: Tensor, temperature: float | Tensor) -> Tensor:
     """Return the probability ``(K, B)`` of taking each exit if gate k opens with ``sigmoid(slacks[k] / temperature)``.
 
     Args:
@@ -112,13 +112,13 @@ def soft_exits(slacks: Tensor, temperature: float) -> Tensor:
     return (reached + torch.cat([F.logsigmoid(gates), certain])).exp()
 
 
-def expected_failure(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
+def expected_failure(logits: Tensor, y: Tensor, policy: Policy, temperature: float | Tensor) -> Tensor:
     """Return ``-log`` of the expected probability ``(B,)`` that the soft deployed rule gives to the label."""
     true = predictions(logits, policy).softmax(-1).gather(-1, y.expand(len(logits), -1)[..., None])[..., 0]
     return -torch.log((exit_probabilities(logits, policy, temperature) * true).sum(0) + 1e-12)
 
 
-def expected_margin(logits: Tensor, y: Tensor, policy: Policy, temperature: float) -> Tensor:
+def expected_margin(logits: Tensor, y: Tensor, policy: Policy, temperature: float | Tensor) -> Tensor:
     """Return the expected margin ``(B,)`` of the soft deployed rule; ``tanh`` keeps exits already wrong from dominating."""
     return (exit_probabilities(logits, policy, temperature) * torch.tanh(margins(predictions(logits, policy), y))).sum(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exitbench.attacks.adaptive_search import Search
+from exitbench.attacks.adaptive_search import COMPACT_EVERY, Search
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Margin
 from exitbench.attacks.regions import ThreatModel
@@ -32,8 +32,10 @@ def search_randomly(search: Search, noise: Noise, queries: int) -> None:
     """
     x_adv = search.candidates.clone()
     margin = torch.full_like(search.distances[0], -torch.inf)
+    rows, every = search.survivors(), COMPACT_EVERY.get(x_adv.device.type, 1)
     for query in range(queries):
-        rows = search.survivors()
+        if query % every == 0:
+            rows = search.survivors()
         if not len(rows):
             return
         draws = noise.of(rows).uniform(x_adv.new_empty(len(rows), 6 + x_adv.shape[1]), FIRST_DRAW + query)

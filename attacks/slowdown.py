@@ -151,7 +151,7 @@ class _Search:
         for step in range(attack.steps + 1):
             final = step == attack.steps
             if step % every == 0 or final:
-                going = ~self.finished[rows]
+                going = (~self.finished[rows]).nonzero().flatten()  # a GPU is asked once, not for each tensor
                 rows, x_adv, velocity, weight = rows[going], x_adv[going], velocity[going], weight[going]
                 if not len(rows):
                     return

@@ -65,6 +65,12 @@ def at_once(policy: Policy) -> AtOnce:
     return policy.at_once() if is_own(kind.__module__) or "at_once" in vars(kind) else AtOnce(policy)
 
 
+def is_without_loop(policy: Policy) -> bool:
+    """Return whether a rule has a form for all exits at once, so that nothing of it is code from outside exitbench."""
+    rule = at_once(policy)
+    return type(getattr(rule, "rule", rule)) is not AtOnce
+
+
 class OfLastExit(AtOnce):
     """A rule whose gates and predictions are those of single exits, so that logits are seen whole.
 

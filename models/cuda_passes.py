@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from exitbench.models.early_exit import EarlyExitNet
 
 DIFFERENCE = 1e-2
 """Largest difference of a replay from the pass itself, relative to the largest logit; kernels may differ in their rounding."""
+
+WARM = 8
+"""Images of the first passes on the stream of recordings."""
 
 
 class CudaPasses:
@@ -34,20 +38,17 @@ class CudaPasses:
 
     def __init__(self, net: EarlyExitNet, x: Tensor, last: int) -> None:
         self.x = x.detach().clone().requires_grad_()
-        stream, before = _stream(x.device), torch.cuda.current_stream(x.device)
-        stream.wait_stream(before)
-        with torch.cuda.stream(stream), torch.enable_grad():  # libraries choose and load their kernels before the recording
-            wanted = net(self.x, last)
-            self.gradient = torch.ones_like(wanted)
-            torch.autograd.grad(wanted, self.x, self.gradient)
-            wanted = wanted.detach()
+        self._pool = _Pool.of(x.device)
+        with _beside(_stream(x.device)):  # libraries set themselves up for the stream, in memory of the usual kind
+            _both_passes(net, x[:WARM].detach(), last)
+        wanted = _both_passes(net, self.x.detach(), last)  # and choose and load the kernels of this size
+        self.gradient = torch.ones_like(wanted)
         with torch.enable_grad():
-            with _recorded(stream) as self._forward:
+            with _recorded(self._pool) as self._forward:
                 logits = net(self.x, last)
-            with _recorded(stream) as self._backward:
+            with _recorded(self._pool) as self._backward:
                 (self.of_images,) = torch.autograd.grad(logits, self.x, self.gradient)
         self.logits = logits.detach()
-        before.wait_stream(stream)
         self.forward()
         if not float((self.logits - wanted).abs().max()) <= DIFFERENCE * float(wanted.abs().max()):
             raise RuntimeError("a replay computes other logits")
@@ -61,21 +62,40 @@ class CudaPasses:
         self._backward.replay()
 
 
+def _both_passes(net: EarlyExitNet, x: Tensor, last: int) -> Tensor:
+    """Run a forward and a backward pass, and return the logits."""
+    x = x.requires_grad_()
+    with torch.enable_grad():
+        logits: Tensor = net(x, last)
+        torch.autograd.grad(logits, x, torch.ones_like(logits))
+    return logits.detach()
+
+
+def _replay(graph: torch.cuda.CUDAGraph, _pool: _Pool) -> None:
+    graph.replay()
+
+
 @contextmanager
-def _recorded(stream: torch.cuda.Stream) -> Iterator[torch.cuda.CUDAGraph]:
-    """Record what is launched within the context; nothing is computed yet.
+def _recorded(pool: _Pool) -> Iterator[torch.cuda.CUDAGraph]:
+    """Record what is launched within the context; nothing is computed until the graph is replayed.
 
     Unlike ``torch.cuda.graph``, it leaves torch's cache of memory as it is: giving that back takes longer than the recording.
     """
     graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize(stream.device)
+    torch.cuda.synchronize(pool.device)
+    with _recording(graph, pool.handle, _stream(pool.device)):
+        yield graph
+
+
+@contextmanager
+def _recording(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()  # what it frees may call the device
     try:
         with torch.cuda.stream(stream):
-            graph.capture_begin(pool=_pool(), capture_error_mode="thread_local")
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
-                yield graph
+                yield
             finally:
                 graph.capture_end()
     finally:
@@ -83,26 +103,63 @@ def _recorded(stream: torch.cuda.Stream) -> Iterator[torch.cuda.CUDAGraph]:
             gc.enable()
 
 
+@contextmanager
+def _beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Run on ``stream`` behind what the current stream has been given, which goes on behind it."""
+    before = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(before)
+    with torch.cuda.stream(stream):
+        yield
+    before.wait_stream(stream)
+
+
+class CudaRecorder:
+    """Records passes and any other work on a GPU."""
+
+    def passes(self, net: EarlyExitNet, x: Tensor, last: int) -> CudaPasses:
+        """Record the passes of a network."""
+        return CudaPasses(net, x, last)
+
+    def beside(self, work: Callable[[], None], device: torch.device) -> None:
+        """Run work on the stream of recordings, so that libraries set themselves up for it."""
+        with _beside(_stream(device)):
+            work()
+
+    def record(self, work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        """Record work, without running it, and return a function that replays it."""
+        pool = _Pool.of(device)
+        with _recorded(pool) as graph:
+            work()
+        return partial(_replay, graph, pool)
+
+
+class _Pool:
+    """The memory of all recordings on a device.
+
+    A handle is void once the last recording in it is gone; one of a single operation lives as long as this object, and with it
+    the memory is given back. Whoever makes a recording holds this object.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.handle: Any = torch.cuda.graph_pool_handle()
+        self._kept, self._number = torch.cuda.CUDAGraph(), torch.zeros(1, device=device)
+        torch.cuda.synchronize(device)
+        with _recording(self._kept, self.handle, _stream(device)):
+            self._number.add_(1)
+
+    @staticmethod
+    def of(device: torch.device) -> _Pool:
+        """Return the one of a device."""
+        found = _pools.get(device)
+        if found is None:
+            found = _pools[device] = _Pool(device)
+        return found
+
+
+_pools: WeakValueDictionary[torch.device, _Pool] = WeakValueDictionary()
+
+
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch leaves it untyped
-
-
-@cache
-def _pool() -> Any:
-    """Return the memory that all recordings share.
-
-    A recording that is never dropped keeps it: torch forgets the memory with the last recording that uses it.
-    """
-    handle = torch.cuda.graph_pool_handle()
-    stream = _stream(torch.device("cuda", torch.cuda.current_device()))
-    keeper = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(stream):
-        keeper.capture_begin(pool=handle, capture_error_mode="thread_local")
-        torch.zeros(1, device=stream.device)
-        keeper.capture_end()
-    _KEPT.append(keeper)
-    return handle
-
-
-_KEPT: list[torch.cuda.CUDAGraph] = []

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from exitbench.models.cuda_passes import CudaPasses
+from exitbench.models.cuda_passes import CudaRecorder
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.policies import Policy, deployed_logits
@@ -28,6 +28,8 @@ FIRST, BETTER = 2, 8
 
 _PACKAGES = ("exitbench", "torch", "timm")
 """Packages whose layers do the same at every call."""
+
+Made = TypeVar("Made")
 
 _log = logging.getLogger(__name__)
 
@@ -52,21 +54,34 @@ class StaticPasses(Protocol):
     def backward(self) -> None: ...
 
 
-Record = Callable[[EarlyExitNet, Tensor, int], StaticPasses]
-"""Records the passes of a network on images ``(S, C, H, W)``, through the exits up to one, 0-based."""
+class Recorder(Protocol):
+    """Records what is launched on a device."""
+
+    def passes(self, net: EarlyExitNet, x: Tensor, last: int) -> StaticPasses:
+        """Record the passes of a network on images ``(S, C, H, W)``, through the exits up to ``last``, 0-based."""
+
+    def beside(self, work: Callable[[], None], device: torch.device) -> None:
+        """Run work where recordings run, before one is made of it."""
+
+    def record(self, work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        """Record work on tensors that stay where they are, and return a function that replays it."""
 
 
-def graphed(model: EarlyExitNet, record: Record = CudaPasses) -> EarlyExitNet:
+def graphed(model: EarlyExitNet, recorder: Recorder | None = None) -> EarlyExitNet:
     """Return ``model`` with recorded passes, or ``model`` itself where there is nothing to gain or something to lose.
 
     It is itself on a CPU, and if some layer is not of a package that is known to do the same at every call.
+
+    Args:
+        model: The network.
+        recorder: Records its passes; None for CUDA graphs.
     """
     first = next(model.parameters(), None)
-    if first is None or (record is CudaPasses and first.device.type != "cuda"):
+    if first is None or (recorder is None and first.device.type != "cuda"):
         return model
     if any(type(layer).__module__.partition(".")[0] not in _PACKAGES for layer in model.modules()):
         return model
-    return GraphedNet(model, record)
+    return GraphedNet(model, recorder or CudaRecorder())
 
 
 class GraphedNet(EarlyExitNet):
@@ -77,13 +92,18 @@ class GraphedNet(EarlyExitNet):
 
     Args:
         net: The network, which is not changed.
-        record: Records its passes.
+        recorder: Records its passes.
+
+    Attributes:
+        recorder: See above.
+        steps: What searches have recorded on it, by what they are known by; dropped with the recordings of passes.
     """
 
-    def __init__(self, net: EarlyExitNet, record: Record = CudaPasses) -> None:
+    def __init__(self, net: EarlyExitNet, recorder: Recorder) -> None:
         super().__init__()
         self.exit_costs, self.has_gate_scores = net.exit_costs, net.has_gate_scores
-        self.net, self._record, self._refused = net, record, False
+        self.net, self.recorder, self._refused = net, recorder, False
+        self.steps: dict[Hashable, Any] = {}
         self._entry = _Entry()
         self._recorded: dict[Hashable, dict[int, StaticPasses]] = {}
         self._uses: Counter[Hashable] = Counter()
@@ -101,10 +121,34 @@ class GraphedNet(EarlyExitNet):
     def current(self) -> EarlyExitNet:
         """Return this network, whose recordings are dropped if weights have been replaced or changed since."""
         if self._weights != (now := _places(self.net)):
-            self._recorded.clear()
-            self._uses.clear()
+            self._drop()
             self._weights = now
         return self
+
+    @property
+    def records(self) -> bool:
+        """Whether recordings are made of it."""
+        return not (self._refused or self.training)
+
+    def passed(self, images: int) -> None:
+        """Count forward and backward passes, in images, which replays of more than passes have made."""
+        with torch.enable_grad():
+            some = torch.empty(1, device=next(self.net.parameters()).device).expand(images).requires_grad_()
+            torch.autograd.grad(self._entry(some).sum(), some)
+
+    def tried(self, make: Callable[[], Made]) -> Made | None:
+        """Return what ``make`` records; None if that fails, after which nothing is recorded of this network."""
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001 - a recording may fail in many ways; without one, the network runs as it is
+            self._refused = True
+            self._drop()
+            _log.warning("the network's passes cannot be recorded, they are launched one by one: %s", first_line(error))
+            return None
+
+    def _drop(self) -> None:
+        for kept in (self._recorded, self._uses, self.steps):
+            kept.clear()
 
     def exits(self, x: Tensor) -> Iterator[Tensor]:
         yield from self(x)
@@ -132,7 +176,7 @@ class GraphedNet(EarlyExitNet):
 
     def _passes(self, x: Tensor, last: int) -> StaticPasses | None:
         """Return recorded passes for a batch as large as ``x`` at least; None if it is to run as it is."""
-        if self._refused or self.training or not 0 < len(x) <= SIZES[-1] or not 0 <= last < self.n_exits:
+        if not self.records or not 0 < len(x) <= SIZES[-1] or not 0 <= last < self.n_exits:
             return None
         kind = (last, x.shape[1:], x.dtype, x.device)
         recorded = self._recorded.setdefault(kind, {})
@@ -141,17 +185,12 @@ class GraphedNet(EarlyExitNet):
             return recorded[size]
         larger = min((other for other in recorded if other > size), default=None)
         self._uses[kind, size] += 1
-        if self._uses[kind, size] >= (FIRST if larger is None else BETTER) and not self._refused:
-            self._try(recorded, x, size, last)
+        if self._uses[kind, size] >= (FIRST if larger is None else BETTER):
+            made = self.tried(lambda: self.recorder.passes(self.net, padded(x.detach(), size), last))
+            if made is None:
+                return None
+            recorded[size] = made
         return recorded.get(size, None if larger is None else recorded[larger])
-
-    def _try(self, recorded: dict[int, StaticPasses], x: Tensor, size: int, last: int) -> None:
-        try:
-            recorded[size] = self._record(self.net, padded(x.detach(), size), last)
-        except Exception as error:  # noqa: BLE001 - a recording may fail in many ways; without one, the network runs as it is
-            self._refused = True
-            self._recorded.clear()
-            _log.warning("the network's passes cannot be recorded, they are launched one by one: %s", first_line(error))
 
 
 def padded(x: Tensor, size: int) -> Tensor:
@@ -160,9 +199,14 @@ def padded(x: Tensor, size: int) -> Tensor:
 
 
 class _Turns:
-    """Counts forward replays: recordings share their memory, so that each overwrites what the one before has left."""
+    """Counts replays: recordings share their memory, so that each overwrites what the one before has left."""
 
     now = 0
+
+
+def replays_begin() -> None:
+    """Say that replays begin that are not passes of a ``GraphedNet``: what its last forward pass has left is overwritten."""
+    _Turns.now += 1
 
 
 def _run(passes: StaticPasses, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from exitbench.attacks import adaptive_search, slowdown
-from exitbench.attacks.adaptive import Adaptive
+from exitbench.attacks.adaptive import Adaptive, Softly
 from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.deployed_loss import constraints_at, exit_constraints, expected_failure, expected_margin
 from exitbench.attacks.objectives import Margin, Max, Mean, Objective
@@ -77,20 +77,20 @@ def searches(net, policy, norm):
     y = deployed_logits(net(x), policy)[0].argmax(-1)
     ball, n_exits = TIGHT[norm], net.n_exits
 
-    def ascended(objective, exits=None):
-        return lambda steps: Search(net, ball, policy, x, y, 10**6).ascend(objective, x, steps, exits=exits, last=0.1)
+    def ascended(objective, **more):
+        return lambda steps: Search(net, ball, policy, x, y, 10**6).ascend(objective, x, steps, last=0.1, **more)
 
     def slowdown_of(steps):
         return Slowdown(ball, policy, tuple(float(k + 1) for k in range(n_exits)), "keep_label", steps)(net, x, y, noise=noise)
 
+    def at_exit(logits, y, _knob, own):
+        return constraints_at(logits, y, policy, own["k"]).tanh().sum(0)
+
     last = torch.full_like(y, n_exits - 1)
     found = {
-        "failure": (ascended(lambda logits, y, _at, _rows: expected_failure(logits, y, policy, 0.2)), 1),
-        "margin": (ascended(lambda logits, y, _at, _rows: expected_margin(logits, y, policy, 0.2)), 1),
-        "at exit": (
-            ascended(lambda logits, y, _at, k: constraints_at(logits, y, policy, last[k]).clamp(max=0.3).sum(0), last),
-            1,
-        ),
+        "failure": (ascended(Softly(expected_failure, policy)), 1),
+        "margin": (ascended(Softly(expected_margin, policy)), 1),
+        "at exit": (ascended(at_exit, own={"k": last}, exits=last), 1),
         "slowdown": (slowdown_of, 2),
     }
     for over in (Mean(), Max()):

@@ -57,6 +57,27 @@ class Recorded:
         self.backwards += 1
 
 
+class StandIn:
+    """Takes the place of CUDA graphs."""
+
+    def __init__(self):
+        self.replays = 0
+
+    def passes(self, net, x, last):
+        return Recorded(net, x, last)
+
+    def beside(self, work, device):
+        work()
+
+    def record(self, work, device):
+        def replay():
+            Recorded.shared = None, None
+            self.replays += 1
+            work()
+
+        return replay
+
+
 @pytest.fixture
 def made():
     Recorded.made = []
@@ -66,7 +87,7 @@ def made():
 @pytest.fixture
 def net(made, monkeypatch):
     monkeypatch.setattr(module, "SIZES", (4, 8, 16, 32))
-    return graphed(NET, Recorded)
+    return graphed(NET, StandIn())
 
 
 def images(n):
@@ -163,17 +184,18 @@ def test_no_verdict_of_an_attack_depends_on_it(net, made, n):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
         for verdict, meant in zip(deployed_logits(NET(found), POLICY), deployed_logits(NET(wanted), POLICY), strict=True):
             assert torch.equal(verdict.argmax(-1), meant.argmax(-1))
-    assert sum(each.backwards for each in made) > 50
+    assert sum(each.backwards for each in made) > 20 and net.recorder.replays > 20
     same(DeployedView(net, POLICY)(x), deployed_logits(NET(x), POLICY)[0])
 
 
 def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(made, caplog):
-    def fails(net, x, last):
-        made.append(x)
-        raise RuntimeError("operation not permitted when stream is capturing\nwith more lines")
+    class Failing(StandIn):
+        def passes(self, net, x, last):
+            made.append(x)
+            raise RuntimeError("operation not permitted when stream is capturing\nwith more lines")
 
     with caplog.at_level(logging.WARNING):
-        net = graphed(NET, fails)
+        net = graphed(NET, Failing())
         for n in (3, 3, 3, 40, 40, 3):
             same(net(images(n)), NET(images(n)))
     assert len(made) == len(caplog.records) == 1
@@ -187,11 +209,11 @@ class Odd(nn.Module):
 
 def test_layers_of_somebodys_own_are_not_recorded():
     theirs = MultiExitNet([Odd(), NET.stages[0]], [NET.heads[0], NET.heads[1]])
-    assert graphed(theirs, Recorded) is theirs
+    assert graphed(theirs, StandIn()) is theirs
 
 
 def test_changed_weights_drop_the_recordings(made):
-    net = GraphedNet(small_convolutional(2), Recorded)
+    net = GraphedNet(small_convolutional(2), StandIn())
     x = images(3).float()
     net(x), net(x)
     assert net.current() is net and len(made) == 1
