@@ -23,7 +23,9 @@ _MIDDLE = math.sqrt(0.5)
 
 
 _AT_ONCE = {"cpu": 2**17}
-"""Numbers that are computed at once, so that they stay in the cache; other devices compute all."""
+"""Numbers that are computed at once, so that they stay in the cache."""
+_MOST_AT_ONCE = 2**24
+"""The same elsewhere, so that memory is bounded."""
 
 Draw = Callable[[Tensor], Tensor]
 
@@ -72,7 +74,7 @@ def _drawn(
     size, key = math.prod(shape), hashed(seed, stream)
     block = torch.arange(-(-size // 4), device=where)
     samples = samples.to(where, non_blocking=where.type != "cpu").view(-1, 1)
-    parts = torch.split(samples, max(1, _AT_ONCE.get(where.type, 2**62) // max(size, 1)))
+    parts = torch.split(samples, max(1, _AT_ONCE.get(where.type, _MOST_AT_ONCE) // max(size, 1)))
     found = []
     for part in parts:
         words = philox((block, torch.full_like(block, restart), part, part >> 32), (key & WORD, key >> 32))

@@ -205,7 +205,17 @@ class _WithGraph(torch.autograd.Function):
 
 
 def _answer(view: nn.Module, workers: Sequence[_Worker[Any]]) -> None:
-    """Answer the queries of all ``workers`` with one pass through ``view`` for each kind of query."""
+    """Answer the queries of all ``workers`` with one pass through ``view`` for each kind of query.
+
+    Backward passes come first, and forward passes that will have one last: a recorded network (``exitbench.models.graphed``)
+    has to repeat a forward pass that another came after.
+    """
+    back: dict[_Batch, list[_Worker[Any]]] = {}
+    for worker in workers:
+        if isinstance(worker.query, _Backward):
+            back.setdefault(worker.query.batch, []).append(worker)
+    for batch, asking in back.items():
+        _answer_backward(view, batch, asking)
     plain = [worker for worker in workers if isinstance(worker.query, _Forward) and not worker.query.with_graph]
     graphs = [worker for worker in workers if isinstance(worker.query, _Forward) and worker.query.with_graph]
     if plain:
@@ -217,12 +227,6 @@ def _answer(view: nn.Module, workers: Sequence[_Worker[Any]]) -> None:
         batch = _Batch.of(view, torch.cat([worker.query.x for worker in graphs]))
         for worker, rows in zip(graphs, _rows(graphs), strict=True):
             worker.answer = batch, rows
-    back: dict[_Batch, list[_Worker[Any]]] = {}
-    for worker in workers:
-        if isinstance(worker.query, _Backward):
-            back.setdefault(worker.query.batch, []).append(worker)
-    for batch, asking in back.items():
-        _answer_backward(view, batch, asking)
 
 
 def _answer_backward(view: nn.Module, batch: _Batch, workers: Sequence[_Worker[Any]]) -> None:

@@ -11,8 +11,8 @@ from exitbench.attacks.objectives import Margin
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.policies import deployed_logits
 
-FIRST_DRAW = 1_000_000
-"""Restart of the first draw; those of the gradient search are counted from 0."""
+DRAW = 1_000_000
+"""Restart of the draws of all queries; those of the gradient search are counted from 0."""
 LARGEST, SMALLEST = 0.8, 0.01
 """Share of the pixels that a proposal changes, at the start and at the end; it falls geometrically."""
 
@@ -33,14 +33,14 @@ def search_randomly(search: Search, noise: Noise, queries: int) -> None:
     x_adv = search.candidates.clone()
     margin = torch.full_like(search.distances[0], -torch.inf)
     rows, every = search.survivors(), COMPACT_EVERY.get(x_adv.device.type, 1)
+    draws = noise.uniform(x_adv.new_empty(len(x_adv), queries, 6 + x_adv.shape[1]), DRAW)
     for query in range(queries):
         if query % every == 0:
             rows = search.survivors()
         if not len(rows):
             return
-        draws = noise.of(rows).uniform(x_adv.new_empty(len(rows), 6 + x_adv.shape[1]), FIRST_DRAW + query)
         share = LARGEST * (SMALLEST / LARGEST) ** (query / queries)
-        tried = x_adv[rows] if query == 0 else _proposed(x_adv[rows], search.x[rows], search.region, draws, share)
+        tried = x_adv[rows] if query == 0 else _proposed(x_adv[rows], search.x[rows], search.region, draws[rows, query], share)
         logits = search.model(tried)
         search.record(rows, tried, logits)
         found = Margin()(deployed_logits(logits, search.policy)[0][None], search.y[rows])[0]

@@ -47,7 +47,7 @@ class ThreatModel:
             return self.project(x + self.eps * (2 * noise.uniform(x, restart) - 1), x)
         gaussian = noise.normal(x, restart)
         # A uniform point of the d-ball lies at radius eps * U^(1/d).
-        radius = self.eps * noise.uniform(x, restart).flatten(1)[:, 0] ** (1 / x[0].numel())
+        radius = self.eps * noise.uniform(x.flatten(1)[:, :1], restart)[:, 0] ** (1 / x[0].numel())
         return self.project(x + _scaled_to(gaussian, radius), x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from exitbench.models.early_exit import EarlyExitNet
@@ -37,6 +39,14 @@ def cells_ahead(stack: int, device: torch.device) -> int:
     write, and a killed run should lose no more than the slice in flight.
     """
     return 2 * stack if device.type == "cuda" else 0
+
+
+def queue_done(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until ``device`` has done what it was given until now, whatever it is given later."""
+    if device.type != "cuda":
+        return lambda: None
+    event: torch.cuda.Event = torch.cuda.current_stream(device).record_event()
+    return event.synchronize
 
 
 def fitting(free: int, per_slice: int) -> int:

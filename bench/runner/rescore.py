@@ -50,6 +50,13 @@ class Rescored:
         counts = {"disagreements": int(self.differs.sum()), "again": int(self.rerun.sum())}
         return {**counts, "undefined": undefined} if undefined else counts
 
+    def on_host(self) -> Rescored:
+        """Return copies in the host's memory, which hold their values when the device has done what it was given so far."""
+        tensors = (self.x_adv, self.logits, self.distances, self.differs, self.rerun)
+        x_adv, logits, distances, differs, rerun = (each.to("cpu", non_blocking=True) for each in tensors)
+        undefined = self.undefined.to("cpu", non_blocking=True)
+        return Rescored(x_adv, logits, distances, differs, rerun, self.passes, self.seconds, undefined)
+
     @staticmethod
     def joined(parts: Sequence[Rescored]) -> Rescored:
         """Join consecutive batches."""
@@ -68,10 +75,11 @@ class Rescored:
 
     def parts(self, sizes: Sequence[int]) -> list[Rescored]:
         """Split into consecutive batches; the cost of attacking again goes to the batch of the sample."""
-        found, start, total = [], 0, max(int(self.rerun.sum()), 1)
+        rerun: list[bool] = self.rerun.tolist()
+        found, start, total = [], 0, max(sum(rerun), 1)
         for size in sizes:
             rows = slice(start, start := start + size)
-            before, share = int(self.rerun[: rows.start].sum()), int(self.rerun[rows].sum())
+            before, share = sum(rerun[: rows.start]), sum(rerun[rows])
             shares = [
                 (before + share) * spent // total - before * spent // total
                 for spent in (self.passes.forwards, self.passes.backwards)

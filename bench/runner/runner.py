@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
@@ -19,6 +20,7 @@ from exitbench.attacks.clean import Clean
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.errors import ChangedOutputs
 from exitbench.models.spec import describe
+from exitbench.runner.batching import queue_done
 from exitbench.runner.cell_writer import CellWriter, Outcome
 from exitbench.runner.generate import Generated, Work, generate, noise_of
 from exitbench.runner.oom import in_halves, out_of_memory
@@ -140,7 +142,7 @@ class Runner:
             yield from self._run(cells[start : start + part], works, keys, writer)
 
     def _attack(self, cells: Sequence[PlannedCell], works: Sequence[Work]) -> list[partial[Cell]]:
-        """Attack slices as one batch, and return what makes their cells: it copies from the device, and waits for that."""
+        """Attack slices as one batch, and return what makes their cells when their results have been copied from the device."""
         attack, search_model = cells[0].attack, self.target.search_model
         generate(attack, self.target.searched, works, self.seed)
         generated = [work.generated[attack] for work in works]
@@ -161,11 +163,16 @@ class Runner:
 
         rescored = Rescored.joined(in_halves(rescored_rows, whole) if len(works) == 1 else [rescored_rows(whole)])
         sizes = [len(work.y) for work in works]
-        parts = zip(cells, works, generated, rescored.parts(sizes), strict=True)
-        return [partial(self._cell, *each) for each in parts]
+        parts = [part.on_host() for part in rescored.parts(sizes)]
+        labels = [work.y.to("cpu", non_blocking=True) for work in works]
+        make = partial(self._cell, queue_done(x.device))
+        return [partial(make, *of_cell) for of_cell in zip(cells, labels, generated, parts, strict=True)]
 
-    def _cell(self, planned: PlannedCell, work: Work, generated: Generated, rescored: Rescored) -> Cell:
-        logits, labels = rescored.logits.cpu(), work.y.cpu()
+    def _cell(
+        self, wait: Callable[[], None], planned: PlannedCell, labels: Tensor, generated: Generated, rescored: Rescored
+    ) -> Cell:
+        wait()
+        logits = rescored.logits
         broken = (logits.argmax(-1) != labels).any(0).nonzero().flatten()
         kept = broken[:0] if isinstance(planned.attack, Clean) else broken
         passes = generated.passes + rescored.passes
@@ -177,10 +184,10 @@ class Runner:
             labels=labels.numpy(),
             inputs=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32),
             logits=logits.numpy(),
-            distances=rescored.distances.cpu().numpy(),
+            distances=rescored.distances.numpy(),
             passes=np.array([passes.forwards, passes.backwards], dtype=np.int64),
             broken_rows=kept.numpy(),
-            counterexamples=rescored.x_adv.cpu()[kept].numpy(),
+            counterexamples=rescored.x_adv[kept].numpy(),
         )
 
     def _select(self, planned: PlannedCell, selection: BestOf, children: Sequence[str]) -> Cell:

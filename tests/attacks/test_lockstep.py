@@ -174,6 +174,33 @@ def test_a_network_that_lets_its_graph_go_is_asked_for_it_once():
     assert all(gradient.tolist() == [[12.0, 12.0]] for gradient in found)
 
 
+def test_what_a_recorded_network_would_have_to_repeat_is_asked_for_first():
+    """Each forward pass overwrites what the backward pass of the one before takes."""
+    order = []
+
+    class Ordered(Cubes):
+        def forward(self, x):
+            logits = super().forward(x)
+            order.append("forward" if torch.is_grad_enabled() else "plain")
+            if logits.requires_grad:
+                logits.register_hook(lambda _: order.append("backward"))
+            return logits
+
+    def late(view):
+        view(torch.ones(1, 2))
+        x = torch.ones(1, 2).requires_grad_()
+        return torch.autograd.grad(view(x).sum(), x)[0]
+
+    def early(view):
+        x = torch.ones(1, 2).requires_grad_()
+        found = torch.autograd.grad(view(x).sum(), x)[0]
+        view(torch.ones(1, 2))
+        return found
+
+    run_batched(Ordered(), [late, early])
+    assert order == ["plain", "forward", "backward", "forward", "backward", "plain"]
+
+
 def test_gradient_mode_is_the_callers():
     def mode(view):
         return torch.is_grad_enabled()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from exitbench.runner.batching import cells_ahead
+from exitbench.runner.batching import cells_ahead, queue_done
 from exitbench.runner.cell_writer import CellWriter
 from exitbench.runner.runner import Runner
 from exitbench.scoring.load import evaluations
@@ -127,3 +127,14 @@ def test_an_interrupt_loses_no_cell_that_was_finished_and_reports_them(tmp_path)
 def test_only_a_gpu_writes_beside_its_work():
     assert cells_ahead(8, torch.device("cpu")) == 0
     assert cells_ahead(8, torch.device("cuda")) == 16
+
+
+def test_results_are_read_when_a_gpu_has_done_what_it_was_given_until_then(monkeypatch):
+    events = []
+    stream = SimpleNamespace(record_event=lambda: SimpleNamespace(synchronize=partial(events.append, "waited")))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    wait = queue_done(torch.device("cuda"))
+    assert events == []
+    wait()
+    assert events == ["waited"]
+    queue_done(torch.device("cpu"))()

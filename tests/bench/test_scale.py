@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -291,5 +291,4 @@ def test_what_fits():
     assert (fitting(10, 100), fitting(1000, 100), fitting(10**12, 1), fitting(0, 0)) == (1, 5, MOST, 1)
     assert stack_size(NET, (1, 4, 4), torch.device("cpu")) == 1
     assert divided(10, [32, 32, 6]) == [5, 4, 1] and sum(divided(101, [7] * 9)) == 101
-    empty = replace(Noise(0, ()), parts=())
-    assert [len(rows) for rows in empty.batches()] == [0] and Slice(toy_split(), 0, 1, ("",)).indices == (0,)
+    assert [len(rows) for rows in Noise(0, ()).batches()] == [0] and Slice(toy_split(), 0, 1, ("",)).indices == (0,)
