@@ -17,15 +17,17 @@ FEWEST_STEPS = 50
 def scaled(recipe: Recipe, batch_size: int) -> Recipe:
     """Return the recipe for batches of another size: the highest learning rate grows or shrinks in proportion.
 
-    This is the linear scaling rule (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1); the warm-up that it needs
-    is the rise of the one-cycle schedule. Beyond ``LINEAR`` times the recipe's batch size the rule does not hold, and the rate
-    grows with the square root, which keeps the noise of the gradient as it is (Krizhevsky, 2014, section 5).
+    This is the linear scaling rule with a gradual warm-up (Goyal et al., "Accurate, Large Minibatch SGD", 2017, sections 2.1 and
+    2.2): a rate that grows starts where that of the recipe does, as fresh weights are the least tolerant. Beyond ``LINEAR``
+    times the recipe's batch size the rule does not hold, and the rate grows with the square root, which keeps the noise of the
+    gradient as it is (Krizhevsky, 2014, section 5).
     """
     if batch_size == recipe.batch_size:
         return recipe
     growth = batch_size / recipe.batch_size
     factor = growth if growth <= LINEAR else LINEAR * math.sqrt(growth / LINEAR)
-    return replace(recipe, batch_size=batch_size, peak_lr=recipe.peak_lr * factor)
+    first = recipe.starts_at if factor > 1 else recipe.first_lr and recipe.first_lr * factor
+    return replace(recipe, batch_size=batch_size, peak_lr=recipe.peak_lr * factor, first_lr=first)
 
 
 def roomy(recipe: Recipe, n_images: int) -> int:
