@@ -156,6 +156,8 @@ class Recipe:
             section 3.2).
         first_lr: Learning rate of the first step. None for that of the schedule: a 25th of ``peak_lr`` for ``one_cycle``,
             ``peak_lr`` itself for ``steps``, which else rises to it over the first five epochs.
+        scales_to: Growth of the batch up to which the learning rate can be scaled in proportion; 1 for a network that is not
+            stable at higher rates.
     """
 
     model: str
@@ -175,6 +177,7 @@ class Recipe:
     pruning: Pruning | None = None
     exit_weights: ExitWeights = "equal"
     first_lr: float | None = None
+    scales_to: float = 4.0
 
     def __post_init__(self) -> None:
         if not self.phases:
