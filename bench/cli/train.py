@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size",
     type=Whole(min=1),
-    help="Images per update; the learning rate is scaled in proportion, beyond 4 times the recipe's size with the square root "
-    "[the recipe's; on a GPU 4 times that, if an epoch keeps 50 updates].",
+    help="Images per update; the learning rate is scaled in proportion, from 4 times the recipe's size on with the square "
+    "root [the recipe's; on a GPU up to 4 times that].",
 )
 @click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to [your weights folder].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

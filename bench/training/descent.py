@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from exitbench.training.recipe import Recipe
 
+WARM_UP = 5
+"""Epochs over which the learning rate rises to the highest in the schedule ``steps``, where it does not start there."""
+
 
 class Descent:
     """SGD by a recipe, of which nothing is decided on the host: a step can be captured as a CUDA graph and replayed.
@@ -90,12 +93,15 @@ def _scheduled(recipe: Recipe, n_steps: int) -> tuple[list[float], list[float]]:
     optimizer = _sgd([nn.Parameter(torch.zeros(1))], recipe)
     schedule: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "one_cycle":
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=n_steps)
+        growth = recipe.peak_lr / recipe.starts_at
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=n_steps, div_factor=growth)
     else:
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [n_steps // 2, n_steps * 3 // 4])
+    warm_up = 0 if recipe.schedule == "one_cycle" else n_steps * WARM_UP // recipe.epochs
     rates, momenta = [], []
-    for _ in range(n_steps):
-        rates.append(float(optimizer.param_groups[0]["lr"]))
+    for step in range(n_steps):
+        short = (recipe.peak_lr - recipe.starts_at) * max(0.0, 1 - step / warm_up) if warm_up else 0.0
+        rates.append(float(optimizer.param_groups[0]["lr"]) - short)
         momenta.append(float(optimizer.param_groups[0]["momentum"]))
         optimizer.step()
         schedule.step()

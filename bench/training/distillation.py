@@ -69,7 +69,7 @@ class Distillation:
             values = self.weight * compared(attacked, taught[-1:])
         factors = values.new_ones(len(values), 1)
         if self.kind != "skd":
-            factors[-1] = self.last
+            factors[-1].fill_(self.last)
         return (factors * values).sum(0).mean()
 
 

@@ -53,7 +53,7 @@ def growing_weights(shares: Tensor, progress: float | Tensor) -> Tensor:
         progress: Share of all steps that are made, in [0, 1]; a number or a tensor ``()``.
     """
     weights = 0.01 + (shares - 0.01) * progress
-    weights[-1] = 1.0
+    weights[-1].fill_(1.0)  # an assignment would copy the number from the host
     return weights
 
 

@@ -154,6 +154,10 @@ class Recipe:
         exit_weights: Weights of the exits' losses. ``equal``: 1 each. ``sdn``: 1 for the last; for each other one a number that
             grows from 0.01 to its cost as a share of the last exit's, in proportion to the steps made (Kaya et al., ICML 2019,
             section 3.2).
+        first_lr: Learning rate of the first step. None for that of the schedule: a 25th of ``peak_lr`` for ``one_cycle``,
+            ``peak_lr`` itself for ``steps``, which else rises to it over the first five epochs.
+        scales_to: Growth of the batch up to which the learning rate can be scaled in proportion; 1 for a network that is not
+            stable at higher rates.
     """
 
     model: str
@@ -172,12 +176,16 @@ class Recipe:
     after: str | None = None
     pruning: Pruning | None = None
     exit_weights: ExitWeights = "equal"
+    first_lr: float | None = None
+    scales_to: float = 4.0
 
     def __post_init__(self) -> None:
         if not self.phases:
             raise InvalidValue("a recipe needs at least one phase")
         if self.exit_weights not in get_args(ExitWeights):
             raise InvalidValue(f"exit_weights is one of {', '.join(get_args(ExitWeights))}, got {self.exit_weights!r}")
+        if self.first_lr is not None and not 0 < self.first_lr <= self.peak_lr:
+            raise InvalidValue(f"first_lr is above 0 and at most peak_lr, {self.peak_lr:g}; got {self.first_lr}")
 
     @property
     def name(self) -> str:
@@ -188,6 +196,11 @@ class Recipe:
     def epochs(self) -> int:
         """Number of passes over the training images in all phases."""
         return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def starts_at(self) -> float:
+        """The learning rate of the first step."""
+        return self.first_lr or (self.peak_lr / 25 if self.schedule == "one_cycle" else self.peak_lr)
 
     def phase(self, epoch: int) -> Phase:
         """Return the phase of ``epoch``, counted from 0."""

@@ -7,9 +7,6 @@ from dataclasses import replace
 
 from exitbench.training.recipe import Recipe
 
-LINEAR = 4.0
-"""Growth of the batch up to which the learning rate grows as much; beyond it, by the square root of what comes on top."""
-
 FEWEST_STEPS = 50
 """Smallest number of steps per epoch that a GPU's own choice of the batch size leaves."""
 
@@ -17,18 +14,21 @@ FEWEST_STEPS = 50
 def scaled(recipe: Recipe, batch_size: int) -> Recipe:
     """Return the recipe for batches of another size: the highest learning rate grows or shrinks in proportion.
 
-    This is the linear scaling rule (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1); the warm-up that it needs
-    is the rise of the one-cycle schedule. Beyond ``LINEAR`` times the recipe's batch size the rule does not hold, and the rate
-    grows with the square root, which keeps the noise of the gradient as it is (Krizhevsky, 2014, section 5).
+    This is the linear scaling rule with a gradual warm-up (Goyal et al., "Accurate, Large Minibatch SGD", 2017, sections 2.1 and
+    2.2): a rate that grows starts where that of the recipe does, as fresh weights are the least tolerant. Beyond
+    ``scales_to`` times the recipe's batch size the rule does not hold, and the rate grows with the square root, which keeps the
+    noise of the gradient as it is (Krizhevsky, 2014, section 5).
     """
     if batch_size == recipe.batch_size:
         return recipe
     growth = batch_size / recipe.batch_size
-    factor = growth if growth <= LINEAR else LINEAR * math.sqrt(growth / LINEAR)
-    return replace(recipe, batch_size=batch_size, peak_lr=recipe.peak_lr * factor)
+    linear = recipe.scales_to
+    factor = growth if growth <= linear else linear * math.sqrt(growth / linear)
+    first = recipe.starts_at if factor > 1 else recipe.first_lr and recipe.first_lr * factor
+    return replace(recipe, batch_size=batch_size, peak_lr=recipe.peak_lr * factor, first_lr=first)
 
 
 def roomy(recipe: Recipe, n_images: int) -> int:
-    """Return the batch size for a GPU: up to ``LINEAR`` times the recipe's, while an epoch keeps ``FEWEST_STEPS`` steps."""
-    growth = min(int(LINEAR), n_images // (FEWEST_STEPS * recipe.batch_size))
+    """Return the batch size for a GPU: up to ``scales_to`` times the recipe's, while an epoch keeps ``FEWEST_STEPS`` steps."""
+    growth = min(int(recipe.scales_to), n_images // (FEWEST_STEPS * recipe.batch_size))
     return recipe.batch_size * max(growth, 1)

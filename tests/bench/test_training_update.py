@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from exitbench.errors import UserError
+from exitbench.models.errors import InvalidValue
 from exitbench.training import craft, replay
 from exitbench.training.descent import Descent
 from exitbench.training.distillation import Distillation
@@ -57,9 +58,8 @@ class NoHost(TorchDispatchMode):
         return out
 
 
-DISTILLED = {
-    kind: Phase(1, PGD, distillation=Distillation(kind, orthogonal=float(kind == "neo_kd"))) for kind in ("neo_kd", "ard")
-}
+NEO_KD, ARD = Distillation("neo_kd", orthogonal=1.0), Distillation("ard")
+DISTILLED = {each.kind: Phase(1, PGD, distillation=each) for each in (NEO_KD, ARD)}
 ON_A_GPU = {**{name: phase for name, phase in KINDS.items() if not phase.needs_policy}, **DISTILLED}
 
 
@@ -158,7 +158,24 @@ def test_earlier_numbers_are_those_of_0_1():
 def test_the_learning_rate_grows_with_the_batch_and_then_with_its_root(batch_size, factor):
     recipe = scaled(RECIPE, batch_size)
     assert (recipe.batch_size, recipe.peak_lr) == (batch_size, pytest.approx(factor * RECIPE.peak_lr))
-    assert replace(recipe, batch_size=32, peak_lr=RECIPE.peak_lr) == RECIPE
+    assert recipe.starts_at == pytest.approx(min(factor, 1) * RECIPE.peak_lr / 25), "the warm-up starts where it did"
+    assert replace(recipe, batch_size=32, peak_lr=RECIPE.peak_lr, first_lr=None) == RECIPE
+
+
+def test_a_scaled_rate_rises_from_the_recipes_own():
+    one_cycle, steps = scaled(RECIPE, 128), scaled(replace(RECIPE, schedule="steps", phases=(Phase(50),)), 128)
+    rates = Descent([nn.Parameter(torch.zeros(1))], one_cycle, 100)._rates
+    assert float(rates[0]) == pytest.approx(RECIPE.peak_lr / 25) and float(rates.max()) == pytest.approx(
+        4 * RECIPE.peak_lr, rel=0.01
+    )
+    rates = Descent([nn.Parameter(torch.zeros(1))], steps, 1000)._rates / RECIPE.peak_lr
+    assert rates[[0, 50, 100, 499, 500, 999]].tolist() == pytest.approx([1, 2.5, 4, 4, 0.4, 0.04])
+
+
+@pytest.mark.parametrize("first_lr", [0.0, -1.0, 0.051])
+def test_a_first_rate_above_the_highest_is_refused(first_lr):
+    with pytest.raises(InvalidValue, match="at most peak_lr"):
+        replace(RECIPE, first_lr=first_lr)
 
 
 def test_a_gpu_takes_larger_batches_where_enough_updates_are_left():
