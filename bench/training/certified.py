@@ -59,11 +59,11 @@ class Certified:
         if not 0 <= self.warmup < self.ramp <= 1 or not 0 <= self.kappa <= 1 or self.radius <= 0 or self.saving < 0:
             raise InvalidValue(f"need 0 <= warmup < ramp <= 1, kappa in [0, 1], a radius > 0 and a saving >= 0: {self}")
 
-    def grown(self, progress: float) -> float:
+    def grown(self, progress: Tensor | float) -> Tensor:
         """Return the share in [0, 1] of the radius that is reached after this share of all steps, smooth at its start."""
-        share = min(max((progress - self.warmup) / (self.ramp - self.warmup), 0.0), 1.0)
+        share = (torch.as_tensor(progress) - self.warmup).div(self.ramp - self.warmup).clamp(0, 1)
         bend = 0.25
-        return share**2 / bend / (2 - bend) if share < bend else (2 * share - bend) / (2 - bend)
+        return torch.where(share < bend, share**2 / bend, 2 * share - bend) / (2 - bend)
 
 
 def bounded_network(model: MultiExitNet, input_shape: tuple[int, int, int]) -> Network:
@@ -82,10 +82,36 @@ def bounded_network(model: MultiExitNet, input_shape: tuple[int, int, int]) -> N
         model.train(was_training)
 
 
+def bounded_step(
+    model: MultiExitNet, x: Tensor, y: Tensor, settings: Certified, eps: float, progress: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch, and its tally ``(5,)`` in float64.
+
+    The tally has the summed loss, the number of images that the last exit has right, the number of images, the number of those that
+    it has right for certain in their ball, and the number of images again.
+
+    Args:
+        model: The network in evaluation mode; dropout has no bounds that hold without it.
+        x: Images ``(B, C, H, W)``.
+        y: Labels ``(B,)``.
+        settings: The settings.
+        eps: Radius of the ball.
+        progress: Share of all steps that are made.
+    """
+    logits = model(x).float()
+    network = bounded_network(model, (int(x.shape[1]), int(x.shape[2]), int(x.shape[3])))
+    share = settings.grown(progress).to(logits)
+    loss, margins = certified_loss(network, logits, x, y, settings, eps, share)
+    others = margins.detach().masked_fill(F.one_hot(y, margins.shape[1]).bool(), torch.inf)
+    n = loss.new_full((), len(y))
+    tally = torch.stack([loss.detach() * n, (logits[-1].argmax(-1) == y).sum(), n, (others.amin(1) > 0).sum(), n])
+    return loss, tally.double()
+
+
 def certified_loss(
-    network: Network, clean: Tensor, x: Tensor, y: Tensor, settings: Certified, eps: float, share: Tensor | float
-) -> Tensor:
-    """Return the batch mean of the loss, summed over the exits.
+    network: Network, clean: Tensor, x: Tensor, y: Tensor, settings: Certified, eps: float, share: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the batch mean of the loss, summed over the exits, and the lowest differences ``(B, classes)`` at the last exit.
 
     Args:
         network: The model's layers.
@@ -99,14 +125,14 @@ def certified_loss(
     radius = eps * settings.radius * share
     features = interval_bounds(network, Interval((x - radius).clamp(0, 1), (x + radius).clamp(0, 1)), rounding=False)
     kappa = 1 - (1 - settings.kappa) * share
-    total = clean.new_zeros(())
+    total = margins = clean.new_zeros(())
     for k, number in enumerate(network.exits):
         margins = _margins(features, number, y, settings, share)
         last = k == len(network.exits) - 1
         both = ((kappa, clean[k].gather(1, y[:, None]) - clean[k]), (1 - kappa, margins))
         for weight, each in both:
             total = total + weight * _exit_loss(each, y, None if last else settings.gate, settings.saving)
-    return total
+    return total, margins
 
 
 def _exit_loss(margins: Tensor, y: Tensor, gate: float | None, saving: float) -> Tensor:
@@ -117,14 +143,14 @@ def _exit_loss(margins: Tensor, y: Tensor, gate: float | None, saving: float) ->
     return F.cross_entropy(lead - margins, y) + saving * F.cross_entropy(-lead - margins, y)
 
 
-def _margins(features: Features, number: int, y: Tensor, settings: Certified, share: Tensor | float) -> Tensor:
+def _margins(features: Features, number: int, y: Tensor, settings: Certified, share: Tensor) -> Tensor:
     stop, weights, shifts = _carried(features, number)
     box = features.of(stop)
     signs = differences(y, len(shifts), shifts.dtype)
     rows = (signs @ weights.flatten(1)).view(*signs.shape[:2], *weights.shape[1:])
     margins: Tensor = (rows * box.centre[:, None]).flatten(2).sum(-1) - (rows.abs() * box.radius[:, None]).flatten(2).sum(-1)
     margins = margins + signs @ shifts
-    if settings.bounds == "ibp" or (isinstance(share, float) and share == 1):
+    if settings.bounds == "ibp":
         return margins
     others = margins.detach().masked_fill(F.one_hot(y, margins.shape[1]).bool(), torch.inf)
     nearest = others.topk(settings.nearest, largest=False).indices

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
+from exitbench.training.certified import Certified, bounded_step
 from exitbench.training.craft import craft
 from exitbench.training.descent import Descent
 from exitbench.training.draws import Draws, Rows
@@ -62,6 +63,8 @@ class Updater:
         recipe, phase = self.recipe, plan.phase
         x, y = self.images.batch(rows)
         x = resized(augmented(x, draws, recipe.crop_padding, recipe.flip), phase.image_size)
+        if phase.certified:
+            return self._certified(x, y, phase.certified)
         attacked, others = _chosen(plan, draws)
         inputs = self._crafted(x, y, plan, draws, attacked)
         self.model.train()
@@ -73,6 +76,14 @@ class Updater:
             right = [_right(logits, y)[part] for part in (others, attacked)]
         self.descent.step(torch.autograd.grad(loss, self.descent.parameters, allow_unused=True))
         self._count(loss.detach() * len(rows), right)
+        return None
+
+    def _certified(self, x: Tensor, y: Tensor, settings: Certified) -> None:
+        progress = self.descent.progress / self.descent.n_steps
+        with self.machine.autocast():
+            loss, right = bounded_step(self.model.eval(), x, y, settings, self.recipe.ball.eps, progress)
+        self.descent.step(torch.autograd.grad(loss, self.descent.parameters, allow_unused=True))
+        self._count(loss.detach() * len(y), right)
 
     def _crafted(self, x: Tensor, y: Tensor, plan: Plan, draws: Draws, attacked: Rows) -> Tensor:
         """Return the images, those of ``attacked`` crafted."""
