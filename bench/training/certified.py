@@ -87,8 +87,8 @@ def bounded_step(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of a batch, and its tally ``(5,)`` in float64.
 
-    The tally has the summed loss, the number of images that the last exit has right, the number of images, the number of those that
-    it has right for certain in their ball, and the number of images again.
+    The tally has the summed loss, the number of images that the last exit has right, the number of images, the number of those
+    that it has right for certain in their ball, and the number of images again.
 
     Args:
         model: The network in evaluation mode; dropout has no bounds that hold without it.

@@ -13,7 +13,8 @@ from exitbench.training.certified import Certified
 from exitbench.training.distillation import Distillation
 
 Against = Literal["main", "average", "max_average", "sampled", "policy"]
-Schedule = Literal["one_cycle", "steps"]
+Schedule = Literal["one_cycle", "steps", "plateau"]
+Optimizer = Literal["sgd", "adam"]
 ExitWeights = Literal["equal", "sdn"]
 
 
@@ -152,8 +153,10 @@ class Recipe:
         batch_size: Samples per step.
         peak_lr: Highest learning rate.
         schedule: ``one_cycle`` (up for 30 % of all steps, then down to zero: Smith & Topin, 2017) or ``steps`` (divided by ten
-            after half and after three quarters of all steps, as in the paper).
-        momentum, weight_decay, nesterov: Settings of SGD.
+            after half and after three quarters of all steps, as in the paper), or ``plateau`` (up over 5 %, constant to 70 %,
+            a cosine down to zero).
+        optimizer: ``sgd``, or ``adam`` (Kingma & Ba, 2015) with its usual settings.
+        momentum, weight_decay, nesterov: Settings of SGD; Adam takes the weight decay.
         crop_padding: Pixels by which images are padded before a random crop; 0 for no crop.
         flip: Whether half of the images are mirrored.
         after: Training of the same model and dataset whose weights to start from; None for fresh weights.
@@ -180,6 +183,7 @@ class Recipe:
     after: str | None = None
     pruning: Pruning | None = None
     clip: float | None = None
+    optimizer: Optimizer = "sgd"
     exit_weights: ExitWeights = "equal"
 
     def __post_init__(self) -> None:
