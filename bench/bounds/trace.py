@@ -15,7 +15,9 @@ from exitbench.errors import UserError
 from exitbench.models.depthwise import DepthwiseConv2d
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
+from exitbench.models.foreign import ForeignNet
 from exitbench.models.normalisation import Normalise
+from exitbench.models.preceded import Preceded
 
 
 class Unsupported(UserError):
@@ -23,14 +25,16 @@ class Unsupported(UserError):
 
 
 class _Exits(nn.Module):
-    """Returns the logits of all exits as a tuple."""
+    """Returns the logits of all exits, of a network of somebody's own in the form in which it returns them."""
 
     def __init__(self, net: EarlyExitNet) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.net.exits(x))
+    def forward(self, x: Tensor) -> object:
+        first, net = (self.net.first, self.net.net) if type(self.net) is Preceded else (None, self.net)
+        given = x if first is None else first(x)
+        return net.as_returned(given) if isinstance(net, ForeignNet) else tuple(net.exits(given))
 
 
 class _Tracer(fx.Tracer):
@@ -54,6 +58,8 @@ class _Reader(fx.Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         name = getattr(target, "__name__", str(target))
+        if target is torch.stack and kwargs.get("dim", args[1] if len(args) > 1 else 0) == 0:
+            return args[0] if args else kwargs["tensors"]  # exits in one tensor; anything else done with it is not known
         return self._applied(target, name, super().call_function, target, args, kwargs)
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -106,9 +112,17 @@ def traced(net: EarlyExitNet, input_shape: tuple[int, int, int]) -> Network:
     image = torch.full((2, *input_shape), 0.5, dtype=parameter.dtype, device=parameter.device)
     with torch.no_grad():
         exits = reader.run(Value(0, image))
-    if not all(isinstance(each, Value) and each.number for each in exits):
-        raise Unsupported("the logits of an exit do not depend on the image; nothing can be certified of this network")
-    return Network(tuple(reader.nodes), tuple(each.number for each in exits))
+    return Network(tuple(reader.nodes), _numbers(exits, net.n_exits))
+
+
+def _numbers(exits: object, n_exits: int) -> tuple[int, ...]:
+    """Return the nodes of the exits' logits, from what a network returned: one ``Value``, or several in a container."""
+    found = [exits] if isinstance(exits, Value) else list(exits.values() if isinstance(exits, Mapping) else exits)  # type: ignore[call-overload]
+    if len(found) == 1 and n_exits > 1:
+        return _numbers(found[0], n_exits)
+    if len(found) != n_exits or not all(isinstance(each, Value) and each.number for each in found):
+        raise Unsupported(f"what the network returns is not the logits of {n_exits} exits alone; nothing can be certified of it")
+    return tuple(each.number for each in found)
 
 
 @torch.no_grad()

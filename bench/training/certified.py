@@ -155,8 +155,8 @@ def _margins(features: Features, number: int, y: Tensor, settings: Certified, sh
     others = margins.detach().masked_fill(F.one_hot(y, margins.shape[1]).bool(), torch.inf)
     nearest = others.topk(settings.nearest, largest=False).indices
     rows = signs.gather(1, nearest[:, :, None].expand(-1, -1, margins.shape[1]))
-    back = lower_bounds(features, number, rows)
-    return margins.scatter(1, nearest, share * margins.gather(1, nearest) + (1 - share) * back)
+    back = lower_bounds(features, number, rows).to(margins)
+    return margins.scatter(1, nearest, (share * margins.gather(1, nearest) + (1 - share) * back).to(margins))
 
 
 def _carried(features: Features, number: int) -> tuple[int, Tensor, Tensor]:
