@@ -84,11 +84,8 @@ def bounded_network(model: MultiExitNet, input_shape: tuple[int, int, int]) -> N
 
 def bounded_step(
     model: MultiExitNet, x: Tensor, y: Tensor, settings: Certified, eps: float, progress: Tensor | float
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of a batch, and its tally ``(5,)`` in float64.
-
-    The tally has the summed loss, the number of images that the last exit has right, the number of images, the number of those
-    that it has right for certain in their ball, and the number of images again.
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return the loss of a batch, and whether the last exit is right ``(B,)`` on the images, and for certain in their balls.
 
     Args:
         model: The network in evaluation mode; dropout has no bounds that hold without it.
@@ -98,14 +95,12 @@ def bounded_step(
         eps: Radius of the ball.
         progress: Share of all steps that are made.
     """
-    logits = model(x).float()
+    logits = model(x).to(x.dtype)
     network = bounded_network(model, (int(x.shape[1]), int(x.shape[2]), int(x.shape[3])))
     share = settings.grown(progress).to(logits)
     loss, margins = certified_loss(network, logits, x, y, settings, eps, share)
-    others = margins.detach().masked_fill(F.one_hot(y, margins.shape[1]).bool(), torch.inf)
-    n = loss.new_full((), len(y))
-    tally = torch.stack([loss.detach() * n, (logits[-1].argmax(-1) == y).sum(), n, (others.amin(1) > 0).sum(), n])
-    return loss, tally.double()
+    others = margins.detach().masked_fill(_own(y, margins.shape[1]), torch.inf)
+    return loss, (logits.detach()[-1].argmax(-1) == y, others.amin(1) > 0)
 
 
 def certified_loss(
@@ -139,7 +134,7 @@ def _exit_loss(margins: Tensor, y: Tensor, gate: float | None, saving: float) ->
     """Return the loss of one exit from the differences ``(B, classes)`` of the label's logit and each other."""
     if gate is None:
         return F.cross_entropy(-margins, y)
-    lead = gate * F.one_hot(y, margins.shape[1]).to(margins)
+    lead = gate * _own(y, margins.shape[1]).to(margins)
     return F.cross_entropy(lead - margins, y) + saving * F.cross_entropy(-lead - margins, y)
 
 
@@ -152,7 +147,7 @@ def _margins(features: Features, number: int, y: Tensor, settings: Certified, sh
     margins = margins + signs @ shifts
     if settings.bounds == "ibp":
         return margins
-    others = margins.detach().masked_fill(F.one_hot(y, margins.shape[1]).bool(), torch.inf)
+    others = margins.detach().masked_fill(_own(y, margins.shape[1]), torch.inf)
     nearest = others.topk(settings.nearest, largest=False).indices
     rows = signs.gather(1, nearest[:, :, None].expand(-1, -1, margins.shape[1]))
     back = lower_bounds(features, number, rows).to(margins)
@@ -174,3 +169,8 @@ def _carried(features: Features, number: int) -> tuple[int, Tensor, Tensor]:
         (weights,), constant = node.layer.backward(weights, inputs, features.of(number))
         shifts, (number,) = shifts + constant[0], node.reads
     return number, weights[0], shifts
+
+
+def _own(y: Tensor, n_classes: int) -> Tensor:
+    """Return which entry of ``(B, classes)`` is the label's."""
+    return y[:, None] == torch.arange(n_classes, device=y.device)

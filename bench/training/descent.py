@@ -53,10 +53,7 @@ class Descent:
         rate, momentum = (table.index_select(0, at)[0].to(parameters[0].dtype) for table in (self._rates, self._momenta))
         directions = list(torch._foreach_add(slopes, parameters, alpha=self.recipe.weight_decay))
         states = [self.optimizer.state[p] for p, _ in pairs]
-        if self.recipe.optimizer == "adam":
-            taken = self._adam(directions, states)
-        else:
-            taken = self._sgd(directions, states, momentum)
+        taken = self._adam(directions, states) if self.recipe.optimizer == "adam" else self._sgd(directions, states, momentum)
         torch._foreach_sub_(parameters, torch._foreach_mul(taken, rate))
         self.progress.add_(1)
 
