@@ -83,20 +83,19 @@ def bounded_network(model: MultiExitNet, input_shape: tuple[int, int, int]) -> N
 
 
 def bounded_step(
-    model: MultiExitNet, x: Tensor, y: Tensor, settings: Certified, eps: float, progress: Tensor | float
+    network: Network, logits: Tensor, x: Tensor, y: Tensor, settings: Certified, eps: float, progress: Tensor | float
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Return the loss of a batch, and whether the last exit is right ``(B,)`` on the images, and for certain in their balls.
 
     Args:
-        model: The network in evaluation mode; dropout has no bounds that hold without it.
+        network: The model's layers.
+        logits: The model's logits ``(K, B, classes)`` in evaluation mode: dropout has no bounds that hold without it.
         x: Images ``(B, C, H, W)``.
         y: Labels ``(B,)``.
         settings: The settings.
         eps: Radius of the ball.
         progress: Share of all steps that are made.
     """
-    logits = model(x).to(x.dtype)
-    network = bounded_network(model, (int(x.shape[1]), int(x.shape[2]), int(x.shape[3])))
     share = settings.grown(progress).to(logits)
     loss, margins = certified_loss(network, logits, x, y, settings, eps, share)
     others = margins.detach().masked_fill(_own(y, margins.shape[1]), torch.inf)

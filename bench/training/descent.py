@@ -99,7 +99,7 @@ class Descent:
             self.optimizer.state[parameter] = {name: torch.zeros_like(parameter.data) for name in names}
 
 
-def _shortened(slopes: Sequence[Tensor], longest: float) -> list[Tensor]:
+def _shortened(slopes: list[Tensor], longest: float) -> list[Tensor]:
     """Return gradients whose norm, over all of them, is at most ``longest``."""
     norm = torch.stack(torch._foreach_norm(slopes)).norm()
     return list(torch._foreach_mul(slopes, (longest / (norm + 1e-6)).clamp_max(1)))

@@ -170,7 +170,7 @@ _ALL = (
         for model in ("rdi_smallcnn", "smallcnn")
         for training, certified in (("ibp", Certified()), ("crown_ibp", Certified("crown_ibp")))
     ),
-    _certified_mnist("rdi_smallcnn", "certified_rule", Certified(gate=3.0)),
+    _certified_mnist("rdi_smallcnn", "certified_rule", Certified(gate=2.0)),
     _fast_cifar("rdi_resnet38", "max_average_fast", peak_lr=0.1),
     _agreeing_cifar("rdi_resnet38"),
     _clean_cifar("rdi_resnet38", peak_lr=0.1),

@@ -17,10 +17,10 @@ FEWEST_STEPS = 50
 def scaled(recipe: Recipe, batch_size: int) -> Recipe:
     """Return the recipe for batches of another size: the highest learning rate grows or shrinks in proportion.
 
-    This is the linear scaling rule (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1); the warm-up that it needs
-    is the rise of the one-cycle schedule. Beyond ``LINEAR`` times the recipe's batch size the rule does not hold, and the rate
-    grows with the square root, which keeps the noise of the gradient as it is (Krizhevsky, 2014, section 5); with Adam, whose steps
-    have a length of their own, it does so from the start.
+    This is the linear scaling rule (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1); the warm-up that it
+    needs is the rise of the one-cycle schedule. Beyond ``LINEAR`` times the recipe's batch size the rule does not hold, and
+    the rate grows with the square root, which keeps the noise of the gradient as it is (Krizhevsky, 2014, section 5); with
+    Adam, whose steps have a length of their own, it does so from the start.
     """
     if batch_size == recipe.batch_size:
         return recipe

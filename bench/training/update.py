@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from exitbench.bounds.network import Network
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
-from exitbench.training.certified import Certified, bounded_step
+from exitbench.training.certified import Certified, bounded_network, bounded_step
 from exitbench.training.craft import craft
 from exitbench.training.descent import Descent
 from exitbench.training.draws import Draws, Rows
@@ -56,6 +57,7 @@ class Updater:
     ) -> None:
         self.model, self.images, self.recipe, self.machine = model, images, recipe, machine
         self.descent, self.shares = descent, shares
+        self.network: Network | None = None
         self.tally = torch.zeros(5, dtype=torch.float64, device=images.labels.device)
 
     def __call__(self, rows: Tensor, draws: Draws, plan: Plan) -> None:
@@ -80,8 +82,10 @@ class Updater:
 
     def _certified(self, x: Tensor, y: Tensor, settings: Certified) -> None:
         progress = self.descent.progress / self.descent.n_steps
+        self.network = self.network or bounded_network(self.model, (int(x.shape[1]), int(x.shape[2]), int(x.shape[3])))
+        self.model.eval()
         with self.machine.autocast():
-            loss, right = bounded_step(self.model.eval(), x, y, settings, self.recipe.ball.eps, progress)
+            loss, right = bounded_step(self.network, self._logits(x), x, y, settings, self.recipe.ball.eps, progress)
         self.descent.step(torch.autograd.grad(loss, self.descent.parameters, allow_unused=True))
         self._count(loss.detach() * len(y), right)
 

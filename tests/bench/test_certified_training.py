@@ -1,5 +1,6 @@
 """Training on bounds: the loss is that of its formula, its bounds are sound, and networks that it trains are certified."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from exitbench.bounds.trace import traced
 from exitbench.models.errors import InvalidValue
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.training.certified import Certified, bounded_network, bounded_step, certified_loss
-from exitbench.training.descent import plateau
+from exitbench.training.descent import Descent, plateau
 from exitbench.training.loop import Trainer
 from exitbench.training.recipe import Crafting, Phase, Recipe
 from exitbench.training.recipe_file import read_recipe
@@ -88,7 +89,7 @@ def test_the_radius_grows_smoothly_from_the_warm_up_to_the_end_of_the_ramp():
 def test_a_step_counts_what_is_right_for_certain():
     x, y = batch()
     net = network().eval()
-    _, (right, certain) = bounded_step(net, x, y, Certified(radius=1.0), 1e-4, 1.0)
+    _, (right, certain) = bounded_step(bounded_network(net, SHAPE), net(x), x, y, Certified(radius=1.0), 1e-4, 1.0)
     assert torch.equal(right, net(x)[1].argmax(-1) == y) and (right | ~certain).all()
 
 
@@ -147,3 +148,33 @@ def test_its_settings_come_back_from_their_file(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(given.summary()))
     assert read_recipe(tmp_path / "recipe.json") == given
     assert given.text() == "10 epochs, on bounds (crown_ibp)"
+
+
+@pytest.mark.parametrize(("optimizer", "clip"), [("adam", None), ("adam", 0.5), ("sgd", 0.5)])
+def test_the_descent_is_that_of_torch(optimizer, clip):
+    """Some steps on a quadratic, beside torch's own optimizer, clipping and schedule."""
+    settings = replace(recipe(None), optimizer=optimizer, clip=clip, weight_decay=0.01)
+    ours, theirs = (nn.Parameter(torch.tensor([3.0, -2.0, 0.5])) for _ in range(2))
+    descent = Descent([ours], settings, 20)
+    kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    more = {} if optimizer == "adam" else {"momentum": 0.9, "nesterov": True}
+    other = kinds[optimizer]([theirs], lr=settings.peak_lr, weight_decay=0.01, **more)
+    rates = torch.optim.lr_scheduler.LambdaLR(other, lambda step: plateau(step / 20))
+    state = None
+    for step in range(20):
+        descent.step([2 * ours.detach()])
+        descent.made += 1
+        theirs.grad = 2 * theirs.detach()
+        if clip is not None:
+            nn.utils.clip_grad_norm_([theirs], clip)
+        other.step()
+        rates.step()
+        if step == 9:
+            state = copy.deepcopy(descent.state()), ours.detach().clone()
+    assert torch.allclose(ours, theirs, atol=1e-6) and not torch.allclose(ours, torch.tensor([3.0, -2.0, 0.5]), atol=0.05)
+    last = ours.detach().clone()
+    descent.restore(state[0])
+    ours.data.copy_(state[1])
+    for _ in range(10):
+        descent.step([2 * ours.detach()])
+    assert torch.equal(ours, last)
