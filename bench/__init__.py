@@ -1,6 +1,7 @@
 """The robustness benchmark for networks that exit early.
 
-``evaluate`` attacks a network and returns what is left of its accuracy under its deployed exit rule. ``load_results``,
+``evaluate`` attacks a network and returns what is left of its accuracy under its deployed exit rule,
+and ``certify`` proves what any attack leaves. ``load_results``,
 ``compare``, ``sweep`` and ``write_reports`` work on stored results. ``register_model``, ``register_attack`` and
 ``register_dataset`` add to what can be named. The networks are in ``exitbench.models``, the attacks in ``exitbench.attacks``.
 Nothing heavy is imported before it is used.
@@ -12,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from exitbench.api.certify import certify
     from exitbench.api.evaluate import evaluate
     from exitbench.api.evaluation import Accuracy, Evaluation
     from exitbench.api.results import Comparison, Sweep, compare, load_results, sweep, write_reports
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from exitbench.errors import UserError
     from exitbench.models.multi_exit import MultiExitNet
     from exitbench.models.registry import register_model
+    from exitbench.store.certificate import Certificate
 
     __version__: str
 
 __all__ = [
     "Accuracy",
+    "Certificate",
     "Comparison",
     "Dataset",
     "DatasetCard",
@@ -35,6 +39,7 @@ __all__ = [
     "Sweep",
     "UserError",
     "__version__",
+    "certify",
     "compare",
     "evaluate",
     "load_results",
@@ -46,6 +51,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "certify": "exitbench.api.certify",
+    "Certificate": "exitbench.store.certificate",
     "evaluate": "exitbench.api.evaluate",
     "Accuracy": "exitbench.api.evaluation",
     "Evaluation": "exitbench.api.evaluation",

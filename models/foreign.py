@@ -99,6 +99,12 @@ class ForeignNet(EarlyExitNet):
         some = found if last == self.n_exits - 1 else Outputs(found.logits[: last + 1], found.scores)
         return joined(some, self._layout, min(last + 1, self.n_exits - 1))
 
+    def as_returned(self, x: Tensor) -> object:
+        """Return what the network itself returns for images, unread; the exits that it yields, if it does, as a list."""
+        if self._steps is not None:
+            return list(self._steps.of(self.net, self.first(x)))
+        return self.net(self.first(x))
+
     def preceded_by(self, first: nn.Module) -> EarlyExitNet:
         return Preceded(first, self)
 

@@ -27,6 +27,7 @@ UNFINISHED = 70
 
 _COMMANDS = {
     "run": "exitbench.cli.run",
+    "certify": "exitbench.cli.certify",
     "plan": "exitbench.cli.plan",
     "status": "exitbench.cli.status",
     "report": "exitbench.cli.report",

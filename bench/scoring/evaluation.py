@@ -14,6 +14,7 @@ from exitbench.attacks.registry import Goal
 from exitbench.checks.flag import Flag
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
+from exitbench.store.certificate import Certificate
 from exitbench.store.run_record import RunRecord
 from exitbench.store.trust_result import TrustResult
 from exitbench.timing.latency import Latency
@@ -136,6 +137,7 @@ class Evaluation:
         records: All merged run records.
         latency: Latency of each exit, if measured.
         verified: Whether the images behind it are in the store, or it was verified here when they were at hand.
+        certificate: What was proven of it; None if nothing was tried.
         knows_data: Whether the samples are those of the dataset named, as far as their digests are known.
     """
 
@@ -151,6 +153,7 @@ class Evaluation:
     flags: tuple[Flag, ...] = ()
     records: tuple[RunRecord, ...] = ()
     latency: Latency | None = None
+    certificate: Certificate | None = None
     knows_data: bool = True
     verified: bool = True
 
@@ -215,10 +218,14 @@ class Evaluation:
             wrong |= result.any_exit_wrong
         return ~wrong
 
+    @property
+    def bounded(self) -> list[Result]:
+        """The results whose images all lie in the ball, clean images among them."""
+        return [self.clean, *(attack for attack in self.attacks if attack.within.all())]
+
     def strongest(self) -> Result | None:
         """The single attack of the threat model that leaves the fewest samples robust; the first one if several do."""
-        bounded = [attack for attack in self.attacks if attack.within.all()]
-        return min(bounded, key=lambda attack: int(self.robust(attack).sum()), default=None)
+        return min(self.bounded[1:], key=lambda attack: int(self.robust(attack).sum()), default=None)
 
     def first_to_break(self, result: Result) -> int:
         """Return the number of samples that ``result`` breaks and neither the clean image nor an earlier attack does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,11 +21,14 @@ from exitbench.scoring.cells import Misfit, RecordCells, leave_out
 from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
 from exitbench.scoring.flags import flags_of
 from exitbench.store.cell import Cell
+from exitbench.store.certificate import Certificate, certificate_key
 from exitbench.store.run_record import CLEAN, AttackEntry, RunRecord, evaluation_key
 from exitbench.store.store import Store
 from exitbench.store.trust_result import TrustResult
 from exitbench.store.verification import evidence_digest, was_verified
 from exitbench.timing.latency import latencies, latency_of
+
+_log = logging.getLogger(__name__)
 
 
 def evaluations(store: Store) -> list[Evaluation]:
@@ -84,7 +88,28 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     verified = not lacks_images or was_verified(store.root, evidence_digest(records, partial(store.read, images=False)))
     checks = (*_probes(records, store), _attacked_settings(records, results, store))
     found = Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
-    return replace(found, flags=flags_of(found), records=tuple(records), knows_data=knows_data, verified=verified)
+    return replace(
+        found,
+        flags=flags_of(found),
+        records=tuple(records),
+        knows_data=knows_data,
+        verified=verified,
+        certificate=_certificate(found, store),
+    )
+
+
+def _certificate(evaluation: Evaluation, store: Store) -> Certificate | None:
+    """Return what was proven of an evaluation, unless a stored image shows that it cannot be true."""
+    found = store.read_certificate(certificate_key(evaluation.record))
+    if found is None:
+        return None
+    broken = [i for i in found.proven.right if not evaluation.worst[i]]
+    slower = [i for i, k in enumerate(found.proven.last) if any(each.exits[i] > k for each in evaluation.bounded)]
+    if not broken and not slower:
+        return found
+    what = f"sample {broken[0]} is broken" if broken else f"sample {slower[0]} takes a later exit"
+    _log.error("the certificate of %s is wrong, %s by a stored image; it is left out", evaluation.record.model, what)
+    return None
 
 
 def _knows_data(cells: Sequence[Cell], record: RunRecord) -> bool:

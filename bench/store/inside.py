@@ -15,7 +15,10 @@ from exitbench.models.whole_file import write_whole
 MOST_TEXT = 16 * 2**20
 """Largest JSON file that is read, in bytes: the record of a hundred thousand images under forty attacks has nine million."""
 
-FOLDERS = ("calibration", "cells", "errors", "latency", "live", "logs", "networks", "quarantine", "runs", "trust", "verified")
+FOLDERS = (
+    *("calibration", "cells", "certificates", "errors", "latency", "live", "logs", "networks", "quarantine", "runs", "trust"),
+    "verified",
+)
 """What a store holds."""
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)

@@ -15,6 +15,7 @@ from exitbench.store.attack_spec import as_specified
 from exitbench.store.calibration_logits import HeldOut
 from exitbench.store.cell import MOST_CELL, Cell
 from exitbench.store.cell_error import CELL_ERROR, CellError
+from exitbench.store.certificate import CERTIFICATE, Certificate, better, certificate_key, read_certificate
 from exitbench.store.inside import check_folders, open_inside, read_inside, refuse_links, write_inside
 from exitbench.store.run_record import RUN_RECORD, RunRecord, check_rule, left_out, read_run, run_name
 from exitbench.store.trust_result import TRUST_RESULT, TrustResult, read_trust, sealed
@@ -40,8 +41,8 @@ class Store:
 
     ``cells/`` holds finished cells, ``errors/`` the errors of cells that failed (they are tried again by the next run),
     ``runs/`` the run records, ``trust/`` the trust checks' measurements, ``calibration/`` logits on held-out training images,
-    ``latency/`` measured latencies, ``quarantine/`` damaged files. Stores of several machines are joined by
-    ``exitbench.store.merge``.
+    ``certificates/`` what was proven, ``latency/`` measured latencies, ``quarantine/`` damaged files. Stores of several
+    machines are joined by ``exitbench.store.merge``.
 
     Args:
         root: The folder; it is created if it does not exist.
@@ -161,6 +162,23 @@ class Store:
             self._set_aside(path, "calibration logits", error)
             return None
 
+    def write_certificate(self, certificate: Certificate) -> None:
+        """Store what was proven of an evaluation, unless what is there proves more."""
+        key = certificate_key(certificate)
+        kept = better(certificate, self.read_certificate(key))
+        self._write(self._certificate(key), CERTIFICATE.text(kept))
+
+    def read_certificate(self, key: str) -> Certificate | None:
+        """What was proven of an evaluation, or None where it is absent, damaged, or of other bounds; it is then left out."""
+        path = self._certificate(key)
+        try:
+            return read_certificate(read_inside(self.root, path), path, key)
+        except FileNotFoundError:
+            return None
+        except Unreadable as error:
+            _log.error("%s; it counts as not there", error)
+            return None
+
     def write_run(self, run: RunRecord) -> None:
         """Store a run record under the digest of its content."""
         self._write(self.root / "runs" / f"{run_name(run)}.json", RUN_RECORD.text(run))
@@ -210,6 +228,9 @@ class Store:
 
     def _held_out(self, key: str) -> Path:
         return self.root / "calibration" / f"{key}.npz"
+
+    def _certificate(self, key: str) -> Path:
+        return self.root / "certificates" / f"{key}.json"
 
     def _cell(self, key: str) -> Path:
         return cell_path(self.root, key)

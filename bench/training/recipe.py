@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.errors import InvalidValue
 from exitbench.models.spec import describe
+from exitbench.training.certified import Certified
 from exitbench.training.distillation import Distillation
 
 Against = Literal["main", "average", "max_average", "sampled", "policy"]
-Schedule = Literal["one_cycle", "steps"]
+Schedule = Literal["one_cycle", "steps", "plateau"]
+Optimizer = Literal["sgd", "adam"]
 ExitWeights = Literal["equal", "sdn"]
 
 
@@ -69,6 +71,7 @@ class Phase:
             where they are not.
         agreement: Weight of the divergence of each exit's prediction from the last exit's, beside the sum over the exits: if
             all exits fail on the same images, an attacker gains nothing by choosing the exit.
+        certified: Training on bounds of every exit over whole balls, in place of crafted images; None for none.
         distillation: Distillation from clean to attacked predictions; it needs both, so that ``attacked_share`` must be None.
     """
 
@@ -79,8 +82,11 @@ class Phase:
     deployed_weight: float = 0.0
     agreement: float = 0.0
     distillation: Distillation | None = None
+    certified: Certified | None = None
 
     def __post_init__(self) -> None:
+        if self.certified and (self.crafting or self.image_size or self.deployed_weight or self.agreement):
+            raise InvalidValue("certified training crafts no images, resizes none, and has a loss of its own")
         if self.epochs < 1:
             raise InvalidValue(f"a phase needs at least one epoch, got {self.epochs}")
         if self.attacked_share is not None and not 0 < self.attacked_share <= 1:
@@ -102,6 +108,8 @@ class Phase:
             runs = n_exits if self.crafting.against == "max_average" else 1
             crafted = 0.75 * self.crafting.steps * runs * (self.attacked_share or 1)
         updates = 2 if self.crafting and self.attacked_share is None else 1
+        if self.certified:
+            updates = 4 if self.certified.bounds == "ibp" else 6
         return (updates + crafted) * ((self.image_size or side) / side) ** 2
 
 
@@ -145,12 +153,15 @@ class Recipe:
         batch_size: Samples per step.
         peak_lr: Highest learning rate.
         schedule: ``one_cycle`` (up for 30 % of all steps, then down to zero: Smith & Topin, 2017) or ``steps`` (divided by ten
-            after half and after three quarters of all steps, as in the paper).
-        momentum, weight_decay, nesterov: Settings of SGD.
+            after half and after three quarters of all steps, as in the paper), or ``plateau`` (up over 5 %, constant to 70 %,
+            a cosine down to zero).
+        optimizer: ``sgd``, or ``adam`` (Kingma & Ba, 2015) with its usual settings.
+        momentum, weight_decay, nesterov: Settings of SGD; Adam takes the weight decay.
         crop_padding: Pixels by which images are padded before a random crop; 0 for no crop.
         flip: Whether half of the images are mirrored.
         after: Training of the same model and dataset whose weights to start from; None for fresh weights.
         pruning: Pruning schedule; None for no pruning.
+        clip: Largest norm of a step's gradient, which is shortened to it; None for any.
         exit_weights: Weights of the exits' losses. ``equal``: 1 each. ``sdn``: 1 for the last; for each other one a number that
             grows from 0.01 to its cost as a share of the last exit's, in proportion to the steps made (Kaya et al., ICML 2019,
             section 3.2).
@@ -175,6 +186,8 @@ class Recipe:
     flip: bool = False
     after: str | None = None
     pruning: Pruning | None = None
+    clip: float | None = None
+    optimizer: Optimizer = "sgd"
     exit_weights: ExitWeights = "equal"
     first_lr: float | None = None
     scales_to: float = 4.0
@@ -233,7 +246,9 @@ class Recipe:
         against = " then ".join(dict.fromkeys(f"{c.against} ({c.steps} step{'s' * (c.steps > 1)})" for c in crafted))
         epochs = f"{self.epochs} epochs"
         pruned = f", {self.pruning.sparsity:.0%} of the weights pruned" if self.pruning else ""
-        return f"{epochs}, {f'against {against}' if against else 'clean images alone'}{pruned}"
+        bounds = " then ".join(dict.fromkeys(phase.certified.bounds for phase in self.phases if phase.certified))
+        on = f"against {against}" if against else f"on bounds ({bounds})" if bounds else "clean images alone"
+        return f"{epochs}, {on}{pruned}"
 
     def summary(self) -> Mapping[str, Any]:
         """Return all settings that are not at their defaults, as JSON data; a setting added later does not change old files."""
@@ -244,7 +259,7 @@ class Recipe:
 def _non_default(setting: Any) -> Any:
     if isinstance(setting, tuple):
         return [_non_default(part) for part in setting]
-    if not isinstance(setting, Recipe | Phase | Crafting | Pruning | Distillation):
+    if not isinstance(setting, Recipe | Phase | Crafting | Pruning | Distillation | Certified):
         return describe(setting)
     named = ((field, getattr(setting, field.name)) for field in fields(setting))
     return {field.name: _non_default(value) for field, value in named if field.default is MISSING or value != field.default}

@@ -12,10 +12,11 @@ from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.models.errors import InputError, InvalidValue
 from exitbench.models.spec import type_name
+from exitbench.training.certified import Certified
 from exitbench.training.distillation import Distillation
 from exitbench.training.recipe import Crafting, Phase, Pruning, Recipe
 
-Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Distillation, ThreatModel)
+Setting = TypeVar("Setting", Recipe, Phase, Crafting, Pruning, Distillation, Certified, ThreatModel)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -56,6 +57,8 @@ def _phase(content: Any) -> Phase:
         phase["crafting"] = _made(Crafting, phase["crafting"])
     if phase.get("distillation") is not None:
         phase["distillation"] = _made(Distillation, phase["distillation"])
+    if phase.get("certified") is not None:
+        phase["certified"] = _made(Certified, phase["certified"])
     return _made(Phase, phase)
 
 

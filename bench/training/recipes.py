@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.errors import InvalidValue, UnknownName
+from exitbench.training.certified import Certified
 from exitbench.training.distillation import Distillation
 from exitbench.training.recipe import Against, Crafting, Phase, Pruning, Recipe
 
@@ -106,6 +107,14 @@ def _distilled_cifar(model: str, training: str, distillation: Distillation, *, p
     return replace(fast, phases=phases)
 
 
+def _certified_mnist(model: str, training: str, certified: Certified) -> Recipe:
+    """Return a recipe of 100 epochs on bounds with Adam, as Gowal et al. (2018, appendix A)."""
+    phases = (Phase(100, certified=certified),)
+    return Recipe(
+        model, "mnist", training, _MNIST, phases, 256, 1e-3, schedule="plateau", optimizer="adam", weight_decay=0.0, clip=10.0
+    )
+
+
 def _agreeing_cifar(model: str) -> Recipe:
     """Return a recipe of three more epochs from ``max_average_fast``, at a fifth of its rate, in which exits learn to agree.
 
@@ -156,6 +165,12 @@ _ALL = (
     _fast_mnist("smallcnn", "pgd_fast", against="main"),
     Recipe("rdi_smallcnn", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
     Recipe("smallcnn", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
+    *(
+        _certified_mnist(model, training, certified)
+        for model in ("rdi_smallcnn", "smallcnn")
+        for training, certified in (("ibp", Certified()), ("crown_ibp", Certified("crown_ibp")))
+    ),
+    _certified_mnist("rdi_smallcnn", "certified_rule", Certified(gate=2.0)),
     _fast_cifar("rdi_resnet38", "max_average_fast", peak_lr=0.1),
     _agreeing_cifar("rdi_resnet38"),
     _clean_cifar("rdi_resnet38", peak_lr=0.1),

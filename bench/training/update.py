@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from exitbench.bounds.network import Network
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
+from exitbench.training.certified import Certified, bounded_network, bounded_step
 from exitbench.training.craft import craft
 from exitbench.training.descent import Descent
 from exitbench.training.draws import Draws, Rows
@@ -55,6 +57,7 @@ class Updater:
     ) -> None:
         self.model, self.images, self.recipe, self.machine = model, images, recipe, machine
         self.descent, self.shares = descent, shares
+        self.network: Network | None = None
         self.tally = torch.zeros(5, dtype=torch.float64, device=images.labels.device)
 
     def __call__(self, rows: Tensor, draws: Draws, plan: Plan) -> None:
@@ -62,6 +65,8 @@ class Updater:
         recipe, phase = self.recipe, plan.phase
         x, y = self.images.batch(rows)
         x = resized(augmented(x, draws, recipe.crop_padding, recipe.flip), phase.image_size)
+        if phase.certified:
+            return self._certified(x, y, phase.certified)
         attacked, others = _chosen(plan, draws)
         inputs = self._crafted(x, y, plan, draws, attacked)
         self.model.train()
@@ -73,6 +78,16 @@ class Updater:
             right = [_right(logits, y)[part] for part in (others, attacked)]
         self.descent.step(torch.autograd.grad(loss, self.descent.parameters, allow_unused=True))
         self._count(loss.detach() * len(rows), right)
+        return None
+
+    def _certified(self, x: Tensor, y: Tensor, settings: Certified) -> None:
+        progress = self.descent.progress / self.descent.n_steps
+        self.network = self.network or bounded_network(self.model, (int(x.shape[1]), int(x.shape[2]), int(x.shape[3])))
+        self.model.eval()
+        with self.machine.autocast():
+            loss, right = bounded_step(self.network, self._logits(x), x, y, settings, self.recipe.ball.eps, progress)
+        self.descent.step(torch.autograd.grad(loss, self.descent.parameters, allow_unused=True))
+        self._count(loss.detach() * len(y), right)
 
     def _crafted(self, x: Tensor, y: Tensor, plan: Plan, draws: Draws, attacked: Rows) -> Tensor:
         """Return the images, those of ``attacked`` crafted."""

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from exitbench.models.weights import IMPORTED
+from exitbench.report.leaderboard.certificate import certified_share
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 from exitbench.scoring.ranking import WORST, flags_text, rank, worst_status
 from exitbench.store.run_record import CLEAN, RunRecord
@@ -31,6 +32,8 @@ COLUMNS = {
     "ci_low": "lower end of the accuracy's Wilson 95 % interval",
     "ci_high": "upper end of it",
     "accuracy_any_exit": "on the worst row: share of samples for which no stored image makes any exit wrong, taken or not",
+    "certified": "on the worst row: share of samples that no attack can break, by `bench certify`; nothing where none is proven",
+    "certified_mmacs": "on the worst row: the most that attackers can make the samples cost in the mean, by `bench certify`",
     "mmacs": "mean cost under the attack: 10^6 multiply-accumulates of all that ran, every head on the way included",
     "mmacs_dense": "the same with multiply-accumulates of zero weights counted like any other; differs for pruned networks alone",
     "sparsity": "share of the weights of convolutions and linear layers that are zero; 0 where the network is not pruned",
@@ -52,13 +55,20 @@ COLUMNS = {
 }
 """Meaning of every column of the CSV."""
 
+_PROVEN = ("certified", "certified_mmacs")
+"""Columns that are left out where nothing was certified."""
+
 
 def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    """Return the table: one row per evaluation and attack, highest worst case first, with the columns ``COLUMNS``."""
+    """Return the table: one row per evaluation and attack, highest worst case first, with the columns ``COLUMNS``.
+
+    Those of certificates are left out where there are none.
+    """
     rows: list[Mapping[str, Any]] = []
     for evaluation in sorted(evaluations, key=rank):
         rows += rows_of(evaluation)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    proven = any(evaluation.certificate for evaluation in evaluations)
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if proven or name not in _PROVEN])
 
 
 def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -76,8 +86,16 @@ def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
         share, low, high = accuracy(evaluation.worst) if evaluation.attacked else (None, None, None)
         worst = {"attack": WORST, "method": f"worst of {len(evaluation.attacks)}", "status": worst_status(evaluation)}
         any_exit = float(evaluation.any_exit_robust.mean()) if evaluation.attacked else None
-        rows.append({**same, **worst, "accuracy": share, "ci_low": low, "ci_high": high, "accuracy_any_exit": any_exit})
+        figures = {"accuracy": share, "ci_low": low, "ci_high": high, "accuracy_any_exit": any_exit}
+        rows.append({**same, **worst, **figures, **_proven(evaluation)})
     return rows
+
+
+def _proven(evaluation: Evaluation) -> dict[str, Any]:
+    certificate = evaluation.certificate
+    if certificate is None:
+        return {}
+    return {"certified": certified_share(certificate), "certified_mmacs": certificate.cost()}
 
 
 def training_text(record: RunRecord) -> str:

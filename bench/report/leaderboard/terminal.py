@@ -13,10 +13,13 @@ from rich.text import Text
 
 from exitbench.models.number_text import eps_text
 from exitbench.models.rules.own import PREFIX
+from exitbench.report.leaderboard.certificate import NOTHING
 from exitbench.report.leaderboard.flags import lines, verdict
 from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.report.plain_text import cell, line
 from exitbench.scoring.evaluation import Bools, CostFigure, Evaluation, Result, accuracy
+from exitbench.stats.proportions import wilson
+from exitbench.store.certificate import Certificate
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|inf)")
 _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "info": "dim", "ok": ""}
@@ -43,6 +46,8 @@ def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableTyp
     if evaluation.attacks or evaluation.unfinished:
         table.add_section()
         table.add_row(*_worst(evaluation))
+    if evaluation.certificate:
+        table.add_row(*_certified(evaluation.certificate))
     blocks = [_exit_table(evaluation)]
     if slowdowns := [attack for attack in shown if attack.is_slowdown]:
         blocks.append(_slowdown_table(evaluation, slowdowns))
@@ -55,6 +60,14 @@ def _worst(evaluation: Evaluation) -> list[str]:
     mark = {"failure": " !", "warning": " !", "not checked": " ?"}.get(kind, "")
     figures = _shares(evaluation.worst) if evaluation.attacked else ["-"]
     return [f"[bold {_COLOURS[kind]}]{text}" for text in (f"worst case{mark}", *figures)]
+
+
+def _certified(certificate: Certificate) -> list[str]:
+    if not certificate.proven.right:
+        return ["certified", NOTHING]
+    low, high = wilson(len(certificate.proven.right), certificate.n)
+    share, interval = f"{100 * certificate.accuracy():.2f}", f"{100 * low:.1f} - {100 * high:.1f}"
+    return ["certified", share, interval, f"<= {certificate.cost():.2f}"]
 
 
 def _flags(evaluation: Evaluation) -> list[Text]:

@@ -115,7 +115,7 @@ _OWN = (
 """The page's own columns."""
 
 _NEEDLESS = ("training", "dataset", "threat", "network")  # where all rows agree; hidden then
-_TAKEN = _LEFT_OUT | {column.key for column in _OWN} | {"norm", "eps", "accuracy_any_exit"}
+_TAKEN = _LEFT_OUT | {column.key for column in _OWN} | {"norm", "eps", "accuracy_any_exit", "certified", "certified_mmacs"}
 
 
 def rows(boards: Mapping[str, Sequence[Evaluation]]) -> list[Row]:
