@@ -12,6 +12,7 @@ import numpy.typing as npt
 from exitbench.attacks.presets import matrix_names
 from exitbench.attacks.registry import Goal
 from exitbench.checks.flag import Flag
+from exitbench.scoring.search import Search
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
 from exitbench.store.certificate import Certificate
@@ -23,28 +24,6 @@ Bools = npt.NDArray[np.bool_]
 
 CostFigure = Literal["mmacs", "mmacs_dense", "mflops_paper"]
 """How the cost of an exit is counted."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """The search models of attacks, and how often they disagreed with the plain model.
-
-    Attributes:
-        on: Configurations of the search model (``exitbench.models.search_model.SearchConfig``), as text.
-        disagreements: Number of images on which search model and plain model disagree on the goal of the attack.
-        again: Number of these that only the search model counts as a success; their samples were attacked again on the plain
-            model.
-        undefined: Number of images that the plain model has no finite logits on; the clean image stands for each.
-    """
-
-    on: frozenset[str] = frozenset()
-    disagreements: int = 0
-    again: int = 0
-    undefined: int = 0
-
-    def __add__(self, other: Search) -> Search:
-        counts = (self.disagreements + other.disagreements, self.again + other.again, self.undefined + other.undefined)
-        return Search(self.on | other.on, *counts)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value: a result is itself alone

@@ -18,8 +18,9 @@ from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json, digest
 from exitbench.runner.probe_key import READABLE
 from exitbench.scoring.cells import Misfit, RecordCells, leave_out
-from exitbench.scoring.evaluation import Evaluation, Result, Search, Unfinished
+from exitbench.scoring.evaluation import Evaluation, Result, Unfinished
 from exitbench.scoring.flags import flags_of
+from exitbench.scoring.search import Search
 from exitbench.store.cell import Cell
 from exitbench.store.certificate import Certificate, certificate_key
 from exitbench.store.run_record import CLEAN, AttackEntry, RunRecord, evaluation_key

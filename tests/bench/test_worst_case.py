@@ -9,9 +9,10 @@ import pytest
 from exitbench.attacks.presets import matrix_names
 from exitbench.checks.flag import Flag
 from exitbench.scoring import black_box
-from exitbench.scoring.evaluation import Search, Unfinished, accuracy
+from exitbench.scoring.evaluation import Unfinished, accuracy
 from exitbench.scoring.ranking import flags_text, partial_status, rank, worst_status
 from exitbench.scoring.rows import rows_of
+from exitbench.scoring.search import Search
 from exitbench.stats.proportions import wilson
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 
