@@ -12,7 +12,7 @@ import numpy.typing as npt
 from exitbench.attacks.presets import matrix_names
 from exitbench.attacks.registry import Goal
 from exitbench.checks.flag import Flag
-from exitbench.scoring.search import Search
+from exitbench.scoring.search import NO_SEARCH, Search
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
 from exitbench.store.certificate import Certificate
@@ -65,7 +65,7 @@ class Result:
     seconds: float
     implementation: str | None
     computed_with: frozenset[str]
-    search: Search = Search()
+    search: Search = NO_SEARCH
 
     @property
     def survived(self) -> Bools:

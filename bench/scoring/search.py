@@ -25,3 +25,7 @@ class Search:
     def __add__(self, other: Search) -> Search:
         counts = (self.disagreements + other.disagreements, self.again + other.again, self.undefined + other.undefined)
         return Search(self.on | other.on, *counts)
+
+
+NO_SEARCH = Search()
+"""What attacks without a search model were searched on."""
