@@ -21,7 +21,9 @@ from exitbench.store.store import Store
 
 
 def stages(request: Request, attacks: Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """Run an evaluation into a folder that is then deleted, and return the wall-clock seconds of its stages.
+    """Run an evaluation into a folder that is then deleted, and return the seconds of its stages.
+
+    They are of processor time on a CPU, so that other programs do not lengthen them, and of wall-clock time on a GPU.
 
     Returns:
         ``n``, ``attacks``; ``seconds``: those of each stage, by name, in order; ``total``: their sum; ``work``: the sum without
@@ -30,7 +32,8 @@ def stages(request: Request, attacks: Sequence[str], seed: int = 0) -> dict[str,
     Raises:
         UserError: If the request cannot be fulfilled.
     """
-    clock = Stopwatch()
+    on_gpu = request.device != "cpu" and torch.cuda.is_available()
+    clock = Stopwatch(on_gpu)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store")
         prepared, plan = plan_evaluation(request, attacks, seed, store, clock)
@@ -52,23 +55,31 @@ def stages(request: Request, attacks: Sequence[str], seed: int = 0) -> dict[str,
 class Stopwatch(NoDisplay):
     """A display that shows nothing and takes the time between its calls.
 
+    Args:
+        on_gpu: Whether to wait for a GPU and take wall-clock time; else it is processor time.
+
     Attributes:
-        seconds: Wall-clock seconds of each stage so far, by name, in the order in which they began.
+        seconds: Seconds of each stage so far, by name, in the order in which they began.
         failed: Names of attacks that failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_gpu: bool) -> None:
+        self.on_gpu = on_gpu
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
-        self._last = time.perf_counter()
+        self._last = self._now()
 
     def lap(self, stage: str) -> None:
         """Charge the time since the last call to ``stage``."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = self._now()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
+
+    def _now(self) -> float:
+        if not self.on_gpu:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
     def prepared(self, prepared: Prepared) -> None:
         self.lap("loading")

@@ -116,7 +116,7 @@ def test_what_is_no_measurement_is_refused(tmp_path):
 
 def test_a_whole_run_is_timed_stage_by_stage(monkeypatch, tmp_path):
     clock = iter(range(1000))
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(process_time=lambda: float(next(clock))))
     request = Request.of(
         {"model": "rdi_smallcnn", "dataset": "digits", "n": 2, "precision": "fp32", "steps": 1, "data": tmp_path}
     )
