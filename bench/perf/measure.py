@@ -68,7 +68,7 @@ def throughput(prepared: Prepared, batch: int) -> dict[str, Any]:
 
     The ceiling of each model is the product of matrices in its own precision.
     """
-    model, search_model = prepared.target.model, prepared.target.search_model
+    model, search_model = prepared.target.model, prepared.target.searched
     device = next(model.parameters()).device
     x = torch.rand(batch, *prepared.split.shape, generator=torch.Generator().manual_seed(0)).to(device)
     a = torch.rand(MATRIX, MATRIX, device=device)
@@ -155,8 +155,8 @@ class Race:
             x, y, noise = self.x[rows], self.y[rows], self.noise.of(rows)
 
             def stage(attack: Attack = attack, x: Tensor = x, y: Tensor = y, noise: Noise = noise) -> Any:
-                with counted(target.search_model) as passes:
-                    x_adv = attack(target.search_model, x, y, noise=noise)
+                with counted(target.searched) as passes:
+                    x_adv = attack(target.searched, x, y, noise=noise)
                 return rescore(target, attack, x, y, x_adv, noise, settings.region), passes
 
             took, (rescored, passes) = seconds(stage, self.device)
@@ -225,7 +225,7 @@ def measure(
         tell("AutoAttack on every exit and on the deployed rule")
         courses["autoattack"] = race.plain_autoattack()
         tell("AutoAttack on the deployed rule, on the plain model and on the search model")
-        plain, search_model = race.autoattack(race.target.model), race.autoattack(race.target.search_model)
+        plain, search_model = race.autoattack(race.target.model), race.autoattack(race.target.searched)
         found["autoattack_deployed"] = {"plain": vars(plain), "twin": vars(search_model)}
         courses["autoattack_deployed"] = [plain]
     tell("the suite")

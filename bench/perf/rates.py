@@ -21,23 +21,27 @@ Rates = dict[str, dict[str, Any]]
 
 
 def rates(prepared: Prepared, batches: Sequence[int] = BATCHES) -> Rates:
-    """Return images per second by network (``plain``, ``search``), way (``launched``, ``graph``) and batch size.
+    """Return images per second by network, way (``launched``, ``graph``) and batch size.
 
-    Graphs are for GPUs alone. What fails is told in place of the figure.
+    Networks are the ``plain`` model, the ``search`` model, and that as attacks get it (``searched``). Graphs are for GPUs alone.
+    What fails is told in place of the figure.
     """
-    device = next(prepared.target.model.parameters()).device
-    found: Rates = {}
-    for name, net in {"plain": prepared.target.model, "search": prepared.target.search_model}.items():
+    target = prepared.target
+    device = next(target.model.parameters()).device
+    found: Rates = {"searched, launched": {str(batch): _rate(target.searched, batch, prepared, "launched") for batch in batches}}
+    for name, net in {"plain": target.model, "search": target.search_model}.items():
         for way in ("launched", "graph") if device.type == "cuda" else ("launched",):
-            found[f"{name}, {way}"] = {str(batch): _rate(net, batch, prepared.split.shape, device, way) for batch in batches}
+            found[f"{name}, {way}"] = {str(batch): _rate(net, batch, prepared, way) for batch in batches}
     return found
 
 
-def _rate(net: EarlyExitNet, batch: int, shape: tuple[int, int, int], device: torch.device, way: str) -> float | str:
-    x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+def _rate(net: EarlyExitNet, batch: int, prepared: Prepared, way: str) -> float | str:
+    device = next(prepared.target.model.parameters()).device
+    x = torch.rand(batch, *prepared.split.shape, generator=torch.Generator().manual_seed(0)).to(device)
     try:
         step = _captured(net, x) if way == "graph" else lambda: forward_and_gradient(net, x)
-        step()
+        for _ in range(3):
+            step()
         took = statistics.median(seconds(step, device)[0] for _ in range(ROUNDS))
     except RuntimeError as error:
         return first_line(error)

@@ -153,9 +153,12 @@ def test_a_step_that_failed_is_told_and_the_others_are_kept(tmp_path, monkeypatc
     assert found["machine"]["cpu"] and found["torch"] == torch.__version__
 
 
+NETS = [f"{net}, launched" for net in ("searched", "plain", "search")]
+
+
 def test_rates_are_measured_for_both_networks_and_what_fails_is_told(monkeypatch):
     found = rates(prepared(toy_policy(), n=2), (2, 3))
-    assert {name: list(each) for name, each in found.items()} == {f"{net}, launched": ["2", "3"] for net in ("plain", "search")}
+    assert {name: list(each) for name, each in found.items()} == {name: ["2", "3"] for name in NETS}
     assert all(rate > 0 for each in found.values() for rate in each.values())
 
     def fails(net, x):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from exitbench.attacks.noise import Noise
 from exitbench.errors import UserError
 from exitbench.models.errors import InvalidValue
 from exitbench.training import craft, replay
@@ -17,6 +18,7 @@ from exitbench.training.distillation import Distillation
 from exitbench.training.draws import CounterDraws
 from exitbench.training.earlier_draws import EarlierDraws
 from exitbench.training.images import Images
+from exitbench.training.loop import CPU
 from exitbench.training.machine import Machine
 from exitbench.training.recipe import Crafting, Phase
 from exitbench.training.replay import PLAIN_FIRST, Replay
@@ -83,6 +85,53 @@ def test_a_host_that_is_asked_is_noticed():
     for asks in (lambda: float(x[0]), lambda: x[x > 0], lambda: x + torch.ones(3), lambda: bool(x.any())):
         with pytest.raises((RuntimeError, NotImplementedError, AssertionError)), NoHost():
             asks()
+
+
+@pytest.mark.parametrize("kind", ["halves", "sampled, mixed", "neo_kd"])
+def test_an_update_is_the_mathematics_written_out(kind):
+    """In float64: masked rows, losses exit by exit, torch's optimiser and schedule."""
+    phase = {**KINDS, **DISTILLED}[kind]
+    ours, theirs = (fresh().double() for _ in range(2))
+    for head in [*ours.heads, *theirs.heads]:
+        head[1].p = 0.0
+    images = Images(few(), CPU.device)
+    images.pixels = images.pixels.double()
+    descent = Descent(ours.parameters(), RECIPE, 10)
+    update = Updater(ours, images, RECIPE, CPU, descent, None)
+    sgd = torch.optim.SGD(theirs.parameters(), RECIPE.peak_lr, RECIPE.momentum, weight_decay=RECIPE.weight_decay, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(sgd, RECIPE.peak_lr, total_steps=10)
+    for step in range(3):
+        shown = torch.arange(32 * step, 32 * step + 32)
+        update(shown, CounterDraws(0, shown), Plan(phase, phase.crafting, None))
+        written_out(theirs, sgd, images, shown, phase)
+        schedule.step()
+    for name, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, atol=1e-10, rtol=0, msg=name)
+
+
+def written_out(net, sgd, images, shown, phase):
+    x, y = images.batch(shown)
+    share = 1.0 if phase.attacked_share is None else phase.attacked_share
+    chosen = torch.arange(32) < round(share * 32)
+    net.eval().requires_grad_(False)
+    mixed = x.clone()
+    mixed[chosen] = craft.craft(net, x[chosen], y[chosen], phase.crafting, RECIPE.ball, Noise(0, shown[chosen]))
+    net.requires_grad_(True).train()
+
+    def loss_of(logits):
+        return sum(torch.nn.functional.cross_entropy(each, y) for each in logits)
+
+    if phase.attacked_share is None:
+        clean, attacked = net(x), net(mixed)
+        loss = loss_of(clean) + loss_of(attacked)
+        if phase.distillation:
+            loss = loss + phase.distillation.loss(clean, attacked, y, CounterDraws(0, shown))
+        loss = loss / 2
+    else:
+        loss = loss_of(net(mixed))
+    sgd.zero_grad()
+    loss.backward()
+    sgd.step()
 
 
 def test_losses_at_full_width_are_those_of_rows_that_leave():
