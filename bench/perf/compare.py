@@ -13,6 +13,9 @@ from exitbench.errors import UserError
 NOISE = 1.1
 """Factor within which two measurements count as the same."""
 
+SHORT = 0.05
+"""Seconds below which both count as the same."""
+
 SAME = ("model", "training", "dataset", "n", "steps", "searched_on", "machine", "versions")
 """What should be the same in both for their figures to be comparable."""
 
@@ -64,7 +67,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     found = []
     for name in old.keys() & new.keys():
         (value, rate), (now, _) = old[name], new[name]
-        if value == now == 0:
+        if value == now == 0 or (name.endswith(", s") and max(value, now) < SHORT):
             factor = 1.0
         else:
             worse, better = (value, now) if rate else (now, value)

@@ -57,6 +57,7 @@ def test_what_got_slower_comes_first_whether_more_is_better_or_less():
     ]
     assert (found[-1].figure, found[-1].slower) == ("launches per gradient, average", 0.5)
     assert {change.slower for change in found[3:-1]} == {1.0}
+    assert {change.slower for change in changes(measured(seconds=0.01), measured(seconds=0.04))} == {1.0}, "too short to tell"
     assert changes(measured(), measured(rate=0.0))[0].slower == float("inf")
 
 
