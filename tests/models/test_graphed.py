@@ -1,6 +1,7 @@
 """Recorded passes: what is replayed, at which size, and that no result depends on it. A stand-in takes the place of the GPU."""
 
 import logging
+from typing import ClassVar
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ BALL = ThreatModel("Linf", 0.06)
 class Recorded:
     """Passes that are computed again at each replay, on tensors that stay where they are, as a GPU does."""
 
-    made: list["Recorded"]
+    made: ClassVar[list["Recorded"]] = []
     shared = object()
 
     def __init__(self, net, x, last):
