@@ -68,7 +68,7 @@ def per_gradient(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict
 
     The radius is so small that no sample breaks: nothing leaves the batch.
     """
-    net, policy, device = prepared.target.search_model, prepared.target.policy, x.device
+    net, policy, device = prepared.target.searched, prepared.target.policy, x.device
     tight = ThreatModel(prepared.settings.region.norm, 1e-7)
     with torch.no_grad():
         kept = deployed_logits(net(x), policy)[0].argmax(-1)
@@ -90,7 +90,7 @@ def search_speed(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict
     Returns:
         ``gradients``: Gradients per second of the attack. ``ceiling``: Those of the network alone. ``share``: Their ratio.
     """
-    net, device = prepared.target.search_model, x.device
+    net, device = prepared.target.searched, x.device
     attack = Adaptive(prepared.settings.region, prepared.target.policy, SPEED_BUDGET)
     attack(net, x, y, noise=noise)
     alone = min(seconds(lambda: forward_and_gradient(net, x), device)[0] for _ in range(4))

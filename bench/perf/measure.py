@@ -155,8 +155,8 @@ class Race:
             x, y, noise = self.x[rows], self.y[rows], self.noise.of(rows)
 
             def stage(attack: Attack = attack, x: Tensor = x, y: Tensor = y, noise: Noise = noise) -> Any:
-                with counted(target.search_model) as passes:
-                    x_adv = attack(target.search_model, x, y, noise=noise)
+                with counted(target.searched) as passes:
+                    x_adv = attack(target.searched, x, y, noise=noise)
                 return rescore(target, attack, x, y, x_adv, noise, settings.region), passes
 
             took, (rescored, passes) = seconds(stage, self.device)

@@ -133,6 +133,13 @@ def test_batches_beyond_the_largest_size_and_empty_ones_run_as_they_are(net, mad
     assert not made
 
 
+def test_large_images_run_as_they_are(net, made, monkeypatch):
+    monkeypatch.setattr(module, "LARGEST", 15)
+    for _ in range(3):
+        same(net(images(4)), NET(images(4)))
+    assert not made and not net.records(images(4))
+
+
 def test_each_part_of_the_network_is_recorded_by_itself(net, made):
     x = images(4)
     for upto in (0, 1, None, 0, 1, None):
