@@ -87,7 +87,7 @@ class StepRecorder:
     def _found(self) -> RecordedStep | None:
         """Load the samples into the recording for their number, which is made if there is none; None without recordings."""
         model, n = self.model, len(self.batch)
-        if not isinstance(model, GraphedNet) or not model.records or not 0 < n <= SIZES[-1]:
+        if not isinstance(model, GraphedNet) or not model.records(self.batch.x) or not 0 < n <= SIZES[-1]:
             return None
         if not is_without_loop(self.rules.policy):
             return None

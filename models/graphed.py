@@ -23,6 +23,9 @@ from exitbench.models.policies import Policy, deployed_logits
 SIZES = (32, 128, 256, 512, 1024, 2048, 4096)
 """Batch sizes of recordings; larger batches fill a GPU without."""
 
+LARGEST = 3 * 64 * 64
+"""Numbers in the largest images that are recorded; a few larger ones keep a GPU busy, and padding costs more than launches."""
+
 FIRST, BETTER = 2, 8
 """Use of a size at which it is recorded: if no recorded size is large enough, and if one is but a smaller one would do."""
 
@@ -125,10 +128,9 @@ class GraphedNet(EarlyExitNet):
             self._weights = now
         return self
 
-    @property
-    def records(self) -> bool:
-        """Whether recordings are made of it."""
-        return not (self._refused or self.training)
+    def records(self, x: Tensor) -> bool:
+        """Return whether recordings are made of it for images such as ``x`` ``(B, C, H, W)``."""
+        return not (self._refused or self.training) and x[:1].numel() <= LARGEST
 
     def passed(self, images: int) -> None:
         """Count forward and backward passes, in images, which replays of more than passes have made."""
@@ -176,7 +178,7 @@ class GraphedNet(EarlyExitNet):
 
     def _passes(self, x: Tensor, last: int) -> StaticPasses | None:
         """Return recorded passes for a batch as large as ``x`` at least; None if it is to run as it is."""
-        if not self.records or not 0 < len(x) <= SIZES[-1] or not 0 <= last < self.n_exits:
+        if not self.records(x) or not 0 < len(x) <= SIZES[-1] or not 0 <= last < self.n_exits:
             return None
         kind = (last, x.shape[1:], x.dtype, x.device)
         recorded = self._recorded.setdefault(kind, {})

@@ -1,6 +1,7 @@
 """Recorded passes: what is replayed, at which size, and that no result depends on it. A stand-in takes the place of the GPU."""
 
 import logging
+from typing import ClassVar
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ BALL = ThreatModel("Linf", 0.06)
 class Recorded:
     """Passes that are computed again at each replay, on tensors that stay where they are, as a GPU does."""
 
-    made: list["Recorded"]
+    made: ClassVar[list["Recorded"]] = []
     shared = object()
 
     def __init__(self, net, x, last):
@@ -130,6 +131,13 @@ def test_batches_beyond_the_largest_size_and_empty_ones_run_as_they_are(net, mad
     for n in (33, 33, 33, 0, 0, 0):
         same(net(images(n)), NET(images(n)))
     assert not made
+
+
+def test_large_images_run_as_they_are(net, made, monkeypatch):
+    monkeypatch.setattr(module, "LARGEST", 15)
+    for _ in range(3):
+        same(net(images(4)), NET(images(4)))
+    assert not made and not net.records(images(4))
 
 
 def test_each_part_of_the_network_is_recorded_by_itself(net, made):
