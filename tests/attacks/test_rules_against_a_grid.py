@@ -15,6 +15,8 @@ from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.rules.registry import calibrated_kinds
 from exitbench.models.rules.temperature import Tempered, tempered
 
+pytestmark = pytest.mark.no_cover  # thousands of the same steps, whose lines the attacks' own tests count
+
 EPS, N, N_EXITS, WIDTH = 0.1, 80, 4, 12
 COSTS = (1.0, 2.0, 3.0, 4.0)
 SCALES = (0.7, 1.0, 1.4, 1.0)

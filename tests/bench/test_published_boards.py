@@ -99,6 +99,7 @@ def test_the_readme_tells_the_figures_on_mnist():
     assert f"`adaptive` makes it {under_adaptive:.1f}." in text
 
 
+@pytest.mark.no_cover
 def test_the_readme_tells_the_paired_differences(bench, tmp_path):
     _, stated = tables(FOUND)
     pairs = [[name.split("`")[1] for name in row[:2]] for row in stated]
@@ -116,6 +117,7 @@ def test_the_readme_tells_the_paired_differences(bench, tmp_path):
         assert figures == [*said, f"{clean.mmacs[1] - clean.mmacs[0]:+.1f}"]
 
 
+@pytest.mark.no_cover  # minutes of reading cells, every line of which the tests of merge and sweep count as well
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(folder, bench, tmp_path):
     """The same leaderboards and sweeps, byte for byte, from files that hold every logit of every attack."""
