@@ -180,5 +180,8 @@ class Reshape(Affine):
     def linear(self, x: Tensor, *, absolute: bool = False) -> Tensor:
         return x.reshape(len(x), *self.shape)
 
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(self.linear(inputs[0].low), self.linear(inputs[0].high))
+
     def transposed(self, a: Tensor, shape: torch.Size) -> Tensor:
         return a.reshape(len(a), *shape)

@@ -99,12 +99,17 @@ def proven(
 
 
 def _exit_bounds(features: Features, k: int, y: Tensor, named: Tensor, *, through: bool) -> ExitBounds:
-    label = margin_bounds(features, k, y, through=through)
+    label = _known(margin_bounds(features, k, y, through=through))
     lead = label.clone()
     if (other := named != y).any():
-        lead[other] = margin_bounds(features.rows(other), k, named[other], through=through)
+        lead[other] = _known(margin_bounds(features.rows(other), k, named[other], through=through))
     magnitude = features.of(features.network.exits[k]).magnitude.amax(1)
     return ExitBounds(y, label, named, lead, magnitude)
+
+
+def _known(bounds: Tensor) -> Tensor:
+    """Return lower bounds with minus infinity where float64 overflowed, and nothing is known."""
+    return torch.where(torch.isfinite(bounds), bounds, -torch.inf)
 
 
 def _merged(old: ExitBounds, rows: Tensor, new: ExitBounds) -> ExitBounds:

@@ -101,7 +101,7 @@ def _norm(module: nn.BatchNorm2d | nn.BatchNorm1d, given: Tensor, output: Tensor
     shape = (-1, *[1] * (output.ndim - 2))
     factor = (weight.double() / torch.sqrt(module.running_var.double() + module.eps)).detach().view(shape)
     mean, shift = module.running_mean.double().view(shape), bias.detach().double().view(shape)
-    return Scale(factor, shift - factor * mean, 2 * (factor * mean).abs() + shift.abs(), rounded=8)
+    return Scale(factor, shift - factor * mean, 2 * (factor * mean).abs() + shift.abs(), rounded=12)
 
 
 def _max_pool(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Layer:

@@ -197,14 +197,10 @@ class Evaluation:
             wrong |= result.any_exit_wrong
         return ~wrong
 
-    @property
-    def bounded(self) -> list[Result]:
-        """The results whose images all lie in the ball, clean images among them."""
-        return [self.clean, *(attack for attack in self.attacks if attack.within.all())]
-
     def strongest(self) -> Result | None:
         """The single attack of the threat model that leaves the fewest samples robust; the first one if several do."""
-        return min(self.bounded[1:], key=lambda attack: int(self.robust(attack).sum()), default=None)
+        bounded = [attack for attack in self.attacks if attack.within.all()]
+        return min(bounded, key=lambda attack: int(self.robust(attack).sum()), default=None)
 
     def first_to_break(self, result: Result) -> int:
         """Return the number of samples that ``result`` breaks and neither the clean image nor an earlier attack does.

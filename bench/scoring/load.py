@@ -105,7 +105,8 @@ def _certificate(evaluation: Evaluation, store: Store) -> Certificate | None:
     if found is None:
         return None
     broken = [i for i in found.proven.right if not evaluation.worst[i]]
-    slower = [i for i, k in enumerate(found.proven.last) if any(each.exits[i] > k for each in evaluation.bounded)]
+    bounded = [evaluation.clean, *(attack for attack in evaluation.attacks if attack.within.all())]
+    slower = [i for i, k in enumerate(found.proven.last) if any(each.exits[i] > k for each in bounded)]
     if not broken and not slower:
         return found
     what = f"sample {broken[0]} is broken" if broken else f"sample {slower[0]} takes a later exit"

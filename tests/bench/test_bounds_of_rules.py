@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from exitbench.bounds import gates
-from exitbench.bounds.certify import METHODS, proven
+from exitbench.bounds.certify import METHODS, ball, proven
 from exitbench.bounds.gates import ExitBounds
+from exitbench.bounds.network import interval_bounds, margin_bounds
 from exitbench.bounds.rules import certain, understood
 from exitbench.bounds.trace import traced
 from exitbench.models.multi_exit import MultiExitNet
@@ -152,6 +153,23 @@ def test_fp32_keeps_within_the_errors_that_are_allowed_for(data, n_classes):
     single, double = points.float(), points.float().double()
     assert (torch.softmax(single, -1) - torch.softmax(double, -1)).abs().max() <= gates.softmax_error(n_classes)
     assert (entropy(single) - entropy(double)).abs().max() <= gates.entropy_error(n_classes)
+
+
+def test_where_bounds_overflow_nothing_is_certain():
+    """A minus infinity or NaN in a bound must not turn into a class that can never be predicted."""
+    net = small(0)
+    deep = [nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(12)]
+    for layer, _ in deep:
+        layer.weight.data.fill_(1e38)
+    net.heads[1] = nn.Sequential(*deep, net.heads[1])
+    net.requires_grad_(False)
+    layers, x = traced(net, (1, 1, 2)), torch.rand(4, 1, 1, 2)
+    y = net(x)[2].argmax(-1)
+    for through in (False, True):
+        assert not torch.isfinite(margin_bounds(interval_bounds(layers, ball(x, 0.01)), 1, y, through=through)).all()
+    assert proven(layers, net, FixedExit(3), x, y, 0.01)[-1].right.any()
+    for policy in (EntropyPolicy((-INF, 0.5)), ConfidencePolicy((INF, 0.5)), MarginPolicy((2.0, 0.1)), VotePolicy((0.6, 0.6))):
+        assert not proven(layers, net, policy, x, y, 0.01)[-1].right.any()
 
 
 def exits_of(margins, n_classes=3):
