@@ -68,6 +68,7 @@ class Stopwatch(NoDisplay):
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
         self._last = self._now()
+        self._at = "before the attacks"
 
     def lap(self, stage: str) -> None:
         """Charge the time since the last call to ``stage``."""
@@ -94,10 +95,11 @@ class Stopwatch(NoDisplay):
         return self._timed("trust checks")
 
     def started(self, cell: PlannedCell) -> None:
-        self.lap("between attacks")
+        self.lap(self._at)
+        self._at = cell.name
 
     def finished(self, outcome: Outcome) -> None:
-        self.lap(outcome.cell.name)
+        self.lap(self._at)  # on a GPU, a cell is reported when the work on others has begun
         if outcome.error:
             self.failed.add(outcome.cell.name)
 
