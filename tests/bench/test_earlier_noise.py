@@ -35,9 +35,10 @@ def test_results_are_measured_again_with_their_own_noise(version, kinds, monkeyp
 
     def probe(key, target, settings, batch, seed, growth=None, usual_eps=0.0, noise=None):
         used.append(noise)
-        return SimpleNamespace(controls=None)
+        return SimpleNamespace(controls=None, outputs=None)
 
     monkeypatch.setattr(again, "probe", probe)
     monkeypatch.setattr(again.msgspec.structs, "replace", lambda result, **_: result)
-    again._measured(SimpleNamespace(version=version, key="", seed=0), None, None, None, None, 1.0)
+    monkeypatch.setattr(again, "_as_measured", lambda found, _: found)
+    again._measured(SimpleNamespace(version=version, key="", seed=0, outputs=None), None, None, None, None, 1.0)
     assert used == kinds
