@@ -26,6 +26,7 @@ from exitbench.runner.generate import Generated, Work, generate, noise_of
 from exitbench.runner.oom import in_halves, out_of_memory
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.rescore import Rescored, rescore
+from exitbench.runner.together import generate_alike
 from exitbench.store.cell import Cell
 from exitbench.store.store import Cells
 from exitbench.target.target import Target
@@ -101,7 +102,9 @@ class Runner:
         for cells in stacks(plan.cells, lambda: self.gathered):
             works: dict[Slice, Work] = {}
             keys = {(cell.slice, cell.attack): cell.key for cell in cells}
-            for together in _by_attack(cells):
+            groups = _by_attack(cells)
+            to_come = [group[0].attack for group in groups if not any(cell.done for cell in group)]
+            for together in groups:
                 missing = [cell for cell in together if not cell.done]
                 for cell in missing:
                     if cell.slice not in works:
@@ -109,6 +112,8 @@ class Runner:
                     yield Started(cell)
                 size = self.gathered if together[0].attack.gathers else self.stack
                 for start in range(0, len(missing), size):
+                    some = [works[cell.slice] for cell in missing[start : start + size]]
+                    generate_alike(together[0].attack, to_come, self.target.searched, some, self.seed)
                     yield from self._run(missing[start : start + size], works, keys, writer)
 
     def _run(self, cells: Sequence[PlannedCell], works: Works, keys: Keys, writer: CellWriter) -> Iterator[Outcome]:
