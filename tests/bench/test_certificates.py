@@ -18,6 +18,7 @@ from exitbench.report.csv_file import to_csv
 from exitbench.report.leaderboard.certificate import summary as of_certificate
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.leaderboard.terminal import summary
+from exitbench.report.page.board import columns, rows
 from exitbench.scoring.load import evaluations
 from exitbench.store.certificate import CERTIFICATE, Certificate, Method, better, certificate_key
 from exitbench.store.store import Store
@@ -78,6 +79,19 @@ def test_it_stands_beside_the_worst_case(evaluation):
     assert table.drop("worst")["certified"].isna().all()
     text = text_of(summary(evaluation, ["average"]))
     assert f"{100 * evaluation.certificate.accuracy():.2f}" in next(line for line in text.splitlines() if "certified" in line)
+
+
+def test_the_page_has_a_column_for_it_where_something_was_tried(evaluation):
+    certificate = evaluation.certificate
+    cells = rows({"board": [evaluation]})[0].cells
+    assert (cells["certified"].text, cells["certified"].order) == (f"{100 * certificate.accuracy():.1f}", certificate.accuracy())
+    assert cells["certified_mmacs"].text == f"{certificate.cost():.2f}"
+    nothing = msgspec.structs.replace(certificate, methods=(msgspec.structs.replace(certificate.proven, right=()),))
+    assert rows({"board": [replace(evaluation, certificate=nothing)]})[0].cells["certified"].text == "nothing"
+    shown = {column.key for column in columns(rows({"board": [evaluation]}))}
+    assert {"certified", "certified_mmacs"} <= shown
+    without = columns(rows({"board": [replace(evaluation, certificate=None)]}))
+    assert not {"certified", "certified_mmacs"} & {column.key for column in without}
 
 
 def test_where_nothing_is_certified_a_word_says_so(evaluation):

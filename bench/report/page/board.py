@@ -8,6 +8,7 @@ from typing import Any
 
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
+from exitbench.report.leaderboard.certificate import certified_share
 from exitbench.report.leaderboard.flags import NOT_VERIFIED, SIGNS, verdict
 from exitbench.report.leaderboard.table import COLUMNS, rows_of, training_text
 from exitbench.scoring.evaluation import Evaluation, Result
@@ -102,6 +103,12 @@ _OWN = (
     Column("clean_ci", "clean interval", "Wilson's 95 % interval of the clean accuracy", number=False),
     Column("worst", "worst case %", "share of samples right when clean and under every attack: the headline", small=True),
     Column("worst_ci", "worst case interval", "Wilson's 95 % interval of the worst case", number=False),
+    Column(
+        "certified",
+        "certified %",
+        "share of samples that no attack can break, proven; the truth lies between it and the worst case",
+    ),
+    Column("certified_mmacs", "certified mmacs", "the most that an attacker can make the samples cost in the mean, proven"),
     Column("trust", "trust checks", "what they found, failures first; the numbers are in the model's details", number=False),
     Column("strongest", "strongest attack", "the single attack that leaves the fewest", number=False),
     Column("leaves", "it leaves %", "share of samples that are right when clean and under the strongest attack", shown=False),
@@ -115,7 +122,7 @@ _OWN = (
 """The page's own columns."""
 
 _NEEDLESS = ("training", "dataset", "threat", "network")  # where all rows agree; hidden then
-_TAKEN = _LEFT_OUT | {column.key for column in _OWN} | {"norm", "eps", "accuracy_any_exit", "certified", "certified_mmacs"}
+_TAKEN = _LEFT_OUT | {column.key for column in _OWN} | {"norm", "eps", "accuracy_any_exit"}
 
 
 def rows(boards: Mapping[str, Sequence[Evaluation]]) -> list[Row]:
@@ -197,6 +204,7 @@ def _cells(evaluation: Evaluation, kind: str, flags: Sequence[tuple[str, str]]) 
         "clean_ci": _interval(clean),
         "worst": Cell(percent(worst["accuracy"]), worst["accuracy"]) if worst else Cell("not attacked", -1),
         "worst_ci": _interval(worst) if worst else Cell(),
+        **_proven(evaluation),
         "strongest": Cell(strongest.name if strongest else ""),
         "leaves": _share(float(evaluation.robust(strongest).mean()) if strongest else None),
         "erased": _share(erased),
@@ -217,6 +225,16 @@ def _matrix(evaluation: Evaluation) -> str:
     if evaluation.unfinished:
         return f"{len(evaluation.unfinished)} unfinished"
     return "whole" if evaluation.complete else "in part"
+
+
+def _proven(evaluation: Evaluation) -> dict[str, Cell]:
+    """Return the cells of what is certified; empty where nothing was tried."""
+    certificate = evaluation.certificate
+    if certificate is None:
+        return {"certified": Cell(), "certified_mmacs": Cell()}
+    share, cost = certified_share(certificate), certificate.cost()
+    certified = Cell(share, -1) if isinstance(share, str) else Cell(percent(share), share)
+    return {"certified": certified, "certified_mmacs": Cell(f"{cost:.2f}", cost)}
 
 
 def _interval(row: Mapping[str, Any]) -> Cell:
