@@ -6,8 +6,6 @@ from collections import defaultdict
 
 import pytest
 
-from exitbench.analysis.compare.find import find_pair
-from exitbench.analysis.compare.pairs import compare
 from exitbench.models.weights import IMPORTED, shipped_weights
 from exitbench.store.csv_text import digest_text
 from tests.toys import ROOT
@@ -97,24 +95,6 @@ def test_the_readme_tells_the_figures_on_mnist():
     assert wanted + f"SmallCNN {clean} and {worst} % at {mmacs}." in text
     under_adaptive = float(BOARDS["rdi_smallcnn", "max_average_fast", "mnist"]["adaptive"]["mmacs"])
     assert f"`adaptive` makes it {under_adaptive:.1f}." in text
-
-
-@pytest.mark.no_cover
-def test_the_readme_tells_the_paired_differences(bench, tmp_path):
-    _, stated = tables(FOUND)
-    pairs = [[name.split("`")[1] for name in row[:2]] for row in stated]
-    names = sorted({name.replace(":", "-*-") for pair in pairs for name in pair})
-    files = [path for name in names for path in PUBLISHED.glob(f"*/figures/{name}.tar.xz")]
-    assert len(files) == len(names) > 0 and bench("merge", *files, "--results", tmp_path)[0] == 0
-    for (a, b), (_, _, *figures) in zip(pairs, stated, strict=True):
-        found = compare(*find_pair(a, b, tmp_path))
-        said = []
-        for title in ("clean", "worst case"):
-            (pair,) = [each for each in found.pairs if each.title == title]
-            low, high = (100 * end for end in pair.interval)
-            said.append(f"{100 * pair.difference:+.1f} ({low:+.1f} .. {high:+.1f})")
-        (clean,) = [each for each in found.pairs if each.title == "clean"]
-        assert figures == [*said, f"{clean.mmacs[1] - clean.mmacs[0]:+.1f}"]
 
 
 @pytest.mark.no_cover  # minutes of reading cells, every line of which the tests of merge and sweep count as well

@@ -40,8 +40,8 @@ def test_wilsons_interval_in_closed_form_at_the_ends(n):
 
 
 def agrees(found, exact):
-    """Ours is exact in whole numbers; scipy's underflows to 0 near the smallest double."""
-    return found == pytest.approx(exact, rel=1e-8) if exact > 1e-280 else 0 < found < 1e-270
+    """Ours is exact in whole numbers; scipy's underflows to 0 where an event is next to impossible."""
+    return found == pytest.approx(exact, rel=1e-8) if exact > 1e-280 else 0 < found < 1e-240
 
 
 @given(counts, counts)
