@@ -91,11 +91,13 @@ class Unfinished:
         name: Name of the attack.
         reason: Why cells are missing.
         cells: Number of cells that are stored.
+        undefined: Number of their images that the plain model has no finite logits on.
     """
 
     name: str
     reason: str
     cells: int = 0
+    undefined: int = 0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ def flags_of(evaluation: Evaluation) -> tuple[Flag, ...]:
 def _of_undefined(evaluation: Evaluation) -> list[Flag]:
     """Return the failure that the network has no finite logits on images of the attacks."""
     number = sum(attack.search.undefined for attack in evaluation.attacks)
+    number += sum(attack.undefined for attack in evaluation.unfinished)
     if not number:
         return []
     message = (

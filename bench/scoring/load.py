@@ -78,7 +78,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
                 results[identity] = result_of(attack, each, cells, policy)
                 knows_data = knows_data and (name != CLEAN or _knows_data(cells, each))
                 continue
-            unfinished[identity] = Unfinished(name, _reason(attack.keys, store), len(cells))
+            unfinished[identity] = Unfinished(name, _reason(attack.keys, store), len(cells), _undefined(cells))
             for cell in cells:
                 part = result_of(attack, each, [cell], policy)
                 survived[cell.indices] &= part.survived
@@ -163,6 +163,11 @@ def _attacked_settings(records: Sequence[RunRecord], results: Mapping[str, Resul
         if probe and len(done) == len(wanted) and all(result.within.all() for result in done):
             found.add(canonical_json(probe.settings))
     return frozenset(found)
+
+
+def _undefined(cells: Sequence[Cell]) -> int:
+    """Return the number of images in cells that the plain model has no finite logits on."""
+    return search_of([cell.header["provenance"] for cell in cells]).undefined
 
 
 def _reason(keys: Iterable[str], store: Store) -> str:

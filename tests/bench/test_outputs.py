@@ -22,6 +22,7 @@ from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.board import rows
 from exitbench.report.page.detail import detail
 from exitbench.scoring.flags import flags_of
+from exitbench.store.store import Store
 from exitbench.target.calibrate import all_logits
 from tests.bench.evaluated import evaluate, only_evaluation
 from tests.bench.trained import SETTINGS, SHAPE, digits, planted, ready, trained
@@ -203,6 +204,15 @@ def test_images_without_an_answer_do_not_spare_their_slice(tmp_path):
     attack = evaluation.attacks[0]
     assert 0 < attack.search.undefined < evaluation.n / 2, "some of them, not all"
     assert not evaluation.unfinished and evaluation.worst.sum() < evaluation.clean.correct.sum()
+    assert "undefined outputs" in {flag.name for flag in flags_of(evaluation) if flag.level == "failure"}
+
+
+def test_they_count_in_an_attack_that_is_not_finished_too(tmp_path):
+    _, store = evaluate(tmp_path, ["average"], ready(planted(stage=NanOffGrid()), n=64))
+    (average,) = only_evaluation(store).record.attacks[1:]
+    (store.root / "cells" / average.keys[1][:2] / f"{average.keys[1]}.npz").unlink()
+    evaluation = only_evaluation(Store(tmp_path))
+    assert [each.name for each in evaluation.unfinished] == ["average"] and evaluation.unfinished[0].undefined > 0
     assert "undefined outputs" in {flag.name for flag in flags_of(evaluation) if flag.level == "failure"}
 
 
