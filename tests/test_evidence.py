@@ -1,0 +1,76 @@
+"""The tables of the documents that tell first evaluations say what the files of evidence say."""
+
+import csv
+
+from tests.toys import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def rows_of(name):
+    with (DOCS / "evidence" / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table(page, title):
+    """The rows of the first table behind a heading, as lists of cells without marks of code."""
+    lines = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    found = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip().replace("`", "") for cell in line.strip("|").split("|")])
+    assert found
+    return found
+
+
+def rule_of(policy):
+    """The rule as the table calls it."""
+    if policy.startswith("exit:"):
+        return f"{policy}, for every image"
+    return policy.partition(":")[0] + (", with temperatures" if "temperature" in policy else "")
+
+
+def percent(row):
+    return f"{100 * float(row['accuracy']):.1f}"
+
+
+def test_the_rules_on_one_network_are_those_on_file():
+    by_rule = {}
+    for row in rows_of("exit-rules-rdi_resnet38-cifar10.csv"):
+        assert row["n"] == "256"
+        by_rule.setdefault(rule_of(row["policy"]), {})[row["attack"]] = row
+    told = table("exit-rules.md", "What each rule is worth on one network")
+    assert {row[0] for row in told} == set(by_rule)
+    for rule, clean, cost, adaptive, autoattack, worst, slowed in told:
+        found = by_rule[rule]
+        assert [clean, adaptive, worst] == [percent(found[name]) for name in ("none", "adaptive", "worst")]
+        assert cost == f"{float(found['none']['mmacs']):.1f}"
+        if autoattack != "not run":
+            assert autoattack == percent(found["autoattack"]) and float(adaptive) <= float(autoattack)
+        free = found["slowdown:free"]
+        assert slowed == f"{float(free['mmacs']):.1f} ({100 * float(free['savings_erased']):.0f} %)"
+
+
+def test_the_networks_of_the_field_are_those_on_file():
+    trained = {
+        "max-average": "max_average_fast",
+        "NEO-KD": "neo_kd_fast",
+        "self-distillation (SKD)": "skd_fast",
+        "none (SDN)": "sdn_fast",
+    }
+    by_network = {}
+    for row in rows_of("networks-of-the-field.csv"):
+        if row["n"] == "256":
+            by_network.setdefault((row["model"], row["training"]), {})[row["attack"]] = row
+    seen = set()
+    for network, defence, cost, _, clean, average, adaptive in table("training.md", "The field's other networks"):
+        if adaptive == "not run":
+            continue
+        found = by_network[network.partition(",")[0], trained[defence]]
+        digits = 2 if float(cost) < 1 else 1
+        assert cost == f"{float(found['none']['mmacs']):.{digits}f}"
+        assert [clean, average, adaptive] == [percent(found[name]) for name in ("none", "average", "adaptive")]
+        seen.add((network, defence))
+    assert len(seen) == 6
