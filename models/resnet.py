@@ -10,6 +10,7 @@ from collections import OrderedDict
 from torch import nn
 
 from exitbench.models.blocks import BasicBlock, conv_bn
+from exitbench.models.gated import with_gates
 from exitbench.models.multi_exit import MultiExitNet, without_branches
 from exitbench.models.registry import PAPER_RDI, register_model
 
@@ -77,6 +78,13 @@ _cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_
 def rdi_resnet38() -> MultiExitNet:
     """RDI-ResNet-38: 6 blocks per group, 7 exits."""
     return rdi_resnet(6)
+
+
+@_cifar
+def rdi_resnet38_gated() -> MultiExitNet:
+    """RDI-ResNet-38 with a learned gate at each exit but the last, for the exit rule ``gate``."""
+    early, middle, late = GROUP_CHANNELS
+    return with_gates(rdi_resnet(6), [early] * 2 + [middle] * 2 + [late] * 2)
 
 
 @_cifar

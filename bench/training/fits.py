@@ -36,6 +36,8 @@ def check_fit(recipe: Recipe) -> ModelCard:
             raise UserError(f"{where}: {recipe.model} has one exit and so no exit policy to train with; attack 'main'")
         if phase.image_size is not None:
             _check_size(model, card, phase.image_size, where)
+    if recipe.trained == "gates" and not model.has_gate_scores:
+        raise UserError(f"recipe {recipe.name}: {recipe.model} has no gates to train")
     if recipe.pruning:
         _check_pruning(recipe, recipe.pruning, model)
     return card

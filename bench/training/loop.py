@@ -16,6 +16,7 @@ from torch import Tensor
 from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.calibration import equal_share
+from exitbench.models.gated import gate_parameters
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.spec import digest
@@ -106,7 +107,9 @@ class Trainer:
         self.images, self.held_out = Images(train, machine.device), Images(held_out, machine.device)
         self.guard = Guard(self.held_out, recipe.ball)
         steps_per_epoch = math.ceil(len(train) / recipe.batch_size)
-        self.descent = Descent(model.parameters(), recipe, recipe.epochs * steps_per_epoch)
+        self.descent = Descent(
+            gate_parameters(model) if recipe.trained == "gates" else model.parameters(), recipe, recipe.epochs * steps_per_epoch
+        )
         shares = cost_shares(model, train.shape).to(machine.device) if recipe.exit_weights == "sdn" else None
         self.update = Updater(self.model, self.images, recipe, machine, self.descent, shares)
         self.replay = Replay(machine.device, machine.graphs, tell)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from exitbench.attacks.deployed_loss import expected_failure
 from exitbench.attacks.objectives import CE
 from exitbench.models.cost import measure_costs
+from exitbench.models.gate_scores import score_of
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy
 from exitbench.training.recipe import Phase
@@ -34,6 +35,19 @@ def training_loss(logits: Tensor, y: Tensor, phase: Phase, policy: Policy | None
     if policy is None or not phase.deployed_weight:
         return loss
     return loss + phase.deployed_weight * expected_failure(logits, y, policy, DEPLOYED_TEMPERATURE).mean()
+
+
+def gate_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the batch mean of the gates' binary cross-entropies, summed over the gates.
+
+    A gate's score is the logit of a probability; its target is whether its exit predicts the label. The heads get no gradient.
+
+    Args:
+        logits: Logits ``(K, B, classes)`` whose means are the scores of the gates, but for the last exit.
+        y: Labels ``(B,)``.
+    """
+    right = (logits[:-1].argmax(-1) == y).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(score_of(logits[:-1]), right, reduction="none").mean(1).sum()
 
 
 def cost_shares(model: MultiExitNet, input_shape: tuple[int, int, int]) -> Tensor:

@@ -15,6 +15,7 @@ from exitbench.attacks.pgd import PGD
 from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.errors import UserError
+from exitbench.models.gated import without_gates
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import policy_text
@@ -100,7 +101,7 @@ def make_weights(
     model.load_state_dict(trained)
     model = model.to(machine.device)
     round_to_half(model)  # before measuring: the figures are those of the stored weights
-    policy = calibrated_policy(model, calibration)
+    policy = calibrated_policy(model, calibration, "gate" if recipe.trained == "gates" else "entropy")
     saved = save_weights(
         model,
         out,
@@ -126,12 +127,13 @@ def make_weights(
     return saved
 
 
-def _start_from(model: MultiExitNet, recipe: Recipe, training: str) -> None:
+def _start_from(model: MultiExitNet, recipe: Recipe, after: str) -> None:
+    name, other, training = after.rpartition(":")
     try:
-        card, path = find_weights(recipe.model, recipe.dataset, training)
-        load_weights(model, path, card.sha256)
+        card, path = find_weights(name or recipe.model, recipe.dataset, training)
+        load_weights(without_gates(model) if other else model, path, card.sha256)
     except WeightsError as error:
-        raise UserError(f"recipe {recipe.name} starts from the weights of the training {training!r}: {error}") from error
+        raise UserError(f"recipe {recipe.name} starts from the weights of the training {after!r}: {error}") from error
 
 
 def _measure(model: MultiExitNet, policy: Policy, split: Split, recipe: Recipe) -> dict[str, float | int]:

@@ -16,6 +16,7 @@ Against = Literal["main", "average", "max_average", "sampled", "policy"]
 Schedule = Literal["one_cycle", "steps", "plateau"]
 Optimizer = Literal["sgd", "adam"]
 ExitWeights = Literal["equal", "sdn"]
+Trained = Literal["all", "gates"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,13 @@ class Phase:
         """Whether training in this phase needs the exit policy."""
         return self.deployed_weight > 0 or (self.crafting is not None and self.crafting.against == "policy")
 
+    @property
+    def trains_gates(self) -> bool:
+        """Whether gates alone can be trained in this phase."""
+        joint = self.certified or self.distillation or self.deployed_weight or self.agreement
+        halves = self.crafting is not None and self.attacked_share is None
+        return not (joint or halves)
+
     def work(self, n_exits: int, side: int) -> float:
         """Return the relative duration of an epoch: an update on every image counts 1, an input gradient 3/4."""
         crafted = 0.0
@@ -159,7 +167,8 @@ class Recipe:
         momentum, weight_decay, nesterov: Settings of SGD; Adam takes the weight decay.
         crop_padding: Pixels by which images are padded before a random crop; 0 for no crop.
         flip: Whether half of the images are mirrored.
-        after: Training of the same model and dataset whose weights to start from; None for fresh weights.
+        after: Training whose weights to start from, on the same dataset: of the same model, or, as ``MODEL:TRAINING``, of the
+            network that this model adds gates to; None for fresh weights.
         pruning: Pruning schedule; None for no pruning.
         clip: Largest norm of a step's gradient, which is shortened to it; None for any.
         exit_weights: Weights of the exits' losses. ``equal``: 1 each. ``sdn``: 1 for the last; for each other one a number that
@@ -169,6 +178,8 @@ class Recipe:
             ``peak_lr`` itself for ``steps``, which else rises to it over the first five epochs.
         scales_to: Growth of the batch up to which the learning rate can be scaled in proportion; 1 for a network that is not
             stable at higher rates.
+        trained: ``all`` parameters, or those of the ``gates`` alone, which learn to tell where their exits are right; the rest of
+            the network then stays as it is, with its running statistics.
     """
 
     model: str
@@ -191,12 +202,17 @@ class Recipe:
     exit_weights: ExitWeights = "equal"
     first_lr: float | None = None
     scales_to: float = 4.0
+    trained: Trained = "all"
 
     def __post_init__(self) -> None:
         if not self.phases:
             raise InvalidValue("a recipe needs at least one phase")
         if self.exit_weights not in get_args(ExitWeights):
             raise InvalidValue(f"exit_weights is one of {', '.join(get_args(ExitWeights))}, got {self.exit_weights!r}")
+        if self.trained not in get_args(Trained):
+            raise InvalidValue(f"trained is one of {', '.join(get_args(Trained))}, got {self.trained!r}")
+        if self.trained == "gates" and not all(phase.trains_gates for phase in self.phases):
+            raise InvalidValue("gates are trained on crafted images, or on clean ones, with a loss of their own")
         if self.first_lr is not None and not 0 < self.first_lr <= self.peak_lr:
             raise InvalidValue(f"first_lr is above 0 and at most peak_lr, {self.peak_lr:g}; got {self.first_lr}")
 
@@ -248,7 +264,8 @@ class Recipe:
         pruned = f", {self.pruning.sparsity:.0%} of the weights pruned" if self.pruning else ""
         bounds = " then ".join(dict.fromkeys(phase.certified.bounds for phase in self.phases if phase.certified))
         on = f"against {against}" if against else f"on bounds ({bounds})" if bounds else "clean images alone"
-        return f"{epochs}, {on}{pruned}"
+        part = ", the gates alone" if self.trained == "gates" else ""
+        return f"{epochs}, {on}{pruned}{part}"
 
     def summary(self) -> Mapping[str, Any]:
         """Return all settings that are not at their defaults, as JSON data; a setting added later does not change old files."""

@@ -130,6 +130,23 @@ def _agreeing_cifar(model: str) -> Recipe:
     )
 
 
+def _gates_cifar(model: str, of: str) -> Recipe:
+    """Return a recipe that adds gates to ``max_average_fast`` of the network ``of``: two epochs on clean and attacked images."""
+    before = _fast_cifar(of, "max_average_fast", peak_lr=0.1)
+    phases = (replace(before.phases[-1], epochs=2, attacked_share=0.5),)
+    return replace(
+        before,
+        model=model,
+        training="gates_fast",
+        phases=phases,
+        peak_lr=0.01,
+        optimizer="adam",
+        weight_decay=0.0,
+        after=f"{of}:{before.training}",
+        trained="gates",
+    )
+
+
 def _pruned_cifar(model: str, training: str, sparsity: float) -> Recipe:
     """Return a recipe of five more epochs from ``pgd_fast``, at a tenth of its rate: three to prune, two to fine-tune."""
     dense = _fast_cifar(model, "pgd_fast", peak_lr=0.2, against="main")
@@ -173,6 +190,7 @@ _ALL = (
     _certified_mnist("rdi_smallcnn", "certified_rule", Certified(gate=2.0)),
     _fast_cifar("rdi_resnet38", "max_average_fast", peak_lr=0.1),
     _agreeing_cifar("rdi_resnet38"),
+    _gates_cifar("rdi_resnet38_gated", "rdi_resnet38"),
     _clean_cifar("rdi_resnet38", peak_lr=0.1),
     _fast_cifar("resnet38", "pgd_fast", peak_lr=0.2, against="main"),
     _pruned_cifar("resnet38", "pruned_fast", _AS_RDI),

@@ -16,7 +16,7 @@ from exitbench.training.craft import craft
 from exitbench.training.descent import Descent
 from exitbench.training.draws import Draws, Rows
 from exitbench.training.images import Images, augmented, resized
-from exitbench.training.loss import growing_weights, training_loss
+from exitbench.training.loss import gate_loss, growing_weights, training_loss
 from exitbench.training.machine import Machine
 from exitbench.training.recipe import Crafting, Phase, Recipe
 
@@ -69,12 +69,13 @@ class Updater:
             return self._certified(x, y, phase.certified)
         attacked, others = _chosen(plan, draws)
         inputs = self._crafted(x, y, plan, draws, attacked)
-        self.model.train()
+        gates = recipe.trained == "gates"
+        self.model.train(not gates)
         if plan.crafting is not None and phase.attacked_share is None:
             loss, right = self._loss_of_halves(x, inputs, y, plan, draws)
         else:
             logits = self._logits(inputs)
-            loss = training_loss(logits, y, phase, plan.policy, self._weights())
+            loss = gate_loss(logits, y) if gates else training_loss(logits, y, phase, plan.policy, self._weights())
             right = [_right(logits, y)[part] for part in (others, attacked)]
         self.descent.step(torch.autograd.grad(loss, self.descent.parameters, allow_unused=True))
         self._count(loss.detach() * len(rows), right)

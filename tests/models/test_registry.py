@@ -11,7 +11,7 @@ from exitbench.models.views import DeployedView, ExitView
 
 EXPECTED = {
     *("rdi_smallcnn", "smallcnn", "rdi_mobilenetv2", "rdi_mobilenetv2_075", "mobilenetv2", "mobilenetv2_075"),
-    "resnet38_075",
+    *("resnet38_075", "rdi_resnet38_gated"),
     *(f"{kind}resnet{depth}" for kind in ("rdi_", "") for depth in (38, 74, 110, 152)),
     *("msdnet", "msdnet21", "msdnet_anytime", "msdnet_anytime7", "msdnet_whole", "vit_exits", "vit_whole"),
     *("sdn_resnet56", "sdn_vgg16", "resnet56", "vgg16"),
@@ -73,7 +73,7 @@ def test_cards_say_where_the_model_comes_from(built):
 def test_plain_nets_are_their_rdi_nets_backbone():
     for name in model_names():
         if name.startswith("rdi_"):
-            with_branches, plain = model_card(name).build(), model_card(name.removeprefix("rdi_")).build()
+            with_branches, plain = model_card(name).build(), model_card(name.removeprefix("rdi_").removesuffix("_gated")).build()
             backbone = [p.shape for stage in with_branches.stages for p in stage.parameters()]
             assert [p.shape for stage in plain.stages for p in stage.parameters()] == backbone
 
