@@ -1,6 +1,7 @@
 """The tables of the documents that tell first evaluations say what the files of evidence say."""
 
 import csv
+import runpy
 
 from tests.toys import ROOT
 
@@ -74,3 +75,12 @@ def test_the_networks_of_the_field_are_those_on_file():
         assert [clean, average, adaptive] == [percent(found[name]) for name in ("none", "average", "adaptive")]
         seen.add((network, defence))
     assert len(seen) == 6
+
+
+def test_a_rule_is_chosen_by_what_the_attack_leaves_of_it(capsys):
+    example = runpy.run_path(str(DOCS / "examples" / "choose_exit_rule.py"))
+    settings = {"dataset": "digits", "attacked": 8, "budget": 4, "precision": "fp32"}
+    found = example["chosen"]("rdi_smallcnn", "average", 7, rules=("vote",), **settings)
+    assert list(found["rule"]) == ["vote"]
+    assert 0 <= float(found["adaptive"].iloc[0]) <= float(found["clean"].iloc[0]) and 1 < float(found["mmacs"].iloc[0]) < 11
+    assert capsys.readouterr().out.count("adaptive") == 1
