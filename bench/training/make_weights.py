@@ -101,7 +101,8 @@ def make_weights(
     model.load_state_dict(trained)
     model = model.to(machine.device)
     round_to_half(model)  # before measuring: the figures are those of the stored weights
-    policy = calibrated_policy(model, calibration, "gate" if recipe.trained == "gates" else "entropy")
+    kind, _, method = recipe.rule.partition("@")
+    policy = calibrated_policy(model, calibration, kind, method)
     saved = save_weights(
         model,
         out,

@@ -144,6 +144,7 @@ def _gates_cifar(model: str, of: str) -> Recipe:
         weight_decay=0.0,
         after=f"{of}:{before.training}",
         trained="gates",
+        rule="gate@equal",
     )
 
 

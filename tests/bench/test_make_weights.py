@@ -59,6 +59,11 @@ def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
     assert [found.stem for found, _ in known_weights("rdi_smallcnn") if found.training == "x"] == [stem]
 
 
+def test_the_card_has_the_rule_of_the_recipe(tmp_path):
+    card, _ = make_weights(replace(RECIPE, phases=(Phase(1),), rule="vote@mmacs=7"), 0, tmp_path, tmp_path, "")
+    assert card.policy.startswith("vote:") and card.calibration and card.details["recipe"]["rule"] == "vote@mmacs=7"
+
+
 @pytest.mark.parametrize("compiled", [None, False, True])
 def test_it_is_compiled_where_that_is_asked_for(tmp_path, monkeypatch, compiled):
     pieces = []
