@@ -32,6 +32,11 @@ class ScoredHead(nn.Module):
         super().__init__()
         self.head, self.gate = head, gate
 
-    def forward(self, features: object) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)
-        return with_score(logits, self.gate(features).reshape(len(logits)))
+        return with_score(logits, self.score(features, logits).reshape(len(logits)))
+
+    def score(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Return the score ``(B,)`` or ``(B, 1)`` of features and the logits ``(B, classes)`` of the head."""
+        found: Tensor = self.gate(features)
+        return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from exitbench.models.gate_scores import ScoredHead
 from exitbench.models.multi_exit import MultiExitNet
@@ -13,21 +14,40 @@ HIDDEN = 32
 """Units in the hidden layer of a gate."""
 
 
+class GatedHead(ScoredHead):
+    """A classifier head with a gate that sees the features and what the head makes of them.
+
+    The gate takes the mean of the feature map over its positions and the probabilities of the head, sorted, through two linear
+    layers with a ReLU between them. Its score is a logit: trained with ``gate_loss`` of ``exitbench.training.loss``, it estimates
+    the probability that the exit is right.
+
+    Args:
+        head: Maps a feature map ``(B, C, H, W)`` to logits ``(B, classes)``.
+        channels: C.
+        n_classes: Number of classes.
+    """
+
+    def __init__(self, head: nn.Module, channels: int, n_classes: int = 10) -> None:
+        super().__init__(head, nn.Sequential(nn.Linear(channels + n_classes, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)))
+
+    def score(self, features: Tensor, logits: Tensor) -> Tensor:
+        probabilities = logits.softmax(-1).sort(-1, descending=True).values
+        found: Tensor = self.gate(torch.cat([features.mean((-2, -1)), probabilities.to(features.dtype)], 1))
+        return found
+
+
 def with_gates(net: MultiExitNet, channels: Sequence[int]) -> MultiExitNet:
     """Return ``net`` with a gate beside every head but the last.
 
-    A gate averages the feature map over its positions and applies two linear layers with a ReLU between them. Its score is a
-    logit: trained with ``gate_loss`` of ``exitbench.training.loss``, it estimates the probability that the exit is right.
-
     Args:
-        net: A network whose stages return feature maps ``(B, C, H, W)``; its stages and heads are shared, not copied.
+        net: A network of ten classes whose stages return feature maps ``(B, C, H, W)``; stages and heads are shared, not copied.
         channels: Number of channels C of each stage but the last.
 
     Raises:
         ValueError: If there is not one number for each exit but the last.
     """
     *early, last = net.heads
-    gated = [ScoredHead(head, _gate(width)) for head, width in zip(early, channels, strict=True)]
+    gated = [GatedHead(head, width) for head, width in zip(early, channels, strict=True)]
     return MultiExitNet(list(net.stages), [*gated, last])
 
 
@@ -41,7 +61,3 @@ def gate_parameters(net: MultiExitNet) -> Iterator[nn.Parameter]:
     for head in net.heads:
         if isinstance(head, ScoredHead):
             yield from head.gate.parameters()
-
-
-def _gate(channels: int) -> nn.Module:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
