@@ -1,7 +1,7 @@
 """The robustness benchmark for networks that exit early.
 
 ``evaluate`` attacks a network and returns what is left of its accuracy under its deployed exit rule,
-and ``certify`` proves what any attack leaves. ``load_results``,
+and ``certify`` proves what any attack leaves. ``load_network`` loads a network with its weights. ``load_results``,
 ``compare``, ``sweep`` and ``write_reports`` work on stored results. ``register_model``, ``register_attack`` and
 ``register_dataset`` add to what can be named. The networks are in ``exitbench.models``, the attacks in ``exitbench.attacks``.
 Nothing heavy is imported before it is used.
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from exitbench.api.certify import certify
     from exitbench.api.evaluate import evaluate
     from exitbench.api.evaluation import Accuracy, Evaluation
+    from exitbench.api.networks import load_network
     from exitbench.api.results import Comparison, Sweep, compare, load_results, sweep, write_reports
     from exitbench.attacks.registry import register_attack
     from exitbench.data.cards import Dataset, DatasetCard, register_dataset
@@ -42,6 +43,7 @@ __all__ = [
     "certify",
     "compare",
     "evaluate",
+    "load_network",
     "load_results",
     "register_attack",
     "register_dataset",
@@ -59,6 +61,7 @@ _HOME = {
     "Comparison": "exitbench.api.results",
     "Sweep": "exitbench.api.results",
     "compare": "exitbench.api.results",
+    "load_network": "exitbench.api.networks",
     "load_results": "exitbench.api.results",
     "sweep": "exitbench.api.results",
     "write_reports": "exitbench.api.results",

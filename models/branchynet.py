@@ -8,23 +8,24 @@ the authors' code.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
+from exitbench.models import papers
 from exitbench.models.blocks import BasicBlock, conv_bn
 from exitbench.models.multi_exit import MultiExitNet, without_branches
 from exitbench.models.registry import register_model
 
-PAPER = 'Teerapittayanon et al., "BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks", ICPR 2016'
-
-_mnist = register_model(dataset="mnist", input_shape=(1, 28, 28), paper=PAPER)
-_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER)
+_mnist = partial(register_model, dataset="mnist", input_shape=(1, 28, 28))
+_cifar = partial(register_model, dataset="cifar10", input_shape=(3, 32, 32))
 
 
 def _pool() -> list[nn.Module]:
     return [nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()]
 
 
-@_mnist
+@_mnist(title="B-LeNet", family="LeNet", paper=papers.BRANCHYNET)
 def branchynet_lenet() -> MultiExitNet:
     """B-LeNet: three convolutions and two linear layers, 2 exits."""
     stages = [
@@ -38,7 +39,7 @@ def branchynet_lenet() -> MultiExitNet:
     return MultiExitNet(stages, heads)
 
 
-@_mnist
+@_mnist(title="LeNet", family="LeNet", paper=papers.BRANCHYNET)
 def branchynet_lenet_whole() -> MultiExitNet:
     """LeNet: the backbone of B-LeNet without its branch."""
     return without_branches(branchynet_lenet())
@@ -50,7 +51,7 @@ def _branch(channels: int, n_convolutions: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-@_cifar
+@_cifar(title="B-ResNet-110", family="ResNet", paper=papers.BRANCHYNET)
 def branchynet_resnet() -> MultiExitNet:
     """B-ResNet-110: 18 blocks per group, 3 exits; the first branch stands behind the block that holds the 2nd layer."""
     blocks: list[nn.Module] = []
@@ -65,7 +66,7 @@ def branchynet_resnet() -> MultiExitNet:
     return MultiExitNet(stages, [_branch(16, 3), _branch(16, 2), last])
 
 
-@_cifar
+@_cifar(title="ResNet-110, 1x1 shortcuts", family="ResNet", paper=papers.RESNET)
 def branchynet_resnet_whole() -> MultiExitNet:
     """ResNet-110 with 1x1 shortcuts: the backbone of B-ResNet-110 without its branches."""
     return without_branches(branchynet_resnet())

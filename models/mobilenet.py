@@ -5,11 +5,14 @@ Architecture: Hu, Chen, Wang & Wang, "Triple Wins" (ICLR 2020), on Sandler et al
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
+from exitbench.models import papers
 from exitbench.models.blocks import InvertedResidual, conv_bn
 from exitbench.models.multi_exit import MultiExitNet, without_branches
-from exitbench.models.registry import PAPER_RDI, register_model
+from exitbench.models.registry import register_model
 
 # (expansion, channels, repeats, stride of the first), Sandler et al., table 2, with CIFAR strides.
 BLOCK_GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -66,28 +69,28 @@ def _pool_and_classify(channels: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
 
 
-_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
+_cifar = partial(register_model, dataset="cifar10", input_shape=(3, 32, 32))
 
 
-@_cifar
+@_cifar(title="RDI-MobileNetV2", family="MobileNet", paper=papers.RDI)
 def rdi_mobilenetv2() -> MultiExitNet:
     """RDI-MobileNetV2, width 1, 7 exits."""
     return rdi_mobilenetv2_of_width(1.0)
 
 
-@_cifar
+@_cifar(title="RDI-MobileNetV2, width 0.75", family="MobileNet", paper=papers.RDI)
 def rdi_mobilenetv2_075() -> MultiExitNet:
     """RDI-MobileNetV2, width 0.75, 7 exits."""
     return rdi_mobilenetv2_of_width(0.75)
 
 
-@_cifar
+@_cifar(title="MobileNetV2", family="MobileNet", paper=papers.MOBILENET_V2)
 def mobilenetv2() -> MultiExitNet:
     """MobileNetV2, width 1: the backbone of RDI-MobileNetV2 without branches."""
     return without_branches(rdi_mobilenetv2_of_width(1.0))
 
 
-@_cifar
+@_cifar(title="MobileNetV2, width 0.75", family="MobileNet", paper=papers.MOBILENET_V2)
 def mobilenetv2_075() -> MultiExitNet:
     """MobileNetV2, width 0.75: the backbone of RDI-MobileNetV2 without branches."""
     return without_branches(rdi_mobilenetv2_of_width(0.75))

@@ -8,16 +8,16 @@ open are those of the authors' code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from exitbench.models import papers
 from exitbench.models.blocks import conv_bn
 from exitbench.models.multi_exit import MultiExitNet, without_branches
 from exitbench.models.registry import register_model
-
-PAPER = 'Huang et al., "Multi-Scale Dense Networks for Resource Efficient Image Classification", ICLR 2018'
 
 Features = list[Tensor]
 """Features ``(B, channels, side, side)`` of the scales that are left, the finest first; each has half the side of the last."""
@@ -143,34 +143,34 @@ def build_msdnet(layers: Sequence[int], *, channels: int = CHANNELS, growth: int
     return MultiExitNet(stages, heads)
 
 
-_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER)
+_cifar = partial(register_model, dataset="cifar10", input_shape=(3, 32, 32))
 
 
-@_cifar
+@_cifar(title="MSDNet, 5 exits", family="DenseNet", paper=papers.MSDNET)
 def msdnet() -> MultiExitNet:
     """MSDNet of 15 layers in blocks of 1 to 5, 5 exits: the smaller network of the paper's budgeted setting."""
     return build_msdnet(range(1, 6))
 
 
-@_cifar
+@_cifar(title="MSDNet, 6 exits", family="DenseNet", paper=papers.MSDNET)
 def msdnet21() -> MultiExitNet:
     """MSDNet of 21 layers in blocks of 1 to 6, 6 exits: budgeted setting."""
     return build_msdnet(range(1, 7))
 
 
-@_cifar
+@_cifar(title="MSDNet (anytime), 11 exits", family="DenseNet", paper=papers.MSDNET)
 def msdnet_anytime() -> MultiExitNet:
     """MSDNet of 24 layers, the first exit behind 4 and then one behind every 2, 11 exits: the paper's anytime setting."""
     return build_msdnet([4] + [2] * 10)
 
 
-@_cifar
+@_cifar(title="MSDNet (anytime), 7 exits", family="DenseNet", paper=papers.MSDNET)
 def msdnet_anytime7() -> MultiExitNet:
     """MSDNet of 16 layers, 7 exits: the anytime network of the authors' PyTorch code."""
     return build_msdnet([4] + [2] * 6)
 
 
-@_cifar
+@_cifar(title="MSDNet without early exits", family="DenseNet", paper=papers.MSDNET)
 def msdnet_whole() -> MultiExitNet:
     """The backbone of MSDNet of 15 layers without branches."""
     return without_branches(msdnet())

@@ -9,13 +9,9 @@ from types import ModuleType
 
 from exitbench.models.errors import NameTaken, UnknownName
 from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.papers import Paper
 from exitbench.models.plugins import Plugin, plugins
 from exitbench.models.weights import WeightsCard, known_weights
-
-PAPER_RDI = (
-    'Hu, Chen, Wang & Wang, "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together '
-    'by Enabling Input-Adaptive Inference", ICLR 2020'
-)
 
 _WITHOUT_DOCSTRINGS = 2
 """Python's level of optimisation (-OO) at which functions have no docstrings."""
@@ -36,6 +32,9 @@ class ModelCard:
         paper: Source of the architecture.
         licence: Licence of this implementation.
         build: Builds the network with fresh weights.
+        title: Name for readers, such as ``RDI-ResNet-38``; empty where none was given.
+        family: Family of architectures, such as ``ResNet``; empty where none was given.
+        reference: The paper in its parts; None where ``paper`` is all that was given.
     """
 
     name: str
@@ -45,6 +44,9 @@ class ModelCard:
     paper: str
     licence: str
     build: Callable[[], MultiExitNet]
+    title: str = ""
+    family: str = ""
+    reference: Paper | None = None
 
     def weights(self) -> list[WeightsCard]:
         """Return the cards of all weights known for this model, sorted by dataset and training."""
@@ -55,9 +57,18 @@ _cards: dict[str, ModelCard] = {}
 
 
 def register_model(
-    *, dataset: str, input_shape: tuple[int, int, int], paper: str, licence: str = "MIT"
+    *,
+    dataset: str,
+    input_shape: tuple[int, int, int],
+    paper: str | Paper,
+    licence: str = "MIT",
+    title: str = "",
+    family: str = "",
 ) -> Callable[[Callable[[], MultiExitNet]], Callable[[], MultiExitNet]]:
     """Register the decorated builder under its function name.
+
+    Args:
+        dataset, input_shape, paper, licence, title, family: as in ``ModelCard``; what is left out is not shown.
 
     Raises:
         NameTaken: If the name is taken; the message names both modules.
@@ -73,7 +84,10 @@ def register_model(
         if not build.__doc__ and sys.flags.optimize < _WITHOUT_DOCSTRINGS:
             raise ValueError(f"model {name!r} needs a one-line docstring")
         summary = (build.__doc__ or "no description: Python runs without docstrings (-OO)").strip().splitlines()[0]
-        _cards[name] = ModelCard(name, summary, dataset, input_shape, paper, licence, build)
+        reference = paper if isinstance(paper, Paper) else None
+        _cards[name] = ModelCard(
+            name, summary, dataset, input_shape, str(paper), licence, build, title=title, family=family, reference=reference
+        )
         return build
 
     return decorate

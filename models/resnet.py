@@ -6,13 +6,15 @@ Architecture: Hu, Chen, Wang & Wang, "Triple Wins" (ICLR 2020), section 4 and ap
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
+from exitbench.models import papers
 from exitbench.models.blocks import BasicBlock, conv_bn
 from exitbench.models.gated import with_gates
 from exitbench.models.multi_exit import MultiExitNet, without_branches
-from exitbench.models.registry import PAPER_RDI, register_model
+from exitbench.models.registry import register_model
 
 GROUP_CHANNELS = (16, 32, 64)
 
@@ -71,65 +73,65 @@ def _linear_head(channels: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER_RDI)
+_cifar = partial(register_model, dataset="cifar10", input_shape=(3, 32, 32))
 
 
-@_cifar
+@_cifar(title="RDI-ResNet-38", family="ResNet", paper=papers.RDI)
 def rdi_resnet38() -> MultiExitNet:
     """RDI-ResNet-38: 6 blocks per group, 7 exits."""
     return rdi_resnet(6)
 
 
-@_cifar
+@_cifar(title="RDI-ResNet-38 with gates", family="ResNet", paper=papers.RDI)
 def rdi_resnet38_gated() -> MultiExitNet:
     """RDI-ResNet-38 with a learned gate at each exit but the last, for the exit rule ``gate``."""
     early, middle, late = GROUP_CHANNELS
     return with_gates(rdi_resnet(6), [early] * 2 + [middle] * 2 + [late] * 2)
 
 
-@_cifar
+@_cifar(title="RDI-ResNet-74", family="ResNet", paper=papers.RDI)
 def rdi_resnet74() -> MultiExitNet:
     """RDI-ResNet-74: 12 blocks per group, 7 exits."""
     return rdi_resnet(12)
 
 
-@_cifar
+@_cifar(title="RDI-ResNet-110", family="ResNet", paper=papers.RDI)
 def rdi_resnet110() -> MultiExitNet:
     """RDI-ResNet-110: 18 blocks per group, 7 exits."""
     return rdi_resnet(18)
 
 
-@_cifar
+@_cifar(title="RDI-ResNet-152", family="ResNet", paper=papers.RDI)
 def rdi_resnet152() -> MultiExitNet:
     """RDI-ResNet-152: 25 blocks per group, 7 exits."""
     return rdi_resnet(25)
 
 
-@_cifar
+@_cifar(title="ResNet-38", family="ResNet", paper=papers.RESNET)
 def resnet38() -> MultiExitNet:
     """ResNet-38: the backbone of RDI-ResNet-38 without branches."""
     return without_branches(rdi_resnet(6))
 
 
-@_cifar
+@_cifar(title="ResNet-38, width 0.75", family="ResNet", paper=papers.RESNET)
 def resnet38_075() -> MultiExitNet:
     """ResNet-38, width 0.75, without branches: the smaller net that leaving early competes with."""
     return without_branches(rdi_resnet(6, 0.75))
 
 
-@_cifar
+@_cifar(title="ResNet-74", family="ResNet", paper=papers.RESNET)
 def resnet74() -> MultiExitNet:
     """ResNet-74: the backbone of RDI-ResNet-74 without branches."""
     return without_branches(rdi_resnet(12))
 
 
-@_cifar
+@_cifar(title="ResNet-110", family="ResNet", paper=papers.RESNET)
 def resnet110() -> MultiExitNet:
     """ResNet-110: the backbone of RDI-ResNet-110 without branches."""
     return without_branches(rdi_resnet(18))
 
 
-@_cifar
+@_cifar(title="ResNet-152", family="ResNet", paper=papers.RESNET)
 def resnet152() -> MultiExitNet:
     """ResNet-152: the backbone of RDI-ResNet-152 without branches."""
     return without_branches(rdi_resnet(25))

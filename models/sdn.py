@@ -8,17 +8,17 @@ multiply-accumulates. They reduce their features by a learnt mixture of max and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from exitbench.models import papers
 from exitbench.models.blocks import BasicBlock, conv_bn
 from exitbench.models.multi_exit import MultiExitNet, without_branches
 from exitbench.models.registry import register_model
-
-PAPER = 'Kaya et al., "Shallow-Deep Networks: Understanding and Mitigating Network Overthinking", ICML 2019'
 
 SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Shares of the backbone's cost that internal classifiers are placed at."""
@@ -73,10 +73,10 @@ def _with_classifiers(
     return MultiExitNet(stages, [*heads, last])
 
 
-_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER)
+_cifar = partial(register_model, dataset="cifar10", input_shape=(3, 32, 32))
 
 
-@_cifar
+@_cifar(title="SDN-ResNet-56", family="ResNet", paper=papers.SDN)
 def sdn_resnet56() -> MultiExitNet:
     """SDN of ResNet-56: 9 blocks per group, 7 exits."""
     layers: list[nn.Module] = [nn.Sequential(*conv_bn(3, 16, 3, padding=1), nn.ReLU())]
@@ -94,7 +94,7 @@ def sdn_resnet56() -> MultiExitNet:
     return _with_classifiers(layers, costs, features, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)))
 
 
-@_cifar
+@_cifar(title="SDN-VGG-16", family="VGG", paper=papers.SDN)
 def sdn_vgg16() -> MultiExitNet:
     """SDN of VGG-16 with batch normalisation: 13 convolutions, 7 exits."""
     layers: list[nn.Module] = []
@@ -113,13 +113,13 @@ def sdn_vgg16() -> MultiExitNet:
     return _with_classifiers(layers, costs, features, last)
 
 
-@_cifar
+@_cifar(title="ResNet-56", family="ResNet", paper=papers.RESNET)
 def resnet56() -> MultiExitNet:
     """ResNet-56: the backbone of its SDN without internal classifiers."""
     return without_branches(sdn_resnet56())
 
 
-@_cifar
+@_cifar(title="VGG-16", family="VGG", paper=papers.VGG)
 def vgg16() -> MultiExitNet:
     """VGG-16 with batch normalisation: the backbone of its SDN without internal classifiers."""
     return without_branches(sdn_vgg16())

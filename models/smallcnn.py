@@ -5,15 +5,18 @@ Architecture: Hu, Chen, Wang & Wang, "Triple Wins" (ICLR 2020), on the SmallCNN 
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
+from exitbench.models import papers
 from exitbench.models.multi_exit import MultiExitNet, without_branches
-from exitbench.models.registry import PAPER_RDI, register_model
+from exitbench.models.registry import register_model
 
-_mnist = register_model(dataset="mnist", input_shape=(1, 28, 28), paper=PAPER_RDI)
+_mnist = partial(register_model, dataset="mnist", input_shape=(1, 28, 28))
 
 
-@_mnist
+@_mnist(title="RDI-SmallCNN", family="plain CNN", paper=papers.RDI)
 def rdi_smallcnn() -> MultiExitNet:
     """RDI-SmallCNN: four convolutions, 3 exits."""
     stages = [
@@ -37,7 +40,7 @@ def _linear_branch(inputs: int) -> list[nn.Module]:
     return [nn.Linear(inputs, 200), nn.Dropout(0.5), nn.Linear(200, 200), nn.Linear(200, 10)]
 
 
-@_mnist
+@_mnist(title="SmallCNN", family="plain CNN", paper=papers.TRADES)
 def smallcnn() -> MultiExitNet:
     """SmallCNN: the backbone of RDI-SmallCNN without branches."""
     return without_branches(rdi_smallcnn())

@@ -7,14 +7,15 @@ Vision Transformer for Dynamic Inference" (BMVC 2021).
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from exitbench.models import papers
 from exitbench.models.multi_exit import MultiExitNet, without_branches
 from exitbench.models.registry import register_model
-
-PAPER = 'Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021'
 
 PATCH, WIDTH, DEPTH, N_HEADS = 4, 128, 8, 4
 
@@ -73,10 +74,10 @@ class _ClassToken(nn.Module):
         return tokens[:, 0]
 
 
-_cifar = register_model(dataset="cifar10", input_shape=(3, 32, 32), paper=PAPER)
+_cifar = partial(register_model, dataset="cifar10", input_shape=(3, 32, 32))
 
 
-@_cifar
+@_cifar(title="ViT with early exits", family="vision transformer", paper=papers.VIT)
 def vit_exits() -> MultiExitNet:
     """A vision transformer of 8 blocks, width 128, patches of 4 pixels: 4 exits."""
     stages, heads = [], []
@@ -87,7 +88,7 @@ def vit_exits() -> MultiExitNet:
     return MultiExitNet(stages, heads)
 
 
-@_cifar
+@_cifar(title="ViT without early exits", family="vision transformer", paper=papers.VIT)
 def vit_whole() -> MultiExitNet:
     """The backbone of the vision transformer without its early heads."""
     return without_branches(vit_exits())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import torch
 
 from exitbench.attacks.noise import Noise
@@ -21,6 +22,7 @@ from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import policy_text
 from exitbench.models.weights import WeightsCard, WeightsError, find_weights, load_weights, round_to_half, save_weights
 from exitbench.target.calibrate import calibrated_policy
+from exitbench.training.about import about
 from exitbench.training.fits import check_fit
 from exitbench.training.journal import conditions, versions, write_journal
 from exitbench.training.loop import EpochRecord, Trainer
@@ -121,6 +123,7 @@ def make_weights(
                 "trained_with": conditions(trainer),
                 "on_calibration_split": _measure(model, policy, calibration, recipe),
                 "versions": versions(),
+                "about": msgspec.to_builtins(about(recipe, model)),
             },
         ),
     )

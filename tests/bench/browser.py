@@ -37,5 +37,5 @@ def ready(page) -> None:
 
 
 def rows(page) -> list[str]:
-    """Names of the models in the table, as seen."""
-    return page.locator("#board tbody td.model:visible").all_inner_texts()
+    """Names of the models in the table, as seen, without the name of their training."""
+    return [text.removesuffix(", trained") for text in page.locator("#board tbody td.model:visible a").all_inner_texts()]

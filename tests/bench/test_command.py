@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import exitbench
 from exitbench.api.names import separated
 from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.objectives import DLR, TargetedDLR
@@ -26,6 +27,7 @@ from exitbench.models.policies import EntropyPolicy
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import describe
 from exitbench.report.page.command import commands, number_text
+from exitbench.report.page.reproduce import reproduction
 from exitbench.runner.prepare import Request, _settings
 from exitbench.runner.record import write_record
 from exitbench.scoring.load import evaluations
@@ -74,8 +76,8 @@ def of(*records):
 def parsed(command):
     """What the command line makes of the command."""
     words = shlex.split(command)
-    assert words[:4] == ["python", "-m", "bench", "run"]
-    return run.make_context("run", words[4:]).params
+    assert words[:2] == ["exitbench", "run"]
+    return run.make_context("run", words[2:]).params
 
 
 CASES = [(how, names) for how in SETTINGS for names in NAMES if (how, names) != ("wrm", ["worst"])]  # which there is not
@@ -138,6 +140,35 @@ def test_a_network_is_named_as_it_was(tmp_path):
     assert parsed(of(changed(old, source="file toy.safetensors"))[0])["weights"] == Path("toy.safetensors")
 
 
+def loaded(record):
+    """What the page says of a record: in which folder the command works, and the arguments that load the network."""
+    told = reproduction(replace(evaluation(0), record=record, records=(record,)))
+    return told.where, told.snippet.partition("load_network(")[2].partition(")\n")[0]
+
+
+def test_the_folder_in_which_it_works_is_named_and_the_network_loaded(tmp_path):
+    settings, names = SETTINGS["pgd"], ["average"]
+    where, call = loaded(recorded(tmp_path, settings, names))
+    assert "In any folder" in where and call == "'toy', dataset='digits', training='none'"
+    where, call = loaded(recorded(tmp_path, settings, names, model="nets/tiny.py:make", weights="nets/tiny.pt"))
+    assert "nets/tiny.py and nets/tiny.pt" in where
+    assert call == "'nets/tiny.py:make', dataset='digits', weights='nets/tiny.pt'"
+    own = recorded(tmp_path, settings, names)
+    where, call = loaded(changed(own, source="in memory, mine.Net"))
+    assert "`net` is the network" in where and call == ""
+    assert loaded(changed(own, requested=None))[1] == "'toy', dataset='digits', training='none'"
+
+
+def test_what_the_page_shows_loads_the_network():
+    net = exitbench.load_network("rdi_smallcnn", dataset="digits", training="average")
+    assert not net.training and net(torch.zeros(2, 1, 28, 28)).shape == (3, 2, 10)
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    with pytest.raises(exitbench.UserError, match="no weights of rdi_smallcnn"):
+        exitbench.load_network("rdi_smallcnn", training="nobody's")
+    with pytest.raises(exitbench.UserError, match="did you mean"):
+        exitbench.load_network("rdi_smalcnn")
+
+
 def test_a_name_stays_one_word(tmp_path):
     asked = {"weights": "it's mine.safetensors", "model": "a b; rm -rf *"}
     told = parsed(of(recorded(tmp_path, SETTINGS["pgd"], ["average"], **asked))[0])
@@ -191,4 +222,4 @@ def test_run_as_it_stands_it_makes_the_same_row_again(tmp_path, monkeypatch, giv
     (found,) = evaluations(Store(tmp_path / "first" / "store"))
     (told,) = commands(found)
     assert all(word in shlex.split(told) for word in given)
-    assert done(shlex.split(told)[3:], "again") == first
+    assert done(shlex.split(told)[1:], "again") == first

@@ -9,11 +9,13 @@ import pytest
 from exitbench.attacks.regions import ThreatModel
 from exitbench.data.load import load_split
 from exitbench.errors import UserError
+from exitbench.models.about_weights import about_weights
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import model_card
 from exitbench.models.weights import known_weights, load_weights
 from exitbench.training import machine
 from exitbench.training import make_weights as make_weights_module
+from exitbench.training.about import about
 from exitbench.training.make_weights import make_weights
 from exitbench.training.recipe import Crafting, Phase, Recipe
 from exitbench.training.recipe_file import read_recipe
@@ -46,6 +48,7 @@ def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
     assert card.source == "python -m bench train x --seed 3"
     assert card.details["seed"] == 3 and card.details["trained_on"]
     assert 0 <= card.details["on_calibration_split"]["pgd20_average"] <= card.details["on_calibration_split"]["clean"] <= 1
+    assert about_weights(card) == about(RECIPE, net) and about_weights(card).title == "x"
     parse_policy(card.policy, net.n_exits, card.calibration)
     stem = "rdi_smallcnn-digits-x"
     assert sorted(p.name for p in out.iterdir()) == [f"{stem}{end}" for end in (".json", ".run.json", ".run.png", ".safetensors")]

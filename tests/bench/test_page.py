@@ -20,7 +20,7 @@ from exitbench.report.page.board import columns, key_of, rows
 from exitbench.report.page.chart import HEIGHT, WIDTH, chart
 from exitbench.report.page.curves import network_of, read_curves
 from exitbench.report.page.detail import detail
-from exitbench.report.page.html import to_html
+from exitbench.report.page.html import SCRIPTS, to_html
 from exitbench.report.write import boards, write_page
 from tests.bench.pages import HOSTILE, N, evaluation, few
 from tests.bench.records import changed
@@ -174,7 +174,9 @@ def test_a_column_on_which_all_agree_is_hidden_not_gone():
     found = {column.key: column for column in columns(rows(boards([evaluation(1), evaluation(2)])))}
     assert not found["dataset"].shown and found["mmacs"].shown and "sparsity" not in found
     mixed = {column.key: column for column in columns(rows(boards(few())))}
-    assert mixed["dataset"].shown and mixed["network"].shown
+    assert not mixed["n"].shown and not mixed["status"].shown, "a column on which each board agrees is hidden, too"
+    assert mixed["worst"].shown and [column.key for column in columns(rows(boards(few())))][1:3] == ["model", "worst"]
+    assert not {key for key in ("dataset", "threat") if mixed[key].shown}, "the tab says them"
 
 
 def test_the_page_is_the_same_bytes_every_time_and_small(tmp_path):
@@ -183,6 +185,8 @@ def test_the_page_is_the_same_bytes_every_time_and_small(tmp_path):
     first = page.read_bytes()
     assert write_page(many, tmp_path).read_bytes() == first
     assert len(first) < 3 * MEBIBYTE
+    none = to_html({})
+    assert len(to_html(boards(few()[:1]))) < 2 * MEBIBYTE and "No network has been evaluated yet" in none
 
 
 def outside_the_library(page):
@@ -194,7 +198,8 @@ def outside_the_library(page):
 
 def test_the_page_asks_for_nothing():
     page = to_html(boards(few()))
-    assert not re.findall(r"""(?:src|href)=["'](?!data:,|#)""", page.split("<script>")[0] + outside_the_library(page))
+    shown = page.split("<script>")[0] + outside_the_library(page)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:,|#)""", re.sub(r'<a href="https://[^"]*" rel="noopener">', "", shown))
     assert "@import" not in outside_the_library(page) and "url(" not in outside_the_library(page)
 
 
@@ -215,9 +220,9 @@ def test_whatever_comes_from_outside_is_escaped():
     page = outside_the_library(to_html(boards(few())))
     assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<img" not in page and page.count("</noscript>") == len(few())
-    assert page.count("<script>") == 2 + len(assets.LIBRARY) == page.count("</script>"), (
-        "the mark that scripts run, the library, the page's own"
-    )
+    executed = 1 + len(assets.LIBRARY) + len(SCRIPTS)
+    assert page.count("<script>") == executed, "the mark that scripts run, the library, the page's own"
+    assert page.count("</script>") == 1 + executed and page.count('<script type="application/json"') == 1, "and the verdicts"
 
 
 @given(st.text(alphabet="<!-/scriptSCRIPT> a", max_size=40))

@@ -11,10 +11,12 @@ from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import ThreatModel
 from exitbench.data.cards import dataset_card
 from exitbench.data.load import load_split
+from exitbench.models.about_weights import about_weights
 from exitbench.models.policies import FixedExit, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import model_card
 from exitbench.models.weights import SHIPPED, load_weights, shipped_weights
+from exitbench.training.about import about
 from exitbench.training.recipes import named_recipe
 
 CARDS = {card.stem: (card, path) for card, path in shipped_weights()}
@@ -38,6 +40,7 @@ def test_the_file_is_the_cards_and_the_recipe_is_still_there(stem):
     recipe = named_recipe(stem)
     assert (recipe.model, recipe.dataset, recipe.training) == (card.model, card.dataset, card.training)
     assert card.source.startswith(f"python -m bench train {stem} ")
+    assert about_weights(card) == about(recipe, net), "readers are told what the recipe does"
     if card.policy:
         parse_policy(card.policy, net.n_exits, card.calibration)
 

@@ -85,4 +85,4 @@ def test_the_terminal_shows_the_block_where_slowdown_was_asked_for(store):
 def test_the_page_has_a_table_of_its_own_only_with_slowdowns(store, tmp_path):
     for found, expected in ((store, 1), (evaluate(tmp_path, ["average"])[1], 0)):
         shown = boards(evaluations(found))
-        assert to_html(shown).count(">ratio to clean</th>") == expected
+        assert to_html(shown).count(">times the clean cost</th>") == expected

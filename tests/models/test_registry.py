@@ -6,6 +6,7 @@ import torch
 from exitbench.models.cost import measure_costs
 from exitbench.models.errors import UnknownName
 from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.papers import Paper
 from exitbench.models.registry import model_card, model_names, register
 from exitbench.models.views import DeployedView, ExitView
 
@@ -68,6 +69,18 @@ def test_each_exit_costs_more_than_the_one_before(built):
 def test_cards_say_where_the_model_comes_from(built):
     card, _ = built
     assert card.paper and card.licence and card.summary and card.dataset in ("cifar10", "mnist")
+    assert card.title and card.family
+    assert card.reference is not None and str(card.reference) == card.paper and str(card.reference.year) in card.reference.short
+
+
+def test_no_two_cards_have_one_title():
+    titles = [model_card(name).title for name in model_names()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_a_paper_in_a_few_words():
+    assert model_card("rdi_resnet38").reference.short == "Hu et al., ICLR 2020"
+    assert Paper("Curie", "On Rays", "CRAS", 1898, "https://example.org").short == "Curie, CRAS 1898"
 
 
 def test_plain_nets_are_their_rdi_nets_backbone():

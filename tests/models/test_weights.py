@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from exitbench.models.about_weights import AboutWeights, about_weights
 from exitbench.models.registry import model_card
 from exitbench.models.weights import (
     SHIPPED,
@@ -113,3 +114,10 @@ def test_shipped_weights_load_under_their_digest_and_are_small(name):
     assert path.stat().st_size < 3e6
     assert "python -m bench train" in card.source and "--seed" in card.source
     assert json.loads(path.with_suffix(".json").read_text())["details"]["seed"] == 0
+
+
+@pytest.mark.parametrize("about", [None, "text", {"parameters": "many"}, {"title": 3}])
+def test_cards_that_say_nothing_for_readers_are_read(about):
+    card = WeightsCard("m", "d", "t", sha256="", source="-", details={} if about is None else {"about": about})
+    assert about_weights(card) == AboutWeights()
+    assert about_weights(WeightsCard("m", "d", "t", "", "-", details={"about": {"title": "x", "later": 1}})).title == "x"

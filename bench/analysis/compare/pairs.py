@@ -97,7 +97,7 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """
     if reasons := list(unpaired(a.record, b.record)):
         raise UserError(f"these are not paired: {'; '.join(reasons)}. Evaluate both on the same samples with `bench run`")
-    attacks_a, attacks_b = _by_form(a), _by_form(b)
+    attacks_a, attacks_b = by_variant(a), by_variant(b)
     common = [form for form in attacks_a if form in attacks_b]
     if not common and (attacks_a or attacks_b):
         raise UserError(
@@ -123,7 +123,8 @@ def unpaired(a: Identity, b: Identity) -> Iterator[str]:
         yield f"other images or labels (data {a.data[:12]} and {b.data[:12]}), as when networks take other image sizes"
 
 
-def _by_form(evaluation: Evaluation) -> dict[AttackVariant, Result]:
+def by_variant(evaluation: Evaluation) -> dict[AttackVariant, Result]:
+    """Return the finished attacks by how they were run, whatever the network's exits and policy; of several seeds the first."""
     found: dict[AttackVariant, Result] = {}
     for attack in evaluation.attacks:
         # Exit 1 of three is not exit 1 of seven.

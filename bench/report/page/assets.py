@@ -46,12 +46,6 @@ LIBRARY = (
         "3.2.6",
         "8a4bc1b894c183fdf2289fb42135978df647ff274832151da832867c8cb58f1f",
     ),
-    LibraryFile(
-        "buttons.colVis.min.js",
-        "datatables.net-buttons",
-        "3.2.6",
-        "e6b6f95a15d26a91b5938b784f97ebfad958684cf4b339c6c8dff16439080659",
-    ),
 )
 """DataTables with its buttons, and jQuery, which they need, in the order in which they are run."""
 

@@ -20,7 +20,7 @@ _FROM_FILE = "file "  # how the source of weights begins in records from before 
 
 
 def commands(evaluation: Evaluation) -> list[str]:
-    """Return one ``bench run`` for each setting and seed, with all attacks requested under it.
+    """Return one ``exitbench run`` for each setting and seed, with all attacks requested under it.
 
     Model, weight file and policy are given as in the original command. Older records, which lack these, give thresholds as
     numbers (the same policy and results) and files without their folder.
@@ -34,9 +34,7 @@ def commands(evaluation: Evaluation) -> list[str]:
     shown = {rest: ",".join(_short(names, record.n_exits)) for rest, names in found.items() if names}
     if is_in_memory(record.dataset) or record.source.startswith(IN_MEMORY):
         return [_call(record, names, dict(zip(rest[::2], rest[1::2], strict=True))) for rest, names in shown.items()]
-    return [
-        shlex.join(["python", "-m", "bench", "run", *rest[:6], "--attack", names, *rest[6:]]) for rest, names in shown.items()
-    ]
+    return [shlex.join(["exitbench", "run", *rest[:6], "--attack", names, *rest[6:]]) for rest, names in shown.items()]
 
 
 def _call(record: RunRecord, attacks: str, options: Mapping[str, str]) -> str:

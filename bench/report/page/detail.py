@@ -9,8 +9,8 @@ from exitbench.models.policies import FixedExit
 from exitbench.models.policy_text import parse_policy
 from exitbench.report.leaderboard.flags import Line, lines
 from exitbench.report.page.board import costliest
-from exitbench.report.page.command import commands
 from exitbench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
+from exitbench.report.page.reproduce import Reproduction, reproduction
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
 from exitbench.store.run_record import RunRecord
 
@@ -93,19 +93,20 @@ class SlowdownRow:
 
 @dataclass(frozen=True)
 class Detail:
-    """The details of an evaluation."""
+    """The details of an evaluation; ``notes`` are findings for the record, which change nothing."""
 
     worst: tuple[float, float, float] | None
     any_exit: tuple[float, float, float]
     strongest: str
     flags: Sequence[Line]
+    notes: Sequence[Line]
     shares: Sequence[Share]
     overlap: Overlap | None
     situations: tuple[Situation, ...]
     exits: tuple[Exit, ...]
     attacks: tuple[AttackRow, ...]
     slowdowns: tuple[SlowdownRow, ...]
-    commands: Sequence[str]
+    reproduce: Reproduction
     computed_with: str
 
     @property
@@ -117,19 +118,20 @@ class Detail:
 def detail(evaluation: Evaluation) -> Detail:
     """Return the details of an evaluation."""
     attacked = evaluation.attacked
-    strongest = evaluation.strongest()
+    strongest, found = evaluation.strongest(), lines(evaluation)
     return Detail(
         worst=accuracy(evaluation.worst) if attacked else None,
         any_exit=accuracy(evaluation.any_exit_robust),
         strongest=strongest.name if strongest else "",
-        flags=lines(evaluation),
+        flags=[line for line in found if line.kind != "info"],
+        notes=[line for line in found if line.kind == "info"],
         shares=shares(evaluation) if attacked else (),
         overlap=overlap(evaluation),
         situations=_situations(evaluation, strongest),
         exits=tuple(_exit(evaluation, strongest, k) for k in range(evaluation.record.n_exits)),
         attacks=_attacks(evaluation),
         slowdowns=_slowdowns(evaluation),
-        commands=commands(evaluation),
+        reproduce=reproduction(evaluation),
         computed_with=evaluation.computed_with(),
     )
 

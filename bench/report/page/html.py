@@ -15,31 +15,43 @@ from exitbench.report.page.board import Row, columns, percent, rows
 from exitbench.report.page.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marker
 from exitbench.report.page.curves import Curves, network_of
 from exitbench.report.page.detail import detail
+from exitbench.report.page.header import Header
+from exitbench.report.page.verdicts import verdicts_json
 from exitbench.scoring.evaluation import Evaluation, accuracy
+from exitbench.scoring.places import usual_n
 from exitbench.scoring.ranking import partial_status
 
-FILTERS = (("dataset", "dataset"), ("threat", "threat model"), ("network", "network"))
+FILTERS = (("network", "kind"),)
+
+SCRIPTS = ("paired.js", "compare.js", "page.js")
+"""The page's own scripts, in the order in which they are run."""
+
+STYLES = ("page.css", "board.css")
+"""The page's own styles; later ones add to earlier ones."""
 
 
-def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = None) -> str:
+def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = None, header: Header | None = None) -> str:
     """Return all boards as one HTML page.
 
     Args:
         boards: Evaluations by board name, in the order of their rank.
         curves: Curves of sweeps; they are drawn if their network is on a board.
+        header: Date and links.
     """
     curves = curves or {}
     found = rows(boards)
     evaluations = [evaluation for board in boards.values() for evaluation in board]
-    scripts = [assets.START, *([*assets.library(), assets.own("page.js")] if found else [])]
+    scripts = [assets.START, *([*assets.library(), *map(assets.own, SCRIPTS)] if found else [])]
     page = _environment().get_template("page.html.j2")
     return page.render(
+        header=header or Header(),
+        verdicts=Markup(verdicts_json(evaluations)),  # noqa: S704 - numbers, keys and base64
         rows=found,
         columns=columns(found),
         filters=[(key, title, list(dict.fromkeys(row.cells[key].text for row in found))) for key, title in FILTERS],
         boards=[_board(name, board, found, curves) for name, board in boards.items()],
         details={row.key: _detail(evaluation, row, curves) for row, evaluation in zip(found, evaluations, strict=True)},
-        css=Markup(assets.own("page.css")),  # noqa: S704 - files of this package and of the table library, nothing measured
+        css=Markup("".join(map(assets.own, STYLES))),  # noqa: S704 - files of this package and of the table library, nothing measured
         scripts=[Markup(script) for script in scripts],  # noqa: S704
         content_policy=assets.content_policy(scripts),
         licences=assets.own("licences.txt"),
@@ -72,10 +84,22 @@ def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], c
     first = next(row for row in found if row.board == name)
     return {
         "name": name,
-        "title": f"{first.cells['dataset'].text}, {first.cells['threat'].text}",
+        "title": f"{_dataset(evaluations[0])}, {first.cells['threat'].text}",
         "summary": evaluations[0].dataset_summary,
+        "size": len(evaluations),
+        "samples": f"{_networks(len(evaluations))} on the first {usual_n(evaluations):,} test images.",
         "chart": chart(evaluations, curves),
     }
+
+
+def _dataset(evaluation: Evaluation) -> str:
+    """Return the dataset's name for readers, as ``CIFAR-10``: what its summary begins with, if that is the name written so."""
+    written = evaluation.dataset_summary.partition(",")[0]
+    return written if written.lower().replace("-", "") == evaluation.dataset.replace("_", "") else evaluation.dataset
+
+
+def _networks(number: int) -> str:
+    return "1 network" if number == 1 else f"{number} networks"
 
 
 def _detail(evaluation: Evaluation, row: Row, curves: Curves) -> dict[str, Any]:

@@ -8,16 +8,21 @@ const form = one(".filters");
 const heads = all("#board thead th");
 const keys = heads.map(head => head.dataset.key);
 const titles = heads.map(head => head.textContent);
-const phone = window.matchMedia("(max-width: 40rem)").matches;
-const usual = heads.map(head => phone ? head.classList.contains("small") : !head.classList.contains("off"));
+/* Which columns are shown to begin with follows the screen. */
+const phone = window.matchMedia("(max-width: 40rem)"), tablet = window.matchMedia("(max-width: 75rem)");
+const fitting = head => !head.classList.contains("off") && (head.classList.contains("phone") || !phone.matches && (head.classList.contains("tablet") || !tablet.matches));
+let usual = heads.map(fitting);
 const rowOf = new Map(all("#board tbody tr").map(row => [row.dataset.key, row]));
 form.hidden = false;
+const tabs = all("[role=tab]");
+const boardOf = row => row.dataset.board;
+let board = tabs.length ? tabs[0].dataset.board : boardOf([...rowOf.values()][0]);
 
 /* Exports of what is seen: visible columns, filtered rows, in their order. */
 const visible = {
   columns: ":visible",
   modifier: { search: "applied", order: "applied", page: "all" },
-  format: { header: (text, i, node) => (one(".dt-column-title", node) || node).textContent, body: (html, row, column, node) => node.textContent.replace(/\s+/g, " ").trim() },
+  format: { header: (text, i, node) => (one(".dt-column-title", node) || node).textContent, body: (html, row, column, node) => (one("a", node) || node).textContent.replace(/\s+/g, " ").trim() },
 };
 const inert = text => /^[=+\-@\t\r]/.test(text) && !/^-?[\d.]*$/.test(text) ? "'" + text : text;
 const TEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}", "\u2715": "$\\times$", "\u25b2": "$\\triangle$" };
@@ -45,14 +50,91 @@ const table = new window.DataTable("#board", {
   autoWidth: false, order: [], pageLength: 50, paging: rowOf.size > 50, lengthMenu: [25, 50, 100, { label: "all", value: -1 }],
   columns: keys.map((name, i) => ({ name, visible: usual[i], orderSequence: heads[i].classList.contains("num") && name !== "rank" && !name.startsWith("m") ? ["desc", "asc", ""] : ["asc", "desc", ""] })),
   layout: {
-    topStart: { buttons: [{ extend: "colvis", text: "Columns", columnText: (dt, i) => titles[i] }, ...exports_("leaderboard")] },
+    topStart: { buttons: [{ text: "Columns", className: "columns-button", attr: { "aria-expanded": "false", "aria-controls": "columns" }, action: () => unfoldColumns() }, ...exports_("leaderboard")] },
     topEnd: "search", bottomStart: rowOf.size > 50 ? ["info", "pageLength"] : "info", bottomEnd: rowOf.size > 50 ? "paging" : null,
   },
-  language: { search: "Search", info: "_TOTAL_ of _MAX_ rows", infoEmpty: "no rows", infoFiltered: "", zeroRecords: "No row passes the filters.", lengthMenu: "_MENU_ per page" },
+  language: { search: "Search", lengthMenu: "_MENU_ per page", zeroRecords: "No network passes the filters. Reset shows all of them." },
+  infoCallback: (settings, start, end, max, total) => `${total} of ${[...rowOf.values()].filter(row => boardOf(row) === board).length} rows`,
 });
 
-/* The address tells filters, search, order, columns and the model shown. */
-const selects = ["dataset", "threat", "network", "trust"];
+/* The menu of columns stands in the page's flow, so that nothing can cut it off. */
+const columns = one("#columns");
+for (const [i, title] of titles.entries()) {
+  const label = document.createElement("label"), box = document.createElement("input");
+  box.type = "checkbox";
+  box.addEventListener("change", () => table.column(i).visible(box.checked));
+  label.append(box, title);
+  columns.append(label);
+}
+const boxes = all("input", columns);
+function unfoldColumns(on = columns.hidden) {
+  const button = one(".columns-button");
+  columns.hidden = !on;
+  button.setAttribute("aria-expanded", on);
+  if (on) boxes[0].focus(); else button.focus();
+}
+function showColumns(shown) {
+  keys.forEach((key, i) => { if (table.column(i).visible() !== shown[i]) table.column(i).visible(shown[i], false); boxes[i].checked = shown[i]; });
+}
+for (const screen of [phone, tablet]) screen.addEventListener("change", () => {
+  const untouched = keys.every((key, i) => table.column(i).visible() === usual[i]);
+  usual = heads.map(fitting);
+  if (untouched) { routing = true; showColumns(usual); routing = false; table.draw(false); }
+});
+
+/* A tab for each board: only its rows and charts are shown. */
+const firstRow = name => [...rowOf.values()].find(row => boardOf(row) === name);
+if (tabs.length) one("[role=tablist]").hidden = false;
+function turn(name) {
+  board = name;
+  for (const tab of tabs) {
+    const on = tab.dataset.board === name;
+    tab.setAttribute("aria-selected", on);
+    tab.tabIndex = on ? 0 : -1;
+    if (on) one("#panel").setAttribute("aria-labelledby", tab.id);
+  }
+  for (const each of all(".about-board")) each.hidden = each.dataset.board !== name;
+}
+/* Old links name dataset and threat model. */
+function named(state) {
+  const cells = row => ["dataset", "threat"].every(key => !state.get(key) || table.cell(row, keys.indexOf(key)).node().textContent === state.get(key));
+  const asked = state.get("board") || state.has("dataset") && [...rowOf.values()].filter(cells).map(boardOf)[0];
+  const of = state.get("model") && rowOf.get(state.get("model"));
+  return firstRow(asked) ? asked : of ? boardOf(of) : tabs.length ? tabs[0].dataset.board : board;
+}
+
+/* Rows that are picked are compared below the table. */
+let picked = [];
+const nameOf = key => one("td.model a", rowOf.get(key)).textContent;
+const picks = all("#board input.pick");
+function pickForComparison(wanted) {
+  picked = wanted.filter(key => rowOf.has(key) && boardOf(rowOf.get(key)) === board);
+  picked = picked.filter(key => comparison.fits(key, picked));
+  for (const box of picks) {
+    const key = box.closest("tr").dataset.key;
+    box.hidden = false;
+    box.checked = picked.includes(key);
+    box.disabled = !comparison.fits(key, picked);
+    box.title = box.disabled ? "has other images than those picked" : "";
+  }
+  const bar = one("#picked");
+  bar.hidden = one("#compare").hidden = !picked.length;
+  if (!picked.length) return bar.replaceChildren();
+  const go = Object.assign(document.createElement("button"), { type: "button", textContent: "Show comparison", disabled: picked.length < 2 });
+  const clear = Object.assign(document.createElement("button"), { type: "button", textContent: "Clear" });
+  go.addEventListener("click", () => { one("#compare").scrollIntoView({ block: "start" }); one("#compare-title").focus({ preventScroll: true }); });
+  clear.addEventListener("click", () => { const first = rowOf.get(picked[0]); pickForComparison([]); remember(); one("input.pick", first).focus({ preventScroll: true }); });
+  bar.replaceChildren(picked.length === 1 ? "1 network picked; pick another to compare " : picked.length + " networks picked ", go, clear);
+  one("#comparison").replaceChildren(...comparison.shown(picked, nameOf));
+}
+for (const box of picks) box.addEventListener("change", () => {
+  const key = box.closest("tr").dataset.key;
+  pickForComparison(box.checked ? [...picked, key] : picked.filter(each => each !== key));
+  remember();
+});
+
+/* The address tells board, filters, search, order, columns, the rows picked and the model shown. */
+const selects = ["network", "trust"];
 const read = () => {
   const text = decodeURIComponent(location.hash.slice(1));
   return text.startsWith("m-") ? new URLSearchParams({ model: text.slice(2) }) : new URLSearchParams(location.hash.slice(1));
@@ -61,22 +143,23 @@ let routing = false;
 function written(model) {
   const state = new URLSearchParams();
   if (model) state.set("model", model);
+  if (tabs.length && board !== tabs[0].dataset.board) state.set("board", board);
   for (const name of [...selects, "max"]) if (form.elements[name].value) state.set(name, form.elements[name].value);
   if (table.search()) state.set("q", table.search());
   const order = table.order().filter(each => each[1]);
   if (order.length) state.set("sort", order.map(each => keys[each[0]] + "." + each[1]).join(","));
   const shown = keys.map((key, i) => table.column(i).visible());
   if (shown.some((each, i) => each !== usual[i])) state.set("columns", keys.filter((key, i) => shown[i]).join(","));
+  if (picked.length) state.set("compare", picked.join(","));
   return "#" + state.toString();
 }
 function remember() {
   if (!routing) history.replaceState(null, "", written(read().get("model")));
 }
 function filter() {
-  for (const name of ["dataset", "threat", "network"]) {
-    const value = form.elements[name].value;
-    table.column(name + ":name").search.fixed("filter", value ? text => text === value : null);
-  }
+  const kind = form.elements.network.value;
+  table.column("network:name").search.fixed("filter", kind ? text => text === kind : null);
+  table.search.fixed("board", tabs.length ? (text, data, i) => boardOf(table.row(i).node()) === board : null);
   const trust = form.elements.trust.value, most = form.elements.max.valueAsNumber;
   const at = keys.indexOf("mmacs");
   const costs = new Map([...rowOf.values()].map((row, i) => [i, Number(cost.get(row.dataset.key))]));
@@ -105,14 +188,16 @@ function show() {
 function route() {
   const state = read(), model = state.get("model");
   routing = true;
+  turn(named(state));
   for (const name of [...selects, "max"]) form.elements[name].value = state.get(name) || "";
   for (const name of selects) if (form.elements[name].selectedIndex < 0) form.elements[name].value = "";
   const wanted = state.get("columns") ? state.get("columns").split(",") : null;
-  keys.forEach((key, i) => { const on = wanted ? wanted.includes(key) : usual[i]; if (table.column(i).visible() !== on) table.column(i).visible(on, false); });
+  showColumns(keys.map((key, i) => wanted ? wanted.includes(key) : usual[i]));
   const order = (state.get("sort") || "").split(",").map(each => each.split(".")).map(([key, way]) => [keys.indexOf(key), way]);
   table.order(order.filter(([i, way]) => i >= 0 && (way === "asc" || way === "desc")));
   table.search(state.get("q") || "");
   filter();
+  pickForComparison((state.get("compare") || "").split(",").filter(key => rowOf.has(key)));
   routing = false;
   const known = model !== null && rowOf.has(model);
   one("#notice").hidden = model === null || known;
@@ -128,6 +213,7 @@ function unfold(key) {
     texts.delete(key);
     text.insertAdjacentHTML("afterend", text.textContent);
     for (const each of all("button.copy", text.nextElementSibling)) each.hidden = false;
+    for (const each of all(".table", text.nextElementSibling)) reachable(each);
   }
   return document.getElementById("m-" + key);
 }
@@ -201,7 +287,8 @@ function nearest(panel, event) {
   return found && away(found) < REACH ? found : null;
 }
 let lit = null;
-function shine(key) {
+function shine(asked) {
+  const key = rowOf.has(asked) ? asked : null;
   if (lit === key) return;
   if (lit) light(lit, false);
   if (key) light(key, true);
@@ -244,19 +331,37 @@ one("#board tbody").addEventListener("keydown", event => {
 document.addEventListener("keydown", event => {
   if (event.key !== "Escape") return;
   tip.hidden = true;
-  if (one(".dt-button-collection")) setTimeout(() => one(".buttons-colvis").focus());
+  if (!columns.hidden) unfoldColumns(false);
   else if (root.classList.contains("detail")) location.hash = written(null);
 });
 
+for (const tab of tabs) {
+  const go = name => { turn(name); pickForComparison([]); filter(); };
+  tab.addEventListener("click", () => go(tab.dataset.board));
+  tab.addEventListener("keydown", event => {
+    const i = tabs.indexOf(tab), last = tabs.length - 1;
+    const next = tabs[{ ArrowRight: i === last ? 0 : i + 1, ArrowLeft: i ? i - 1 : last, Home: 0, End: last }[event.key]];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+    go(next.dataset.board);
+  });
+}
+one("a.skip").addEventListener("click", event => { event.preventDefault(); one("#board thead [tabindex], #board td.model a").focus(); });
+/* What scrolls sideways is reached with keys. */
+function reachable(box) {
+  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+}
+for (const each of all("header button.copy")) each.hidden = false;
 form.addEventListener("input", filter);
 form.addEventListener("submit", event => event.preventDefault());
-form.addEventListener("reset", () => setTimeout(() => { table.search("").order([]); filter(); }));
+form.addEventListener("reset", () => setTimeout(() => { table.search("").order([]); turn(board); filter(); }));
 window.addEventListener("hashchange", route);
 let length = null;
 window.addEventListener("beforeprint", () => { length = table.page.len(); table.page.len(-1).draw(); });
 window.addEventListener("afterprint", () => { table.page.len(length).draw(); });
 table.on("draw", show);
-table.on("column-visibility", remember);
+table.on("column-visibility", (event, settings, i, on) => { boxes[i].checked = on; remember(); });
 route();
 root.classList.remove("waiting");
 performance.mark("exitbench-ready");
