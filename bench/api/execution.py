@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from exitbench.runner.record import write_record
 from exitbench.runner.runner import Runner
 from exitbench.runner.search_backend import with_search_model
 from exitbench.runner.settle import settled
+from exitbench.runner.threads import torch_threads
 from exitbench.store.heartbeat import RunMonitor
 from exitbench.store.run_record import RunRecord, run_name
 from exitbench.store.store import Store
@@ -24,13 +26,30 @@ from exitbench.target.networks import Network
 
 
 class PlanRunner(Protocol):
-    """A runner of the missing cells of a plan, on this machine (``exitbench.runner.runner``) or on a cluster (``runner.ray``)."""
+    """A runner of the missing cells of a plan: in this process (``exitbench.runner.runner``), in several, or on a cluster."""
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
         """Run every missing cell; the functions are called when one starts and when it ends."""
 
 
-Engine = Callable[[Prepared], PlanRunner]
+class BegunRunner(PlanRunner, Protocol):
+    """A runner that works in other processes while this one does something else."""
+
+    def begun(self, plan: Plan) -> AbstractContextManager[None]:
+        """Have others begin on the missing cells; on leaving, they are ended."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where cells are computed besides this process.
+
+    Attributes:
+        build: Returns the runner of a prepared evaluation.
+        threads: Torch's threads in this process meanwhile; None for as many as it has.
+    """
+
+    build: Callable[[Prepared], BegunRunner]
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +106,16 @@ def execute_plan(
         seed: Seed of the attacks' noise.
         store: The store of cells.
         display: The display of progress.
-        engine: Builds the runner of the cells; None to run them in this process.
+        engine: Where the cells are run; None for this process alone.
 
     Raises:
         OSError: If the store cannot be written; finished cells are kept.
     """
+    with torch_threads(None if engine is None else engine.threads):
+        return _execute(prepared, plan, seed, store, display, engine)
+
+
+def _execute(prepared: Prepared, plan: Plan, seed: int, store: Store, display: Display, engine: Engine | None) -> Execution:
     record = write_record(prepared, plan, seed, store)
     if plan.missing:
         # Compiling pays for one long process, not in each of many.
@@ -99,14 +123,15 @@ def execute_plan(
         with display.choosing():
             prepared, searched_on = with_search_model(prepared, work)
         display.searching_on(searched_on.text())
-    with display.checking():
-        error = ensure_probe(prepared, seed, store)
-    if error:
-        display.check_failed(error)
-    if not plan.missing:
-        return Execution(record, failed=error is not None)
-    runner = local_runner(prepared, seed, store) if engine is None else engine(prepared)
-    found = _run(runner, plan, record, store, display)
+    runner = engine.build(prepared) if engine is not None and plan.missing else None
+    with nullcontext() if runner is None else runner.begun(plan):
+        with display.checking():
+            error = ensure_probe(prepared, seed, store)
+        if error:
+            display.check_failed(error)
+        if not plan.missing:
+            return Execution(record, failed=error is not None)
+        found = _run(runner or local_runner(prepared, seed, store), plan, record, store, display)
     return replace(found, failed=found.failed or error is not None)
 
 

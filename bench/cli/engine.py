@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from exitbench.api.execution import Engine
+    from exitbench.runner.plan import Plan
+    from exitbench.runner.pool.runner import PoolRunner
     from exitbench.runner.prepare import Prepared, Request
     from exitbench.runner.ray.driver import RayRunner
     from exitbench.store.store import Store
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 SHARD = {"cpu": 32, "cuda": 512}
 """Samples per shard: on a CPU a single slice, on a GPU enough to fill it."""
 
-WHERE = ("engine", "address", "ray_cpus", "ray_gpus", "shard")
+WHERE = ("engine", "workers", "address", "ray_cpus", "ray_gpus", "shard")
 """Names of these options, which do not affect results."""
 
 _OPTIONS = (
@@ -30,6 +33,11 @@ _OPTIONS = (
         default="local",
         show_default=True,
         help="ray: on a Ray cluster, this machine being the driver; see docs/cluster.md.",
+    ),
+    click.option(
+        "--workers",
+        type=Whole(min=1),
+        help="Without ray: processes that attack at once, on a CPU [2 for a minute of work or more, else 1].",
     ),
     click.option("--address", help="With ray: the cluster, as host:port or auto [RAY_ADDRESS, else a new one on this machine]."),
     click.option("--ray-cpus", type=Real(), help="With ray: cores of a shard, and torch's threads in it [1]."),
@@ -61,12 +69,16 @@ def before_imports(asked: dict[str, Any]) -> None:
         guard_local_ray(asked["address"])
 
 
-def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Store, console: Console) -> Engine | None:
-    """Connect to the cluster, and return what builds the engine of a prepared evaluation; None for the local one.
+def chosen_engine(
+    asked: dict[str, Any], request: Request, prepared: Prepared, plan: Plan, seed: int, store: Store, console: Console
+) -> Engine | None:
+    """Connect to the cluster, and return what builds the engine of a prepared evaluation; None for this process alone.
 
     Args:
         asked: Values of the options, by name.
         request: The request.
+        prepared: The resolved request.
+        plan: Its plan.
         seed: Seed of the evaluation.
         store: The store of cells.
         console: The console to print to.
@@ -74,12 +86,15 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
     Raises:
         UserError: If options do not belong to the engine, Ray is not installed, or there is no cluster.
     """
+    from exitbench.api.execution import Engine
     from exitbench.errors import UserError
 
     if asked["engine"] != "ray":
-        if odd := [name for name in WHERE[1:] if asked[name] is not None]:
+        if odd := [name for name in WHERE[2:] if asked[name] is not None]:
             raise UserError(f"--{odd[0].replace('_', '-')} goes with --engine ray")
-        return None
+        return pool_engine(prepared, plan, seed, store, console, asked["workers"])
+    if asked["workers"] is not None:
+        raise UserError("--workers goes with --engine local; shards of Ray are as many as the cluster has cores for")
 
     from exitbench.cli.interrupts import signals_kept
     from exitbench.runner.ray.connect import Resources, connect, slots
@@ -93,15 +108,48 @@ def chosen_engine(asked: dict[str, Any], request: Request, seed: int, store: Sto
     at_once = slots(ray, resources)
     console.print(f"ray: {at_once} shards of {samples} samples at once, on machines: {machines}", highlight=False)
 
-    def engine(prepared: Prepared) -> RayRunner:
+    def build(prepared: Prepared) -> RayRunner:
         from exitbench.runner.ray.driver import RayRunner
         from exitbench.runner.ray.job import job_of
 
         job = job_of(request, prepared, seed, resources.threads, resources.device)
+        return RayRunner(ray, job, store, resources, -(-samples // SLICE), partial(_tell, console))
 
-        def tell(what: str) -> None:
-            console.print(what, style="yellow", markup=False, highlight=False)
+    return Engine(build)
 
-        return RayRunner(ray, job, store, resources, -(-samples // SLICE), tell)
 
-    return engine
+def pool_engine(
+    prepared: Prepared, plan: Plan, seed: int, store: Store, console: Console, workers: int | None = None
+) -> Engine | None:
+    """Return what builds the engine that attacks in several processes of this machine; None where one process is to do it.
+
+    Args:
+        prepared: The resolved request.
+        plan: Its plan.
+        seed: Seed of the evaluation.
+        store: The store of cells.
+        console: The console to print to.
+        workers: The number of processes that was asked for; None where it was not.
+    """
+    import torch
+
+    from exitbench.api.execution import Engine
+    from exitbench.runner.pool.size import pool_size
+
+    processes = pool_size(prepared, plan, workers)
+    if processes < 2:
+        return None
+    threads = max(1, torch.get_num_threads() // processes)
+    console.print(f"attacks run in {processes} processes; torch's threads in each: {threads}", highlight=False)
+
+    def build(prepared: Prepared) -> PoolRunner:
+        from exitbench.runner.pool.job import job_of
+        from exitbench.runner.pool.runner import PoolRunner
+
+        return PoolRunner(job_of(prepared, seed, threads), store, processes, partial(_tell, console))
+
+    return Engine(build, threads)
+
+
+def _tell(console: Console, what: str) -> None:
+    console.print(what, style="yellow", markup=False, highlight=False)

@@ -108,7 +108,7 @@ class AttackLines:
         finished = sum(not left for left in self._left.values())
         elapsed = self._lines.clock() - self._begun
         left = (
-            f"about {duration(elapsed * (self._work - self._done) / self._done)} left"
+            f"about {duration(elapsed * max(0.0, self._work - self._done) / self._done)} left"
             if self._done
             else "time left not known yet"
         )

@@ -41,7 +41,7 @@ def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, *
     prepared, plan = plan_evaluation(request, names, seed, store, display)
     if dry_run:
         return
-    engine = chosen_engine(where, request, seed, store, console) if plan.missing else None
+    engine = chosen_engine(where, request, prepared, plan, seed, store, console) if plan.missing else None
     try:
         execution = execute_plan(prepared, plan, seed, store, display, engine)
         _report(results, store, execution.record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from exitbench.attacks.base import Attack
 from exitbench.attacks.best_of import BestOf
@@ -12,11 +13,18 @@ from exitbench.attacks.clean import Clean
 from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.presets import Skipped, expand
 from exitbench.attacks.settings import AttackSettings
-from exitbench.data.split import Batch, Samples, Split
+from exitbench.data.split import Batch, Samples
 from exitbench.store.cell import SLICE, cell_key
 from exitbench.store.run_record import CLEAN
 from exitbench.store.store import Store
 from exitbench.target.target import Target
+
+
+class Images(Protocol):
+    """Where the images of a slice come from."""
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return the samples ``start..stop - 1``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +32,12 @@ class Slice:
     """A range of consecutive samples of a split; images are loaded on demand, so that a plan holds only their hashes.
 
     Attributes:
-        split: The split.
+        images: Where its images come from, such as a split.
         start, stop: The samples are ``start..stop - 1``.
         inputs: SHA-256 (hex) of each sample's pixels and label.
     """
 
-    split: Split
+    images: Images
     start: int
     stop: int
     inputs: tuple[str, ...]
@@ -44,7 +52,7 @@ class Slice:
 
     def batch(self) -> Batch:
         """Load the samples."""
-        return self.split.batch(self.start, self.stop)
+        return self.images.batch(self.start, self.stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,10 +15,11 @@ from exitbench.errors import UserError
 from exitbench.models.error_text import first_line
 from exitbench.models.errors import InputError
 from exitbench.models.spec import description
+from exitbench.runner.answers import Answer, CellStarted, Finished
 from exitbench.runner.cell_writer import Outcome
 from exitbench.runner.plan import Plan, PlannedCell
 from exitbench.runner.ray.connect import Resources, slots
-from exitbench.runner.ray.job import Answer, CellStarted, Finished, Job, shard_of, shards
+from exitbench.runner.ray.job import Job, shard_of, shards
 from exitbench.runner.ray.worker import work
 from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
@@ -69,6 +71,10 @@ class RayRunner:
         self.most_in_flight = 0
         self._flights: dict[Any, Flight] = {}
         self._limit, self._looked = 0, -_LOOK_S
+
+    def begun(self, _plan: Plan) -> AbstractContextManager[None]:
+        """Begin nothing: shards are sent once ``run`` is called."""
+        return nullcontext()
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:
         """Run every missing cell, and report starts and outcomes as they happen.

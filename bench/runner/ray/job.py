@@ -23,7 +23,6 @@ from exitbench.models.search_model import FOLDED, SearchConfig
 from exitbench.runner.plan import PlannedCell
 from exitbench.runner.prepare import Prepared, Request
 from exitbench.store.cell import SLICE
-from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
 
 _HANDED_ON = ("EXITBENCH_WEIGHTS",)
@@ -96,32 +95,6 @@ class Shard:
     parts: tuple[Part, ...]
     stored: Mapping[str, bytes]
     stack: int
-
-
-@dataclass(frozen=True)
-class CellStarted:
-    """The worker has started the cell with this key."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The worker has finished the cell with this key; it is sent as its file."""
-
-    key: str
-    raw: bytes
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The cell with this key ended in an error."""
-
-    key: str
-    what: CellError
-
-
-Answer = CellStarted | Finished | Failed
 
 
 def job_of(request: Request, prepared: Prepared, seed: int, threads: int, device: str) -> Job:

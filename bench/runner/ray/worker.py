@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -12,13 +12,13 @@ import torch
 
 from exitbench.errors import UserError
 from exitbench.models.fingerprint import is_of
+from exitbench.runner.answers import Answer, CellStarted, Held
 from exitbench.runner.batching import cells_ahead, stack_size
 from exitbench.runner.plan import Plan, PlannedCell, Slice
 from exitbench.runner.prepare import Prepared, prepare
-from exitbench.runner.ray.job import Answer, CellStarted, Failed, Finished, Job, Part, Shard, code_digest
+from exitbench.runner.ray.job import Job, Part, Shard, code_digest
 from exitbench.runner.runner import Runner, Started
-from exitbench.store.cell import Cell, cell_key
-from exitbench.store.cell_error import CellError
+from exitbench.store.cell import cell_key
 from exitbench.target.target import Target
 
 
@@ -44,34 +44,6 @@ def work(job: Job, shard: Shard) -> Iterator[Answer]:
     runner = Runner(ready.target, job.threat_model, job.seed, job.dataset, held, stack, ahead=ahead)
     for step in runner.steps(Plan(tuple(cells), ())):
         yield CellStarted(step.cell.key) if isinstance(step, Started) else held.answer(step.cell.key)
-
-
-class Held:
-    """The cells of a shard in memory, in place of a store.
-
-    Args:
-        stored: Files of cells that were finished before.
-    """
-
-    def __init__(self, stored: Mapping[str, bytes]) -> None:
-        self._files = dict(stored)
-        self._errors: dict[str, CellError] = {}
-
-    def read(self, key: str) -> Cell | None:
-        """Return the cell, or None if there is none."""
-        return Cell.from_bytes(self._files[key], key) if key in self._files else None
-
-    def write(self, cell: Cell) -> None:
-        """Keep a finished cell."""
-        self._files[cell.key] = cell.to_bytes()
-
-    def write_error(self, key: str, what: CellError) -> None:
-        """Keep the error of a cell."""
-        self._errors[key] = what
-
-    def answer(self, key: str) -> Finished | Failed:
-        """Return the outcome of a cell."""
-        return Failed(key, self._errors[key]) if key in self._errors else Finished(key, self._files[key])
 
 
 @lru_cache(maxsize=1)

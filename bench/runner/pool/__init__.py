@@ -1,0 +1,1 @@
+"""Runs the cells of an evaluation in several processes of one machine."""
