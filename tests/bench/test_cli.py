@@ -17,6 +17,8 @@ from exitbench.models.weights import WeightsCard, find_weights, save_weights
 from exitbench.training.recipe import Phase, Recipe
 from tests.processes import Started, environment
 
+pytestmark = pytest.mark.long
+
 RUN = ["run", "--model", "rdi_smallcnn", "--dataset", "digits"]
 QUICK = [*RUN, "--attack", "average", "--n", "8", "--steps", "2"]
 

@@ -6,9 +6,14 @@ from collections import defaultdict
 
 import pytest
 
+from exitbench.analysis.compare.pairs import compare, unpaired
 from exitbench.models.weights import IMPORTED, shipped_weights
+from exitbench.scoring.load import evaluations
 from exitbench.store.csv_text import digest_text
+from exitbench.store.store import Store
 from tests.toys import ROOT
+
+pytestmark = pytest.mark.long
 
 PUBLISHED = ROOT / "results" / "published"
 FOUND = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What it found")[2].partition("\n## ")[0]
@@ -97,15 +102,51 @@ def test_the_readme_tells_the_figures_on_mnist():
     assert f"`adaptive` makes it {under_adaptive:.1f}." in text
 
 
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """Returns a results folder with all that is kept of a board's evaluations, merged by the test that asks first."""
+    found = {}
+
+    def of(folder, bench):
+        if folder not in found:
+            found[folder] = tmp_path_factory.mktemp(folder.name)
+            assert bench("merge", *sorted((folder / "figures").glob("*.tar.xz")), "--results", found[folder])[0] == 0
+        return found[folder]
+
+    return of
+
+
 @pytest.mark.no_cover  # minutes of reading cells, every line of which the tests of merge and sweep count as well
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(folder, bench, tmp_path):
+def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(folder, bench, merged):
     """The same leaderboards and sweeps, byte for byte, from files that hold every logit of every attack."""
-    files = sorted((folder / "figures").glob("*.tar.xz"))
     networks = [network for network in BOARDS if network[2] == folder.name]
-    assert {path.name for path in files} == {f"{'-'.join((model, data, how))}.tar.xz" for model, how, data in networks}
-    assert bench("merge", *files, "--results", tmp_path)[0] == 0
-    assert bench("sweep", "--results", tmp_path)[0] == 0
+    names = {path.name for path in (folder / "figures").glob("*.tar.xz")}
+    assert names == {f"{'-'.join((model, data, how))}.tar.xz" for model, how, data in networks}
+    results = merged(folder, bench)
+    assert bench("sweep", "--results", results)[0] == 0
     for kind in ("leaderboards", "sweeps"):
         kept = {path.name: path.read_bytes() for path in (folder / kind).glob("*.csv")}
-        assert kept == {path.name: path.read_bytes() for path in (tmp_path / kind).glob("*.csv")} != {}
+        assert kept == {path.name: path.read_bytes() for path in (results / kind).glob("*.csv")} != {}
+
+
+@pytest.mark.no_cover
+def test_the_readme_tells_the_paired_differences(bench, merged):
+    """Sample by sample, on the networks that the table names."""
+    _, stated = tables(FOUND)
+    pairs = [[name.split("`")[1] for name in row[:2]] for row in stated]
+    names = {name for pair in pairs for name in pair}
+    folders = {data: PUBLISHED / data for model, how, data in BOARDS if f"{model}:{how}" in names}.values()
+    found = [each for folder in folders for each in evaluations(Store(merged(folder, bench) / "store"))]
+    networks = {f"{each.record.model}:{each.record.training}": each for each in found}
+    assert len(networks) == len(found) and names <= set(networks)
+    for (a, b), (_, _, *figures) in zip(pairs, stated, strict=True):
+        assert not list(unpaired(networks[a].record, networks[b].record))
+        compared = compare(networks[a], networks[b])
+        said = []
+        for title in ("clean", "worst case"):
+            (pair,) = [each for each in compared.pairs if each.title == title]
+            low, high = (100 * end for end in pair.interval)
+            said.append(f"{100 * pair.difference:+.1f} ({low:+.1f} .. {high:+.1f})")
+        (clean,) = [each for each in compared.pairs if each.title == "clean"]
+        assert figures == [*said, f"{clean.mmacs[1] - clean.mmacs[0]:+.1f}"]

@@ -27,6 +27,8 @@ from exitbench.store.store import Store
 from tests.bench.clustered import Kills, Raises, Slow, contents, kill_some, locally, named, plan_of, ready
 from tests.toys import ROOT
 
+pytestmark = pytest.mark.long
+
 WORKERS = 2
 
 

@@ -19,6 +19,8 @@ from exitbench.models.weights import SHIPPED, load_weights, shipped_weights
 from exitbench.training.about import about
 from exitbench.training.recipes import named_recipe
 
+pytestmark = pytest.mark.long
+
 CARDS = {card.stem: (card, path) for card, path in shipped_weights()}
 MEASURED = [stem for stem, (card, _) in CARDS.items() if "measured" in card.details]
 """Weights whose card has results under the whole matrix of attacks; other cards have results on held-out training images."""

@@ -10,6 +10,8 @@ import pytest
 from exitbench.cli.main import main
 from tests.toys import ROOT
 
+pytestmark = pytest.mark.long
+
 PAGE = (ROOT / "docs" / "your-own-model.md").read_text(encoding="utf-8")
 
 
