@@ -89,9 +89,8 @@ def test_the_page_has_a_class_a_sign_and_the_numbers(found):
     table = page.split("<tbody>")[1].split("</tbody>")[0]
     parts = re.split(r"(?=<tr class=)", html.unescape(table))[1:]
     rows = {re.search(r'<a href="[^"]*">(\w+), none</a>', part).group(1): part for part in parts}
-    details = {
-        name: part for name in found for part in html.unescape(page).split("<noscript ")[1:] if f"<b>{name}, none</b>" in part
-    }
+    entries = html.unescape(page).split("<noscript ")[1:]
+    details = {name: part for name in found for part in entries if f"<b>{name}, none</b>" in part}
     assert set(rows) == set(found) == set(details)
     assert '<tr class="failure"' in rows["masked"] and "✕ failure" in rows["masked"]
     for flag in found["masked"].failures:

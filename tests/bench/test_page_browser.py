@@ -95,12 +95,12 @@ def test_filters_and_search_narrow_table_and_charts_and_the_address_keeps_them(s
 def test_columns_hide_and_both_exports_are_what_is_seen(show):
     page = show("#dataset=mnist&sort=clean.desc")
     page.get_by_role("button", name="Columns").click()
-    page.locator("#columns").get_by_label("kind", exact=True).uncheck()
+    page.locator("#columns").get_by_label("strongest attack").uncheck()
     page.keyboard.press("Escape")
     page.locator("#columns").wait_for(state="hidden")
     assert page.evaluate("document.activeElement.textContent").startswith("Columns"), "the reader is not sent back to the top"
     table = seen(page)
-    assert "kind" not in table[0] and "trust checks" in table[0] and len(table) == 1 + 2
+    assert "strongest attack" not in table[0] and "trust checks" in table[0] and len(table) == 1 + 2
     exported = list(csv.reader(io.StringIO(downloaded(page, "CSV"))))
     assert exported[0] == table[0]
     assert [[cell.replace("'=1+1", "=1+1") for cell in row] for row in exported[1:]] == table[1:]
@@ -111,7 +111,7 @@ def test_columns_hide_and_both_exports_are_what_is_seen(show):
     body = re.findall(r"^  (.*) \\\\$", latex, re.MULTILINE)
     plain = [[re.sub(r"\\([%_&#$])", r"\1", cell).replace("--", " - ") for cell in line.split(" & ")] for line in body]
     assert plain == table
-    assert "columns=" in page.url and "network" not in page.url.partition("columns=")[2].partition("&")[0]
+    assert "columns=" in page.url and "strongest" not in page.url.partition("columns=")[2]
 
 
 def test_pointing_at_a_marker_shows_its_numbers_and_clicking_finds_its_row(show):

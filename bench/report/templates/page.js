@@ -103,6 +103,13 @@ function named(state) {
   return firstRow(asked) ? asked : of ? boardOf(of) : tabs.length ? tabs[0].dataset.board : board;
 }
 
+/* What scrolls sideways is reached with keys. */
+function reachable(part) {
+  for (const box of all(".table, .dt-layout-table > .dt-layout-cell", part)) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex");
+  }
+}
+
 /* Rows that are picked are compared below the table. */
 let picked = [];
 const nameOf = key => one("td.model a", rowOf.get(key)).textContent;
@@ -126,6 +133,7 @@ function pickForComparison(wanted) {
   clear.addEventListener("click", () => { const first = rowOf.get(picked[0]); pickForComparison([]); remember(); one("input.pick", first).focus({ preventScroll: true }); });
   bar.replaceChildren(picked.length === 1 ? "1 network picked; pick another to compare " : picked.length + " networks picked ", go, clear);
   one("#comparison").replaceChildren(...comparison.shown(picked, nameOf));
+  reachable(one("#comparison"));
 }
 for (const box of picks) box.addEventListener("change", () => {
   const key = box.closest("tr").dataset.key;
@@ -183,6 +191,7 @@ function show() {
     }
     section.hidden = !any;
   }
+  reachable(one("#panel"));
   remember();
 }
 function route() {
@@ -213,7 +222,6 @@ function unfold(key) {
     texts.delete(key);
     text.insertAdjacentHTML("afterend", text.textContent);
     for (const each of all("button.copy", text.nextElementSibling)) each.hidden = false;
-    for (const each of all(".table", text.nextElementSibling)) reachable(each);
   }
   return document.getElementById("m-" + key);
 }
@@ -235,6 +243,7 @@ function detail(key) {
   for (const each of all("table.sortable:not(.dataTable)", model)) new window.DataTable(each, {
     autoWidth: false, order: [], paging: false, info: false, searching: false, layout: { topStart: { buttons: exports_(each.dataset.name) }, topEnd: null, bottomStart: null, bottomEnd: null },
   });
+  reachable(model);
   document.title = one("summary", model).textContent + " - exitbench";
   window.scrollTo({ top: 0, behavior: "instant" });
   heading.focus({ preventScroll: true });
@@ -348,10 +357,6 @@ for (const tab of tabs) {
   });
 }
 one("a.skip").addEventListener("click", event => { event.preventDefault(); one("#board thead [tabindex], #board td.model a").focus(); });
-/* What scrolls sideways is reached with keys. */
-function reachable(box) {
-  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
-}
 for (const each of all("header button.copy")) each.hidden = false;
 form.addEventListener("input", filter);
 form.addEventListener("submit", event => event.preventDefault());
