@@ -75,7 +75,7 @@ def test_a_heading_sorts_and_the_address_keeps_it(show):
 def test_filters_and_search_narrow_table_and_charts_and_the_address_keeps_them(show):
     page = show()
     page.locator(".filters").get_by_label("kind", exact=True).select_option("early exits")
-    page.get_by_label("trust checks", exact=True).select_option("unflagged")
+    page.locator(".filters").get_by_label("trust checks", exact=True).select_option("unflagged")
     assert sorted(rows(page)) == ["alpha", "beta_net"]
     assert page.locator(".chart:visible").count() == 1
     assert page.locator(".chart:visible .pt:visible").count() == 2 * 2, "two networks on two panels"

@@ -35,8 +35,8 @@ OVERLAPS = """() => {
   });
   const found = [];
   seen.forEach(([a, p], i) => seen.slice(i + 1).forEach(([b, q]) => {
-    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left), high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
-    const over = wide > 1 && high > 1;
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const over = wide > 1 && Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 1;
     if (over && !a.contains(b) && !b.contains(a)) found.push(a.textContent.trim() + " | " + b.textContent.trim());
   }));
   return found;
@@ -170,9 +170,10 @@ def test_two_networks_are_compared_as_the_command_compares_them(page):
     line = page.locator("#comparison tbody tr").nth(1).locator("th, td").all_inner_texts()
     low, high = (f"{100 * abs(each):.1f}" for each in worst.interval)
     assert line[0] == "beta_net, trained"
-    assert line[3] == f"{100 * worst.b / worst.n:.1f}" and line[4][1:] == f"{100 * abs(worst.difference):.1f}"
-    assert re.findall(r"[\d.]+", line[5]) == [low, high] and line[7:] == [str(worst.only_a), str(worst.only_b)]
-    assert line[6] == (f"{worst.p:.4f}" if worst.p >= 1e-4 else "< 0.0001")
+    assert line[1] == f"{100 * worst.b / worst.n:.1f}" and line[2][1:] == f"{100 * abs(worst.difference):.1f}"
+    assert re.findall(r"[\d.]+", line[3]) == [low, high] and line[5:7] == [str(worst.only_a), str(worst.only_b)]
+    assert line[4] == (f"{worst.p:.4f}" if worst.p >= 1e-4 else "< 0.0001")
+    assert line[7] == f"{100 * beta.clean.correct.mean():.1f}"
     broken = page.locator("#comparison details").first
     broken.locator("summary").click()
     listed = re.findall(r"\d+", broken.locator(".samples").inner_text().partition(": ")[2])

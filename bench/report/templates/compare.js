@@ -24,16 +24,17 @@ function pair(a, b) {
   const gone = paired.lost(a, b), won = paired.lost(b, a);
   return { ...paired.newcombe(a, b), gone, won, p: paired.mcnemar(gone.length, won.length) };
 }
-const HEADS = ["network", "clean %", "difference", "worst case %", "difference", "95 % interval", "p (McNemar)", "more images broken", "fewer images broken"];
+const HEADS = ["network", "worst case %", "difference", "95 % interval", "p (McNemar)", "more images broken", "fewer images broken", "clean %", "difference"];
+const CLEAN = HEADS.indexOf("clean %");
 function table(rows, names, attacked) {
   const made = make("table"), head = made.createTHead().insertRow(), body = made.createTBody();
-  const shown = i => attacked || i < 3;
+  const shown = i => attacked || !i || i >= CLEAN;
   HEADS.forEach((each, i) => { if (shown(i)) head.append(make("th", each, { scope: "col", className: i ? "" : "text" })); });
   rows.forEach((row, i) => {
     const line = body.insertRow(), first = rows[0], clean = pair(first.clean, row.clean), worst = pair(first.worst, row.worst);
     line.append(make("th", names(row.key), { scope: "row", className: "text" }));
-    const cells = [share(paired.count(row.clean), row.n), i ? signed(clean.difference) : "", share(paired.count(row.worst), row.n)];
-    cells.push(...i ? [signed(worst.difference), signed(worst.low) + " to " + signed(worst.high), small(worst.p), worst.gone.length, worst.won.length] : ["", "", "", "", ""]);
+    const against = [signed(worst.difference), signed(worst.low) + " to " + signed(worst.high), small(worst.p), worst.gone.length, worst.won.length];
+    const cells = [share(paired.count(row.worst), row.n), ...i ? against : against.map(() => ""), share(paired.count(row.clean), row.n), i ? signed(clean.difference) : ""];
     cells.forEach((each, j) => { if (shown(j + 1)) line.insertCell().textContent = each; });
   });
   return made;
