@@ -20,7 +20,7 @@ from exitbench.report.write import boards
 from exitbench.store.run_record import RUN_RECORD
 from tests.bench.evaluated import NET, evaluate, only_evaluation, prepared, toy_policy
 
-NOWHERE_ELSE = ("mmacs_dense by exit", "zero weights", "pruned")
+NOWHERE_ELSE = ("with zeros (mmacs)", "of the weights are zero", "zero weights", "pruned")
 
 
 def half_pruned():
@@ -64,7 +64,11 @@ def test_both_costs_stand_in_the_csv(pruned, dense):
 def test_people_are_told(pruned):
     terminal, page, label = shown(pruned)
     assert "mmacs_dense" in terminal and "50.0% of the weights are zero" in terminal
-    assert "pruned 50.0 %, dense" in page and "mmacs_dense by exit" in page and "speed up no dense hardware" in page
+    assert (
+        "50.0 % of the weights are zero; with them" in page
+        and "with zeros (mmacs)" in page
+        and "speed up no dense hardware" in page
+    )
     assert "50% zero weights" in label
 
 

@@ -64,6 +64,16 @@ def test_the_page_and_the_plots_are_of_these_boards(folder):
         assert {path.stem for path in (folder / "plots").glob(f"*.{ending}")} == names != set()
 
 
+def test_one_page_has_every_board_and_says_who_the_networks_are():
+    page = (PUBLISHED / "index.html").read_text(encoding="utf-8")
+    assert all(card.sha256[:12] in page for card in CARDS.values())
+    for folder in FOLDERS:
+        for path in (folder / "leaderboards").glob("*.csv"):
+            assert f'role="tab" id="t-{path.stem}"' in page
+    for network in ("RDI-ResNet-38, max-average", "RDI-ResNet-38, authors&#39; weights", "SmallCNN, no defence"):
+        assert f">{network}</a>" in page
+
+
 def tables(text):
     """The rows of each Markdown table, without its headings."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else [] for line in text.splitlines()]

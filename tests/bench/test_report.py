@@ -62,7 +62,7 @@ def test_no_exit_broken_is_a_floor_of_the_worst_case(store):
     assert (evaluation.any_exit_robust <= evaluation.worst).all()
     assert table.loc["worst", "accuracy_any_exit"] == evaluation.any_exit_robust.mean() < evaluation.worst.mean()
     assert table["accuracy_any_exit"].drop("worst").isna().all()
-    assert "no stored image makes any exit wrong" in to_html(boards([evaluation]))
+    assert "an attacker who could choose the exit would not break them" in to_html(boards([evaluation]))
 
 
 def test_a_name_cannot_become_a_formula():
@@ -84,7 +84,7 @@ def test_somebody_elses_weights_are_told_apart_everywhere(store, tmp_path):
 
 def test_an_empty_store_makes_an_honest_page(tmp_path):
     write_reports([], tmp_path)
-    assert "Nothing has been evaluated yet" in (tmp_path / "index.html").read_text()
+    assert "No network has been evaluated yet" in (tmp_path / "index.html").read_text()
 
 
 def test_the_front_holds_what_nothing_beats():

@@ -19,7 +19,6 @@ from exitbench.report.page.header import Header
 from exitbench.report.page.verdicts import verdicts_json
 from exitbench.scoring.evaluation import Evaluation, accuracy
 from exitbench.scoring.places import usual_n
-from exitbench.scoring.ranking import partial_status
 
 FILTERS = (("network", "kind"),)
 
@@ -98,6 +97,14 @@ def _dataset(evaluation: Evaluation) -> str:
     return written if written.lower().replace("-", "") == evaluation.dataset.replace("_", "") else evaluation.dataset
 
 
+def _partial(evaluation: Evaluation) -> str:
+    """Return what is missing from the worst case, as a sentence; empty where nothing is."""
+    unfinished = len(evaluation.unfinished)
+    if unfinished:
+        return f"{'One attack is' if unfinished == 1 else f'{unfinished} attacks are'} not finished."
+    return "" if evaluation.complete else "Not every attack of the suite was run."
+
+
 def _networks(number: int) -> str:
     return "1 network" if number == 1 else f"{number} networks"
 
@@ -108,7 +115,7 @@ def _detail(evaluation: Evaluation, row: Row, curves: Curves) -> dict[str, Any]:
         "verified": evaluation.verified,
         "view": detail(evaluation),
         "clean": accuracy(evaluation.clean.correct),
-        "partial": partial_status(evaluation),
+        "partial": _partial(evaluation),
         "unfinished": evaluation.unfinished,
         "sparsity": evaluation.sparsity,
         "pruned": sparsity_text(evaluation),
