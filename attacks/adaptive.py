@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.base import Attack
 from exitbench.attacks.deployed_loss import constraints_at, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
+from exitbench.attacks.pairs import PairSearch
 from exitbench.attacks.random_search import search_randomly
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import BUDGET
@@ -35,9 +37,13 @@ class Adaptive(Attack):
 
     The attack first ascends the expected failure under soft gates from a random start, then the expected margin from the
     iterate closest to failing; the temperature is annealed. It then goes exit by exit, nearest first: from the closest iterate
-    it ascends the constraints of failing at that exit, then the expected margin again. A second cycle aims at the next nearest
-    wrong class. The whole search is repeated from other random starts until the budget is spent. If the rule gives no gradient of
-    its gates, these ascents move the exits' predictions alone, and a random search on the deployed prediction follows.
+    it ascends the constraints of failing at that exit, then the expected margin again. What is left by then, after 175 gradients,
+    is searched pair by pair of exit and wrong class (``PairSearch``), 425 gradients for a round. All of it is repeated from other
+    random starts until the budget is spent. If the rule gives no gradient of its gates, these ascents move the exits' predictions
+    alone, and a random search on the deployed prediction follows.
+
+    A budget is the part of one schedule that is run: where the rule has a gradient, what a budget breaks a larger one breaks, by
+    the same image.
 
     Attributes:
         region: Linf or L2 ball.
@@ -49,7 +55,7 @@ class Adaptive(Attack):
         InvalidValue: If the budget is below 1.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     spec_name: ClassVar[str] = "PolicyAttack"  # as it was called when the first keys of cells were made of it
 
     region: ThreatModel
@@ -62,53 +68,54 @@ class Adaptive(Attack):
 
     @property
     def summary(self) -> str:
-        gradients = f"soft gates, then exit by exit; at most {self.budget} gradients"
+        gradients = f"soft gates, exit by exit, pairs of exit and class; at most {self.budget} gradients"
         if self.policy.has_gradient:
             return gradients
         return f"{gradients}; the rule's gates have none, so a random search of {QUERIES * self.budget} queries follows"
 
     @property
     def expected_gradients(self) -> float:
-        return self.budget / 3  # most samples break early
+        return self.budget / 4  # most samples break early
 
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         self.policy.check(model.n_exits)
         search = Search(model, self.region, self.policy, x, y, self.budget)
-        again = torch.zeros_like(search.distances)
-        cycle = 0
-        while search.left and len(search.survivors()):
-            if cycle % 2 == 0:
-                search.forget()
-                self.softly(search, expected_failure, self.region.start(x, noise, cycle), warm=0.5, last=1 / 16)
-                self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 16)
-            tried = again.clone()
-            for _ in range(min(3, model.n_exits)):
-                k = (search.distances + tried).argmin(0)
-                tried[k, torch.arange(len(y), device=y.device)] = torch.inf
-                again[k, torch.arange(len(y), device=y.device)] += 1
-                self.at_exit(search, search.nearest, k, wrong_class=(cycle + 1) // 2 if cycle % 2 else 0)
-                self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 32)
-            cycle += 1
+        again, pairs = torch.zeros_like(search.distances), PairSearch(search, self.policy, noise)
+        for restart in count():
+            if not (search.left and len(search.survivors())):
+                break
+            search.forget()
+            self.softly(search, expected_failure, self.region.start(x, noise, restart), warm=0.5, last=1 / 16)
+            self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 16)
+            self.exit_by_exit(search, again)
+            pairs.round()
         if not self.policy.has_gradient:
             search_randomly(search, noise, QUERIES * self.budget)
         return search.candidates
+
+    def exit_by_exit(self, search: Search, again: Tensor) -> None:
+        """Aim at up to three exits, nearest first; ``again`` ``(K, B)`` counts how often each was aimed at."""
+        rows, tried = torch.arange(len(search.y), device=again.device), again.clone()
+        for _ in range(min(3, search.model.n_exits)):
+            k = (search.distances + tried).argmin(0)
+            tried[k, rows] = torch.inf
+            again[k, rows] += 1
+            self.at_exit(search, search.nearest, k)
+            self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 32)
 
     def softly(self, search: Search, objective: Soft, start: Tensor, *, warm: float, last: float) -> None:
         """Ascend an objective of the soft deployed rule; the temperature is annealed from ``warm`` to 0.05."""
         search.ascend(Softly(objective, self.policy), start, SOFT_STEPS, knob=partial(_annealed, warm), last=last)
 
-    def at_exit(self, search: Search, start: Tensor, k: Tensor, *, wrong_class: int = 0) -> None:
+    def at_exit(self, search: Search, start: Tensor, k: Tensor) -> None:
         """Ascend the constraints of failing at exit ``k`` ``(B,)``; a constraint weighs more the longer it is violated.
 
         Args:
             search: The state of the search.
             start: Images ``(B, C, H, W)`` to start from.
             k: The exit of each sample, 0-based.
-            wrong_class: 0 for the nearest wrong class at each step; j for the j-th after the nearest at the closest iterate.
         """
         own = {"weights": start.new_ones(search.model.n_exits, len(k)), "k": k}
-        if wrong_class:
-            own["target"] = _wrong_class(search, k, wrong_class)
         search.ascend(AtExit(self.policy), start, JOINT_STEPS, own=own, exits=k, last=1 / 32)
 
 
@@ -125,12 +132,12 @@ class Softly:
 
 @dataclass(frozen=True)
 class AtExit:
-    """The constraints of failing at an exit of each sample's own, with their weights, and at a class of its own if it has one."""
+    """The constraints of failing at an exit of each sample's own, with their weights."""
 
     policy: Policy
 
     def __call__(self, logits: Tensor, y: Tensor, knob: Tensor, own: Mapping[str, Tensor]) -> Tensor:
-        here = constraints_at(logits, y, self.policy, own["k"], own.get("target"))
+        here = constraints_at(logits, y, self.policy, own["k"])
         now = reweighted(own["weights"], here.detach())
         own["weights"].copy_(now)
         return joint(here, now)
@@ -139,12 +146,3 @@ class AtExit:
 def _annealed(warm: float, progress: float) -> float:
     """Return the temperature, which falls from ``warm`` to 0.05."""
     return warm * math.pow(0.05 / warm, progress)
-
-
-def _wrong_class(search: Search, k: Tensor, rank: int) -> Tensor:
-    """Return the wrong class ``(B,)`` of this rank, from 0 and wrapping around, at exit ``k`` of the closest iterate."""
-    logits = search.logits[k, torch.arange(len(k), device=k.device)]
-    n_wrong = logits.shape[-1] - 1
-    label = torch.arange(n_wrong + 1, device=search.y.device) == search.y[:, None]
-    by_logit = torch.sort(logits.masked_fill(label, -torch.inf), dim=-1, descending=True, stable=True).indices
-    return by_logit[:, rank % n_wrong]

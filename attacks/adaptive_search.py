@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from exitbench.attacks.deployed_loss import pair_values
 from exitbench.attacks.regions import ThreatModel
-from exitbench.attacks.search_batch import Ascended, Rules, SearchBatch
+from exitbench.attacks.search_batch import FOUND, Ascended, Rules, SearchBatch, dimension_of
 from exitbench.attacks.step_recorder import StepRecorder
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy
@@ -37,6 +38,7 @@ class Search:
         nearest: ``(B, C, H, W)``, the failing iterate, else the one closest to failing since the search last started over.
         distances: ``(K, B)``, its distance to failure at each exit.
         logits: ``(K, B, C)``, the logits of ``nearest``.
+        seen: ``(K, C, B)``, for each pair of exit and wrong class, how close any iterate came to failing there (``pair_values``).
         broken: ``(B,)`` bool, whether an iterate fails under the policy.
         any_wrong: ``(B,)`` bool, whether an iterate makes some exit wrong.
         rank: ``(B,)``, how close the candidate comes; the smaller the better.
@@ -53,6 +55,7 @@ class Search:
         self.broken, self.any_wrong = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
         with torch.no_grad():
             self.logits = model(x)
+        self.seen = pair_values(self.logits, y, policy)
         self.record(torch.arange(len(x), device=x.device), x, self.logits.clone())
 
     def survivors(self) -> Tensor:
@@ -88,7 +91,7 @@ class Search:
             first: First step size, as a share of the radius; it falls to ``last`` as a cosine.
             last: Last step size, as a share of the radius.
         """
-        steps = min(steps, self.left)
+        planned, steps = steps, min(steps, self.left)
         self.left -= steps
         rows = self.survivors()
         on_gpu = rows.device.type == "cuda"
@@ -105,7 +108,7 @@ class Search:
                 if not len(rows):
                     return
                 counts = None if exits is None or on_gpu else self._counts(exits[rows])
-            progress = step / steps
+            progress = step / planned
             size = self.region.eps * (last + (first - last) * (1 + math.cos(math.pi * progress)) / 2)
             recorder.step(counts, knob(progress), size)
         rows = self._compacted(recorder, rows, at_end=True)
@@ -116,7 +119,7 @@ class Search:
     def _taken(self, rows: Tensor, start: Tensor, own: Mapping[str, Tensor]) -> SearchBatch:
         """Return copies of some samples."""
         velocity = torch.zeros_like(start)
-        kept = {name: getattr(self, name) for name in (*_PER_IMAGE, *_PER_EXIT)}
+        kept = {name: getattr(self, name) for name in ("x", "y", *FOUND)}
         return SearchBatch(**kept, x_adv=start, velocity=velocity, own=dict(own)).rows(rows)
 
     def _compacted(self, recorder: StepRecorder, rows: Tensor, *, at_end: bool = False) -> Tensor:
@@ -135,10 +138,9 @@ class Search:
     def _store(self, batch: SearchBatch, rows: Tensor) -> None:
         """Take over what was found; rows of the batch behind these are padding."""
         n = len(rows)
-        for name in _PER_IMAGE[2:]:
-            getattr(self, name)[rows] = getattr(batch, name)[:n]
-        for name in _PER_EXIT:
-            getattr(self, name)[:, rows] = getattr(batch, name)[:, :n]
+        for name in FOUND:
+            dimension = dimension_of(name)
+            getattr(self, name).index_copy_(dimension, rows, getattr(batch, name).narrow(dimension, 0, n))
 
     def _counts(self, exits: Tensor) -> list[int]:
         """Return, for each exit of the network, how many of ``exits`` ``(B,)`` are that one or a later one."""
@@ -154,7 +156,3 @@ class Search:
         batch = self._taken(rows, self.x, {})
         batch.record(self.policy, x_adv, logits)
         self._store(batch, rows)
-
-
-_PER_IMAGE = ("x", "y", "nearest", "broken", "any_wrong", "candidates", "rank")
-_PER_EXIT = ("distances", "logits")

@@ -87,11 +87,29 @@ def margins(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
     """Return the largest violation of a constraint at each exit, ``(K, B)``; it is negative where the sample is broken."""
+    return torch.maximum(distance_at_gates(logits, y, policy), -margins(predictions(logits, policy), y))
+
+
+def distance_at_gates(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
+    """Return the largest violation of a constraint on a gate at each exit, ``(K, B)``, whatever the exits predict."""
     slacks, opened = _gates(logits, y, policy)
     least = torch.full_like(logits[:1, :, 0], -ALWAYS_SATISFIED)
     open_before = torch.cat([least, slacks]).cummax(0).values
-    shut_here = torch.cat([-opened, least])
-    return torch.maximum(torch.maximum(open_before, shut_here), -margins(predictions(logits, policy), y))
+    return torch.maximum(open_before, torch.cat([-opened, least]))
+
+
+def pair_values(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
+    """Return the smallest constraint of failing at each exit with each class, ``(K, C, B)``; minus infinity for the label.
+
+    Args:
+        logits: Logits ``(K, B, C)`` of all exits.
+        y: Labels ``(B,)``.
+        policy: The deployed rule.
+    """
+    predicted = predictions(logits, policy).movedim(-1, 1)
+    label = y.expand(len(predicted), 1, -1)
+    margin = (predicted - predicted.gather(1, label)).scatter(1, label, -torch.inf)
+    return torch.minimum(margin, -distance_at_gates(logits, y, policy)[:, None])
 
 
 def exit_probabilities(logits: Tensor, policy: Policy, temperature: float | Tensor) -> Tensor:

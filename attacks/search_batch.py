@@ -9,11 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from exitbench.attacks.deployed_loss import ALWAYS_SATISFIED, distance_to_failure
+from exitbench.attacks.deployed_loss import ALWAYS_SATISFIED, pair_values
 from exitbench.attacks.gradient import unit_mean
 from exitbench.attacks.regions import ThreatModel, column
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.policies import Policy, deployed_logits
+
+FOUND = ("nearest", "distances", "logits", "seen", "broken", "any_wrong", "candidates", "rank")
+"""The tensors that a step changes and ``Search`` takes over."""
 
 
 class Ascended(Protocol):
@@ -51,7 +54,7 @@ class SearchBatch:
 
     Attributes:
         x, y: Clean images ``(B, C, H, W)`` and labels ``(B,)``.
-        nearest, distances, logits, broken, any_wrong, candidates, rank: See ``Search``.
+        nearest, distances, logits, seen, broken, any_wrong, candidates, rank: See ``Search``.
         x_adv: The iterates ``(B, C, H, W)``.
         velocity: Their momentum.
         own: Tensors ``(..., B)`` of the objective.
@@ -62,6 +65,7 @@ class SearchBatch:
     nearest: Tensor
     distances: Tensor
     logits: Tensor
+    seen: Tensor
     broken: Tensor
     any_wrong: Tensor
     candidates: Tensor
@@ -75,7 +79,7 @@ class SearchBatch:
 
     def rows(self, rows: Tensor) -> SearchBatch:
         """Return copies of the samples ``rows`` ``(M,)``."""
-        found = {name: tensor.index_select(_dimension(name), rows) for name, tensor in self.tensors().items()}
+        found = {name: tensor.index_select(dimension_of(name), rows) for name, tensor in self.tensors().items()}
         return SearchBatch(**found, own={name: tensor.index_select(-1, rows) for name, tensor in self.own.items()})
 
     def tensors(self) -> dict[str, Tensor]:
@@ -117,7 +121,9 @@ class SearchBatch:
         going = ~self.broken
         broken = (deployed_logits(logits, policy)[0].argmax(-1) != self.y) & going
         wrong = (logits.argmax(-1) != self.y).any(0) & going
-        distances = distance_to_failure(logits, self.y, policy)
+        values = pair_values(logits, self.y, policy)
+        self.seen.copy_(torch.fmax(self.seen, values))  # whatever a network answers with NaN
+        distances = -values.amax(1)
         nearest = distances.amin(0)
         closer = broken | ((nearest < self.distances.amin(0)) & going)
         _keep(self.nearest, column(closer, x_adv), x_adv)
@@ -138,9 +144,9 @@ def padded(batch: SearchBatch, size: int) -> SearchBatch:
     return replace(found, broken=found.broken | (rows >= len(batch)))
 
 
-def _dimension(name: str) -> int:
+def dimension_of(name: str) -> int:
     """Return the dimension of the samples in a tensor of a batch."""
-    return 1 if name in ("distances", "logits") else 0
+    return {"distances": 1, "logits": 1, "seen": 2}.get(name, 0)
 
 
 def _keep(kept: Tensor, better: Tensor, found: Tensor) -> None:

@@ -1,8 +1,11 @@
 """The tables of the documents that tell first evaluations say what the files of evidence say."""
 
 import csv
+import re
 import runpy
 
+from exitbench.attacks.pairs import POLISH, ROUND
+from exitbench.attacks.settings import BUDGET
 from tests.toys import ROOT
 
 DOCS = ROOT / "docs"
@@ -84,3 +87,37 @@ def test_a_rule_is_chosen_by_what_the_attack_leaves_of_it(capsys):
     assert list(found["rule"]) == ["vote"]
     assert 0 <= float(found["adaptive"].iloc[0]) <= float(found["clean"].iloc[0]) and 1 < float(found["mmacs"].iloc[0]) < 11
     assert capsys.readouterr().out.count("adaptive") == 1
+
+
+def test_what_the_adaptive_attack_gains_pair_by_pair_is_on_file():
+    found = {}
+    for row in rows_of("adaptive-pairs-authors-rdi_resnet38.csv"):
+        if row["attack"] == "adaptive" and row["n"] != "32":
+            found[row["training"], f"{row['first']} - {row['last']}", row["version"]] = row
+    told = table("exit-rules.md", "Pair by pair")
+    assert len(found) == 2 * len(told) > 4
+    for weights, images, *left, alone, before, now in told:
+        old, new = (found[weights, images, version] for version in "45")
+        assert left == [f"{row['left']} of {row['n']}" for row in (old, new)]
+        assert alone == f"{new['broken_alone']}, {old['broken_alone']}"
+        assert [before, now] == [f"{float(row['backwards']):.0f}" for row in (old, new)]
+        assert int(old["left"]) - int(new["left"]) == int(new["broken_alone"]) - int(old["broken_alone"])
+        assert int(new["left"]) < int(old["left"]) and float(new["backwards"]) < 150
+    old, new = (percent(found["authors", "0 - 999", version]) for version in "45")
+    assert f"it leaves {new} % of 1,000 images in place of {old} %" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_what_the_other_attacks_of_the_worst_case_spend_is_on_file():
+    adaptive, worst = (row for row in rows_of("adaptive-pairs-authors-rdi_resnet38.csv") if row["n"] == "32")
+    assert (adaptive["attack"], worst["attack"]) == ("adaptive", "cascade") and worst["broken_alone"] == "0"
+    spent = 32 * (float(worst["backwards"]) - float(adaptive["backwards"])) / int(adaptive["left"])
+    text = (DOCS / "exit-rules.md").read_text(encoding="utf-8").partition("\n## Pair by pair\n")[2]
+    assert f"spend {spent:,.0f} gradients on each image that it leaves, measured on the first 32 images" in text
+
+
+def test_the_schedule_pair_by_pair_is_the_one_told():
+    tries = [(rung.pairs, rung.steps) for rung in ROUND]
+    text = (DOCS / "exit-rules.md").read_text(encoding="utf-8").partition("\n## Pair by pair\n")[2]
+    told = [tuple(map(int, re.findall(r"\d+", line.partition(".")[2]))) for line in text.splitlines() if re.match(r"\d\. ", line)]
+    assert told == [*tries, (POLISH,)]
+    assert f"{sum(pairs * steps for pairs, steps in tries) + POLISH} more" in text and f"at most {BUDGET})" in text

@@ -9,6 +9,7 @@ from exitbench.attacks.adaptive import Adaptive, Softly
 from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.deployed_loss import constraints_at, exit_constraints, expected_failure, expected_margin
 from exitbench.attacks.objectives import Margin, Max, Mean, Objective
+from exitbench.attacks.pairs import AtPair
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import NORMS, ThreatModel
 from exitbench.attacks.slowdown import Slowdown
@@ -19,7 +20,7 @@ from exitbench.models.rules.patience import PatiencePolicy
 from exitbench.models.rules.temperature import Tempered
 from tests.toys import batch, linear_exits, small_convolutional
 
-MOST = {"slowdown": 360, "failure": 240, "margin": 240, "at exit": 280, "pgd Mean()": 80, "pgd Max()": 80}
+MOST = {"slowdown": 360, "failure": 240, "margin": 240, "at exit": 280, "at pair": 280, "pgd Mean()": 80, "pgd Max()": 80}
 """Bound on the operations of a step that compute something, besides those of the network itself; views cost a GPU nothing."""
 
 VIEWS = "alias as_strided detach expand permute select slice split squeeze t transpose unbind unfold unsqueeze view _unsafe_view"
@@ -91,6 +92,7 @@ def searches(net, policy, norm):
         "failure": (ascended(Softly(expected_failure, policy)), 1),
         "margin": (ascended(Softly(expected_margin, policy)), 1),
         "at exit": (ascended(at_exit, own={"k": last}, exits=last), 1),
+        "at pair": (ascended(AtPair(policy), own={"k": last, "target": (y + 1) % 3}, exits=last), 1),
         "slowdown": (slowdown_of, 2),
     }
     for over in (Mean(), Max()):
