@@ -15,6 +15,12 @@ from exitbench.models.errors import InvalidValue
 Norm = Literal["Linf", "L2"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
+ON_GRID = 1e-3
+"""Largest distance of a pixel from the grid, in its steps, that counts as none; fp32 rounds by a tenth of it."""
+
+ROUNDING = {"Linf": 5e-7, "L2": 5e-6}
+"""Distance by which a rounded image may exceed its ball, half of what the certification of images allows."""
+
 
 @dataclass(frozen=True)
 class ThreatModel:
@@ -59,6 +65,23 @@ class ThreatModel:
             length = _length(delta)
             delta = torch.where(column(length > self.eps, delta), _scaled_to(delta, torch.full_like(length, self.eps)), delta)
         return (x + delta).clamp(0, 1)
+
+    def rounded(self, x_adv: Tensor, x: Tensor, grid: int) -> Tensor:
+        """Return images near ``x_adv`` whose pixels are multiples of 1/``grid``, in the ball and the box.
+
+        In Linf each pixel is the nearest one in the ball. In L2 the change is drawn in by as many sixteenths as rounding needs.
+        ``x`` takes the place of an image that has no such neighbour, as may be where ``x`` itself is off the grid.
+        """
+        if self.norm == "Linf":
+            least, most = ((x - self.eps) * grid - ON_GRID).ceil(), ((x + self.eps) * grid + ON_GRID).floor()
+            tries = [torch.minimum(torch.maximum((x_adv * grid).round(), least), most).clamp(0, grid) / grid]
+        else:
+            tries = [((x + share / 16 * (x_adv - x)) * grid).round().clamp(0, grid) / grid for share in range(16, -1, -1)]
+        found, done = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for near in tries:
+            fits = (self.distance(near, x) <= self.eps + ROUNDING[self.norm]) & ~done
+            found, done = torch.where(column(fits, x), near, found), done | fits
+        return found
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Return the direction of steepest ascent: the sign for Linf, the unit gradient for L2 (zero where it is zero)."""

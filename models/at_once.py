@@ -207,6 +207,14 @@ def fixed_confidence(threshold: float) -> float | None:
     return None if 0 < threshold < 1 else FAR if threshold <= 0 else -FAR
 
 
+def slack_unit(threshold: float, *, is_share: bool) -> float:
+    """Return the unit of a gate's slack: the distance to 1 if the measure is a share, else the size of the threshold.
+
+    A distance of nearly 0 would make every slack huge, and the gate all that an attack sees; so the second is at least 1.
+    """
+    return max(abs(1 - threshold), 1e-6) if is_share else max(abs(threshold), 1.0)
+
+
 def constants(values: Sequence[float], like: Tensor) -> Tensor:
     """Return a number for each gate, or exit, as ``(n, 1)``, on the device and in the precision of ``like``.
 

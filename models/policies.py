@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from exitbench.models.at_once import AtOnce, EntropyAtOnce, FixedAtOnce, SureAtOnce, at_once, confidence_at_once
+from exitbench.models.at_once import AtOnce, EntropyAtOnce, FixedAtOnce, SureAtOnce, at_once, confidence_at_once, slack_unit
 from exitbench.models.errors import InvalidValue
 from exitbench.models.number_text import real_number, whole_number
 from exitbench.models.uncertainty import FAR, confidence, entropy, log_confidence_slack, log_entropy
@@ -24,9 +24,8 @@ class Policy(ABC):
     exits 0 to k, in order; the gate is that of exit k, the last of them. The last exit of a network has no gate. A network with
     gate heads of its own carries their scores in its logits (``exitbench.models.gate_scores``).
 
-    A subclass implements ``leaves`` and ``check``, and ``slack`` if attacks are to know in which direction a gate opens:
-    without it gradient attacks see no gate, and a search without gradients takes their place.
-    ``exitbench.models.rules.registry`` gives a rule a name on the command line.
+    A subclass implements ``leaves`` and ``check``, and ``slack`` if attacks are to know in which direction a gate opens: without
+    it they search without gradients. ``exitbench.models.rules.registry`` gives a rule a name on the command line.
     """
 
     saturates: ClassVar[bool] = False
@@ -57,8 +56,7 @@ class Policy(ABC):
     def opening(self, seen: Tensor, label: Tensor) -> Tensor:
         """Return how far the gate is open, ``(B,)``, as ``log_slack`` does, for predictions other than ``label`` ``(B,)``.
 
-        It is positive only where the gate is open, and differs from ``log_slack`` for rules that open on agreement of exits:
-        these would have to agree on something else.
+        It is positive only where the gate is open; where a rule opens on agreement of exits, they would have to agree on another.
         """
         return self.log_slack(seen)
 
@@ -127,8 +125,7 @@ def predictions(logits: Tensor, policy: Policy) -> Tensor:
 
 def deployed_logits(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
     """Return the prediction ``(B, classes)`` at the exit taken, as logits, and the exit ``(B,)``, from ``(K, B, classes)``."""
-    taken = policy(logits)
-    found = predictions(logits, policy)
+    taken, found = policy(logits), predictions(logits, policy)
     return found.gather(0, taken[None, :, None].expand(1, -1, found.shape[-1]))[0], taken
 
 
@@ -182,7 +179,9 @@ class Thresholds(Policy):
 
 
 class SureAbove(Thresholds):
-    """A policy that leaves where a measure of sureness is above its threshold."""
+    """A policy that leaves where a measure of sureness is above its threshold; ``is_share`` if that is at most 1."""
+
+    is_share: ClassVar[bool] = False
 
     @classmethod
     def uncertainty(cls, seen: Tensor) -> Tensor:
@@ -207,8 +206,8 @@ class SureAbove(Thresholds):
         return (self.sureness(seen) - threshold) / self.unit(threshold)
 
     def unit(self, threshold: float) -> float:
-        """Return the unit of ``slack`` at a threshold: the distance from it to a measure of 1, the largest for probabilities."""
-        return max(abs(1 - threshold), 1e-6)
+        """Return the unit of ``slack`` at a threshold. From 1 on, which no share exceeds, the measure is taken for no share."""
+        return slack_unit(threshold, is_share=self.is_share or (self.saturates and threshold < 1))
 
 
 @dataclass(frozen=True)
@@ -248,6 +247,8 @@ class EntropyPolicy(Thresholds):
 @dataclass(frozen=True)
 class ConfidencePolicy(SureAbove):
     """A policy that leaves at the first exit whose largest softmax probability is above its threshold (MSDNet, ICLR 2018)."""
+
+    is_share = True
 
     @classmethod
     def sureness(cls, seen: Tensor) -> Tensor:

@@ -7,11 +7,9 @@ from typing import Any
 
 import msgspec
 
-from exitbench.attacks.noise import Noise
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import KNOBS, AttackSettings
-from exitbench.checks import controls, gradients, outputs, path, radii, search_model
-from exitbench.checks.earlier_noise import EarlierNoise
+from exitbench.checks import controls, gradients, hidden, outputs, path, radii, search_model
 from exitbench.checks.growth import Growth
 from exitbench.checks.probe import probe
 from exitbench.data.cards import dataset_card
@@ -22,7 +20,7 @@ from exitbench.models.errors import InvalidValue
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.search_model import FOLDED, SearchConfig
 from exitbench.models.spec import describe, description, digest
-from exitbench.runner.probe_key import GROWN, VERSION
+from exitbench.runner.probe_key import GROWN, HIDDEN
 from exitbench.store.cell import SLICE
 from exitbench.store.run_record import RunRecord
 from exitbench.store.trust_result import Outputs, TrustResult
@@ -87,12 +85,11 @@ def _measured(
     stored: TrustResult, target: Target, settings: AttackSettings, batch: Batch, growth: Growth, usual_eps: float
 ) -> TrustResult:
     """Take the measurements of a stored result again, on as many samples, with its noise."""
-    noise = Noise if stored.version == VERSION else EarlierNoise
-    grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps, noise)
+    grown = probe(stored.key, target, settings, batch, stored.seed, growth, usual_eps, stored.version)
     if stored.version >= GROWN:
         return msgspec.structs.replace(grown, outputs=_as_measured(grown.outputs, stored.outputs))
     # Until then, only the controls grew.
-    first = probe(stored.key, target, settings, batch, stored.seed, noise=noise)
+    first = probe(stored.key, target, settings, batch, stored.seed, version=stored.version)
     return msgspec.structs.replace(first, controls=grown.controls)
 
 
@@ -131,6 +128,7 @@ def _differences(stored: TrustResult, found: TrustResult) -> Differences:
             return
     yield from _of_ascents(stored, found)
     yield from _of_controls(stored, found)
+    yield from _of_hidden(stored, found)
     yield from _of_search_model(stored, found)
 
 
@@ -197,6 +195,19 @@ def _of_controls(stored: TrustResult, found: TrustResult) -> Differences:
         yield "looks", said.looks, again.looks
 
 
+def _of_hidden(stored: TrustResult, found: TrustResult) -> Differences:
+    said, again = stored.hidden, found.hidden
+    if said is None or again is None:
+        if said is not again and stored.version >= HIDDEN:
+            yield "hidden", said, again
+        return
+    for name in hidden.SETS:
+        yield from _sets(f"{name} (without gradients)", getattr(said, name), getattr(again, name), len(again.right))
+    for name in ("sources", "looks"):
+        if getattr(said, name) != getattr(again, name):
+            yield name, getattr(said, name), getattr(again, name)
+
+
 def _of_search_model(stored: TrustResult, found: TrustResult) -> Differences:
     said, again = stored.search_model, found.search_model
     if said.samples != again.samples:
@@ -231,6 +242,8 @@ def _flags(result: TrustResult, usual_eps: float, robust: set[int] | None) -> se
         if numbers.right is not None:
             white_box, samples = numbers.gradients, len(numbers.right)
         found += controls.flags(numbers, white_box, samples, robust, numbers.looks)
+    if result.hidden is not None:
+        found += hidden.flags(result.hidden, robust)
     return {f"{flag.label} ({flag.level})" for flag in found if flag.level != "info"}
 
 

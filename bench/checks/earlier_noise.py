@@ -9,6 +9,7 @@ from torch import Tensor
 
 from exitbench.attacks.draws import hashed
 from exitbench.attacks.noise import Noise
+from exitbench.runner.probe_key import SAME_NOISE
 
 
 class EarlierNoise(Noise):
@@ -26,3 +27,8 @@ class EarlierNoise(Noise):
         seeds = [hashed(self.seed, kind, sample, restart) % 2**63 for sample in self.samples]
         rows = [draw(like.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(rows).to(like) if rows else torch.empty_like(like)
+
+
+def noise_of(version: int) -> type[Noise]:
+    """Return the kind of random numbers of a version of the trust checks."""
+    return Noise if version >= SAME_NOISE else EarlierNoise

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from msgspec.structs import replace
 
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.settings import AttackSettings
-from exitbench.checks import controls, gradients, path, radii
+from exitbench.checks import controls, gradients, hidden, path, radii
 from exitbench.checks.growth import Growth
 from exitbench.checks.subject import Subject
 from exitbench.checks.trace import SoftRule, Trace, ascend
+from exitbench.checks.transfer import Source
 from exitbench.data.split import Batch
-from exitbench.store.trust_result import AscentPath, AtRadius, Controls, Gradients, Radii
+from exitbench.store.trust_result import AscentPath, AtRadius, Controls, Gradients, Hidden, Radii
 from exitbench.target.target import Target
 
 
@@ -54,10 +57,12 @@ class Further:
     Attributes:
         subjects: What is probed.
         growth: Where further samples come from.
+        sources: Networks without a defence.
     """
 
     subjects: Subjects
     growth: Growth
+    sources: Sequence[Source] = ()
 
     def gradients(self, first: Gradients) -> Gradients:
         """Return the gradients' numbers on as many samples as decide."""
@@ -100,7 +105,29 @@ class Further:
         if not len(right.y):
             return Controls(noise=(), search=(), right=(), gradients=())
         trace = attacked(right)
-        return with_right(right, (*right.names(trace.broken), *broken_by_soft_rule(right.rows(~trace.broken))))
+        soft = attacked_softly(right, trace)
+        return with_right(right, broken_by(right, trace, soft))
+
+    def hidden(self, first: Hidden) -> Hidden:
+        """Return the numbers on samples that ascents leave, on as many samples as decide."""
+
+        def measured(batch: Batch) -> Hidden:
+            right = self.subjects.right(batch)
+            if not len(right.y):
+                return replace(first, **dict.fromkeys(hidden.SETS, ()), changes=0)
+            trace = attacked(right)
+            soft = attacked_softly(right, trace)
+            return self.without_gradients(right, trace, soft, controls.measure(right))
+
+        return self.growth.grown(first, measured, hidden.joined, hidden.undecided)
+
+    def without_gradients(self, right: Subject, trace: Trace, soft: Trace, found: Controls) -> Hidden:
+        """Return what breaks the samples that two ascents leave, the second on those that the first leaves."""
+        left, still = right.rows(~trace.broken), ~soft.broken
+        black = {*found.noise, *found.search}
+        searched = torch.tensor([sample in black for sample in left.noise.samples], device=left.x.device, dtype=torch.bool)
+        ends = (trace.last[~trace.broken][still], soft.last[still])
+        return hidden.measure(right, left.rows(still), ends, searched[still], self.sources)
 
 
 def attacked(subject: Subject) -> Trace:
@@ -114,10 +141,14 @@ def with_right(right: Subject, white_box: tuple[int, ...]) -> Controls:
     return replace(controls.measure(right), right=right.noise.samples, gradients=white_box)
 
 
-def broken_by_soft_rule(left: Subject) -> tuple[int, ...]:
-    """Return the dataset indices of the samples in ``left`` that an ascent on the soft deployed rule breaks."""
-    settings = left.settings
+def attacked_softly(right: Subject, trace: Trace) -> Trace:
+    """Return the path of an ascent on the soft deployed rule, of the samples that ``trace`` leaves."""
+    left, settings = right.rows(~trace.broken), right.settings
     if not len(left.y):
-        return ()
-    trace = ascend(left, settings.region, settings.steps, settings.step_size, objective=SoftRule(left.policy))
-    return left.names(trace.broken)
+        return trace.rows(~trace.broken)
+    return ascend(left, settings.region, settings.steps, settings.step_size, objective=SoftRule(left.policy))
+
+
+def broken_by(right: Subject, trace: Trace, soft: Trace) -> tuple[int, ...]:
+    """Return the dataset indices of the samples that one of two ascents breaks, the second on those that the first leaves."""
+    return (*right.names(trace.broken), *right.rows(~trace.broken).names(soft.broken))

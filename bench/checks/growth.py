@@ -12,9 +12,9 @@ import msgspec
 from exitbench.checks.leads import looks
 from exitbench.data.split import Batch
 from exitbench.store.cell import SLICE
-from exitbench.store.trust_result import AscentPath, Controls, Gradients, Radii
+from exitbench.store.trust_result import AscentPath, Controls, Gradients, Hidden, Radii
 
-Numbers = TypeVar("Numbers", Gradients, AscentPath, Radii, Controls)
+Numbers = TypeVar("Numbers", Gradients, AscentPath, Radii, Controls, Hidden)
 
 
 @dataclass(frozen=True)

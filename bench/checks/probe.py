@@ -10,19 +10,20 @@ from dataclasses import replace
 import torch
 
 from exitbench.attacks.base import least_classes_of
-from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Margin
 from exitbench.attacks.settings import AttackSettings
 from exitbench.checks import controls, gradients, outputs, path, radii, search_model
-from exitbench.checks.further import Further, Subjects, broken_by_soft_rule, with_right
+from exitbench.checks.earlier_noise import noise_of
+from exitbench.checks.further import Further, Subjects, attacked_softly, with_right
 from exitbench.checks.growth import Growth
 from exitbench.checks.trace import ascend
+from exitbench.checks.transfer import undefended
 from exitbench.data.cards import find_dataset
 from exitbench.data.split import Batch
 from exitbench.models.errors import ChangedOutputs
 from exitbench.models.spec import description
 from exitbench.runner.prepare import Prepared
-from exitbench.runner.probe_key import VERSION, probe_key, probed_batch
+from exitbench.runner.probe_key import HIDDEN, VERSION, probe_key, probed_batch
 from exitbench.store.cell_error import CellError
 from exitbench.store.store import Store
 from exitbench.store.trust_result import TrustProvenance, TrustResult
@@ -63,7 +64,7 @@ def probe(
     seed: int,
     growth: Growth | None = None,
     usual_eps: float = math.inf,
-    noise: type[Noise] = Noise,
+    version: int = VERSION,
 ) -> TrustResult:
     """Take all measurements; ``exitbench.scoring.flags`` derives flags from them.
 
@@ -75,34 +76,43 @@ def probe(
         seed: Of the evaluation.
         growth: Further samples of the evaluation, for comparisons that ``batch`` is too small to decide; None for no more.
         usual_eps: The dataset's usual radius.
-        noise: Kind of the random numbers.
+        version: Of the measurements; earlier ones have other random numbers, or do without some of them.
     """
     started = time.perf_counter()
     growth = growth or Growth(None, 0)
     asked, settings = settings, with_defined_loss(settings, target.n_classes)
-    subjects = Subjects(target, settings, seed, noise)
+    subjects = Subjects(target, settings, seed, noise_of(version))
     subject, further = subjects.of(batch), Further(subjects, growth)
     is_right = ~subject.fails(subject.x)
     right = subject.rows(is_right)
     of_outputs = outputs.measure(subject, target.unused)
     of_gradients = further.gradients(gradients.measure(subject))
-    of_path = soft_rule = of_radii = of_controls = None
+    of_path = soft_rule = of_radii = of_controls = of_hidden = None
     x_adv = settings.region.start(subject.x, subject.noise, 0)
     if any(share is not None for share in of_gradients.zero):
         trace = ascend(subject, settings.region, settings.steps, settings.step_size)
         x_adv = trace.last
         if len(right.y):
             first_path = path.measure(right, trace.rows(is_right), settings.keep)
-            soft_rule = broken_by_soft_rule(right.rows(~trace.broken[is_right]))
+            of_right = trace.rows(is_right)
+            soft = attacked_softly(right, of_right)
+            soft_rule = right.rows(~of_right.broken).names(soft.broken)
             usual = (settings.steps, settings.step_size) == (radii.STEPS, radii.STEP_RATIO * settings.region.eps)
             of_radii = further.radii(radii.measure(right, first_path.on_path if usual else None), usual_eps)
-            of_controls = further.controls(with_right(right, (*first_path.on_path, *soft_rule)))
+            first_controls = with_right(right, (*first_path.on_path, *soft_rule))
+            if version >= HIDDEN:
+                further = replace(
+                    further,
+                    sources=undefended(batch.x.shape[1:], target.n_classes or int(subject.model(subject.x[:1]).shape[-1])),
+                )
+                of_hidden = further.hidden(further.without_gradients(right, of_right, soft, first_controls))
+            of_controls = further.controls(first_controls)
             of_path = further.path(first_path)
     if len(right.y) and of_controls is None:
         of_controls = controls.measure(right)
     return TrustResult(
         key=key,
-        version=VERSION,
+        version=version,
         seed=seed,
         settings=description(asked),
         samples=tuple(batch.indices),
@@ -113,6 +123,7 @@ def probe(
         soft_rule=soft_rule,
         radii=of_radii,
         controls=of_controls,
+        hidden=of_hidden,
         search_model=search_model.measure(subject, target.search_model, x_adv, target.used_config.precision),
         provenance=TrustProvenance(
             seconds=round(time.perf_counter() - started, 3),

@@ -13,6 +13,7 @@ from exitbench.cli.options import data_option, results_option, rule_option, with
 from exitbench.cli.say import say
 
 if TYPE_CHECKING:
+    from exitbench.target.networks import Network
     from exitbench.verify.check import Verified
     from exitbench.verify.claims import Claims, Mismatch
     from exitbench.verify.scorer import Scorer
@@ -43,6 +44,9 @@ _SHOWN = 20
 @click.option(
     "--probe/--no-probe", default=True, show_default=True, help="Whether the trust checks of a results folder are taken again."
 )
+@click.option(
+    "--prove/--no-prove", default=True, show_default=True, help="Whether the certificates of a results folder are proven again."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @data_option
 @results_option
@@ -56,6 +60,7 @@ def command(
     dataset: str | None,
     images: Path | None,
     probe: bool,
+    prove: bool,
     device: str,
     data: Path,
     results: Path,
@@ -63,8 +68,9 @@ def command(
     """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
 
     Every counterexample must lie in its ball and do to the plain model what is claimed; clean accuracy and
-    worst case are derived again. Costs are counted on the network, and the trust checks of a results folder taken again, which
-    is the only part that attacks. A results folder needs the dataset at hand, an exported file does not.
+    worst case are derived again. Costs are counted on the network, the trust checks of a results folder taken again, which
+    is the only part that attacks, and its certificates proven again. A results folder needs the dataset at hand, an exported file
+    does not.
     """
     import time
     from dataclasses import replace
@@ -73,6 +79,7 @@ def command(
     from exitbench.errors import UserError, as_user_errors
     from exitbench.target.networks import own_network
     from exitbench.target.normalised import normalised
+    from exitbench.verify.certificates import proofs_of
     from exitbench.verify.check import verify
     from exitbench.verify.scorer import Scorer
     from exitbench.verify.subject import load_subject
@@ -93,19 +100,22 @@ def command(
     for claims in _claims(what, results, data, name, images):
         which = (claims.subject.model, claims.subject.weights)
         if which not in scorers:
-            net, digest = load_subject(claims, weights, device, network)
+            net, digest = load_subject(claims.subject, claims.clean_images.shape[1:], weights, device, network)
             scorers[which] = Scorer(net), digest
         with as_user_errors():
             found = verify(claims, *scorers[which])
             if probe and claims.records:
                 found = replace(found, mismatches=(*found.mismatches, *_probed(found, scorers[which][0], data)))
+            if scorers[which][1] == claims.subject.weights:
+                found = replace(found, mismatches=(*found.mismatches, *proofs_of(found, scorers[which][0].model, prove=prove)))
             verified.append(found)
         _show(verified[-1])
         if not verified[-1].mismatches and probe:
             _record(verified[-1])
-    if not verified:
+    lone = _lone(what, name, [each.claims for each in verified], (data, weights, device, network)) if prove else []
+    if not verified and not lone:
         raise UserError(f"{what} holds nothing to verify" + (f" of model {name!r}" if name else ""))
-    failed = sum(len(each.mismatches) for each in verified)
+    failed = sum(len(each.mismatches) for each in verified) + sum(lone)
     scored = sum(len(each.claims.row) for each in verified)
     attacks = sum(each.claims.n_attacks for each in verified)
     seconds = time.perf_counter() - started
@@ -120,6 +130,39 @@ def _claims(what: str, results: Path, data: Path, model: str | None, images: Pat
         yield from claims_in_file(Path(what), data, model)
     else:
         yield from claims_in_results(what, results, data, model, images)
+
+
+def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path, Path | None, str, Network | None]) -> list[int]:
+    """Prove the certificates of a results folder that no run there is of, and return the number of mismatches of each.
+
+    Raises:
+        UserError: If the weights or data of one are not at hand, once all others are proven.
+    """
+    from exitbench.errors import UserError
+    from exitbench.models.number_text import eps_text
+    from exitbench.store.certificate import certificate_key
+    from exitbench.verify.certificates import prove_alone, stored_certificates
+    from exitbench.verify.results import store_in
+
+    if not Path(what).is_dir():
+        return []
+    seen, found, missing = {certificate_key(each.subject) for each in claims}, [], []
+    for each in stored_certificates(store_in(Path(what)), model):
+        if certificate_key(each) in seen:
+            continue
+        named = f"certificate of {each.model} (weights {each.weights[:12]}), {each.norm} {eps_text(each.eps)}, n = {each.n}"
+        try:
+            mismatches = prove_alone(each, *given)
+        except UserError as error:
+            missing.append(f"{named}: it cannot be proven again: {error}")
+            continue
+        for mismatch in mismatches:
+            say(f"  MISMATCH {named}, {mismatch}", err=True)
+        say(f"{named}: {'NOT PROVEN' if mismatches else f'{len(each.proven.right)} samples proven again'}")
+        found.append(len(mismatches))
+    if missing:
+        raise UserError("; ".join(missing))
+    return found
 
 
 def _probed(verified: Verified, scorer: Scorer, data: Path) -> list[Mismatch]:

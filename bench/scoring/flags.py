@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exitbench.checks import controls, gradients, outputs, path, radii, search_model
+from exitbench.checks import controls, gradients, hidden, outputs, path, radii, search_model
 from exitbench.checks.flag import LEVELS, Flag
 from exitbench.data.cards import dataset_card
 from exitbench.data.in_memory import USUAL_EPS
@@ -26,6 +26,7 @@ OF_THE_ATTACK = frozenset(
         "black-box beats white-box",
         "black-box controls",
         "exit switches",
+        "masked on some samples",
         "missed by attacks",
         "noise as good as gradients",
         "silent success",
@@ -107,6 +108,8 @@ def _of_probe(probe: TrustResult, evaluation: Evaluation) -> list[Flag]:
         found += radii.flags(probe.radii, samples, _usual_eps(record))
     if probe.controls is not None:
         found += _of_controls(probe.controls, white_box, samples, robust)
+    if probe.hidden is not None:
+        found += hidden.flags(probe.hidden, robust)
     return found
 
 

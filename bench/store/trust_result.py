@@ -139,6 +139,43 @@ class Controls(Stored, frozen=True, kw_only=True):
     looks: Count = 1
 
 
+class Hidden(Stored, frozen=True, kw_only=True):
+    """Samples, all right when clean, that the evaluation's ascents leave, and what breaks them without gradients.
+
+    Attributes:
+        right: all samples that were looked at.
+        left: those that the ascents leave; those below are some of these.
+        searched: broken by random points or random searches.
+        rounded: broken by an ascent's last image, rounded to the 8-bit grid.
+        transfer: broken by images made on ``sources``.
+        behind: some exit, taken or not, is wrong on an ascent's last image.
+        opened: of these, broken by tiny changes of that image.
+        ascents: of those broken in any of these ways, those that further ascents break as well.
+        sources: digests of the networks' weights.
+        changes: number of tiny changes of each sample, the least of all batches; 0 where there were none.
+        looks: number of times that a comparison could be made as the samples grew.
+    """
+
+    right: Indices
+    left: Indices
+    searched: Indices
+    rounded: Indices
+    transfer: Indices
+    behind: Indices
+    opened: Indices
+    ascents: Indices
+    sources: tuple[Key, ...]
+    changes: Number
+    looks: Count = 1
+
+    def __post_init__(self) -> None:
+        if not set(self.left) <= set(self.right) or not set(self.opened) <= set(self.behind):
+            raise ValueError("`left` or `opened` names samples that it cannot be of")
+        for name in ("searched", "rounded", "transfer", "behind", "ascents"):
+            if not set(getattr(self, name)) <= set(self.left):
+                raise ValueError(f"`{name}` names samples that it cannot be of")
+
+
 class SearchModelDifference(Stored, frozen=True, kw_only=True):
     """The search model against the plain model, on the clean images and on attacked ones.
 
@@ -181,6 +218,7 @@ class TrustResult(Stored, frozen=True, kw_only=True):
         radii: None as ``path``.
         controls: None where no sample is right.
         search_model: see ``SearchModelDifference``.
+        hidden: None before version 5, and as ``path``.
         provenance: None in results of before it was kept.
         digest: of everything but the provenance (``sealed``); None in results of before it was kept.
     """
@@ -198,6 +236,7 @@ class TrustResult(Stored, frozen=True, kw_only=True):
     radii: Radii | None
     controls: Controls | None
     search_model: SearchModelDifference = msgspec.field(name="twin")
+    hidden: Hidden | None = None
     provenance: TrustProvenance | None = None
     digest: str | None = None
 

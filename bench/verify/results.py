@@ -49,7 +49,7 @@ def find_results(what: str, results: Path, model: str | None = None) -> Results:
     """
     path = Path(what)
     if path.is_dir():
-        store = path / "store" if (path / "store").is_dir() else path
+        store = store_in(path)
         files, whole = sorted((store / "runs").glob("*.json")), True
     elif path.is_file():
         store, files, whole = path.parent.parent, [path], False
@@ -63,10 +63,15 @@ def find_results(what: str, results: Path, model: str | None = None) -> Results:
                 "file, or a run by enough of its id (the names in store/runs) with --results"
             )
     records = [record for path in files if (record := _read(path, alone=len(files) == 1)) and model in (None, record.model)]
-    if not records:
+    if not records and not any((store / "certificates").glob("*.json")):
         of = f" of model {model!r}" if model is not None and files else ""
         raise UserError(f"there is no recorded run{of} in {store}; nothing to verify")
     return Results(store, _grouped(records), whole)
+
+
+def store_in(folder: Path) -> Path:
+    """Return the store of a results folder, which may be the store itself."""
+    return folder / "store" if (folder / "store").is_dir() else folder
 
 
 def record_verification(claims: Claims) -> None:

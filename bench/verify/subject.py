@@ -11,16 +11,19 @@ from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.errors import InputError
 from exitbench.models.fingerprint import is_of
+from exitbench.store.identity import Identity
 from exitbench.target.networks import Network, Shape, stored_network
 from exitbench.target.registered_weights import registered_weights
-from exitbench.verify.claims import Claims
 
 
-def load_subject(claims: Claims, weights: Path | None, device: str, network: Network | None = None) -> tuple[EarlyExitNet, str]:
-    """Return the plain fp32 model of the claims, ready to score, and the digest of its weights.
+def load_subject(
+    subject: Identity, shape: Shape, weights: Path | None, device: str, network: Network | None = None
+) -> tuple[EarlyExitNet, str]:
+    """Return the plain fp32 model of claims, ready to score, and the digest of its weights.
 
     Args:
-        claims: The claims, whose ``subject`` names the model and the digest of its weights.
+        subject: What the claims are about: it names the model and the digest of its weights.
+        shape: Shape ``(C, H, W)`` of their images.
         weights: A file of tensors; None for the registered weights with that digest.
         device: ``auto``, ``cpu`` or ``cuda``.
         network: The network of the claims; None for the registered or published one of that name. No code named by the claims
@@ -33,21 +36,20 @@ def load_subject(claims: Claims, weights: Path | None, device: str, network: Net
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
     torch.backends.cudnn.allow_tf32 = False  # decisions are made in fp32
-    dataset = claims.subject.dataset
-    shape = claims.clean_images.shape[1:]
+    dataset = subject.dataset
     try:
-        network = network or stored_network(claims.subject.model)
+        network = network or stored_network(subject.model)
         if shape != (takes := _shape(network, dataset, shape)):
             raise UserError(f"the claims are about images {shape}, {network.name} takes {takes}")
         if weights is None and network.card is not None:
-            weights = registered_weights(network.name, claims.subject.weights)
+            weights = registered_weights(network.name, subject.weights)
         loaded = network.load(dataset, shape, None, weights)
     except UserError:
         raise
     except InputError as error:
-        raise UserError(f"{error}{_hint(claims.subject.model)}") from error
+        raise UserError(f"{error}{_hint(subject.model)}") from error
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    claimed = str(claims.subject.weights)
+    claimed = str(subject.weights)
     own = loaded.fingerprint is not None and is_of(loaded.weights, claimed)  # what it computes is checked image by image
     return loaded.model.to("cuda" if on_gpu else "cpu"), claimed if own else loaded.weights
 

@@ -17,6 +17,8 @@ from exitbench.models.uncertainty import confidence, log_confidence_slack
 class _OfMean(SureAbove):
     """A policy that leaves where the largest probability of the mean prediction so far is above its threshold."""
 
+    is_share = True
+
     @classmethod
     def mean(cls, seen: Tensor) -> Tensor:
         """Return the mean prediction ``(B, classes)`` of the exits seen, as logits."""

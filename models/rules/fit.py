@@ -10,7 +10,7 @@ from torch import Tensor
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.errors import InvalidValue
-from exitbench.models.policies import Policy
+from exitbench.models.policies import Policy, SureAbove
 from exitbench.models.policy_text import policy_text
 
 
@@ -26,6 +26,10 @@ def check_rule(policy: Policy, model: EarlyExitNet) -> None:
             f"policy {policy_text(policy)!r}: the network has no gate heads, so there are no scores to compare; rules on its "
             "logits are entropy, confidence, margin, patience, vote and ensemble"
         )
+
+
+NEAR_ONE = 0.1
+"""Unit of a share's slack below which a measure above 1 makes gates outweigh all predictions."""
 
 
 @torch.no_grad()
@@ -52,6 +56,19 @@ def check_decisions(policy: Policy, logits: Tensor) -> None:
                 f"{_of(policy, 'slack', k)} has another sign than leaves for {int(wrong.sum())} of {batch} samples: "
                 "positive must mean that the gate is open"
             )
+        _check_unit(policy, seen, k)
+
+
+def _check_unit(policy: Policy, seen: Tensor, k: int) -> None:
+    """Check that a measure which counts as a share is none above 1, where that decides the unit of its slack."""
+    if not isinstance(policy, SureAbove) or type(policy).unit is not SureAbove.unit or not policy.saturates:
+        return
+    threshold, largest = policy.thresholds[k], float(policy.sureness(seen).max())
+    if threshold < 1 and 1 - threshold < NEAR_ONE and largest > 1 + 1e-4:
+        raise InvalidValue(
+            f"{_of(policy, 'sureness', k)} reaches {largest:.4g}, and its threshold {threshold:.6g} is taken for a share of "
+            "1, so that attacks see the gate on a wrong scale: write `saturates = False` in the rule, or override `unit`"
+        )
 
 
 def _check(policy: Policy, name: str, method: Callable[[Tensor], Tensor], seen: Tensor, k: int, shape: tuple[int, ...]) -> Tensor:

@@ -40,9 +40,6 @@ class GatePolicy(SureAbove):
     def condition(self, k: int) -> str:
         return f"gate score > {self.thresholds[k]:.4g}"
 
-    def unit(self, threshold: float) -> float:
-        return max(abs(threshold), 1.0)
-
     def log_slack(self, seen: Tensor) -> Tensor:
         threshold = self.thresholds[len(seen) - 1]
         if math.isinf(threshold):

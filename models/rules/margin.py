@@ -20,6 +20,8 @@ from exitbench.models.uncertainty import FAR
 class MarginPolicy(SureAbove):
     """A policy that leaves where the largest softmax probability exceeds the second by more than the threshold."""
 
+    is_share = True
+
     @classmethod
     def sureness(cls, seen: Tensor) -> Tensor:
         return _margin(seen[-1])

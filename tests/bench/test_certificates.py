@@ -20,9 +20,11 @@ from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.board import columns, rows
 from exitbench.scoring.load import evaluations
+from exitbench.store.archive import unpacked
 from exitbench.store.certificate import CERTIFICATE, Certificate, Method, better, certificate_key
 from exitbench.store.store import Store
 from tests.bench.trained import TRAINED_ON, digits, trained
+from tests.toys import ROOT
 
 EPS, N = 0.02, 32
 
@@ -56,12 +58,33 @@ def text_of(block):
     return console.file.getvalue()
 
 
+def nothing_contradicts(certificate, evaluation):
+    """Every stored image is right where the certificate says so, and leaves no later than it says, by each kind of bounds."""
+    bounded = [evaluation.clean, *(each for each in evaluation.attacks if each.within.all())]
+    for method in certificate.methods:
+        assert all(evaluation.worst[i] for i in method.right)
+        assert all(result.exits[i] <= k for result in bounded for i, k in enumerate(method.last))
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "results" / "published").glob("*/")), ids=lambda folder: folder.name)
+def test_no_published_image_contradicts_a_published_certificate(folder):
+    """Archives come without certificates, so that a folder has them beside its archives, as a store does."""
+    files = sorted(folder.rglob("certificates/*.json"))
+    if not files:
+        pytest.skip("no certificate is published here")
+    certificates = {path.stem: CERTIFICATE.read_text(path.read_bytes(), path) for path in files}
+    for archive in sorted(folder.glob("figures/*.tar.xz")):
+        with unpacked(archive) as root:
+            for each in evaluations(Store(root)):
+                if (certificate := certificates.pop(certificate_key(each.record), None)) is not None:
+                    nothing_contradicts(certificate, each)
+    assert not certificates, "each is of a published evaluation"
+
+
 def test_no_stored_image_breaks_a_certified_sample_or_goes_beyond_its_last_exit(evaluation):
     certificate = evaluation.certificate
     assert [method.name for method in certificate.methods] == ["ibp", "crown_ibp", "crown"]
-    for method in certificate.methods:
-        assert all(evaluation.worst[i] for i in method.right)
-        assert all(result.exits[i] <= k for result in (evaluation.clean, *evaluation.attacks) for i, k in enumerate(method.last))
+    nothing_contradicts(certificate, evaluation)
     found = [(certificate.accuracy(method), -certificate.cost(method)) for method in certificate.methods]
     assert found == sorted(found) and found[0] < found[-1]
     assert 0 < certificate.accuracy() < evaluation.worst.mean() < 1

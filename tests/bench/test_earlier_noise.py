@@ -7,7 +7,8 @@ import torch
 
 from exitbench.attacks.noise import Noise
 from exitbench.checks import again
-from exitbench.checks.earlier_noise import EarlierNoise
+from exitbench.checks.earlier_noise import EarlierNoise, noise_of
+from exitbench.runner.probe_key import VERSION
 
 
 def test_earlier_noise_draws_what_it_drew_then():
@@ -28,17 +29,22 @@ NORMAL = [
 
 
 @pytest.mark.parametrize(
-    ("version", "kinds"), [(1, [EarlierNoise] * 2), (2, [EarlierNoise] * 2), (3, [EarlierNoise]), (4, [Noise])]
+    ("version", "kind"), [(1, EarlierNoise), (2, EarlierNoise), (3, EarlierNoise), (4, Noise), (VERSION, Noise)]
 )
-def test_results_are_measured_again_with_their_own_noise(version, kinds, monkeypatch):
+def test_each_version_has_its_own_noise(version, kind):
+    assert noise_of(version) is kind
+
+
+@pytest.mark.parametrize(("version", "times"), [(1, 2), (2, 2), (3, 1), (4, 1), (VERSION, 1)])
+def test_results_are_measured_again_as_of_their_own_version(version, times, monkeypatch):
     used = []
 
-    def probe(key, target, settings, batch, seed, growth=None, usual_eps=0.0, noise=None):
-        used.append(noise)
+    def probe(key, target, settings, batch, seed, growth=None, usual_eps=0.0, version=None):
+        used.append(version)
         return SimpleNamespace(controls=None, outputs=None)
 
     monkeypatch.setattr(again, "probe", probe)
     monkeypatch.setattr(again.msgspec.structs, "replace", lambda result, **_: result)
     monkeypatch.setattr(again, "_as_measured", lambda found, _: found)
     again._measured(SimpleNamespace(version=version, key="", seed=0, outputs=None), None, None, None, None, 1.0)
-    assert used == kinds
+    assert used == [version] * times

@@ -13,9 +13,10 @@ from exitbench.attacks.deployed_loss import distance_to_failure, exit_constraint
 from exitbench.models.errors import InvalidValue
 from exitbench.models.gate_scores import score_of, with_score
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy, deployed_logits
+from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, FixedExit, Policy, SureAbove, deployed_logits
 from exitbench.models.policy_text import parse_policy, policy_text
 from exitbench.models.rules.ensemble import EnsemblePolicy, VotePolicy
+from exitbench.models.rules.fit import check_decisions
 from exitbench.models.rules.gate import GatePolicy
 from exitbench.models.rules.margin import MarginPolicy
 from exitbench.models.rules.patience import PatiencePolicy
@@ -274,3 +275,43 @@ def test_margin_at_its_ends():
     assert (MarginPolicy((0.0,)).log_slack(logits) > 0).tolist() == [False, True]
     assert MarginPolicy((-math.inf,)).leaves(logits).all()
     assert not MarginPolicy((1.0,)).leaves(logits).any()
+
+
+class Lead(SureAbove):
+    """A measure without a bound, in a rule that says nothing else of it."""
+
+    @classmethod
+    def sureness(cls, seen):
+        return seen[-1].amax(-1) - seen[-1].mean(-1)
+
+
+class Unbounded(Lead):
+    saturates = False
+
+
+@pytest.mark.parametrize("threshold", [-3.0, -1e-9, 0.0, 0.5, 1 - 1e-9, 1.0, 1 + 1e-9, 7.0])
+def test_the_unit_of_a_measure_without_a_bound_is_never_small(threshold):
+    assert Unbounded((threshold,)).unit(threshold) == max(1.0, abs(threshold))
+    if threshold >= 1:
+        assert Lead((threshold,)).unit(threshold) == max(1.0, abs(threshold))
+
+
+@given(logits=LOGITS, threshold=st.floats(-2, 5))
+def test_a_slack_without_a_bound_moves_no_faster_than_its_measure(logits, threshold):
+    rule = Unbounded((threshold,) * (K - 1))
+    assert ((rule.slack(logits[:1]) > 0) == rule.leaves(logits[:1])).all()
+    assert (rule.slack(logits[:1]).abs() <= (rule.sureness(logits[:1]) - threshold).abs() + 1e-12).all()
+
+
+@pytest.mark.parametrize("kind", [ConfidencePolicy, MarginPolicy, VotePolicy, EnsemblePolicy])
+def test_the_unit_of_shares_is_what_stored_results_were_computed_with(kind):
+    assert [kind((t,)).unit(t) for t in (0.0, 0.75, 1.0, 1.5, -1.0)] == [1.0, 0.25, 1e-6, 0.5, 2.0]
+
+
+def test_a_measure_above_one_that_counts_as_a_share_is_refused_where_that_matters(monkeypatch):
+    monkeypatch.setattr("exitbench.models.rules.fit.policy_text", lambda policy: type(policy).__name__)
+    logits = 3 * torch.randn(2, 8, CLASSES, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InvalidValue, match=r"policy 'Lead': sureness at exit 1 reaches .*`saturates = False`"):
+        check_decisions(Lead((0.999,)), logits)
+    for rule in (Lead((0.5,)), Lead((1.0,)), Unbounded((0.999,)), ConfidencePolicy((0.999,))):
+        check_decisions(rule, logits)
