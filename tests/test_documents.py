@@ -39,6 +39,20 @@ def test_every_name_is_defined_where_it_is_said_to_be(page):
         assert re.search(defined, source, re.MULTILINE), f"{path} defines no {name}"
 
 
+def test_the_readme_is_short():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, more, _ = readme.partition("\n## More\n")
+    assert more and len(readme.encode()) <= 8 * 1024 and len(before.split()) <= 700
+
+
+def test_the_readme_has_the_two_commands_that_do_everything():
+    """Setting up and the main job, setting up and the checks: of what CONTRIBUTING and the CI use."""
+    fresh = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt "
+    jobs = re.findall(rf"^{re.escape(fresh)}(.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert jobs == ["-e . && .venv/bin/python -m bench run --model rdi_resnet38 --attack all", "tox && .venv/bin/tox"]
+    assert fresh + jobs[1] in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", ["README.md", *PAGES, "CHANGELOG.md"])
 def test_every_link_within_the_repository_leads_somewhere(page):
     folder = (ROOT / page).parent
