@@ -11,6 +11,7 @@ import yaml
 from tests.toys import ROOT
 
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/mutation.md")
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 PATH = re.compile(
     r"`((?:bench|attacks|models|tests|docs|results|baselines|\.ci)/[\w./-]*|[\w.-]+\.(?:toml|ini|md|txt|cff|yaml))`"
 )
@@ -53,7 +54,7 @@ def test_the_readme_has_the_two_commands_that_do_everything():
     assert fresh + jobs[1] in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["README.md", *PAGES, "CHANGELOG.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS])
 def test_every_link_within_the_repository_leads_somewhere(page):
     folder = (ROOT / page).parent
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
