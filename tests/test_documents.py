@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 import yaml
 
+import exitbench
 from tests.toys import ROOT
 
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/mutation.md")
@@ -74,6 +75,13 @@ def test_rooms_stand_in_the_order_in_which_they_may_import():
     table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The tree")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(?:bench/)?(\w+)(?:/|\.py)` \|", table, re.MULTILINE)
     assert rows == layers
+
+
+def test_every_public_name_is_in_the_reference_of_the_api():
+    pages = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = [f"{module}.{name}" for name, module in exitbench._HOME.items()]
+    assert {*exitbench.__all__} - {"__version__"} == {*exitbench._HOME}
+    assert not [name for name in names if f"\n::: {name}\n" not in pages]
 
 
 def test_one_version_everywhere():

@@ -118,7 +118,7 @@ def _slowdown_table(evaluation: Evaluation, slowdowns: Sequence[Result]) -> Tabl
     """Return the table of slowdown attacks: their effect on the cost, and samples that stay right."""
     table = Table(box=None, pad_edge=False)
     table.add_column("slowdown", no_wrap=True)
-    for heading in ("mmacs", "ratio", "savings erased %", "efficacy", "accuracy %"):
+    for heading in ("mmacs", "ratio", "savings lost %", "efficacy", "accuracy %"):
         table.add_column(heading, justify="right")
     before = evaluation.slowed(evaluation.clean)
     for result in slowdowns:
@@ -142,9 +142,7 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
         notes.append(f"the worst case is over {those}, per sample")
     notes.append("mmacs: millions of multiply-accumulates; grads, s: gradients and seconds; all per sample, in the mean")
     if any(attack.is_slowdown for attack in shown):
-        notes.append(
-            "savings erased: share of what early exits save that the attack takes away; efficacy: 1 saves most, 0 nothing"
-        )
+        notes.append("savings lost: share of what early exits save that the attack takes away; efficacy: 1 saves most, 0 nothing")
     if any(not attack.within.all() for attack in shown):
         notes.append("images outside the ball are reported with their distance; they do not count in the worst case")
     if evaluation.attacks:
