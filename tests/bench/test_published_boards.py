@@ -136,7 +136,7 @@ def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(folder, be
 
 
 @pytest.mark.no_cover
-def test_the_readme_tells_the_paired_differences(bench, merged):
+def test_the_findings_are_the_paired_differences(bench, merged):
     """Sample by sample, on the networks that the table names."""
     _, stated = tables(FOUND)
     pairs = [[name.split("`")[1] for name in row[:2]] for row in stated]
