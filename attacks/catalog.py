@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 register_group("single", "single:k for every exit k", lambda n_exits: [f"single:{k}" for k in range(1, n_exits + 1)], in_all=True)
 
 
-@register_attack("single:k", "ascend the loss of exit k")
+@register_attack("single:k", "raise the loss of exit k")
 def _single(_deployment: Deployment, settings: AttackSettings, k: int) -> Attack:
     from exitbench.attacks.objectives import Only
 
     return settings.ascend(Only(k))
 
 
-@register_attack("average", "ascend the mean loss over the exits", in_all=True, same_on_one_exit=True)
+@register_attack("average", "raise the mean loss over the exits", in_all=True, same_on_one_exit=True)
 def _average(_deployment: Deployment, settings: AttackSettings) -> Attack:
     from exitbench.attacks.objectives import Mean
 
     return settings.ascend(Mean())
 
 
-@register_attack("max", "ascend the largest loss over the exits", in_all=True, same_on_one_exit=True)
+@register_attack("max", "raise the largest loss over the exits", in_all=True, same_on_one_exit=True)
 def _max(_deployment: Deployment, settings: AttackSettings) -> Attack:
     from exitbench.attacks.objectives import Max
 
@@ -44,7 +44,7 @@ def _singles(deployment: Deployment, settings: AttackSettings) -> list[Attack]:
 
 @register_attack(
     "max_average",
-    "of single:1..K, keep per sample the one with the highest mean loss",
+    "of single:1 to single:K, keep the image with the highest mean loss",
     in_all=True,
     same_on_one_exit=True,
 )
@@ -56,7 +56,7 @@ def _max_average(deployment: Deployment, settings: AttackSettings) -> Attack:
 
 @register_attack(
     "average_max",
-    "ascend the mean loss from 1 + K starts (random, each single:k), keep the one with the highest maximum loss",
+    "raise the mean loss from 1 + K starts (random, each single:k), keep the image with the highest maximum loss",
     in_all=True,
     same_on_one_exit=True,
 )
@@ -69,7 +69,7 @@ def _average_max(deployment: Deployment, settings: AttackSettings) -> Attack:
 
 @register_attack(
     "adaptive",
-    "the adaptive attack on the deployed rule: breaks each sample at whichever exit it can make it take",
+    "the adaptive attack on the deployed rule: breaks each image at any exit that it can make it take",
     in_all=True,
     aliases=("policy",),
 )
@@ -98,17 +98,17 @@ def _slowdown_free(deployment: Deployment, settings: AttackSettings) -> Attack:
     return _slowdown(deployment, settings, "free")
 
 
-@register_attack("slowdown:keep_label", "raise it, the deployed prediction staying what it is on the clean image", goal="cost")
+@register_attack("slowdown:keep_label", "the same, while the deployed prediction stays that of the clean image", goal="cost")
 def _slowdown_keep_label(deployment: Deployment, settings: AttackSettings) -> Attack:
     return _slowdown(deployment, settings, "keep_label")
 
 
-@register_attack("slowdown:double_kill", "raise it, the deployed prediction being wrong as well", goal="cost")
+@register_attack("slowdown:double_kill", "the same, and the deployed prediction must be wrong as well", goal="cost")
 def _slowdown_double_kill(deployment: Deployment, settings: AttackSettings) -> Attack:
     return _slowdown(deployment, settings, "double_kill")
 
 
-@register_attack("autoattack", "AutoAttack (standard) on the deployed view", in_all=True)
+@register_attack("autoattack", "AutoAttack (standard) on the deployed rule", in_all=True)
 def _autoattack(deployment: Deployment, settings: AttackSettings) -> Attack:
     from exitbench.attacks.autoattack import AutoAttack
 
@@ -122,7 +122,7 @@ def _variant(deployment: Deployment) -> Variant:
     return "standard" if deployment.n_classes is None or deployment.n_classes >= LEAST_CLASSES else "few-classes"
 
 
-@register_attack("autoattack:k", "AutoAttack (standard) on the view of exit k")
+@register_attack("autoattack:k", "AutoAttack (standard) on exit k")
 def _autoattack_at(deployment: Deployment, settings: AttackSettings, k: int) -> Attack:
     from exitbench.attacks.autoattack import AutoAttack
 
@@ -136,7 +136,7 @@ register_group(
 
 @register_attack(
     "cascade",
-    "the worst case alone: the attacks on the error in turn, each on the survivors of those before; also called worst",
+    "the worst case alone: attacks in turn, each on the images that survived those before; also called worst",
     aliases=("worst",),
 )
 def _cascade(deployment: Deployment, settings: AttackSettings) -> Attack:
@@ -153,7 +153,7 @@ def _cascade(deployment: Deployment, settings: AttackSettings) -> Attack:
 
 
 @register_attack(
-    "torchattacks:NAME", "any attack of the package torchattacks on the deployed view, as PGDL2 or PGD(steps=40,alpha=0.01)"
+    "torchattacks:NAME", "any attack of the package torchattacks on the deployed rule, as PGDL2 or PGD(steps=40,alpha=0.01)"
 )
 def _torchattacks(deployment: Deployment, settings: AttackSettings, name: str) -> Attack:
     from exitbench.attacks.torchattack import torch_attack

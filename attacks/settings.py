@@ -79,16 +79,30 @@ class AttackSettings:
 
     region: ThreatModel
     _: KW_ONLY
-    method: Method = knob(str, "pgd", of=ASCENTS, choices=ASCENTS, read=_method_in)
-    loss: Loss | TargetedDLR = knob(str, "ce", of=ASCENTS, choices=tuple(_LOSSES), named=_loss, read=_loss_in)
-    steps: int = knob(
-        int, None, of=("pgd", "apgd", "wrm"), help="Steps of PGD, APGD [100] and WRM [the dataset's].", usual=_usual_steps
+    method: Method = knob(str, "pgd", of=ASCENTS, choices=ASCENTS, read=_method_in, help="How the gradient attacks move.")
+    loss: Loss | TargetedDLR = knob(
+        str, "ce", of=ASCENTS, choices=tuple(_LOSSES), named=_loss, read=_loss_in, help="Loss that the gradient attacks raise."
     )
-    step_size: float = knob(float, None, of=("pgd",), help="Step size of PGD [the dataset's].", usual=_usual_step_size)
-    restarts: int = knob(int, 1, of=("pgd", "apgd"))
-    keep: Keep = knob(str, "best", of=("pgd",), choices=("best", "last"), help="last: as in the paper.")
-    gamma: float = knob(float, 0.3, of=("wrm",), help="WRM's weight of the squared distance.", place=("region", "gamma"))
-    budget: int = knob(int, BUDGET, of=("adaptive",), help="Of adaptive: gradients per image at most.")
+    steps: int = knob(
+        int,
+        None,
+        of=("pgd", "apgd", "wrm"),
+        help="Steps of a gradient attack. [default: the dataset's usual number, 100 for apgd]",
+        usual=_usual_steps,
+    )
+    step_size: float = knob(
+        float, None, of=("pgd",), help="Step size of pgd. [default: the dataset's usual one]", usual=_usual_step_size
+    )
+    restarts: int = knob(int, 1, of=("pgd", "apgd"), help="Random starts of pgd and apgd.")
+    keep: Keep = knob(
+        str,
+        "best",
+        of=("pgd",),
+        choices=("best", "last"),
+        help="Image that pgd returns: the best of its path, or the last as in the paper.",
+    )
+    gamma: float = knob(float, 0.3, of=("wrm",), help="Weight of the squared distance in wrm.", place=("region", "gamma"))
+    budget: int = knob(int, BUDGET, of=("adaptive",), help="Most gradients that the adaptive attack takes for one image.")
 
     def __post_init__(self) -> None:
         for name, each in KNOBS.items():

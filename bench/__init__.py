@@ -1,7 +1,7 @@
 """The robustness benchmark for networks that exit early.
 
-``evaluate`` attacks a network and returns what is left of its accuracy under its deployed exit rule,
-and ``certify`` proves what any attack leaves. ``load_network`` loads a network with its weights. ``load_results``,
+``evaluate`` attacks a network and returns its accuracy under its deployed exit rule,
+and ``certify`` proves bounds that hold for every attack. ``load_network`` loads a network with its weights. ``load_results``,
 ``compare``, ``sweep`` and ``write_reports`` work on stored results. ``register_model``, ``register_attack`` and
 ``register_dataset`` add to what can be named. The networks are in ``exitbench.models``, the attacks in ``exitbench.attacks``.
 Nothing heavy is imported before it is used.

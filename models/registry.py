@@ -68,7 +68,12 @@ def register_model(
     """Register the decorated builder under its function name.
 
     Args:
-        dataset, input_shape, paper, licence, title, family: as in ``ModelCard``; what is left out is not shown.
+        dataset: Name of the dataset that it is made for.
+        input_shape: Channels, height and width of an image.
+        paper: Where the architecture is from.
+        licence: Licence of the code.
+        title: Readable name for reports; without one the registered name is shown.
+        family: Family of architectures; without one none is shown.
 
     Raises:
         NameTaken: If the name is taken; the message names both modules.

@@ -8,9 +8,11 @@ from importlib.metadata import version
 import pytest
 import yaml
 
+import exitbench
 from tests.toys import ROOT
 
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/mutation.md")
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 PATH = re.compile(
     r"`((?:bench|attacks|models|tests|docs|results|baselines|\.ci)/[\w./-]*|[\w.-]+\.(?:toml|ini|md|txt|cff|yaml))`"
 )
@@ -39,7 +41,21 @@ def test_every_name_is_defined_where_it_is_said_to_be(page):
         assert re.search(defined, source, re.MULTILINE), f"{path} defines no {name}"
 
 
-@pytest.mark.parametrize("page", ["README.md", *PAGES, "CHANGELOG.md"])
+def test_the_readme_is_short():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, more, _ = readme.partition("\n## More\n")
+    assert more and len(readme.encode()) <= 8 * 1024 and len(before.split()) <= 700
+
+
+def test_the_readme_has_the_two_commands_that_do_everything():
+    """Setting up and the main job, setting up and the checks: of what CONTRIBUTING and the CI use."""
+    fresh = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt "
+    jobs = re.findall(rf"^{re.escape(fresh)}(.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert jobs == ["-e . && .venv/bin/python -m bench run --model rdi_resnet38 --attack all", "tox && .venv/bin/tox"]
+    assert fresh + jobs[1] in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS])
 def test_every_link_within_the_repository_leads_somewhere(page):
     folder = (ROOT / page).parent
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
@@ -59,6 +75,13 @@ def test_rooms_stand_in_the_order_in_which_they_may_import():
     table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The tree")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(?:bench/)?(\w+)(?:/|\.py)` \|", table, re.MULTILINE)
     assert rows == layers
+
+
+def test_every_public_name_is_in_the_reference_of_the_api():
+    pages = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = [f"{module}.{name}" for name, module in exitbench._HOME.items()]
+    assert {*exitbench.__all__} - {"__version__"} == {*exitbench._HOME}
+    assert not [name for name in names if f"\n::: {name}\n" not in pages]
 
 
 def test_one_version_everywhere():

@@ -1,6 +1,7 @@
 """The house rules: imports run one way, nothing heavy loads before it is needed, nothing unwanted is imported."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -93,6 +94,20 @@ def test_help_loads_nothing_heavy(arguments):
     done = subprocess.run([sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"torch", "pandas", "matplotlib", "sklearn", "pyarrow", "torchattacks", "timm"}
+
+
+def test_help_lists_every_command_with_its_whole_summary():
+    """In groups, one line of at most 80 columns each."""
+    from click.testing import CliRunner
+
+    from exitbench.cli.main import cli
+
+    commands = {name: cli.get_command(None, name) for name in cli.list_commands(None)}
+    text = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
+    for name, command in commands.items():
+        (line,) = re.findall(rf"^  {name} +(.+)$", text, re.MULTILINE)
+        assert line == command.short_help
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_no_file_is_two_rooms():

@@ -54,8 +54,20 @@ def certify(
     the robust accuracy of ``evaluate`` with the same arguments, and ``cost()`` at least the mean mmacs under any attack.
 
     Args:
-        model, dataset, policy, n, eps, training, weights, calibration, data, name, device, mean, std: As for ``evaluate``.
+        model: The network, as for ``evaluate``.
+        dataset: The images, as for ``evaluate``.
+        policy: The exit policy, as for ``evaluate``.
+        n: Number of samples, as for ``evaluate``.
+        eps: Radius of the Linf ball, for pixels in [0, 1], as for ``evaluate``.
+        training: Name of the registered weights.
+        weights: A file of tensors in place of registered weights.
+        calibration: Held-out training images, to set thresholds for images in memory.
         results: Folder of results, in which the certificate is kept and shown by reports; None to keep nothing.
+        data: Folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
+        name: Name of a module in memory in reports.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        mean: One number per channel, to normalise images with, as for ``evaluate``.
+        std: The standard deviations that go with ``mean``.
         methods: Kinds of bounds, cheapest first, as a sequence or separated by commas: ``ibp``, ``crown_ibp``, ``crown``. Each
             is tried on what those before it left open.
         neurons: Size of the layers whose inputs ``crown`` bounds by backward substitution; larger ones have interval bounds.

@@ -76,8 +76,9 @@ def evaluate(
         data: Folder of the datasets; None for ``EXITBENCH_DATA`` or its default.
         name: Name of a module in memory in reports; None for that of its class.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``. A module in memory must be on this device; ``"auto"`` uses its device.
-        mean, std: One number per channel each, for pixels in [0, 1], to normalise images with in front of a network that does
-            not do so itself: one given by reference, in memory, or of timm's.
+        mean: One number per channel, for pixels in [0, 1]. With ``std`` it normalises images in front of a network that does not
+            do so itself: one given by reference, in memory, or of timm's.
+        std: The standard deviations that go with ``mean``.
         precision: Precision of the search, ``"auto"``, ``"fp32"`` or ``"bf16"``; verdicts are always those of the fp32 model.
         progress: Whether to show a progress bar, or a custom display.
         **settings: Settings of the gradient attacks: ``method``, ``loss``, ``steps``, ``step_size``, ``restarts``, ``keep``,

@@ -169,7 +169,10 @@ def sweep(
     Args:
         results: Folder of results.
         models: Models to sweep, by name or reference (whose code is executed); empty for all.
-        dataset, training, norm, eps: Only evaluations with these values.
+        dataset: Only evaluations on this dataset; None for all.
+        training: Only these weights; None for all.
+        norm: Only this norm; None for both.
+        eps: Only this radius; None for all.
         n: Number of samples; None for the most that each network was evaluated on.
         points: Number of target costs between the first exit and the last.
         weights: A file of tensors; None for the registered weights of the stored digest.

@@ -131,7 +131,7 @@ def flags(
         message = (
             f"{len((noise | search) & (robust or set()))} of {samples} samples that every attack leaves robust are broken "
             f"without gradients (random points {missed['noise']}, random search {missed['search']}); the accuracy is too "
-            "high, add stronger attacks (--attack adaptive,autoattack)"
+            "high: add stronger attacks (--attack adaptive,autoattack)"
         )
         shown = counts | {f"missed by {name}": count for name, count in missed.items()}
         found.append(Flag("missed by attacks", "warning", shown, message))
@@ -174,8 +174,8 @@ def leads(numbers: Controls, white_box: Iterable[int], samples: int, looked: int
 def _lead(name: str, told: str, p: float, looked: int) -> Flag:
     if p < LEVEL / looked:
         cure = (
-            "give more --steps or another --loss, with --attack single; if that changes nothing, gradients are masked, and the "
-            "number is not to be believed"
+            "give more --steps or another --loss, with --attack single; if that changes nothing, gradients are masked and the "
+            "number is not valid"
         )
         return Flag(name, "failure", {"p": p}, f"{told}: {cure}")
     cure = "these are too few to tell; evaluate more samples (--n), or give more --steps with --attack single"

@@ -156,15 +156,15 @@ def _zero(numbers: Gradients) -> list[Flag]:
         return []
     shares = {k: share for k in found if (share := numbers.zero[k]) is not None}
     largest = f"{100 * max(shares.values()):.0f} %"
-    message = f"the loss has no input gradient on up to {largest} of the samples that the exit has right; "
+    message = f"the loss has no input gradient on up to {largest} of the samples that the exit gets right; "
     if level == "warning":
         message += TOO_FEW
     elif all(numbers.zero_margin[k] is not None and _zero_verdict(numbers, numbers.zero_margin, k) == "no" for k in found):
-        message += "the loss is saturated, but the margin has a gradient: attack with --loss margin and --attack single"
+        message += "the cross-entropy is saturated, but the margin has a gradient: attack with --loss margin and --attack single"
     else:
         message += (
-            "the margin has none either, so the number is not to be believed: evaluate the network with a differentiable "
-            "approximation in place of what masks it (the same forward, another gradient; Athalye et al. 2018)"
+            "the margin has none either, so the number is not valid: replace the gradient of what masks it by a differentiable "
+            "approximation, with the same forward pass (Athalye et al. 2018)"
         )
     return [Flag("zero gradients", level, {f"exit {k + 1}": share for k, share in shares.items()}, message, exits_text(found))]
 
@@ -176,15 +176,12 @@ def _saturated(numbers: Gradients) -> list[Flag]:
     if not found:
         return []
     shares = {k: share for k in found if (share := numbers.saturated[k]) is not None}
-    message = (
-        f"the gate is so sure of up to {100 * max(shares.values()):.0f} % of the samples that the gradient of its own measure "
-        "vanishes; "
-    )
+    message = f"on up to {100 * max(shares.values()):.0f} % of the samples the gate is so confident that its gradient vanishes; "
     message += (
         TOO_FEW
         if level == "info"
         else (
-            "a slowdown follows that measure, so the cost under slowdown is not to be believed: it may be higher; for the error, "
+            "slowdown attacks follow that gradient, so the cost under slowdown is not valid: it may be higher; for the accuracy, "
             "add --attack adaptive, which follows the gate on the scale of logits, and single"
         )
     )

@@ -114,7 +114,7 @@ def flags(numbers: Outputs) -> list[Flag]:
         what = "twice the same batch" if max(numbers.repeated, elsewhere) > ROUNDING else "the same images in other batches"
         message = (
             f"{what} gives logits that differ by {worst:.2g} of their spread (rounding stays below {ROUNDING:g}): the number "
-            "is random; the forward must be a function of each image alone: no random numbers, evaluation mode, nothing of its "
+            "is random; the output must follow from each image alone: no random numbers, evaluation mode, nothing of its "
             "batch"
         )
         found.append(Flag("randomised outputs", "failure", {"difference": worst}, message))
@@ -133,14 +133,14 @@ def _of_memory(numbers: Outputs) -> list[Flag]:
     if numbers.nearby is not None and numbers.nearby > JUMP:
         message = (
             f"images on the 8-bit grid and the same moved by at most {MOVED:g} a pixel give logits that differ by "
-            f"{numbers.nearby:.2g} of their spread: attacks see another network than clean images do, and are judged by it; "
-            "take what rounds or tests pixels out of the network"
+            f"{numbers.nearby:.2g} of their spread: attacked images meet another network than clean ones do; "
+            "remove what rounds or tests pixels from the network"
         )
         found.append(Flag("discontinuous outputs", "failure", {"difference": numbers.nearby}, message))
     if numbers.afresh is not None and numbers.afresh > ROUNDING:
         message = (
             f"the network and a copy from before its first image give logits that differ by {numbers.afresh:.2g} of their "
-            "spread: it keeps something of the images that it has seen; the forward must be a function of its images alone"
+            "spread: it remembers images that it has seen; the output must follow from the images of the call alone"
         )
         found.append(Flag("outputs that depend on earlier images", "failure", {"difference": numbers.afresh}, message))
     return found

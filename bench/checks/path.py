@@ -91,11 +91,11 @@ def _silent(numbers: AscentPath, samples: int, robust: set[int]) -> list[Flag]:
         return []
     missed = lost & robust
     message = (
-        f"on {len(lost)} of {samples} samples an earlier iterate of the gradient attack was broken and the one returned "
-        f"(keep {numbers.keep}) is not"
+        f"on {len(lost)} of {samples} samples the gradient attack passed an image that breaks the network, but returned one "
+        f"(keep {numbers.keep}) that does not"
     )
     if missed:
-        message += f"; {len(missed)} of them still count as robust: add --attack adaptive, which tests every iterate"
+        message += f"; {len(missed)} of them still count as robust: add --attack adaptive, which tests every image on its way"
     else:
         message += "; none of them counts as robust, so nothing is lost"
     counts = {"lost": len(lost), "missed": len(missed), "samples": samples}
@@ -110,8 +110,8 @@ def _unfinished(numbers: AscentPath, probed: Sequence[int], robust: set[int] | N
         return []
     verdict = _unfinished_verdict(numbers, len(rising), len(left))
     message = (
-        f"after {numbers.steps} steps the gradient attack's loss was still rising at over half its mean rate on "
-        f"{len(rising)} of the {len(left)} samples left robust (best value in the last steps on {len(late)})"
+        f"after {numbers.steps} steps the loss was still rising, at over half its mean rate, on {len(rising)} of the {len(left)} "
+        f"samples that stayed robust (best value in the last steps on {len(late)})"
     )
     message += {"yes": "; give more --steps", "undecided": f"; {TOO_FEW}", "no": "; too few to matter"}[verdict]
     counts = {"rising": len(rising), "late": len(late), "robust": len(left), "steps": numbers.steps}
@@ -130,7 +130,7 @@ def _switches(numbers: AscentPath) -> list[Flag]:
     message = f"the exit taken changes at {100 * share:.1f} % of the attack's steps"
     if blind:
         message += (
-            ": the deployed exit's gradient is mostly another exit's, so the accuracy under an attack on the deployed view alone "
-            "(autoattack, torchattack) is not to be believed; add --attack adaptive,average, which see all exits"
+            ": the gradient at the deployed exit mostly belongs to another exit, so accuracy under attacks that see the deployed "
+            "exit alone (autoattack, torchattacks) is not valid; add --attack adaptive,average, which see all exits"
         )
     return [Flag("exit switches", "warning" if blind else "info", {"share": share}, message)]

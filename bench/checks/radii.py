@@ -127,8 +127,8 @@ def _unbounded(numbers: Radii, samples: int) -> list[Flag]:
     if verdict == "no" or (verdict == "undecided" and left <= SURVIVORS.chance * samples):
         return []
     message = (
-        f"an attack free to paint any image (eps {numbers.unbounded.eps:.4g}, {RESTARTS} starts of {STEPS} steps) leaves "
-        f"{left} of {samples} samples right, where none should be: {_cure(verdict)}"
+        f"an attack that may change every pixel at will (eps {numbers.unbounded.eps:.4g}, {RESTARTS} starts of {STEPS} steps) "
+        f"leaves {left} of {samples} samples right, where none should be: {_cure(verdict)}"
     )
     return [Flag("unbounded attack fails", _level(verdict), {"left": left, "samples": samples}, message)]
 
@@ -145,7 +145,7 @@ def _rises(numbers: Radii, samples: int) -> list[Flag]:
             shares = [100 * (1 - len(each.broken) / samples) for each in (small, large)]
             message = (
                 f"accuracy rises from {shares[0]:.0f} % at eps {small.eps:.4g} to {shares[1]:.0f} % at {large.eps:.4g}, "
-                f"though the larger ball holds the smaller: the attack fails there; {_cure(verdict)}"
+                f"although the larger ball contains the smaller: the attack fails; {_cure(verdict)}"
             )
             numbers_shown = {"small": small.eps, "large": large.eps, "lost": len(lost), "gained": len(gained)}
             found.append(Flag("accuracy rises with eps", _level(verdict), numbers_shown, message))
@@ -176,6 +176,6 @@ def _cure(verdict: Verdict) -> str:
     if verdict != "yes":
         return TOO_FEW
     return (
-        "attack with another --loss (margin, ce) and --attack single; if that changes nothing, gradients are masked, and the "
-        "number is not to be believed"
+        "attack with another --loss (margin, ce) and --attack single; if that changes nothing, gradients are masked and the "
+        "number is not valid"
     )

@@ -8,41 +8,52 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option, number, results_option, with_normalisation
+from exitbench.cli.options import data_option, device_option, number, results_option, with_normalisation
 
 if TYPE_CHECKING:
     from exitbench.store.certificate import Certificate
 
 
-@click.command("certify")
+@click.command("certify", short_help="Prove a lower bound of the robust accuracy")
 @click.option(
     "--model",
     required=True,
-    help="See `bench list models`; one of your own: path/to/file.py:factory, package.module:factory, 'file.py:factory(n=3)'.",
+    help="A name of `list models`, or the function that makes your own network: path/to/file.py:factory, "
+    "package.module:factory, with arguments 'file.py:factory(n=3)'.",
 )
-@click.option("--dataset", default="auto", show_default=True, help="As in `bench run`.")
-@click.option("--training", help="Which of the model's weights.")
-@click.option("--weights", type=NamedPath(dir_okay=False), help="A weight file instead of registered weights.")
-@click.option("--policy", help="The deployed exit rule, as in `bench run` [the weights' own].")
+@click.option("--dataset", default="auto", show_default=True, help="As in `run`.")
+@click.option("--training", help="Name of the weights, as in `list models`. [default: the first]")
+@click.option("--weights", type=NamedPath(dir_okay=False), help="A file of weights in place of registered ones.")
+@click.option("--policy", help="The exit rule, as in `run`. [default: the rule of the weights]")
 @with_normalisation
-@click.option("--n", type=Whole(), help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU].")
-@click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True, help="Only Linf has bounds.")
-@click.option("--eps", callback=number, help="Radius, as 0.3 or 8/255 [the dataset's].")
+@click.option("--n", type=Whole(), help="Number of images, the first of the test split. [default: 64 on a CPU, 1000 on a GPU]")
+@click.option(
+    "--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True, help="Norm of the ball; only Linf has bounds."
+)
+@click.option(
+    "--eps", callback=number, help="Radius for pixels in [0, 1], as 0.3 or 8/255. [default: the dataset's usual radius]"
+)
 @click.option(
     "--method",
     "methods",
     multiple=True,
-    help="Kinds of bounds, each tried on what cheaper ones left open: ibp, crown_ibp, crown [ibp,crown_ibp].",
+    help="Kinds of bounds: ibp, crown_ibp, crown. Each is tried on what cheaper ones left open. [default: ibp,crown_ibp]",
 )
-@click.option("--neurons", type=Whole(0), default=256, show_default=True, help="Largest layer that crown bounds anew.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--neurons",
+    type=Whole(0),
+    default=256,
+    show_default=True,
+    help="Largest layer, in values, that crown bounds by backward substitution.",
+)
+@device_option
 @data_option
 @results_option
 def command(methods: tuple[str, ...], neurons: int, results: Path, **asked: Any) -> None:
-    """Prove for how many samples no image of the ball is classified wrongly, and the most that any image can be made to cost.
+    """Prove for how many images no attack can succeed, and the most that an attack can make them cost.
 
-    Both hold for every attack, known or not: of the plain fp32 network under its deployed rule. The certificate goes into the
-    store and onto the leaderboard, beside the worst case of `bench run` with the same network, rule, data and threat model.
+    Both hold for every attack, known or not, on the plain fp32 network under its deployed rule. The certificate is stored and
+    shown on the leaderboard, beside the worst case of `run` with the same network, rule, data and threat model.
     """
     from exitbench.api.certify import DEFAULT_METHODS, certificate_of, method_names
     from exitbench.cli.console import terminal

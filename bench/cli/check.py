@@ -24,27 +24,29 @@ if TYPE_CHECKING:
 PASSED, FAILED = 0, 1
 
 
-@click.command("check")
+@click.command("check", short_help="Fail if a network got worse than its baseline")
 @evaluation_options
-@click.option("--baseline", type=NamedPath(dir_okay=False), help="The baseline's file [the model's in baselines/].")
-@click.option("--update", is_flag=True, help="Write the baseline instead of comparing with it, and say what changed.")
-@click.option("--preset", type=click.Choice(["quick"]), help="quick: --attack average,adaptive --n 128 --budget 100.")
+@click.option(
+    "--baseline", type=NamedPath(dir_okay=False), help="The baseline's file. [default: that of the network in baselines/]"
+)
+@click.option("--update", is_flag=True, help="Write the baseline anew, and say what changed.")
+@click.option("--preset", type=click.Choice(["quick"]), help="quick is --attack average,adaptive --n 128 --budget 100.")
 @click.option(
     "--level",
     type=Finite(0.001, 0.2),
     default=0.05,
     show_default=True,
-    help="Chance of any false alarm, over all rows together.",
+    help="Probability of any false alarm, over all rows together.",
 )
 @click.option(
     "--tolerance",
     type=Finite(min=0),
     default=0.05,
     show_default=True,
-    help="Share by which mean mmacs may rise, clean and under attack.",
+    help="Share by which the mean cost may rise, clean and under attack.",
 )
-@click.option("--markdown", type=NamedPath(dir_okay=False), help="Write the judgement as Markdown.")
-@click.option("--junit", type=NamedPath(dir_okay=False), help="Write the judgement as JUnit XML.")
+@click.option("--markdown", type=NamedPath(dir_okay=False), help="Write the result as Markdown.")
+@click.option("--junit", type=NamedPath(dir_okay=False), help="Write the result as JUnit XML.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -59,12 +61,12 @@ def command(
     results: Path,
     **options: Any,
 ) -> None:
-    """Compare a model with its committed baseline, sample by sample.
+    """Compare a network with its committed baseline, image by image, and fail if it got worse.
 
-    All of it is computed afresh; stored results are not believed. The baseline has the settings of the evaluation: data, threat
-    model, attacks and policy; --policy own uses the policy of the new weights. Other options must agree with it. Create the first
-    baseline with --update --preset quick, or with attacks of your choice. Exit codes: 0 passed; 1 a regression, or results that
-    trust checks flag as failed; 2 no comparison.
+    Make the first baseline with --update --preset quick, or with attacks of your choice. It holds the settings of the
+    evaluation: data, threat model, attacks and exit rule. Later options must agree with it; --policy own uses the rule of
+    the new weights. Everything is computed anew, stored results are not used. Exit codes: 0 passed; 1 it got worse, or a
+    trust check failed; 2 nothing could be compared.
     """
     if options["attacks"]:
         options["attacks"] = [name for text in options["attacks"] for name in separated(text)]

@@ -11,16 +11,18 @@ from exitbench.cli.option_types import NamedPath
 from exitbench.cli.options import results_option, rule_option
 
 
-@click.command("compare")
+@click.command("compare", short_help="Compare two evaluations, image by image")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--plot", type=NamedPath(), help="Files to draw, without an ending [results/plots/compare-A-B].")
+@click.option(
+    "--plot", type=NamedPath(), help="Name of the plot's files, without an ending. [default: results/plots/compare-A-B]"
+)
 @results_option
 @rule_option
 def command(a: str, b: str, plot: Path | None, results: Path) -> None:
-    """Compare two evaluations of the same samples, B against A: a table, and a plot as PNG and SVG.
+    """Compare two evaluations of the same images, B against A: a table, and a plot as PNG and SVG.
 
-    A and B are models (model, or model:training) evaluated in the results folder, or single runs: a record's file, or
+    A and B are networks of the results folder (MODEL or MODEL:TRAINING), or single runs: the file of a run's record, or
     the first digits of its id.
     """
     from exitbench.analysis.compare.find import find_pair

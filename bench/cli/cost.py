@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from exitbench.target.networks import Network
 
 
-@click.command("cost")
+@click.command("cost", short_help="Measure the cost of each exit")
 @click.argument("model")
-@click.option("--dataset", help="Whose images it takes, for a model of your own; as in `bench run`.")
+@click.option("--dataset", help="Dataset whose images your own network takes, as in `run`.")
 @click.option(
     "--weights",
     type=NamedPath(dir_okay=False),
-    help="With --policy: a safetensors file or PyTorch state dict [the registered weights].",
+    help="With --policy: a safetensors file or PyTorch state dict. [default: the registered weights]",
 )
-@click.option("--policy", help="Also the mean cost under this exit policy, on held-out training images: as in `bench run`.")
+@click.option("--policy", help="Also show the mean cost under this exit rule, on held-out training images; as in `run`.")
 @with_normalisation
 @data_option
 def command(
@@ -34,10 +34,10 @@ def command(
     std: tuple[float, ...] | None,
     data: Path,
 ) -> None:
-    """Measure the cost of each exit of MODEL and compare the total with ptflops.
+    """Measure the cost of each exit of MODEL, and compare the total with ptflops.
 
-    MODEL is a registered name, robustbench:NAME, pyautoattack:resnet18, timm:NAME, or path/to/file.py:factory or
-    package.module:factory, which may be given arguments: 'file.py:factory(n=3)'.
+    MODEL is a name of `list models`, robustbench:NAME, timm:NAME, or the function that makes your own network:
+    path/to/file.py:factory, package.module:factory, with arguments 'file.py:factory(n=3)'.
     """
     from rich.table import Table
 

@@ -41,7 +41,10 @@ class TerminalDisplay:
         self._cells = plan.missing
         done = len(plan.cells) - len(plan.missing)
         left = f"{len(plan.missing)} to run" if plan.missing else "nothing left to do"
-        self.console.print(f"plan: {len(plan.cells)} cells, {done} done before, {left}", highlight=False)
+        self.console.print(
+            f"plan: {len(plan.cells)} cells, {done} done before, {left} (a cell is one attack on up to 32 images)",
+            highlight=False,
+        )
         if plan.missing:
             states = ", ".join(f"{name} {done}/{total}" for name, (done, total) in plan.states().items())
             self.console.print(f"  done/all: {states}", markup=False, highlight=False)
@@ -96,5 +99,5 @@ class TerminalDisplay:
     def interrupted(self, finished: int, missing: int) -> None:
         if self._progress is not None:
             self._progress.stop()
-        rest = "the same command goes on from there" if self.resumable else "nothing was judged"
+        rest = "give the same command again to resume" if self.resumable else "nothing was judged"
         self.console.print(f"interrupted: {finished} of {missing} cells finished and kept; {rest}")

@@ -41,7 +41,7 @@ def ended_by(error: BaseException) -> int:
 def _ending(error: BaseException) -> tuple[int, list[str]]:
     match error:
         case click.Abort() | KeyboardInterrupt():
-            found = INTERRUPTED, ["interrupted; what is finished is kept, the same command goes on from there"]
+            found = INTERRUPTED, ["interrupted; finished work is kept: give the same command again to resume"]
         case click.ClickException():
             found = error.exit_code, _usage(error)
         case InputError() | IncompleteInstallation():

@@ -32,20 +32,25 @@ _OPTIONS = (
         type=click.Choice(["local", "ray"]),
         default="local",
         show_default=True,
-        help="ray: on a Ray cluster, this machine being the driver; see docs/cluster.md.",
+        help="local: on this machine; ray: on a Ray cluster, driven from this machine (docs/cluster.md).",
     ),
     click.option(
         "--workers",
         type=Whole(min=1),
-        help="Without ray: processes that attack at once, on a CPU [2 for a minute of work or more, else 1].",
+        help="Without ray: processes that attack at once on a CPU. [default: 2 for a minute of work or more, else 1]",
     ),
-    click.option("--address", help="With ray: the cluster, as host:port or auto [RAY_ADDRESS, else a new one on this machine]."),
-    click.option("--ray-cpus", type=Real(), help="With ray: cores of a shard, and torch's threads in it [1]."),
-    click.option("--ray-gpus", type=Real(), help="With ray: GPUs of a shard; 0.25 lets four share one [0: shards run on CPUs]."),
+    click.option(
+        "--address",
+        help="With ray: address of the cluster, host:port or auto. [default: RAY_ADDRESS, else a new Ray on this machine]",
+    ),
+    click.option("--ray-cpus", type=Real(), help="With ray: CPU cores for each worker. [default: 1]"),
+    click.option(
+        "--ray-gpus", type=Real(), help="With ray: GPUs for each worker; 0.25 lets four share one. [default: 0, on CPUs]"
+    ),
     click.option(
         "--shard",
         type=Whole(min=1),
-        help="With ray: samples that a worker takes at a time, in whole slices of 32 [32; on GPUs 512].",
+        help="With ray: images that a worker takes at a time, a multiple of 32. [default: 32, on GPUs 512]",
     ),
 )
 

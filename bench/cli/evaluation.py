@@ -11,7 +11,7 @@ import click
 from exitbench.api.names import separated
 from exitbench.cli.interrupts import INTERRUPTED
 from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option, knob_options, normalisation_options, number, results_option
+from exitbench.cli.options import data_option, device_option, knob_options, normalisation_options, number, results_option
 
 if TYPE_CHECKING:
     from exitbench.api.execution import Execution
@@ -22,46 +22,60 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option(
         "--model",
         required=True,
-        help="See `bench list models`; published: robustbench:NAME, pyautoattack:resnet18, timm:NAME; one of your own: "
+        help="A name of `list models`, robustbench:NAME, timm:NAME, or the function that makes your own network: "
         "path/to/file.py:factory, package.module:factory, with arguments 'file.py:factory(n=3)'.",
     ),
     click.option(
         "--attack",
         "attacks",
         multiple=True,
-        help="See `bench list attacks`; several, or separated by commas [all; of check: the baseline's].",
+        help="Names of `list attacks`, separated by commas, or the option several times. [default: all; with check: the "
+        "baseline's]",
     ),
     click.option(
         "--dataset",
         default="auto",
         show_default=True,
-        help="See `bench list datasets`; of your own: imagefolder:PATH, hf:PATH, path/to/file.py:function. auto: the model's own "
-        "if it can be had, else digits.",
+        help="A name of `list datasets`, or your own images: imagefolder:PATH, hf:PATH, path/to/file.py:function. auto is the "
+        "network's own dataset if it is available, else digits.",
     ),
-    click.option("--training", help="Which of the model's weights."),
+    click.option("--training", help="Name of the weights, as in `list models`. [default: the first]"),
     click.option(
         "--weights",
         type=NamedPath(dir_okay=False),
-        help="A safetensors file or PyTorch state dict instead of registered weights, or for a model of your own.",
+        help="A safetensors file or PyTorch state dict, in place of registered weights or for your own network.",
     ),
     click.option(
         "--policy",
-        help="entropy:T1,T2,...  patience:n  exit:k  vote@equal  margin@mmacs=60  file.py:make; see `bench list policies` "
-        "[the weights' own]",
+        help="The exit rule: entropy:T1,T2,...  patience:n  exit:k  vote@equal  margin@mmacs=60  file.py:make, or another of "
+        "`list policies`. [default: the rule of the weights]",
     ),
     *normalisation_options,
-    click.option("--n", type=Whole(), help="Samples, the first n of the test split [64 on a CPU, 1000 on a GPU]."),
-    click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True),
-    click.option("--eps", callback=number, help="Radius, as 0.3 or 8/255 [the dataset's]."),
+    click.option(
+        "--n", type=Whole(), help="Number of images, the first of the test split. [default: 64 on a CPU, 1000 on a GPU]"
+    ),
+    click.option(
+        "--norm",
+        type=click.Choice(["Linf", "L2"]),
+        default="Linf",
+        show_default=True,
+        help="Norm that bounds the change of an image.",
+    ),
+    click.option(
+        "--eps",
+        callback=number,
+        help="Largest change in that norm, for pixels in [0, 1], as 0.3 or 8/255. [default: the dataset's usual radius]",
+    ),
     *knob_options(),
-    click.option("--seed", type=Whole(), default=0, show_default=True),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option("--seed", type=Whole(), default=0, show_default=True, help="Seed of the attacks' random numbers."),
+    device_option,
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16"]),
         default="auto",
         show_default=True,
-        help="Precision of the search. auto: the fastest model here, measured; fp32: the plain model, which always decides.",
+        help="How attacks search: auto on the fastest copy of the network, found by timing; fp32 on the network itself, "
+        "which always decides the result.",
     ),
     data_option,
     results_option,
@@ -84,7 +98,7 @@ def unwritable(results: Path, error: OSError) -> str:
     """Return the message for a results folder that cannot be written during a run."""
     return (
         f"{results} could not be written ({error.strerror or error}); finished cells are kept, "
-        "the same command goes on from there"
+        "give the same command again to resume"
     )
 
 

@@ -19,32 +19,36 @@ if TYPE_CHECKING:
 COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustbench"
 
 
-@click.command("export")
+@click.command("export", short_help="Write counterexamples, figures or an entry to a file")
 @click.option(
     "--format",
     "form",
     type=click.Choice([COUNTEREXAMPLES, FIGURES, ROBUSTBENCH]),
-    help="What: counterexamples, all but these, or RobustBench's fields.",
+    help="What to write: the images that broke something, all numbers without images, or an entry for RobustBench.",
 )
 @click.option("--counterexamples", is_flag=True, help="The same as --format counterexamples.")
-@click.option("--model", help="Only this model's [all].")
-@click.option("--training", help="With figures and robustbench: only these weights.")
-@click.option("--run", "what", help="Only one run's: its record's file or id [all runs in the results folder].")
+@click.option("--model", help="Only this network. [default: all]")
+@click.option("--training", help="Only these weights, with figures and robustbench.")
+@click.option("--run", "what", help="Only one run, by its record's file or id. [default: all runs]")
 @click.option(
-    "--field", "fields", multiple=True, help='With robustbench: what no measurement tells, as --field venue="ICLR 2020"; several.'
+    "--field",
+    "fields",
+    multiple=True,
+    help='With robustbench: a field that is not measured, as --field venue="ICLR 2020"; may be repeated.',
 )
-@click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write, .npz, .tar.xz or .json.")
-@click.option("--force", is_flag=True, help="Write over a file that exists.")
+@click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write: .npz, .tar.xz or .json.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @data_option
 @results_option
 def command(form: str | None, counterexamples: bool, output: Path, force: bool, **options: Any) -> None:
-    """Write all counterexamples with their clean images and the claims about them to one file.
+    """Write stored results to one file, to share them.
 
-    `bench verify FILE` checks it wherever exitbench and the weights are available.
+    counterexamples: every image that broke something, with its clean image and what is claimed of it. `verify FILE` checks
+    it on any machine that has the weights.
 
-    With --format figures, write all that reports and sweeps need, without images: a small file that `bench merge` reads.
+    figures: all numbers that reports and sweeps need, without images. `merge FILE` reads it.
 
-    With --format robustbench, write one evaluation as JSON in the fields of RobustBench's model_info files.
+    robustbench: one evaluation as JSON, in the fields of RobustBench's model_info files.
     """
     from exitbench.cli.outputs import reason, write_output
     from exitbench.errors import UserError

@@ -10,14 +10,14 @@ from exitbench.cli.option_types import NamedPath
 from exitbench.cli.say import say
 
 
-@click.command("import-checkpoint")
+@click.command("import-checkpoint", short_help='Import the checkpoint of "Triple Wins"')
 @click.argument("file", type=NamedPath(dir_okay=False))
 @click.option("--model", default="rdi_resnet38", show_default=True, help="Architecture of the checkpoint.")
-@click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to [your weights folder].")
+@click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to. [default: your weights folder]")
 def command(file: Path, model: str, out: Path | None) -> None:
-    """Turn FILE, a checkpoint released with "Triple Wins", into registered weights of MODEL.
+    """Make registered weights of FILE, a checkpoint released with "Triple Wins".
 
-    The file is read without executing anything in it, and its digest is recorded.
+    Nothing in the file is executed. Its digest is recorded.
     """
     from exitbench.errors import UserError
     from exitbench.models.authors_checkpoint import RELEASED_SHA256, import_checkpoint

@@ -8,32 +8,33 @@ from typing import Any
 import click
 
 from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option, results_option, with_normalisation
+from exitbench.cli.options import data_option, device_option, results_option, with_normalisation
 
 
-@click.command("latency")
+@click.command("latency", short_help="Time the network up to each exit")
 @click.option(
     "--model",
     required=True,
-    help="See `bench list models`; one of your own: path/to/file.py:factory, package.module:factory, 'file.py:factory(n=3)'.",
+    help="A name of `list models`, or the function that makes your own network: path/to/file.py:factory, "
+    "package.module:factory, with arguments 'file.py:factory(n=3)'.",
 )
-@click.option("--dataset", default="auto", show_default=True, help="auto: the model's own if it can be had, else digits.")
-@click.option("--training", help="Which of the model's weights.")
-@click.option("--weights", type=NamedPath(dir_okay=False), help="A weight file instead of registered weights.")
-@click.option("--policy", help="The deployed exit rule, as in `bench run` [the weights' own].")
+@click.option("--dataset", default="auto", show_default=True, help="As in `run`.")
+@click.option("--training", help="Name of the weights, as in `list models`. [default: the first]")
+@click.option("--weights", type=NamedPath(dir_okay=False), help="A file of weights in place of registered ones.")
+@click.option("--policy", help="The exit rule, as in `run`. [default: the rule of the weights]")
 @with_normalisation
-@click.option("--n", type=Whole(), default=64, show_default=True, help="Clean test images to time it on, the first n.")
-@click.option("--rounds", type=Whole(3, 10_000), default=30, show_default=True, help="How often all is timed, in turn.")
-@click.option("--threads", type=Whole(1, 1024), help="Of the processor [as many as its library takes].")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--n", type=Whole(), default=64, show_default=True, help="Number of clean test images to time it on.")
+@click.option("--rounds", type=Whole(3, 10_000), default=30, show_default=True, help="How often everything is timed, in turn.")
+@click.option("--threads", type=Whole(1, 1024), help="Threads of the processor. [default: what torch takes]")
+@device_option
 @data_option
 @results_option
 def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> None:
-    """Time the deployed network up to each exit, nothing behind it computed, for one image and for a batch of 128.
+    """Time the network up to each exit, with nothing computed behind it, for one image and for a batch of 128.
 
-    The figures go into the store and onto the leaderboard (column latency_ms), with the processor that they were measured on.
-    All measurements in the store are written to latency.csv and plots/latency: multiply-accumulates against milliseconds, with
-    ptflops as the second opinion on the former. Leave the machine alone while it runs.
+    The times are stored and shown on the leaderboard (column latency_ms), with the processor that they were measured on.
+    All stored times are written to latency.csv, and drawn against multiply-accumulates in plots/latency. Leave the machine
+    alone while this runs.
     """
     import torch
     from rich.table import Table

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 
-@click.command("list")
+@click.command("list", short_help="List networks, attacks, exit rules, datasets, recipes")
 @click.argument("what", type=click.Choice(["models", "attacks", "policies", "datasets", "recipes"]))
 def command(what: str) -> None:
-    """List models, attacks, exit rules, datasets or recipes, with a line on each."""
+    """List networks (models), attacks, exit rules (policies), datasets or training recipes."""
     from rich.table import Table
 
     from exitbench.cli.console import terminal

@@ -15,37 +15,57 @@ from exitbench.models.printable import LineFormatter
 
 EXIT_CODES = """
 \b
-Exit codes: 0 done; 1 some attacks or trust checks ended in errors,
-a claim does not hold, or a gate is not passed; 2 bad input, or what
-cannot be written; 70 a bug, or code of a network or package ended the
-process; 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP
-(finished cells are kept: run the same command again to resume).
+Try it:  exitbench run --model rdi_smallcnn --dataset digits --n 32
+
+\b
+Exit codes:
+  0    done
+  1    an attack or a trust check ended in an error, a claim does not
+       hold, or the network got worse than its baseline
+  2    bad input, or a file that cannot be written
+  70   a bug, or code of a network or package ended the process
+  130, 143, 129
+       interrupted, or ended by SIGTERM or SIGHUP; finished work is
+       kept: give the same command again to resume
 """
 
 UNFINISHED = 70
 """Exit code of a command that ended before its end, for no reason that it knows of."""
 
-_COMMANDS = {
-    "run": "exitbench.cli.run",
-    "certify": "exitbench.cli.certify",
-    "plan": "exitbench.cli.plan",
-    "status": "exitbench.cli.status",
-    "report": "exitbench.cli.report",
-    "sweep": "exitbench.cli.sweep",
-    "check": "exitbench.cli.check",
-    "compare": "exitbench.cli.compare",
-    "merge": "exitbench.cli.merge",
-    "verify": "exitbench.cli.verify",
-    "export": "exitbench.cli.export",
-    "list": "exitbench.cli.listing",
-    "cost": "exitbench.cli.cost",
-    "latency": "exitbench.cli.latency",
-    "robustbench": "exitbench.cli.robustbench",
-    "train": "exitbench.cli.train",
-    "publish": "exitbench.cli.publish",
-    "perf": "exitbench.cli.perf",
-    "import-checkpoint": "exitbench.cli.import_checkpoint",
+_GROUPS = {
+    "Evaluate": {
+        "run": "exitbench.cli.run",
+        "plan": "exitbench.cli.plan",
+        "status": "exitbench.cli.status",
+        "certify": "exitbench.cli.certify",
+    },
+    "Look at results": {
+        "report": "exitbench.cli.report",
+        "sweep": "exitbench.cli.sweep",
+        "compare": "exitbench.cli.compare",
+        "robustbench": "exitbench.cli.robustbench",
+    },
+    "Check and share results": {
+        "verify": "exitbench.cli.verify",
+        "check": "exitbench.cli.check",
+        "export": "exitbench.cli.export",
+        "merge": "exitbench.cli.merge",
+    },
+    "Networks and weights": {
+        "list": "exitbench.cli.listing",
+        "cost": "exitbench.cli.cost",
+        "latency": "exitbench.cli.latency",
+        "train": "exitbench.cli.train",
+        "publish": "exitbench.cli.publish",
+        "import-checkpoint": "exitbench.cli.import_checkpoint",
+    },
+    "The suite itself": {
+        "perf": "exitbench.cli.perf",
+    },
 }
+"""Modules of the commands, by the heading under which help lists them."""
+
+_COMMANDS = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 
 class _LazyGroup(click.Group):
@@ -61,10 +81,19 @@ class _LazyGroup(click.Group):
         command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands under the headings of their groups, each with its whole summary."""
+        width = max(map(len, _COMMANDS))
+        for title, names in _GROUPS.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            rows = [(name.ljust(width), each.short_help or "") for name, each in commands.items() if each is not None]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
 
 @click.group(cls=_LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="exitbench")
-@click.option("-v", "--verbose", is_flag=True, help="Log what the libraries say, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Show log messages of the libraries as well.")
 def cli(verbose: bool) -> None:
     """The robustness benchmark for networks that exit early."""
     level = logging.INFO if verbose else logging.ERROR

@@ -19,21 +19,21 @@ JOINED, CONFLICTS = 0, 1
 _SHOWN = 12
 
 
-@click.command("merge")
+@click.command("merge", short_help="Join the results of several folders or machines")
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=NamedPath(exists=True))
 @click.option(
     "--prefer",
     type=NamedPath(exists=True),
-    help="Of results that contradict each other take this store's [none].",
+    help="Where results contradict each other, take those of this folder or file. [default: take neither]",
 )
 @results_option
 def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> None:
-    """Join the stores of results folders, or files of figures (`bench export`), into the one of --results, and write its reports.
+    """Join results into the folder of --results, and write its reports.
 
-    The same cell of two stores is taken if the verdicts are the same. Where they are not, neither is and both are named: what
-    --results held before stays, and what it did not is computed again by the next run. Everything is looked at before
-    anything is copied: files that are not what they should be are named and left where they are; of a file of figures that has
-    one, nothing is taken. Only --results is written. Exit codes: 0 joined; 1 joined but for conflicts; 2 bad input.
+    Each STORE is a results folder, or a file of `export --format figures`. Where two hold different results for the same work,
+    both are named and neither is taken; what --results held before stays. Everything is checked before anything is copied.
+    A damaged file in a folder is named and left out; an archive with one is refused as a whole. Only --results is written.
+    Exit codes: 0 joined; 1 joined except for conflicts; 2 bad input.
     """
     from contextlib import ExitStack
 
@@ -72,7 +72,7 @@ def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: M
         rewrite_reports(Store(target), results)
     except OSError as error:
         raise UserError(
-            f"{error.filename or results} cannot be written: {error.strerror}; what is merged stays, the same command goes on"
+            f"{error.filename or results} cannot be written: {error.strerror}; what is merged stays: give the same command again"
         ) from error
     return merged
 

@@ -40,9 +40,9 @@ normalisation_options = (
     click.option(
         "--mean",
         callback=numbers,
-        help="Of each channel, as 0.49,0.48,0.45: images are normalised by it in front of a network that does not do so itself.",
+        help="Mean of each channel, as 0.49,0.48,0.45, to normalise images for a network that does not do so itself.",
     ),
-    click.option("--std", callback=numbers, help="The standard deviations that go with --mean."),
+    click.option("--std", callback=numbers, help="Standard deviation of each channel; goes with --mean."),
 )
 
 
@@ -64,7 +64,15 @@ data_option = click.option(
     type=NamedPath(file_okay=False),
     envvar="EXITBENCH_DATA",
     default=_data_folder,
-    help="Data directory (or set EXITBENCH_DATA) [the platform's; on Linux ~/.local/share/exitbench/data].",
+    help="Folder of the datasets, also set by EXITBENCH_DATA. [default: the platform's, on Linux ~/.local/share/exitbench/data]",
+)
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes a GPU if there is one.",
 )
 
 results_option = click.option(
@@ -72,7 +80,7 @@ results_option = click.option(
     type=NamedPath(file_okay=False),
     default=Path("results"),
     show_default=True,
-    help="Folder of the store, the leaderboards and the plots.",
+    help="Folder of results: stored work, leaderboards, plots, page.",
 )
 
 
@@ -90,7 +98,7 @@ rule_option = click.option(
     multiple=True,
     expose_value=False,
     callback=lambda ctx, param, value: _load_rules(ctx, param, value) if value else None,
-    help="An exit rule of your own that stored evaluations were run under, as file.py:make; it is executed.",
+    help="Your own exit rule that stored results were made with, as file.py:make. The file is executed.",
 )
 
 

@@ -8,33 +8,33 @@ from typing import Any
 import click
 
 from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option
+from exitbench.cli.options import data_option, device_option
 
 RUN = ("average", "max_average", "adaptive")
 """Attacks of the whole run that is timed."""
 
 
-@click.command("perf")
-@click.option("--model", default="rdi_smallcnn", show_default=True, help="As in `bench run`.")
-@click.option("--dataset", default="digits", show_default=True, help="auto: the model's own if it can be had, else digits.")
-@click.option("--training", help="Which of the model's weights.")
-@click.option("--policy", help="As in `bench run` [the weights' own].")
-@click.option("--n", type=Whole(min=1), default=16, show_default=True, help="Samples, the first n of the test split.")
-@click.option("--batch", type=Whole(min=1), default=32, show_default=True, help="Images that throughput is measured on.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.command("perf", short_help="Measure the speed of the suite")
+@click.option("--model", default="rdi_smallcnn", show_default=True, help="As in `run`.")
+@click.option("--dataset", default="digits", show_default=True, help="As in `run`.")
+@click.option("--training", help="Name of the weights, as in `list models`. [default: the first]")
+@click.option("--policy", help="As in `run`.")
+@click.option("--n", type=Whole(min=1), default=16, show_default=True, help="Number of images, the first of the test split.")
+@click.option("--batch", type=Whole(min=1), default=32, show_default=True, help="Images in a batch when throughput is measured.")
+@device_option
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True, help="As in `run`.")
 @click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True, help="As in `bench run`."
+    "--autoattack/--no-autoattack",
+    default=True,
+    help="Also race AutoAttack on every exit, which takes most of the time. [default: yes]",
 )
-@click.option(
-    "--autoattack/--no-autoattack", default=True, help="Race AutoAttack on every view, too: most of the time taken. [yes]"
-)
-@click.option("--run/--no-run", "whole", default=True, help="Time a whole run, stage by stage, too. [yes]")
-@click.option("--output", type=NamedPath(dir_okay=False), help="Write everything measured as JSON.")
-@click.option("--compare", type=NamedPath(exists=True, dir_okay=False), help="Show what changed since this `--output`.")
+@click.option("--run/--no-run", "whole", default=True, help="Also time a whole run, stage by stage. [default: yes]")
+@click.option("--output", type=NamedPath(dir_okay=False), help="Write all measurements as JSON.")
+@click.option("--compare", type=NamedPath(exists=True, dir_okay=False), help="Show what changed since this earlier `--output`.")
 @click.option(
     "--history",
     type=NamedPath(exists=True, file_okay=False),
-    help="Measure nothing; draw the files of a folder.",
+    help="Measure nothing; draw the earlier measurements of this folder.",
 )
 @data_option
 def command(
@@ -46,11 +46,11 @@ def command(
     history: Path | None,
     **asked: Any,
 ) -> None:
-    """Race the suite against PGD (torchattacks) on every exit and AutoAttack on every view, run by hand on the plain model.
+    """Race the suite against PGD (torchattacks) on every exit and AutoAttack on every exit, run by hand.
 
-    All in one process, on the same images, to the same or lower robust accuracy, in seconds of processor time, so that the
-    ratios hold on a machine that does other things besides. Then: launches and waits for each gradient, the share of the
-    ceiling, and the seconds of each stage of a whole run.
+    Both work on the same images in one process, until the robust accuracy is as low. Times are processor time, so ratios hold
+    on a busy machine. Also measured: operations launched and waits for each gradient, the share of the machine's top speed, and
+    the seconds of each stage of a whole run.
     """
     if history is not None:
         _draw(history)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from exitbench.timing.throughput import Throughput
 
 
-@click.command("plan")
+@click.command("plan", short_help="Show what a run will do and what it will cost")
 @evaluation_options
-@click.option("--estimate", is_flag=True, help="Predict passes and hours.")
-@click.option("--cores", type=Whole(min=1), help="With --estimate: divide by so many cores [this machine's].")
-@click.option("--gpus", type=Finite(min=0, min_open=True), help="With --estimate: divide by so many GPUs like this one")
+@click.option("--estimate", is_flag=True, help="Also predict passes and hours.")
+@click.option("--cores", type=Whole(min=1), help="With --estimate: number of CPU cores. [default: this machine's]")
+@click.option("--gpus", type=Finite(min=0, min_open=True), help="With --estimate: number of GPUs like this one.")
 def command(
     attacks: tuple[str, ...],
     seed: int,
@@ -33,11 +33,10 @@ def command(
     gpus: float | None,
     **asked: Any,
 ) -> None:
-    """Plan an evaluation without running it: what is done, what is missing, and with --estimate what that will cost.
+    """Show what a run would do: what is done already, what is missing, and with --estimate how long that takes.
 
-    Passes per sample are those of finished cells in the results folder, of the same attacks on this network, else on others;
-    where there are none, what the attack is expected to take: the last column says which. How long a pass takes is
-    measured on this machine.
+    The estimate takes passes per image from finished work in the results folder: of the same attack on this network, else on
+    others, else what the attack usually needs. The last column says which. The time of a pass is measured on this machine.
     """
     from exitbench.api.execution import plan_evaluation
     from exitbench.cli.console import terminal

@@ -11,16 +11,16 @@ from exitbench.cli.options import results_option
 from exitbench.cli.say import say
 
 
-@click.command("publish")
-@click.option("--model", required=True, help="See `bench list models`.")
-@click.option("--dataset", required=True, help="What it was trained on and evaluated on.")
-@click.option("--training", required=True, help="Which weights of it.")
-@click.option("--to", type=NamedPath(file_okay=False), help="Folder [the shipped weights, models/weights].")
+@click.command("publish", short_help="Copy your weights to the shipped ones")
+@click.option("--model", required=True, help="A name of `list models`.")
+@click.option("--dataset", required=True, help="Dataset that it was trained and evaluated on.")
+@click.option("--training", required=True, help="Name of the weights.")
+@click.option("--to", type=NamedPath(file_okay=False), help="Folder to copy to. [default: the shipped weights, models/weights]")
 @results_option
 def command(model: str, dataset: str, training: str, to: Path | None, results: Path) -> None:
-    """Copy weights from your folder to the shipped ones, their measured accuracies on the card.
+    """Copy weights from your folder to the shipped ones, with their measured accuracies on the card.
 
-    The whole matrix of attacks must be in the results, and no trust check failed.
+    Every attack of `--attack all` must have finished, and no trust check may have failed.
     """
     from exitbench.errors import UserError
     from exitbench.models.weights import SHIPPED, WeightsError, find_weights

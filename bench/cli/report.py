@@ -35,7 +35,7 @@ def _date(_ctx: click.Context, _param: click.Parameter, given: str | None) -> st
         raise click.BadParameter(f"{given!r} is not a date such as 2026-11-27") from None
 
 
-@click.command("report")
+@click.command("report", short_help="Write leaderboards, plots and the page again")
 @click.option(
     "--results",
     "folders",
@@ -46,7 +46,7 @@ def _date(_ctx: click.Context, _param: click.Parameter, given: str | None) -> st
     help="A results folder. Several make one page together, which --output names.",
 )
 @click.option("--output", type=NamedPath(dir_okay=False), help="Write the page to this file, and nothing else.")
-@click.option("--date", "dated", callback=_date, help="Date in the page's header, as 2026-11-27 [none].")
+@click.option("--date", "dated", callback=_date, help="Date in the page's header, as 2026-11-27. [default: none]")
 @click.option(
     "--link",
     "links",

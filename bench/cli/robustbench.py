@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from exitbench.attacks.regions import Norm
 
 
-@click.command("robustbench")
+@click.command("robustbench", short_help="Draw RobustBench's leaderboard against cost")
 @click.option(
     "--published",
     required=True,
     type=NamedPath(dir_okay=False),
-    help="CSV of RobustBench's numbers: model_id, clean_acc, autoattack_acc, and more (see docs/robustbench.md).",
+    help="CSV with RobustBench's numbers: model_id, clean_acc, autoattack_acc, and more (docs/robustbench.md).",
 )
-@click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True)
+@click.option("--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True, help="Leaderboard of this norm.")
 @results_option
 def command(published: Path, norm: Norm, results: Path) -> None:
-    """Count what the networks of RobustBench's CIFAR-10 leaderboard cost, and draw robust accuracy against it.
+    """Count the cost of the networks on RobustBench's CIFAR-10 leaderboard, and draw robust accuracy against it.
 
-    Their architectures are built without weights: nothing is downloaded. Published accuracies come from your file, what
-    was measured here from the store; they never share a column.
+    Architectures are built without weights: nothing is downloaded. Published accuracies come from your file, measured ones
+    from your results. They never share a column.
     """
     from exitbench.analysis.robustbench.join import count_entries, join
     from exitbench.analysis.robustbench.published import read_published

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from exitbench.store.store import Store
 
 
-@click.command("run")
+@click.command("run", short_help="Attack a network and report its worst-case accuracy")
 @evaluation_options
 @engine_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def command(attacks: tuple[str, ...], seed: int, dry_run: bool, results: Path, **asked: Any) -> None:
-    """Attack a model and report what is left of it under its deployed exit rule.
+    """Attack a network and report its accuracy under its deployed exit rule.
 
-    Finished work is kept in the results folder: the same command again goes on where it was stopped, and
-    does nothing when all is done.
+    Prints a table, and writes leaderboards, plots and a page into the results folder. Finished work is kept there: give the same
+    command again to resume.
     """
     from exitbench.api.execution import execute_plan, plan_evaluation
     from exitbench.cli.console import terminal

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 _LOG_LINES = 5
 
 
-@click.command("status")
+@click.command("status", short_help="Show the progress of runs: running, finished, killed")
 @click.argument("run", required=False)
 @results_option
 def command(run: str | None, results: Path) -> None:
-    """Show the status of the runs in a results folder: running, finished, stopped or killed, and at which cell.
+    """Show the runs of a results folder: running, finished, stopped or killed, and how far they are.
 
-    With RUN, the beginning of a run's name, show its attacks, their errors, and the end of its log. Nothing is changed, and the
-    command is fast.
+    RUN is the beginning of a run's name: then its attacks, their errors and the end of its log are shown. Nothing is changed.
     """
     from rich.table import Table
 

@@ -11,29 +11,30 @@ from exitbench.cli.option_types import NamedPath, Whole
 from exitbench.cli.options import data_option, number, results_option, rule_option
 
 
-@click.command("sweep")
+@click.command("sweep", short_help="Plot cost against accuracy for other thresholds")
 @click.option(
     "--model",
     "models",
     multiple=True,
-    help="Only these, several or separated by commas; your own by file.py:factory, which is executed [all in the store].",
+    help="Only these networks, separated by commas, or the option several times; your own as file.py:factory, which is "
+    "executed. [default: all that are stored]",
 )
-@click.option("--dataset", help="Only evaluations on it; images of your own as in `bench run`.")
+@click.option("--dataset", help="Only evaluations on this dataset; your own images as in `run`.")
 @click.option("--training", help="Only these weights.")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="Only this norm.")
 @click.option("--eps", callback=number, help="Only this radius, as 0.3 or 8/255.")
-@click.option("--n", type=Whole(), help="Only evaluations on so many samples [of each network, on the most].")
+@click.option("--n", type=Whole(), help="Only evaluations on so many images. [default: the largest of each network]")
 @click.option(
     "--points",
     type=Whole(1, 1000),
     default=19,
     show_default=True,
-    help="Target costs between the first exit and the last.",
+    help="Number of mean costs to set thresholds for, between the first exit and the last.",
 )
 @click.option(
     "--weights",
     type=NamedPath(dir_okay=False),
-    help="A safetensors file [the registered weights of the stored digest].",
+    help="A safetensors file. [default: the registered weights with the stored digest]",
 )
 @data_option
 @results_option
@@ -47,11 +48,11 @@ def command(
     results: Path,
     **asked: object,
 ) -> None:
-    """Apply a whole family of exit policies to stored results, and plot cost against accuracy.
+    """Score stored results under many thresholds, and plot accuracy against cost.
 
-    Thresholds are set on held-out training images. The network's logits on these are computed once and stored; afterwards neither
-    network nor data are needed. No attack is run: only deployed policies were attacked; under others the worst case is an upper
-    bound.
+    No attack is run. Only deployed rules were attacked themselves; for all others the worst case is a looser upper bound.
+    Thresholds are set on held-out training images. Their logits are computed once and stored; after that neither network nor
+    data are needed.
     """
     from exitbench.analysis.sweep.choose import Wanted
     from exitbench.api.names import separated

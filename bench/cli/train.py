@@ -8,36 +8,36 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option
+from exitbench.cli.options import data_option, device_option
 
 if TYPE_CHECKING:
     from exitbench.training.recipe import Recipe
 
 
-@click.command("train")
+@click.command("train", short_help="Train a recipe and write its weights")
 @click.argument("recipe_name", metavar="RECIPE")
-@click.option("--seed", type=Whole(0, 2**31), default=0, show_default=True)
-@click.option("--epochs", type=Whole(min=1), help="Instead of the recipe's number, shared among its phases.")
+@click.option("--seed", type=Whole(0, 2**31), default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--epochs", type=Whole(min=1), help="Number of epochs in place of the recipe's, shared among its phases.")
 @click.option(
     "--batch-size",
     type=Whole(min=1),
-    help="Images per update; the learning rate is scaled in proportion, from 4 times the recipe's size on with the square "
-    "root [the recipe's; on a GPU up to 4 times that].",
+    help="Images per update. The learning rate is scaled with it: in proportion up to 4 times the recipe's size, with the "
+    "square root beyond. [default: the recipe's, on a GPU up to 4 times that]",
 )
-@click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to [your weights folder].")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--out", type=NamedPath(file_okay=False), help="Folder to write to. [default: your weights folder]")
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of activations; auto takes bf16 where this machine gains by it.",
+    help="Precision of activations; auto takes bf16 where it is faster on this machine.",
 )
 @click.option(
     "--compile/--no-compile",
     "compiled",
     default=None,
-    help="Whether to compile the network; it takes minutes, and pays for itself in long runs alone [no].",
+    help="Compile the network first: takes minutes, pays off in long runs only. [default: no-compile]",
 )
 @data_option
 def command(
@@ -51,10 +51,10 @@ def command(
     compiled: bool | None,
     data: Path,
 ) -> None:
-    """Train RECIPE and write its weights with a card, and the run's journal and curve beside them.
+    """Train RECIPE, and write the weights with a card, the log of the run and its curve.
 
-    RECIPE is a name (see `bench list recipes`) or a JSON file with a recipe, such as the journal of a run.
-    A killed run goes on from its last epoch when the same command is given again.
+    RECIPE is a name of `list recipes`, or a JSON file with a recipe, such as the .run.json of an earlier training. A killed
+    training resumes from its last epoch when you give the same command again.
     """
     from exitbench.cli.console import terminal
     from exitbench.cli.training_progress import TrainingProgress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exitbench.cli.option_types import NamedPath
-from exitbench.cli.options import data_option, results_option, rule_option, with_normalisation
+from exitbench.cli.options import data_option, device_option, results_option, rule_option, with_normalisation
 from exitbench.cli.say import say
 
 if TYPE_CHECKING:
@@ -22,32 +22,24 @@ HOLDS, FAILS = 0, 1
 _SHOWN = 20
 
 
-@click.command("verify")
+@click.command("verify", short_help="Check stored results, or a file that somebody sent you")
 @click.argument("what", metavar="RUN_OR_FILE")
-@click.option(
-    "--model", help="Only what is claimed of this model; one of your own by path/to/file.py:factory, which is executed."
-)
+@click.option("--model", help="Only the claims about this network; your own as path/to/file.py:factory, which is executed.")
 @click.option(
     "--weights",
     type=NamedPath(dir_okay=False),
-    help="A safetensors file or PyTorch state dict [the registered weights of the claimed digest].",
+    help="A safetensors file or PyTorch state dict. [default: the registered weights with the claimed digest]",
 )
 @with_normalisation
-@click.option(
-    "--dataset", help="Where the images of your own are that were evaluated, as in `bench run`: a function is executed."
-)
+@click.option("--dataset", help="Where your own images are, as in `run`; the file of a function is executed.")
 @click.option(
     "--images",
     type=NamedPath(dir_okay=False, exists=True),
-    help="An exported file with the counterexamples that the results folder came without.",
+    help="An exported file with the counterexamples that the results folder lacks.",
 )
-@click.option(
-    "--probe/--no-probe", default=True, show_default=True, help="Whether the trust checks of a results folder are taken again."
-)
-@click.option(
-    "--prove/--no-prove", default=True, show_default=True, help="Whether the certificates of a results folder are proven again."
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--probe/--no-probe", default=True, show_default=True, help="Run the trust checks of a results folder again.")
+@click.option("--prove/--no-prove", default=True, show_default=True, help="Prove the certificates of a results folder again.")
+@device_option
 @data_option
 @results_option
 @rule_option
@@ -65,12 +57,12 @@ def command(
     data: Path,
     results: Path,
 ) -> None:
-    """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
+    """Check the claims of RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
 
-    Every counterexample must lie in its ball and do to the plain model what is claimed; clean accuracy and
-    worst case are derived again. Costs are counted on the network, the trust checks of a results folder taken again, which
-    is the only part that attacks, and its certificates proven again. A results folder needs the dataset at hand, an exported file
-    does not.
+    Every counterexample must lie in its ball and must break the plain network as claimed. Clean accuracy and worst case
+    are derived again, and costs are counted on the network. The trust checks of a results folder are run again, the only
+    part that attacks, and its certificates are proven again. A results folder needs its dataset, an exported file does not.
+    Exit codes: 0 all claims hold; 1 some do not; 2 something could not be read.
     """
     import time
     from dataclasses import replace

@@ -24,10 +24,9 @@ def flags(evaluation: Evaluation) -> list[Flag]:
     if lead <= POINTS_DIFFERENCE:
         return []
     message = (
-        f"{best_black} takes no gradient and leaves {100 * left[best_black] / evaluation.n:.1f} %, {best_white}, the strongest "
-        f"with gradients, {100 * left[best_white] / evaluation.n:.1f} %: "
-        "give more --steps with --attack single; if that changes nothing, gradients are masked, and the number is not to be "
-        "believed"
+        f"{best_black} takes no gradient and leaves {100 * left[best_black] / evaluation.n:.1f} %; {best_white}, the strongest "
+        f"attack with gradients, leaves {100 * left[best_white] / evaluation.n:.1f} %: "
+        "give more --steps with --attack single; if that changes nothing, gradients are masked and the number is not valid"
     )
     strong = evaluation.complete or "adaptive" in white
     p = _pairs(evaluation, best_black, best_white).more()

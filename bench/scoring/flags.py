@@ -70,8 +70,8 @@ def _of_undefined(evaluation: Evaluation) -> list[Flag]:
     if not number:
         return []
     message = (
-        f"the network returns NaN or infinite logits on {number} of the attacks' images: it has no answer there, and the samples "
-        "count as if they had not been attacked; make the forward finite on every image"
+        f"the network returns NaN or infinite logits on {number} of the attacks' images: these samples count as if they had "
+        "not been attacked; return finite logits for every image"
     )
     return [Flag("undefined outputs", "failure", {"images": number}, message)]
 
@@ -81,8 +81,8 @@ def _of_rule(record: RunRecord) -> list[Flag]:
     if parse_policy(record.policy, record.n_exits, record.calibration).has_gradient:
         return []
     message = (
-        "the exit rule has no slack, so that attacks see in no direction where its gates open: adaptive moves predictions alone "
-        "and then searches at random, and slowdown finds little; implement slack in the rule (docs/exit-rules.md)"
+        "the exit rule has no slack, so attacks have no gradient towards opening its gates: adaptive moves the predictions alone "
+        "and then searches at random, and slowdown finds little; implement slack in the rule (docs/your-own-rule.md)"
     )
     return [Flag("gates without a gradient", "warning", {}, message)]
 

@@ -197,7 +197,7 @@ def test_what_ends_a_run_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)
         assert process.returncode == code, err
-        assert "Traceback" not in err and "the same command goes on from there" in " ".join(err.split())
+        assert "Traceback" not in err and "give the same command again to resume" in " ".join(err.split())
         kept = len(list(tmp_path.rglob("*.npz")))
     code, _, err = bench(*LONG, cwd=tmp_path)
     assert code == 0 and f"{kept} done before" in err

@@ -1,4 +1,4 @@
-"""What the README promises of the page, done as it says by somebody who has read nothing else."""
+"""What docs/reading-the-board.md promises of the page, done as it says by somebody who has read nothing else."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ BOARD = (
 
 @pytest.fixture(scope="module")
 def said() -> dict[str, str]:
-    """What the README says to do, by what for."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Read the board\n")[2].partition("\n## ")[0]
+    """What the page says to do, by what for."""
+    text = (ROOT / "docs" / "reading-the-board.md").read_text(encoding="utf-8")
     return {goal: " ".join(how.split()) for goal, how in re.findall(r"^\* \*\*(.+?)\*\*: (.+?)(?=\n\*|\n\n)", text, re.M | re.S)}
 
 
@@ -37,7 +37,7 @@ def controls(how: str) -> list[str]:
     return re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", how)
 
 
-def test_from_the_readme_alone(chromium, tmp_path, said):
+def test_from_the_documentation_alone(chromium, tmp_path, said):
     path = tmp_path / "index.html"
     path.write_text(to_html(boards(BOARD)), encoding="utf-8")
     page, stopping = opened(chromium, path, permissions=["clipboard-read", "clipboard-write"])

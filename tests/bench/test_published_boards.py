@@ -16,7 +16,12 @@ from tests.toys import ROOT
 pytestmark = pytest.mark.long
 
 PUBLISHED = ROOT / "results" / "published"
-FOUND = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What it found")[2].partition("\n## ")[0]
+FOUND = (
+    (ROOT / "docs" / "findings.md")
+    .read_text(encoding="utf-8")
+    .partition("\n## Exits against a smaller network\n")[2]
+    .partition("\n## ")[0]
+)
 FOLDERS = sorted(path for path in PUBLISHED.iterdir() if path.is_dir())
 """A results folder for each dataset."""
 CARDS = {(card.model, card.training, card.dataset): card for card, _ in shipped_weights() if "measured" in card.details}
@@ -86,7 +91,7 @@ def tables(text):
     return [rows[2:] for rows in found if rows]
 
 
-def test_the_readme_tells_what_the_board_says_of_every_network():
+def test_the_findings_are_what_the_board_says_of_every_network():
     stated = {(row[0], re.split("[,:]", row[1])[0]): row[2:] for row in tables(FOUND)[0]}
     board = {network[:2]: rows for network, rows in BOARDS.items() if network[2] == "cifar10"}
     assert stated.keys() == board.keys()
@@ -96,7 +101,7 @@ def test_the_readme_tells_what_the_board_says_of_every_network():
         assert stated[network] == [f"{float(rows['none']['mmacs']):.1f}", *shares]
 
 
-def test_the_readme_tells_the_figures_on_mnist():
+def test_the_findings_on_mnist_are_the_boards():
     def figures(*network):
         rows = BOARDS[(*network, "mnist")]
         return *(
@@ -141,7 +146,7 @@ def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(folder, be
 
 
 @pytest.mark.no_cover
-def test_the_readme_tells_the_paired_differences(bench, merged):
+def test_the_findings_are_the_paired_differences(bench, merged):
     """Sample by sample, on the networks that the table names."""
     _, stated = tables(FOUND)
     pairs = [[name.split("`")[1] for name in row[:2]] for row in stated]

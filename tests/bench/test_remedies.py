@@ -19,7 +19,7 @@ from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation
 from tests.bench.trained import planted, ready
 
-DISBELIEVED = "not to be believed"
+DISBELIEVED = "is not valid"
 
 
 class StraightThrough(nn.Module):
@@ -77,7 +77,7 @@ class Case:
         attacks: Attacks of the evaluation that raises it.
         add: Attacks that the remedy names.
         merged: Whether the remedy is another run of the same evaluation, so that both count.
-        believed: Whether the remedy lifts the flag; else the message says what is not to be believed.
+        believed: Whether the remedy lifts the flag; else the message says what is not valid.
     """
 
     flag: str
@@ -133,7 +133,7 @@ CASES = {
         "saturated gates",
         "warning",
         lambda: ready(planted(head=toys.Scaled(20), heads=[0])),
-        "the cost under slowdown is not to be believed",
+        "the cost under slowdown is not valid",
         believed=False,
     ),
     "a success that is lost": Case(

@@ -95,4 +95,4 @@ def test_disagreements_are_told_at_the_end(tmp_path, names):
     assert attack.search.on == {"folded fp32"} and attack.search.disagreements >= attack.search.again > 0
     console = Console(record=True, width=200, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     console.print(summary(evaluation, names))
-    assert f"saw {attack.search.disagreements} of 70 images otherwise" in console.export_text()
+    assert f"disagreed on {attack.search.disagreements} of 70 images" in console.export_text()

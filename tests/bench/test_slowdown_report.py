@@ -74,8 +74,8 @@ def test_the_terminal_shows_the_block_where_slowdown_was_asked_for(store):
         console = Console(file=io.StringIO(), width=80, record=True)
         console.print(summary(evaluation, asked_for))
         texts.append(console.export_text())
-    assert "savings erased %" not in texts[1]
-    (block,) = [part for part in texts[0].split("slowdown   ")[1:] if "savings erased %" in part]
+    assert "savings lost %" not in texts[1]
+    (block,) = [part for part in texts[0].split("slowdown   ")[1:] if "savings lost %" in part]
     for name in NAMES:
         (line,) = [line for line in block.splitlines() if line.strip().startswith(name.partition(":")[2])]
         slowed = evaluation.slowed(next(attack for attack in evaluation.attacks if attack.name == name))

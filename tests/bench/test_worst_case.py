@@ -217,7 +217,8 @@ class TestBlackBox:
         assert (flag.name, flag.level) == ("black-box beats white-box", "warning")
         assert flag.numbers == {"points": pytest.approx(100 / 6), "p": 0.5}
         assert flag.message.startswith(
-            "square takes no gradient and leaves 33.3 %, single:1, the strongest with gradients, 50.0 %: give more --steps"
+            "square takes no gradient and leaves 33.3 %; single:1, the strongest attack with gradients, leaves 50.0 %: "
+            "give more --steps"
         )
         assert "6 samples are too few to tell (p = 0.5)" in flag.message
 

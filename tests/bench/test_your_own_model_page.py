@@ -1,4 +1,4 @@
-"""The commands of docs/your-own-model.md, run as they stand but on fewer images."""
+"""The commands of docs/your-own-model.md, and the examples of the README, run as they stand but on fewer images."""
 
 import re
 import runpy
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.long
 PAGE = (ROOT / "docs" / "your-own-model.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+def blocks(language, page=PAGE):
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -62,3 +62,14 @@ def test_the_page_does_what_it_says(shell, tmp_path):
     assert "PASS" in again and "right to wrong" not in again
     assert "PASS" in reseeded and "seed 1" in reseeded
     assert "FAIL" in damaged and re.search(r"worst case.* REGRESSION", damaged) and "worst case: right to wrong: " in damaged
+
+
+def test_the_examples_of_the_readme(tmp_path, monkeypatch, capsys, bench):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = shlex.split(blocks("sh", readme)[0])
+    assert program == "exitbench" and bench(*arguments, "--dry-run")[0] == 0
+    (example,) = blocks("python", readme)
+    assert "n=32" in example
+    exec(example.replace("n=32", "n=4"), {})  # noqa: S102
+    assert re.match(r"[\d.]+ % \([\d.]+ - [\d.]+\) [\d.]+ % ", capsys.readouterr().out)

@@ -95,7 +95,7 @@ class Judgement:
     def reasons(self) -> list[str]:
         """The reasons for a failure; empty if there are none."""
         found = [f"not finished: {each}" for each in self.unfinished]
-        found += [f"not to be believed: {each}" for each in self.failures]
+        found += [f"failed trust check: {each}" for each in self.failures]
         found += [f"{row.title}: {-row.points:.2f} points lost, p = {row.p_lost:.2g}" for row in self._of("regression")]
         return found + [self._cost_text(row) for row in self.rows if row.cost == "over"]
 

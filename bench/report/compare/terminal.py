@@ -44,11 +44,11 @@ def comparison_text(found: Comparison) -> RenderableType:
             costs.add_row(cell(pair.title), *_cost(pair.mmacs, pair.mmacs_interval))
     named = [f"A: {name_of(found.a, found.b)}", f"B: {name_of(found.b, found.a)}"]
     notes = [
-        "only A, only B: samples that one alone gets right; p: exact McNemar test, two-sided, each row on its own",
+        "only A, only B: samples that only one of them gets right; p: exact McNemar test, two-sided, each row on its own",
         "intervals of the difference: Newcombe's method 10 for accuracies, the normal approximation for mean mmacs",
     ]
     if found.apart:
-        notes.append(f"not of both in the same form, and left out of the worst case: {', '.join(found.apart)}")
+        notes.append(f"left out of the worst case, as only one of the two has it in this form: {', '.join(found.apart)}")
     for letter, each in (("A", found.a), ("B", found.b)):
         if verdict(each) != "ok":
             notes.append(f"{letter}: trust {verdict(each)}; see `bench report`")

@@ -16,8 +16,8 @@ NOT_VERIFIED = "not verified here"
 """Of an evaluation whose counterexamples did not come with it."""
 
 _HOW_TO_VERIFY = (
-    "its figures came without the images that break it, so they are somebody's word; give `exitbench verify` the images "
-    "(--images FILE, made by `exitbench export --counterexamples` where they are), or run it again"
+    "its figures came without the images that break it, so nothing here proves them; give `exitbench verify` the images "
+    "(--images FILE, made by `exitbench export --counterexamples` on the machine that has them), or run it again"
 )
 
 
@@ -56,7 +56,7 @@ def lines(evaluation: Evaluation) -> Sequence[Line]:
     if not evaluation.verified:
         found.insert(0, Line("not checked", NOT_VERIFIED, _HOW_TO_VERIFY))
     if not evaluation.checked:
-        why = evaluation.probe_error or "it was run before there were trust checks, or they were interrupted"
+        why = evaluation.probe_error or "it was run by a release without trust checks, or they were interrupted"
         found.append(Line("not checked", "trust not checked", f"{why}; give the run command again"))
     return found
 

@@ -118,7 +118,7 @@ def _slowdown_table(evaluation: Evaluation, slowdowns: Sequence[Result]) -> Tabl
     """Return the table of slowdown attacks: their effect on the cost, and samples that stay right."""
     table = Table(box=None, pad_edge=False)
     table.add_column("slowdown", no_wrap=True)
-    for heading in ("mmacs", "ratio", "savings erased %", "efficacy", "accuracy %"):
+    for heading in ("mmacs", "ratio", "savings lost %", "efficacy", "accuracy %"):
         table.add_column(heading, justify="right")
     before = evaluation.slowed(evaluation.clean)
     for result in slowdowns:
@@ -136,31 +136,31 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
     record = evaluation.record
     notes = []
     if hidden := [attack.name for attack in evaluation.attacks if attack not in shown]:
-        notes.append(f"the worst case is over {len(evaluation.attacks)} attacks, these included: {', '.join(hidden)}")
+        notes.append(f"the worst case is over {len(evaluation.attacks)} attacks; not in the table: {', '.join(hidden)}")
     elif evaluation.attacks:
         those = f"these {len(evaluation.attacks)} attacks" if len(evaluation.attacks) > 1 else "this attack"
         notes.append(f"the worst case is over {those}, per sample")
-    notes.append("grads, s: gradients and seconds per sample, means")
+    notes.append("mmacs: millions of multiply-accumulates; grads, s: gradients and seconds; all per sample, in the mean")
+    if any(attack.is_slowdown for attack in shown):
+        notes.append("savings lost: share of what early exits save that the attack takes away; efficacy: 1 saves most, 0 nothing")
     if any(not attack.within.all() for attack in shown):
         notes.append("images outside the ball are reported with their distance; they do not count in the worst case")
     if evaluation.attacks:
         share, _, _ = accuracy(evaluation.any_exit_robust)
-        notes.append(
-            f"{100 * share:.2f} % have no exit, taken or not, that a stored image makes wrong; other images may lower this, too"
-        )
+        notes.append(f"on {100 * share:.2f} % every exit stays right under all stored attacks; new attacks may lower this")
     if evaluation.unfinished:
-        notes.append("attacks are unfinished: the worst case can only fall when they are")
+        notes.append("some attacks are unfinished: the worst case may still fall")
     if evaluation.sparsity:
         notes.append(f"pruned: {sparsity_text(evaluation)}")
     notes.append(record.note or f"{evaluation.dataset}: {evaluation.dataset_summary}")
-    notes.append(f"policy {_short(record.policy)}, calibration {record.calibration or 'none: given by hand'}")
+    notes.append(f"policy {_short(record.policy)}, calibration {record.calibration or 'none, thresholds given by hand'}")
     notes.append(f"seeds {_seeds(evaluation)}, weights {record.training} {record.weights[:12]}, data {record.data[:12]}")
     notes.append(f"computed with {evaluation.computed_with()}")
     if search := evaluation.search.on and evaluation.search:
         images = sum(evaluation.n for attack in evaluation.attacks if attack.search.on)
         notes.append(
-            f"searched on {' and '.join(sorted(search.on))}; the plain model, which decides, saw {search.disagreements} of "
-            f"{images} images otherwise, and was attacked itself on {search.again} of them"
+            f"searched on {' and '.join(sorted(search.on))}; the plain model, which decides, disagreed on {search.disagreements} "
+            f"of {images} images and was attacked itself on {search.again} of them"
         )
     return [line(note, "dim") for note in notes]
 

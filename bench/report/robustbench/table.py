@@ -34,7 +34,7 @@ COLUMNS = {
     "measured_worst_high": "upper end of it",
     "n": "samples that the measured accuracies are over",
     "exits": "number of exits of a measured network",
-    "training": "which weights a measured network has",
+    "training": "name of a measured network's weights",
     "policy": "its deployed exit rule",
     "eps": "radius of the threat model",
     "architecture": "as published",

@@ -18,7 +18,7 @@ NOT_ATTACKED = "not attacked itself"
 
 COLUMNS = {
     "model": "registered name of the network",
-    "training": "which weights it has",
+    "training": "name of its weights",
     "weights": "first 12 digits of their SHA-256",
     "dataset": "dataset of the evaluated samples; always its test split",
     "data": "first 12 digits of the SHA-256 over these samples and labels",
@@ -38,9 +38,9 @@ COLUMNS = {
     "worst": "share of samples that the rule gets right on the clean image and on every stored image of the ball",
     "worst_low": "lower end of the worst case's Wilson 95 % interval",
     "worst_high": "upper end of that interval",
-    "ra_any": "share of samples of which no stored image makes any exit wrong: no rule's worst case lies below it",
+    "ra_any": "share of samples on which every exit stays right on all stored images: no rule's worst case is lower",
     "exits_taken": "number of clean samples leaving at each exit, first to last",
-    "status": f"ok; or '{NOT_ATTACKED}': the worst case is what attacks on other rules or exits find, or what is amiss",
+    "status": f"ok; or '{NOT_ATTACKED}': the worst case is what attacks on other rules or exits find, or what is wrong",
     "flags": "what the trust checks found, as in the leaderboard; of a rule not attacked itself, over all rules evaluated",
 }
 """Meaning of every column of the CSV."""

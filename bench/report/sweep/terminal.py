@@ -62,17 +62,27 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
         ]
         own = float(point.evaluation.worst.mean())
         if point.judged.worst is not None and point.judged.worst.mean() < own:
-            notes.append((f"{which}: images made against other rules count; the leaderboard has {100 * own:.2f} %", "dim"))
+            notes.append(
+                (
+                    f"{which}: lower than the leaderboard's {100 * own:.2f} %, as images made against other rules count",
+                    "dim",
+                )
+            )
     if curve.rule is not None:
         rule = f"{curve.rule}@mmacs=COST"
         notes.append(
             (
-                "only deployed rules were attacked themselves; elsewhere the worst case is an upper bound, from attacks on other "
-                f"rules and on single exits: `bench run --policy {rule} --attack all` attacks a rule and adds to the store",
+                "only deployed rules were attacked themselves; for the others the worst case is a looser upper bound, from "
+                f"attacks on other rules and single exits; `bench run --policy {rule} --attack all` attacks one of them",
                 "dim",
             )
         )
         notes.append(("thresholds set on held-out training images, costs measured on the evaluated ones", "dim"))
     if curve.rule is not None and curve.pool.attacked:
-        notes.append((f"no rule falls below {100 * curve.any_exit_robust.mean():.2f} % by the stored images", "dim"))
+        notes.append(
+            (
+                f"on {100 * curve.any_exit_robust.mean():.2f} % every exit stays right on all stored images",
+                "dim",
+            )
+        )
     return notes

@@ -100,7 +100,7 @@ def test_an_evaluation_that_is_flagged_fails_and_makes_no_baseline(bench, monkey
 
     monkeypatch.setattr(probe, "probe", suspicious)
     code, out, _ = bench(*CHECK, "--results", "elsewhere")
-    assert code == 1 and "not to be believed: randomised outputs" in out
+    assert code == 1 and "failed trust check: randomised outputs" in out
     path = Path(BASELINE)
     before = path.read_bytes()
     code, _, err = bench(*CHECK, "--results", "elsewhere", "--update")
@@ -123,7 +123,7 @@ def test_two_evaluations_stand_side_by_side(bench):
     code, out, err = bench("compare", "tiny_digits:good", "tiny_digits:worse")
     assert code == 0, err
     assert "A: tiny_digits (good)" in out and "B: tiny_digits (worse)" in out and "mean mmacs" in out
-    assert "left out of the worst case: single:3, max" in out
+    assert "as only one of the two has it in this form: single:3, max" in out
     plots = Path("results/plots")
     assert (plots / "compare-tiny_digits_good-tiny_digits_worse.png").read_bytes()[:4] == b"\x89PNG"
     first = (plots / "compare-tiny_digits_good-tiny_digits_worse.svg").read_bytes()
