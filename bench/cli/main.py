@@ -37,6 +37,7 @@ _COMMANDS = {
     "merge": "exitbench.cli.merge",
     "verify": "exitbench.cli.verify",
     "export": "exitbench.cli.export",
+    "submit": "exitbench.cli.submit",
     "list": "exitbench.cli.listing",
     "cost": "exitbench.cli.cost",
     "latency": "exitbench.cli.latency",

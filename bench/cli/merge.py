@@ -28,7 +28,9 @@ _SHOWN = 12
 )
 @results_option
 def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> None:
-    """Join the stores of results folders, or files of figures (`bench export`), into the one of --results, and write its reports.
+    """Join stores into the one of --results, and write its reports.
+
+    A STORE is a results folder, a file of figures (`bench export`), or a submission (`bench submit`).
 
     The same cell of two stores is taken if the verdicts are the same. Where they are not, neither is and both are named: what
     --results held before stays, and what it did not is computed again by the next run. Everything is looked at before
@@ -38,9 +40,13 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
     from contextlib import ExitStack
 
     from exitbench.store.archive import unpacked
+    from exitbench.verify.submission import as_store
+    from exitbench.verify.submission_file import is_submission
 
     with ExitStack() as opened:
-        roots = {place.resolve(): opened.enter_context(unpacked(place)) for place in stores if place.is_file()}
+        files = [place for place in stores if place.is_file()]
+        kinds = {place: as_store if is_submission(place) else unpacked for place in files}
+        roots = {place.resolve(): opened.enter_context(kinds[place](place)) for place in files}
         named = {root: place for place, root in roots.items()}
         merged = _merged(stores, prefer, results, roots)
     _show(merged, named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,24 @@ from exitbench.cli.options import data_option, results_option, rule_option, with
 from exitbench.cli.say import say
 
 if TYPE_CHECKING:
+    from exitbench.data.split import Split
+    from exitbench.target.networks import Network
     from exitbench.verify.check import Verified
     from exitbench.verify.claims import Claims, Mismatch
     from exitbench.verify.scorer import Scorer
+    from exitbench.verify.submission_file import Opened
 
 HOLDS, FAILS = 0, 1
 _SHOWN = 20
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Claims to check; of a submission with its file, and with its clean images as the test split."""
+
+    claims: Claims
+    submission: Opened | None = None
+    split: Split | None = None
 
 
 @click.command("verify")
@@ -60,11 +73,11 @@ def command(
     data: Path,
     results: Path,
 ) -> None:
-    """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
+    """Check RUN_OR_FILE: a results folder, one run of it (its record's file or id), an exported file, or a submission.
 
     Every counterexample must lie in its ball and do to the plain model what is claimed; clean accuracy and
-    worst case are derived again. Costs are counted on the network, and the trust checks of a results folder taken again, which
-    is the only part that attacks. A results folder needs the dataset at hand, an exported file does not.
+    worst case are derived again. Costs are counted on the network, and the trust checks of a results folder or a submission are
+    taken again, which is the only part that attacks. A results folder needs the dataset at hand, the files do not.
     """
     import time
     from dataclasses import replace
@@ -72,17 +85,13 @@ def command(
     from exitbench.data.references import dataset_given
     from exitbench.errors import UserError, as_user_errors
     from exitbench.target.networks import own_network
-    from exitbench.target.normalised import normalised
     from exitbench.verify.check import verify
     from exitbench.verify.scorer import Scorer
     from exitbench.verify.subject import load_subject
 
     started = time.perf_counter()
     network = own_network(model)
-    if network is not None:
-        with as_user_errors():
-            network = normalised(network, mean, std)
-    elif (mean, std) != (None, None):
+    if network is None and (mean, std) != (None, None):
         raise UserError("--mean and --std go with --model, for a network of your own")
     if dataset is not None:
         with as_user_errors():
@@ -90,18 +99,22 @@ def command(
     name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []
-    for claims in _claims(what, results, data, name, images):
+    for each in _found(what, results, data, name, images):
+        claims = each.claims
         which = (claims.subject.model, claims.subject.weights)
         if which not in scorers:
-            net, digest = load_subject(claims, weights, device, network)
+            own = _network(each, network, mean, std)
+            net, digest = load_subject(claims, weights or (each.submission.weights if each.submission else None), device, own)
             scorers[which] = Scorer(net), digest
         with as_user_errors():
             found = verify(claims, *scorers[which])
             if probe and claims.records:
-                found = replace(found, mismatches=(*found.mismatches, *_probed(found, scorers[which][0], data)))
+                found = replace(found, mismatches=(*found.mismatches, *_probed(found, scorers[which][0], data, each.split)))
             verified.append(found)
         _show(verified[-1])
-        if not verified[-1].mismatches and probe:
+        if each.submission is not None:
+            _show_submission(each.submission)
+        elif not verified[-1].mismatches and probe:
             _record(verified[-1])
     if not verified:
         raise UserError(f"{what} holds nothing to verify" + (f" of model {name!r}" if name else ""))
@@ -113,16 +126,49 @@ def command(
     raise click.exceptions.Exit(FAILS if failed else HOLDS)
 
 
-def _claims(what: str, results: Path, data: Path, model: str | None, images: Path | None) -> Iterator[Claims]:
+def _found(what: str, results: Path, data: Path, model: str | None, images: Path | None) -> Iterator[_Found]:
     from exitbench.verify.sources import claims_in_file, claims_in_results
+    from exitbench.verify.submission import submitted
+    from exitbench.verify.submission_file import is_submission
 
-    if Path(what).is_file() and Path(what).suffix != ".json":
-        yield from claims_in_file(Path(what), data, model)
+    if is_submission(Path(what)):
+        with submitted(Path(what), data) as found:
+            if model in (None, found.claims.subject.model):
+                yield _Found(found.claims, found.opened, found.split)
+    elif Path(what).is_file() and Path(what).suffix != ".json":
+        yield from map(_Found, claims_in_file(Path(what), data, model))
     else:
-        yield from claims_in_results(what, results, data, model, images)
+        yield from map(_Found, claims_in_results(what, results, data, model, images))
 
 
-def _probed(verified: Verified, scorer: Scorer, data: Path) -> list[Mismatch]:
+def _network(
+    found: _Found, network: Network | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> Network | None:
+    """Return the network of the claims with its normalisation; None for one that is looked up by its name.
+
+    Raises:
+        UserError: If it is the code of whoever submitted it, which is not run unless it is named.
+    """
+    from exitbench.errors import UserError, as_user_errors
+    from exitbench.target.normalised import normalised
+
+    file = found.submission
+    if network is None:
+        if file is not None and file.says.network == "own":
+            raise UserError(
+                f"{found.claims.subject.model} is code of whoever submitted it, which is not run by itself: unpack {file.path} "
+                f"(`unzip {file.path} -d submission`), read {', '.join(file.code)}, and name it with "
+                f"--model submission/code/{file.says.reference}, in a container without a network where you do not trust it"
+            )
+        return None
+    requested = found.claims.records[0].requested if file is not None else None
+    if requested is not None:
+        mean, std = mean or requested.mean, std or requested.std
+    with as_user_errors():
+        return normalised(network, mean, std)
+
+
+def _probed(verified: Verified, scorer: Scorer, data: Path, split: Split | None) -> list[Mismatch]:
     """Return the trust results of the claims' records that are not what is measured again."""
     import numpy as np
 
@@ -136,12 +182,19 @@ def _probed(verified: Verified, scorer: Scorer, data: Path) -> list[Mismatch]:
     found = list(trust_results(claims))
     if not found:
         return []
-    split = load_split(claims.subject.dataset, "test", claims.clean_images.shape[1:], data)
+    split = split or load_split(claims.subject.dataset, "test", claims.clean_images.shape[1:], data)
     return [
         Mismatch(f"trust checks {result.key[:12]}", what)
         for record, result in found
         for what in trust_mismatches(record, result, scorer.model, split, robust, scorer.unused)
     ]
+
+
+def _show_submission(submission: Opened) -> None:
+    """Print what a submission says of itself, which nothing here checks."""
+    says = submission.says
+    say(f"  its author says: {'; '.join(f'{name}: {text}' for name, text in says.given.items()) or 'nothing'}")
+    say(f"  worst case: {says.status}; flags: {says.flags}; packed with exitbench {says.exitbench}")
 
 
 def _record(verified: Verified) -> None:
