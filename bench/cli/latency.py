@@ -25,7 +25,7 @@ from exitbench.cli.options import data_option, device_option, results_option, wi
 @with_normalisation
 @click.option("--n", type=Whole(), default=64, show_default=True, help="Number of clean test images to time it on.")
 @click.option("--rounds", type=Whole(3, 10_000), default=30, show_default=True, help="How often everything is timed, in turn.")
-@click.option("--threads", type=Whole(1, 1024), help="Threads of the processor. [default: what torch takes]")
+@click.option("--threads", type=Whole(1, 1024), help="Threads of the processor. [default: PyTorch's choice]")
 @device_option
 @data_option
 @results_option

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from exitbench.api.submit import Packed
 
 
-@click.command("submit")
+@click.command("submit", short_help="Pack a network and its results into a file to submit")
 @click.option(
     "--model", help="The network; one of your own by path/to/file.py:factory, which is executed and packed [the only one]."
 )
