@@ -55,7 +55,7 @@ def drawn(chart):
 def certified(one, right):
     """The evaluation with a certificate of these samples."""
     record = one.record
-    method = Method(name="a test", right=tuple(right), last=(0,) * N, seconds=0.0)
+    method = Method(name="a test", right=tuple(right), last=(0,) * one.n, seconds=0.0)
     identity = {name: getattr(record, name) for name in Certificate.__struct_fields__ if hasattr(record, name)}
     own = {
         "version": VERSION,
