@@ -9,9 +9,9 @@ from typing import Any
 from exitbench.report.charts.looks import Looks, marker
 from exitbench.report.leaderboard.certificate import NOTHING, certified_share
 from exitbench.report.leaderboard.flags import verdict
-from exitbench.report.leaderboard.table import training_text
 from exitbench.report.page.board import costliest, key_of
 from exitbench.report.page.curves import Curves, Interval, SweptCurve, network_of
+from exitbench.report.page.identity import identities
 from exitbench.scoring.evaluation import Bools, Evaluation, accuracy
 from exitbench.stats.proportions import wilson
 
@@ -28,14 +28,8 @@ def rows_of(evaluations: Sequence[Evaluation], looks: Looks) -> list[Row]:
         evaluations: Of one board.
         looks: Of their networks.
     """
-    names = _told_apart(evaluations)
-    return [_row(each, name, looks) for each, name in zip(evaluations, names, strict=True)]
-
-
-def name_of(evaluation: Evaluation) -> str:
-    """Return a short name of the network and its weights."""
-    record = evaluation.record
-    return f"{record.model}, {training_text(record)}"
+    found = zip(evaluations, names_of(evaluations), identities(evaluations), strict=True)
+    return [_row(each, name, who.about.parameters, looks) for each, name, who in found]
 
 
 def curve_rows(evaluations: Sequence[Evaluation], curves: Curves, looks: Looks) -> tuple[list[Row], list[Row]]:
@@ -49,13 +43,13 @@ def curve_rows(evaluations: Sequence[Evaluation], curves: Curves, looks: Looks) 
     points: list[Row] = []
     floors: list[Row] = []
     seen = set()
-    for evaluation in evaluations:
+    for evaluation, name in zip(evaluations, names_of(evaluations), strict=True):
         network = network_of(evaluation.record)
         if network in seen:
             continue
         seen.add(network)
         colour, _ = marker(looks[evaluation.record.network])
-        same = {"key": key_of(evaluation), "label": name_of(evaluation), "colour": f"var(--c{colour})"}
+        same = {"key": key_of(evaluation), "label": name, "colour": f"var(--c{colour})"}
         for curve in curves.get(network, ()):
             points += _curve(curve, same)
             if curve.floor is not None:
@@ -64,12 +58,14 @@ def curve_rows(evaluations: Sequence[Evaluation], curves: Curves, looks: Looks) 
     return points, floors
 
 
-def _told_apart(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return names; those that several evaluations share say the exit rule as well, and then their place."""
-    plain = [name_of(each) for each in evaluations]
-    often = Counter(plain)
-    rules = [f", {each.record.policy[:24]}" if often[name] > 1 else "" for name, each in zip(plain, evaluations, strict=True)]
-    names = [f"{name}{rule}{_caveats(each)}" for name, rule, each in zip(plain, rules, evaluations, strict=True)]
+def names_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return a name of each evaluation of a board; those that share one say the exit rule as well, and then their place."""
+    who = identities(evaluations)
+    often = Counter(each.name for each in who)
+    names = [
+        f"{each.name}{f', {each.kind}' if often[each.name] > 1 else ''}{_caveats(evaluation)}"
+        for each, evaluation in zip(who, evaluations, strict=True)
+    ]
     often = Counter(names)
     return [f"{name} (row {i})" if often[name] > 1 else name for i, name in enumerate(names, 1)]
 
@@ -81,7 +77,7 @@ def _caveats(evaluation: Evaluation) -> str:
     return found + ("" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix")
 
 
-def _row(evaluation: Evaluation, name: str, looks: Looks) -> Row:
+def _row(evaluation: Evaluation, name: str, parameters: int | None, looks: Looks) -> Row:
     colour, shape = marker(looks[evaluation.record.network])
     kind = verdict(evaluation)
     return {
@@ -93,6 +89,7 @@ def _row(evaluation: Evaluation, name: str, looks: Looks) -> Row:
         "sign": SIGNS.get(kind, ""),
         "leads": kind != "failure" and not evaluation.uncounted,
         "mmacs": evaluation.mean_cost(evaluation.clean),
+        "parameters": None if parameters is None else parameters / 1e6,
         "ms": evaluation.mean_latency(evaluation.clean),
         **shares("clean", evaluation.clean.correct),
         **(shares("worst", evaluation.worst) if evaluation.attacked else {}),
