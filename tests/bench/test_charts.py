@@ -76,7 +76,7 @@ def test_a_network_looks_the_same_under_every_rule_rank_and_filter():
     assert looks == looks_of([again, one, other]) and len(looks) == 2
     shapes = [(each["colour"], each["shape"]) for each in rows_of([one, other, again], looks)]
     assert shapes[0] == shapes[2] != shapes[1]
-    table = {each.cells["model"].text: each.style for each in table_rows(boards([one, other, again]))}
+    table = {each.cells["id"].text: each.style for each in table_rows(boards([one, other, again]))}
     assert {network.model: look for network, look in looks.items()} == table
 
 
@@ -101,7 +101,7 @@ def test_rows_with_one_name_are_told_apart_by_rule_and_then_by_place():
     one = evaluation(1)
     again = replace(one, record=changed(one.record, policy="exit:2"))
     names = [found["label"] for found in rows_of([one, again, again, evaluation(2)], looks_of([one, evaluation(2)]))]
-    assert len(set(names)) == 4 and "exit:2" in names[1] and "exit:" not in names[3]
+    assert len(set(names)) == 4 and "always exit 2" in names[1] and "exit 2" not in names[3]
 
 
 @pytest.fixture(scope="module", autouse=True)
