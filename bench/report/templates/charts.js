@@ -13,7 +13,7 @@ const give = (signals, values) => { for (const each of signals) if (each.name in
 const WIDE = 540, AXIS = 42, FONT = 12;
 function size(width) {
   if (width < WIDE) return { w: width - AXIS, h: Math.max(200, 0.62 * width), names: "below", font: FONT };
-  const nameWidth = Math.min(230, 0.3 * width), w = width - AXIS - nameWidth - 46;
+  const nameWidth = Math.min(250, 0.36 * width), w = width - AXIS - nameWidth - 46;
   return { w, h: Math.min(340, Math.max(240, 0.75 * w)), names: "right", nameWidth, font: FONT };
 }
 
@@ -24,7 +24,6 @@ class Panel {
     this.plot = one(".plot", figure);
     this.share = one("select[name=share]", figure);
     this.width = 0;
-    this.drawing = null;
     this.share.addEventListener("change", () => this.draw());
     for (const button of all("button[data-save]", figure)) button.addEventListener("click", () => this.save(button.dataset.save));
     new ResizeObserver(() => { if (Math.abs(this.plot.clientWidth - this.width) > 2) this.draw(); }).observe(this.plot);
@@ -45,16 +44,7 @@ class Panel {
     if (this.view) this.view.finalize();
     const parsed = window.vega.parse(this.spec(), null, { ast: true });
     this.view = new window.vega.View(parsed, { expr: window.vega.expressionInterpreter, renderer: "svg", container: this.plot, hover: false });
-    return this.drawn();
-  }
-  show() {
-    if (!this.view) return this.draw();
-    for (const data of WHOLE.data) this.view.data(data.name, copy(this.chart.seen(data.name)));
-    return this.drawn();
-  }
-  drawn() {
-    this.drawing = this.view.runAsync().then(() => this.mark());
-    return this.drawing;
+    return this.view.runAsync().then(view => { if (view === this.view) this.mark(); });
   }
   /* What Vega drew becomes what a reader points at, tabs to and hears. */
   mark() {
@@ -118,7 +108,7 @@ class Chart {
   show() {
     const any = this.seen("rows").length > 0;
     if (this.follows) (this.section.closest(".chart") || this.section).hidden = !any;
-    return any ? Promise.all(this.panels.map(each => each.show())) : Promise.resolve();
+    return any ? Promise.all(this.panels.map(each => each.draw())) : Promise.resolve();
   }
 }
 
