@@ -92,10 +92,22 @@ def distance_to_failure(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
 
 def distance_at_gates(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
     """Return the largest violation of a constraint on a gate at each exit, ``(K, B)``, whatever the exits predict."""
+    return torch.maximum(*_gate_violations(logits, y, policy))
+
+
+def violations(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:
+    """Return what breaking each sample lacks at each exit, ``(3, K, B)``; negative where nothing is lacking.
+
+    The rows: how far the gate before that is most open is open, how far the exit's own gate is shut, and by how much the label
+    leads the best wrong class. Their largest is ``distance_to_failure``.
+    """
+    return torch.stack([*_gate_violations(logits, y, policy), -margins(predictions(logits, policy), y)])
+
+
+def _gate_violations(logits: Tensor, y: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
     slacks, opened = _gates(logits, y, policy)
     least = torch.full_like(logits[:1, :, 0], -ALWAYS_SATISFIED)
-    open_before = torch.cat([least, slacks]).cummax(0).values
-    return torch.maximum(open_before, torch.cat([-opened, least]))
+    return torch.cat([least, slacks]).cummax(0).values, torch.cat([-opened, least])
 
 
 def pair_values(logits: Tensor, y: Tensor, policy: Policy) -> Tensor:

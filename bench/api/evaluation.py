@@ -15,7 +15,9 @@ from exitbench.report.evaluation.tables import attack_table, markdown, summary_t
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.leaderboard.table import rows_of
 from exitbench.scoring import evaluation as scoring
+from exitbench.scoring.between import between_of
 from exitbench.scoring.evaluation import Bools, accuracy
+from exitbench.scoring.nearest import LACKED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,6 +96,26 @@ class Evaluation:
         for attack in self.scored.attacks:
             columns.setdefault(attack.name, self.scored.robust(attack))
         return pd.DataFrame(columns, index=pd.RangeIndex(self.n, name="sample"))
+
+    @property
+    def nearest(self) -> pd.DataFrame:
+        """One row per sample that is neither broken nor certified, the nearest to failing first, indexed by sample.
+
+        ``distance`` is what the nearest stored image lacks to break the sample, in logits; ``exit`` is where, from 1;
+        ``wrong_class`` is the class that would be predicted; ``lacked`` is what is missing most; ``attack`` is whose image it is.
+        """
+        found, between = self.scored.nearest, between_of(self.scored)
+        if found is None or between is None:
+            return pd.DataFrame(columns=["distance", "exit", "wrong_class", "lacked", "attack"])
+        samples = list(between.samples)
+        columns = {
+            "distance": found.distance[samples],
+            "exit": found.exit[samples] + 1,
+            "wrong_class": found.target[samples],
+            "lacked": [LACKED[k] for k in found.lacked[samples]],
+            "attack": found.attack[samples],
+        }
+        return pd.DataFrame(columns, index=pd.Index(samples, name="sample"))
 
     @property
     def flags(self) -> tuple[Flag, ...]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from exitbench.attacks.regions import Norm
+    from exitbench.report.charts.drawing import Drawing
 
 
 def load_results(path: str | Path) -> list[Evaluation]:
@@ -136,12 +137,13 @@ class Sweep:
         """One row per network and exit rule; the columns are those of ``sweeps/*.csv``."""
         return sweep_table(self.curves)
 
-    def plot(self) -> Figure:
-        """Return a figure of clean and worst-case accuracy against mean cost."""
-        from exitbench.api.figures import shown
-        from exitbench.report.sweep.plot import draw
+    def plot(self) -> Drawing:
+        """Return a figure of clean and worst-case accuracy against mean cost; a notebook shows it, ``save`` writes it."""
+        from exitbench.report.charts.figures import sweep_figure
+        from exitbench.report.charts.looks import looks_of
 
-        return shown(draw(self.curves, "exit rules under stored attacks"))
+        looks = looks_of(evaluation for curve in self.curves for evaluation in curve.pool.evaluations)
+        return sweep_figure(self.curves, looks, "Exit rules under stored attacks")
 
     def __repr__(self) -> str:
         columns = ["model", "training", "rule", "point", "mmacs", "clean", "worst", "status"]

@@ -60,8 +60,10 @@ def command(methods: tuple[str, ...], neurons: int, results: Path, **asked: Any)
     from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.report.leaderboard.certificate import summary
+    from exitbench.report.plain_text import line
     from exitbench.report.write import rewrite_reports
     from exitbench.runner.prepare import Request, prepare
+    from exitbench.scoring.between import between_of
     from exitbench.store.store import Store
 
     names = method_names(methods or DEFAULT_METHODS)
@@ -74,9 +76,12 @@ def command(methods: tuple[str, ...], neurons: int, results: Path, **asked: Any)
         found: Certificate = certificate_of(prepared, names, neurons)
     try:
         store.write_certificate(found)
-        _, written = rewrite_reports(store, results)
+        evaluations, written = rewrite_reports(store, results)
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     console = terminal()
     console.print(summary(found))
+    for each in evaluations:
+        if each.certificate == found and (between := between_of(each)) is not None:
+            console.print(line(str(between), "dim"))
     console.print(f"written: {', '.join(map(str, written))}", style="dim", markup=False, highlight=False, soft_wrap=True)

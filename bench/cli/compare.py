@@ -30,14 +30,18 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     from exitbench.cli.console import terminal
     from exitbench.cli.outputs import reason, write_output
     from exitbench.errors import UserError
+    from exitbench.report.charts.looks import looks_of
     from exitbench.report.compare.plot import draw_comparison
     from exitbench.report.compare.terminal import comparison_text
     from exitbench.report.style import to_bytes
+    from exitbench.scoring.load import evaluations
+    from exitbench.store.store import Store
 
     found = compare(*find_pair(a, b, results))
     console = terminal()
     console.print(comparison_text(found))
-    figure = draw_comparison(found)
+    stored = evaluations(Store(results / "store")) if (results / "store").is_dir() else []
+    figure = draw_comparison(found, looks_of(stored))
     stem = plot or results / "plots" / f"compare-{_safe(a)}-{_safe(b)}"
     for kind in ("png", "svg"):
         path = stem.with_name(f"{stem.name}.{kind}")

@@ -42,6 +42,7 @@ _GROUPS = {
     "Look at results": {
         "report": "exitbench.cli.report",
         "sweep": "exitbench.cli.sweep",
+        "figures": "exitbench.cli.figures",
         "compare": "exitbench.cli.compare",
         "robustbench": "exitbench.cli.robustbench",
     },

@@ -62,6 +62,7 @@ def command(
     from exitbench.data.references import dataset_given
     from exitbench.errors import UserError, as_user_errors
     from exitbench.models.factory import reported_name
+    from exitbench.report.charts.looks import looks_of
     from exitbench.report.lock import reports_locked
     from exitbench.report.sweep.terminal import curve_text
     from exitbench.report.sweep.write import write_sweep
@@ -75,13 +76,12 @@ def command(
         with as_user_errors():
             dataset = dataset_given(dataset)
     wanted = Wanted(models=names, dataset=dataset, **asked)  # type: ignore[arg-type]
-    curves = curves_of(
-        evaluations(store), store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True))
-    )
+    stored = evaluations(store)
+    curves = curves_of(stored, store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True)))
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
         with reports_locked(results):
-            written = write_sweep(curves, results, "".join(f"-{part}" for part in narrowed))
+            written = write_sweep(curves, results, looks_of(stored), "".join(f"-{part}" for part in narrowed))
             written.append(write_page(evaluations(store), results))  # an evaluation may have ended meanwhile
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.models.whole_file import write_whole
+from exitbench.report.charts.figures import board_figure
+from exitbench.report.charts.looks import board_of, looks_of
 from exitbench.report.csv_file import to_csv
-from exitbench.report.leaderboard.plot import draw
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.lock import reports_locked
 from exitbench.report.page.curves import Network, SweptCurve, read_curves
 from exitbench.report.page.header import Header
 from exitbench.report.page.html import to_html
-from exitbench.report.style import to_bytes
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluations
 from exitbench.scoring.ranking import rank
-from exitbench.store.run_record import board_name, evaluation_key
+from exitbench.store.run_record import evaluation_key
 from exitbench.store.store import Store
 
 
@@ -27,9 +26,7 @@ def boards(scored: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     """Group evaluations by leaderboard, best first; boards are sorted by name."""
     found: dict[str, list[Evaluation]] = {}
     for evaluation in sorted(scored, key=rank):
-        record = evaluation.record
-        name = board_name(evaluation.dataset, ThreatModel(record.norm, record.eps))
-        found.setdefault(name, []).append(evaluation)
+        found.setdefault(board_of(evaluation), []).append(evaluation)
     return dict(sorted(found.items()))
 
 
@@ -79,13 +76,13 @@ def write_reports(scored: Sequence[Evaluation], results: Path, header: Header | 
     Returns:
         The files written. Boards of which the store knows nothing are left alone.
     """
-    by_board = boards(scored)
+    by_board, looks = boards(scored), looks_of(scored)
     files: dict[Path, bytes] = {}
     for name, found in by_board.items():
-        figure = draw(found, f"{name}: {found[0].dataset_summary}")
+        figure = board_figure(found, looks)
         files[results / "leaderboards" / f"{name}.csv"] = to_csv(leaderboard(found)).encode()
-        files[results / "plots" / f"{name}.png"] = to_bytes(figure, "png")
-        files[results / "plots" / f"{name}.svg"] = to_bytes(figure, "svg")
+        files[results / "plots" / f"{name}.png"] = figure.to_bytes("png")
+        files[results / "plots" / f"{name}.svg"] = figure.to_bytes("svg")
     for path, content in files.items():
         write_whole(path, content)
     return [*files, write_page(scored, results, header)]

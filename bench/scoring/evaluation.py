@@ -12,6 +12,7 @@ import numpy.typing as npt
 from exitbench.attacks.presets import matrix_names
 from exitbench.attacks.registry import Goal
 from exitbench.checks.flag import Flag
+from exitbench.scoring.nearest import Nearest
 from exitbench.scoring.search import NO_SEARCH, Search
 from exitbench.scoring.slowdown import Slowed, slowed
 from exitbench.stats.proportions import wilson
@@ -117,6 +118,7 @@ class Evaluation:
         flags: Flags of the trust checks and of the stored cells, failures first.
         records: All merged run records.
         latency: Latency of each exit, if measured.
+        nearest: How near stored images come to breaking each sample; None if it was not computed.
         verified: Whether the images behind it are in the store, or it was verified here when they were at hand.
         certificate: What was proven of it; None if nothing was tried.
         knows_data: Whether the samples are those of the dataset named, as far as their digests are known.
@@ -137,6 +139,7 @@ class Evaluation:
     certificate: Certificate | None = None
     knows_data: bool = True
     verified: bool = True
+    nearest: Nearest | None = None
 
     @property
     def dataset(self) -> str:

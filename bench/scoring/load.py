@@ -20,6 +20,7 @@ from exitbench.runner.probe_key import READABLE
 from exitbench.scoring.cells import Misfit, RecordCells, leave_out
 from exitbench.scoring.evaluation import Evaluation, Result, Unfinished
 from exitbench.scoring.flags import flags_of
+from exitbench.scoring.nearest import Nearest, nearest_of
 from exitbench.scoring.search import Search
 from exitbench.store.cell import Cell
 from exitbench.store.certificate import Certificate, certificate_key
@@ -64,6 +65,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     unfinished: dict[str, Unfinished] = {}
     survived = np.ones(record.n, dtype=np.bool_)
     any_wrong = np.zeros(record.n, dtype=np.bool_)
+    nearest = Nearest.unknown(record.n)
     knows_data, lacks_images = True, False
     for each in records:
         stored = RecordCells(each, store)
@@ -74,6 +76,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
                 continue
             cells = stored.of(attack)
             lacks_images = lacks_images or any(cell.lacks_images for cell in cells)
+            nearest = _nearer(nearest, attack, each, cells, policy)
             if len(cells) == len(attack.keys) and _covers(attack.keys, cells, record.n):
                 results[identity] = result_of(attack, each, cells, policy)
                 knows_data = knows_data and (name != CLEAN or _knows_data(cells, each))
@@ -94,9 +97,26 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
         flags=flags_of(found),
         records=tuple(records),
         knows_data=knows_data,
+        nearest=nearest,
         verified=verified,
         certificate=_certificate(found, store),
     )
+
+
+def _nearer(nearest: Nearest, attack: AttackEntry, record: RunRecord, cells: Sequence[Cell], policy: Policy) -> Nearest:
+    """Return the nearest images when those of an attack are counted in."""
+    if not cells:
+        return nearest
+    logits, labels = _outputs(cells)
+    rows = np.concatenate([cell.indices for cell in cells])
+    within = np.concatenate([cell.within(record.norm, record.eps, attack.spec) for cell in cells])
+    return nearest.or_nearer(nearest_of(logits, labels, policy, within, attack.name), rows)
+
+
+def _outputs(cells: Sequence[Cell]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits ``(K, B, classes)`` and labels ``(B,)`` of cells."""
+    logits = torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1))
+    return logits, torch.from_numpy(np.concatenate([cell.labels for cell in cells]))
 
 
 def _certificate(evaluation: Evaluation, store: Store) -> Certificate | None:
@@ -184,8 +204,7 @@ def result_of(attack: AttackEntry, record: RunRecord, cells: Sequence[Cell], pol
         cells: Its cells, in the order of their samples.
         policy: The deployed rule.
     """
-    logits = torch.from_numpy(np.concatenate([cell.logits for cell in cells], axis=1))
-    labels = torch.from_numpy(np.concatenate([cell.labels for cell in cells]))
+    logits, labels = _outputs(cells)
     predicted, exits = deployed_logits(logits, policy)
     forwards, backwards = np.sum([cell.passes for cell in cells], axis=0) / len(labels)
     distances = np.concatenate([cell.distances for cell in cells])

@@ -10,7 +10,7 @@ from exitbench.errors import UserError
 from exitbench.models.policies import EntropyPolicy, FixedExit
 from exitbench.report.compare.plot import draw_comparison
 from exitbench.report.compare.terminal import name_of
-from exitbench.report.style import to_bytes
+from exitbench.report.style import MARKERS, network_style, to_bytes
 from exitbench.stats.paired import mcnemar, newcombe
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 from tests.bench.records import changed
@@ -94,6 +94,14 @@ def test_the_plot_has_a_row_for_each_pair_and_is_the_same_every_time(both):
     assert [label.get_text() for label in left.get_yticklabels()] == ["clean", "average", "worst case"]
     assert np.ptp(right.get_ylim()) == len(found.pairs)
     assert to_bytes(draw_comparison(found), "svg") == to_bytes(figure, "svg")
+
+
+def test_networks_look_as_in_every_figure_of_their_store(both):
+    found = compare(*both)
+    looks = {found.a.record.network: 4, found.b.record.network: 2}
+    lines = [line for line in draw_comparison(found, looks).axes[0].get_lines() if line.get_marker() in MARKERS]
+    wanted = [network_style(looks[each.record.network]) for each in (found.a, found.b)]
+    assert [(line.get_color(), line.get_marker()) for line in lines] == wanted
 
 
 def test_names_tell_two_apart(both):

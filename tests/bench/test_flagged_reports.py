@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 
 from exitbench.checks.probe import ensure_probe
-from exitbench.report.leaderboard.plot import draw, pareto_front, points
+from exitbench.report.charts.figures import board_figure
+from exitbench.report.charts.looks import looks_of
+from exitbench.report.charts.rows import rows_of
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
-from exitbench.report.style import to_bytes
 from exitbench.report.write import boards
 from exitbench.scoring.load import evaluations
 from tests.bench import trained as toys
@@ -103,12 +104,10 @@ def test_the_page_has_a_class_a_sign_and_the_numbers(found):
 
 def test_the_plot_marks_them_and_leaves_the_unbelievable_out_of_the_front(found):
     evaluations_ = list(found.values())
-    by_kind = {point.kind: point for point in points(evaluations_, "worst")}
-    assert set(by_kind) == {"failure", "warning", "not checked", "ok"}
-    assert by_kind["failure"] not in pareto_front(list(by_kind.values()))
-    figure = draw(evaluations_, "title")
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend.count("flagged: not to be believed") == 1
-    markers = [line.get_marker() for line in figure.axes[0].get_lines()]
-    assert {"x", "$!$", "$?$"} <= set(markers)
-    assert to_bytes(figure, "png") == to_bytes(draw(evaluations_, "title"), "png")
+    rows = {row["sign"]: row for row in rows_of(evaluations_, looks_of(evaluations_))}
+    assert set(rows) == {"✕", "!", "?", ""}
+    assert [sign for sign, row in rows.items() if not row["leads"]] == ["✕"]
+    assert [sign for sign, row in rows.items() if not row["hollow"]] == [""]
+    figure = board_figure(evaluations_, looks_of(evaluations_))
+    assert "flagged: not to be believed" in figure.to_bytes("svg").decode()
+    assert figure.to_bytes("png") == board_figure(evaluations_, looks_of(evaluations_)).to_bytes("png")

@@ -11,13 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exitbench.report.charts.looks import looks_of
+from exitbench.report.charts.rows import curve_rows
+from exitbench.report.charts.runtime import runtime
 from exitbench.report.csv_file import to_csv
 from exitbench.report.page import assets, overlap
 from exitbench.report.page.board import columns, key_of, rows
-from exitbench.report.page.chart import HEIGHT, WIDTH, chart
 from exitbench.report.page.curves import network_of, read_curves
 from exitbench.report.page.detail import detail
 from exitbench.report.page.html import SCRIPTS, to_html
@@ -94,18 +97,6 @@ def test_exits_add_up():
     assert right == pytest.approx(evaluation(3).clean.correct.sum())
 
 
-def test_the_chart_stays_inside_and_shows_what_the_table_shows():
-    (board,) = [found for name, found in boards(few()).items() if name.startswith("cifar10")]
-    found = chart(board, {})
-    for panel in found.panels:
-        assert len(panel.marks) == len(board)
-        for mark, each in zip(panel.marks, board, strict=True):
-            assert 0 < mark.x < WIDTH and 0 < mark.high <= mark.y <= mark.low < HEIGHT
-            assert mark.key == key_of(each) and mark.hollow == bool(mark.sign or len(each.record.mmacs) == 1)
-        assert sorted(mark.x for mark in panel.marks) == [mark.x for mark in sorted(panel.marks, key=lambda mark: mark.x)]
-    assert {sign for sign, _ in found.signs} == {"✕", "!", "?"}
-
-
 SWEEP = (
     "model,training,weights,dataset,data,norm,eps,n,rule,point,target_mmacs,policy,calibration,mmacs,mflops_paper,"
     "clean,clean_low,clean_high,worst,worst_low,worst_high,ra_any,exits_taken,status,flags\n"
@@ -129,9 +120,9 @@ def test_sweeps_are_read_matched_and_drawn(tmp_path):
     curves = read_curves(tmp_path)
     (curve,) = curves[network_of(one.record)]
     assert [point.mmacs for point in curve.points] == [10, 30, 50], "of the whole store's file, deployed rules left out"
-    clean, worst = chart([one, evaluation(2)], curves).panels
-    assert [line.key for line in clean.curves] == [key_of(one)] and len(clean.curves[0].dots) == 3
-    assert clean.curves[0].floor is None and worst.curves[0].floor is not None
+    board = [one, evaluation(2)]
+    points, floors = curve_rows(board, curves, looks_of(board))
+    assert [point["key"] for point in points] == [key_of(one)] * 3 and [floor["floor"] for floor in floors] == [0.05]
     page = to_html(boards([one]), curves)
     assert "Other thresholds" in page and "Other thresholds" not in to_html(boards([one]))
 
@@ -190,7 +181,7 @@ def test_the_page_is_the_same_bytes_every_time_and_small(tmp_path):
 
 
 def outside_the_library(page):
-    for script in assets.library():
+    for script in (*assets.library(), runtime()):
         assert page.count(script) == 1
         page = page.replace(script, "")
     return page
@@ -212,6 +203,9 @@ def test_the_library_is_whole_and_comes_with_its_licences():
         assert file.version in content[:200].decode() or file.name.startswith("buttons.")
         for said in (file.name, file.package, file.version):
             assert said in outside_the_library(page)
+    for holder in ("University of Washington Interactive Data Lab", "Mike Bostock"):
+        assert holder in outside_the_library(page)
+    assert f"Vega {vl_convert.get_vega_version()}" in page
     for holder in ("SpryMedia", "OpenJS Foundation", "Eli Grey"):
         assert holder in outside_the_library(page) and any(holder in script for script in assets.library()), "notices are kept"
 
@@ -219,10 +213,12 @@ def test_the_library_is_whole_and_comes_with_its_licences():
 def test_whatever_comes_from_outside_is_escaped():
     page = outside_the_library(to_html(boards(few())))
     assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "<img" not in page and page.count("</noscript>") == len(few())
-    executed = 1 + len(assets.LIBRARY) + len(SCRIPTS)
-    assert page.count("<script>") == executed, "the mark that scripts run, the library, the page's own"
-    assert page.count("</script>") == 1 + executed and page.count('<script type="application/json"') == 1, "and the verdicts"
+    assert "<img" not in page and page.count("</noscript>") == len(few()) + len(boards(few()))
+    executed = 2 + len(assets.LIBRARY) + len(SCRIPTS)
+    assert page.count("<script>") == executed, "the mark that scripts run, the library, Vega, the page's own"
+    data = 2 + len(boards(few()))
+    assert page.count("</script>") == data + executed, "and the verdicts, the charts' specification and their rows"
+    assert page.count('<script type="application/json"') == data
 
 
 @given(st.text(alphabet="<!-/scriptSCRIPT> a", max_size=40))

@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from exitbench.models.cost import measure_costs
+from exitbench.report.charts.looks import looks_of
+from exitbench.report.charts.rows import rows_of
 from exitbench.report.csv_file import to_csv
-from exitbench.report.leaderboard.plot import points
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
@@ -48,7 +49,7 @@ def shown(evaluation):
     console.print(summary(evaluation, ["average"]))
     explained = r'<table id="board".*?</thead>|<dl class="columns">.*?</dl>|<script>.*?</script>'
     page = re.sub(explained, "", to_html(boards([evaluation])), flags=re.DOTALL)
-    return console.export_text(), page, points([evaluation], "clean")[0].label
+    return console.export_text(), page, rows_of([evaluation], looks_of([evaluation]))[0]["label"]
 
 
 def test_both_costs_stand_in_the_csv(pruned, dense):

@@ -8,12 +8,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from exitbench.report.charts.rows import names_of
 from exitbench.report.csv_file import to_csv
-from exitbench.report.leaderboard.plot import Point, draw, pareto_front, points
 from exitbench.report.leaderboard.table import COLUMNS, leaderboard
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
-from exitbench.report.style import to_bytes
 from exitbench.report.write import boards, write_reports
 from exitbench.scoring.load import evaluations
 from tests.bench.evaluated import FORMS, evaluate, only_evaluation
@@ -76,8 +75,7 @@ def test_somebody_elses_weights_are_told_apart_everywhere(store, tmp_path):
     taken_over = replace(evaluation, record=changed(evaluation.record, training="theirs", source="imported from theirs.pth"))
     table = leaderboard([evaluation, taken_over])
     assert set(table["source"]) == {"a test", "imported from theirs.pth"}
-    (point,) = points([taken_over], "clean")
-    assert point.label.startswith("toy (theirs, imported, ")
+    assert names_of([taken_over])[0].startswith("toy, theirs")
     page = to_html(boards([evaluation, taken_over]))
     assert page.count("theirs, imported") >= 1 and "none, imported" not in page
 
@@ -85,24 +83,6 @@ def test_somebody_elses_weights_are_told_apart_everywhere(store, tmp_path):
 def test_an_empty_store_makes_an_honest_page(tmp_path):
     write_reports([], tmp_path)
     assert "No network has been evaluated yet" in (tmp_path / "index.html").read_text()
-
-
-def test_the_front_holds_what_nothing_beats():
-    def point(mmacs, share):
-        return Point("x", mmacs, share, 0, 1, True)
-
-    front = pareto_front([point(3, 0.5), point(1, 0.2), point(2, 0.6), point(4, 0.9), point(1, 0.1)])
-    assert [(p.mmacs, p.share) for p in front] == [(1, 0.2), (2, 0.6), (4, 0.9)]
-
-
-def test_plots_show_every_evaluation_with_its_interval(store):
-    evaluation = only_evaluation(store)
-    (clean,), (worst,) = points([evaluation], "clean"), points([evaluation], "worst")
-    assert clean.mmacs == worst.mmacs == pytest.approx(evaluation.mean_cost(evaluation.clean))
-    assert worst.low < worst.share < worst.high
-    figure = draw([evaluation], "title")
-    assert to_bytes(figure, "png").startswith(b"\x89PNG")
-    assert b"<svg" in to_bytes(figure, "svg")
 
 
 def test_the_terminal_summary_shows_the_headline(store):

@@ -20,8 +20,9 @@ from exitbench.cli.main import cli
 from exitbench.errors import UserError
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy
 from exitbench.models.policy_text import policy_text
+from exitbench.report.charts.figures import sweep_figure
+from exitbench.report.charts.looks import looks_of
 from exitbench.report.leaderboard.table import leaderboard
-from exitbench.report.sweep.plot import draw
 from exitbench.report.sweep.table import COLUMNS, NOT_ATTACKED, sweep_table
 from exitbench.report.sweep.write import write_sweep
 from exitbench.scoring.load import evaluations, result_of
@@ -117,11 +118,8 @@ def test_only_the_deployed_rules_are_said_to_have_been_attacked(attacked):
     assert table["status"].str.startswith(NOT_ATTACKED).tolist() == [True] * 7 + [False] * 2
     assert table["calibration"].notna().tolist() == [False, *[True] * 5, *[False] * 3]
     assert table["mmacs"][:7].is_monotonic_increasing
-    from matplotlib.figure import Figure
-
-    figure = draw([curve], "title")
-    assert isinstance(figure, Figure)
-    assert "aimed at the deployed rules (markers) alone" in figure.legends[0].get_title().get_text()
+    figure = sweep_figure([curve], looks_of(curve.pool.evaluations)).to_bytes("svg").decode()
+    assert "Only the rules at the markers" in figure and "looser upper bound" in figure
 
 
 def test_a_swept_rule_that_was_evaluated_is_told_like_the_deployed_one(attacked):
@@ -166,8 +164,9 @@ def test_each_kind_of_deployed_rule_has_its_curve(attacked):
 def test_a_second_sweep_needs_no_network_and_writes_the_same_bytes(attacked, monkeypatch, tmp_path):
     _, store, _ = attacked
     monkeypatch.setattr(thresholds, "_compute", lambda *_: pytest.fail("the store has the logits"))
-    first = {path.name: path.read_bytes() for path in write_sweep(swept(store), tmp_path / "a")}
-    second = {path.name: path.read_bytes() for path in write_sweep(swept(store), tmp_path / "b")}
+    looks = looks_of(evaluations(store))
+    first = {path.name: path.read_bytes() for path in write_sweep(swept(store), tmp_path / "a", looks)}
+    second = {path.name: path.read_bytes() for path in write_sweep(swept(store), tmp_path / "b", looks)}
     assert first == second
     assert set(first) == {f"digits-Linf-0.15.{kind}" for kind in ("csv", "png", "svg")}
 

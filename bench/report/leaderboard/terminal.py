@@ -17,6 +17,7 @@ from exitbench.report.leaderboard.certificate import NOTHING
 from exitbench.report.leaderboard.flags import lines, verdict
 from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.report.plain_text import cell, line
+from exitbench.scoring.between import between_of
 from exitbench.scoring.evaluation import Bools, CostFigure, Evaluation, Result, accuracy
 from exitbench.stats.proportions import wilson
 from exitbench.store.certificate import Certificate
@@ -148,6 +149,8 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
     if evaluation.attacks:
         share, _, _ = accuracy(evaluation.any_exit_robust)
         notes.append(f"on {100 * share:.2f} % every exit stays right under all stored attacks; new attacks may lower this")
+    if (between := between_of(evaluation)) is not None:
+        notes.append(str(between))
     if evaluation.unfinished:
         notes.append("some attacks are unfinished: the worst case may still fall")
     if evaluation.sparsity:

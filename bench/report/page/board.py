@@ -8,6 +8,7 @@ from typing import Any
 
 from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
+from exitbench.report.charts.looks import Looks, looks_of
 from exitbench.report.leaderboard.certificate import certified_share
 from exitbench.report.leaderboard.flags import NOT_VERIFIED, SIGNS, verdict
 from exitbench.report.leaderboard.table import rows_of, training_text
@@ -35,7 +36,7 @@ class Row:
     Attributes:
         key: of links, the same as long as model, weights, rule, data and threat model are.
         board: that it is on.
-        style: which of the board's colours and markers, from 0.
+        style: number of its network's colour and marker, the same in every figure.
         kind: what trust checks say, a key of ``SIGNS``.
         sign: The sign that stands for ``kind``.
         flags: name of every failure and warning, with its message.
@@ -59,7 +60,8 @@ _AGREED = ("n", "status", "network")
 
 def rows(boards: Mapping[str, Sequence[Evaluation]]) -> list[Row]:
     """A row for each evaluation, board after board in the order of rank."""
-    return [row for name, found in boards.items() for row in _rows(name, found)]
+    looks = looks_of(evaluation for found in boards.values() for evaluation in found)
+    return [row for name, found in boards.items() for row in _rows(name, found, looks)]
 
 
 def columns(found: Sequence[Row]) -> list[Column]:
@@ -90,11 +92,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _rows(board: str, found: Sequence[Evaluation]) -> Iterator[Row]:
+def _rows(board: str, found: Sequence[Evaluation], looks: Looks) -> Iterator[Row]:
     usual = usual_n(found)
     placed = iter(places([evaluation for evaluation in found if evaluation.verified]))
     for i, (evaluation, identity) in enumerate(zip(found, identities(found), strict=True)):
-        row = _row(board, i, evaluation, identity)
+        row = _row(board, looks[evaluation.record.network], evaluation, identity)
         number = evaluation.n if evaluation.n == usual else f"{evaluation.n} ≠ {usual}"
         own = {
             "rank": _rank(next(placed), i) if evaluation.verified else Cell(NOT_VERIFIED, i + 1),
@@ -109,11 +111,11 @@ def _rank(place: tuple[int, int], i: int) -> Cell:
     return Cell(place_text(place), i + 1, tip)
 
 
-def _row(board: str, i: int, evaluation: Evaluation, identity: Identity) -> Row:
+def _row(board: str, look: int, evaluation: Evaluation, identity: Identity) -> Row:
     kind = verdict(evaluation)
     flags = tuple((flag.label, flag.message) for flag in evaluation.flags if flag.level != "info")
     cells = {**_cells(evaluation, kind, flags), **_who(evaluation, identity)}
-    return Row(key_of(evaluation), board, i, kind, SIGNS[kind], flags, identity, cells)
+    return Row(key_of(evaluation), board, look, kind, SIGNS[kind], flags, identity, cells)
 
 
 def _who(evaluation: Evaluation, identity: Identity) -> dict[str, Cell]:

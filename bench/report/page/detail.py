@@ -9,6 +9,7 @@ from exitbench.models.policies import FixedExit
 from exitbench.models.policy_text import parse_policy
 from exitbench.report.leaderboard.flags import Line, lines
 from exitbench.report.page.board import costliest
+from exitbench.report.page.near import Near, near
 from exitbench.report.page.overlap import Overlap, Share, broken, labels, overlap, shares
 from exitbench.report.page.reproduce import Reproduction, reproduction
 from exitbench.scoring.evaluation import Evaluation, Result, accuracy
@@ -102,6 +103,7 @@ class Detail:
     notes: Sequence[Line]
     shares: Sequence[Share]
     overlap: Overlap | None
+    near: Near | None
     situations: tuple[Situation, ...]
     exits: tuple[Exit, ...]
     attacks: tuple[AttackRow, ...]
@@ -127,6 +129,7 @@ def detail(evaluation: Evaluation) -> Detail:
         notes=[line for line in found if line.kind == "info"],
         shares=shares(evaluation) if attacked else (),
         overlap=overlap(evaluation),
+        near=near(evaluation),
         situations=_situations(evaluation, strongest),
         exits=tuple(_exit(evaluation, strongest, k) for k in range(evaluation.record.n_exits)),
         attacks=_attacks(evaluation),

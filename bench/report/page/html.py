@@ -9,10 +9,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from exitbench.report.charts.looks import Looks, looks_of, marker
+from exitbench.report.charts.runtime import runtime
+from exitbench.report.charts.spec import page_spec
 from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.report.page import assets
 from exitbench.report.page.board import Row, columns, percent, rows
-from exitbench.report.page.chart import BOTTOM, LEFT, RIGHT, TOP, chart, marker
+from exitbench.report.page.chart import embedded
 from exitbench.report.page.curves import Curves, network_of
 from exitbench.report.page.detail import detail
 from exitbench.report.page.header import Header
@@ -22,7 +25,7 @@ from exitbench.scoring.places import usual_n
 
 FILTERS = (("network", "kind"),)
 
-SCRIPTS = ("paired.js", "compare.js", "page.js")
+SCRIPTS = ("charts.js", "paired.js", "compare.js", "page.js")
 """The page's own scripts, in the order in which they are run."""
 
 STYLES = ("page.css", "board.css")
@@ -40,7 +43,8 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
     curves = curves or {}
     found = rows(boards)
     evaluations = [evaluation for board in boards.values() for evaluation in board]
-    scripts = [assets.START, *([*assets.library(), *map(assets.own, SCRIPTS)] if found else [])]
+    looks = looks_of(evaluations)
+    scripts = [assets.START, *([*assets.library(), runtime(), *map(assets.own, SCRIPTS)] if found else [])]
     page = _environment().get_template("page.html.j2")
     return page.render(
         header=header or Header(),
@@ -48,10 +52,11 @@ def to_html(boards: Mapping[str, Sequence[Evaluation]], curves: Curves | None = 
         rows=found,
         columns=columns(found),
         filters=[(key, title, list(dict.fromkeys(row.cells[key].text for row in found))) for key, title in FILTERS],
-        boards=[_board(name, board, found, curves) for name, board in boards.items()],
-        details={row.key: _detail(evaluation, row, curves) for row, evaluation in zip(found, evaluations, strict=True)},
+        boards=[_board(name, board, found, curves, looks) for name, board in boards.items()],
+        details={row.key: _detail(evaluation, row, curves, looks) for row, evaluation in zip(found, evaluations, strict=True)},
         css=Markup("".join(map(assets.own, STYLES))),  # noqa: S704 - files of this package and of the table library, nothing measured
         scripts=[Markup(script) for script in scripts],  # noqa: S704
+        chart_spec=Markup(page_spec()),  # noqa: S704 - JSON in which no tag can end the script
         content_policy=assets.content_policy(scripts),
         licences=assets.own("licences.txt"),
     )
@@ -65,7 +70,6 @@ def _environment() -> Environment:
     environment.filters["marker"] = marker
     environment.filters["breakable"] = _breakable
     environment.filters["words"] = _words
-    environment.globals |= {"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
     return environment
 
 
@@ -79,7 +83,7 @@ def _words(command: str) -> Markup:
     return Markup(" ").join(Markup('<span class="word">{}</span>').format(word) for word in command.split(" "))
 
 
-def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], curves: Curves) -> dict[str, Any]:
+def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], curves: Curves, looks: Looks) -> dict[str, Any]:
     first = next(row for row in found if row.board == name)
     return {
         "name": name,
@@ -87,7 +91,7 @@ def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], c
         "summary": evaluations[0].dataset_summary,
         "size": len(evaluations),
         "samples": f"{_networks(len(evaluations))} on the first {usual_n(evaluations):,} test images.",
-        "chart": chart(evaluations, curves),
+        "chart": embedded(evaluations, curves, looks, drawn=True),
     }
 
 
@@ -109,7 +113,7 @@ def _networks(number: int) -> str:
     return "1 network" if number == 1 else f"{number} networks"
 
 
-def _detail(evaluation: Evaluation, row: Row, curves: Curves) -> dict[str, Any]:
+def _detail(evaluation: Evaluation, row: Row, curves: Curves, looks: Looks) -> dict[str, Any]:
     return {
         "record": evaluation.record,
         "verified": evaluation.verified,
@@ -119,5 +123,5 @@ def _detail(evaluation: Evaluation, row: Row, curves: Curves) -> dict[str, Any]:
         "unfinished": evaluation.unfinished,
         "sparsity": evaluation.sparsity,
         "pruned": sparsity_text(evaluation),
-        "sweep": chart([evaluation], curves, [row.style]) if network_of(evaluation.record) in curves else None,
+        "sweep": embedded([evaluation], curves, looks) if network_of(evaluation.record) in curves else None,
     }

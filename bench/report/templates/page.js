@@ -176,21 +176,10 @@ function filter() {
   table.draw();
 }
 const cost = new Map(all("#board tbody tr").map(row => [row.dataset.key, one("td.mmacs", row)?.dataset.order]));
+let drawn = null;
 function show() {
   const seen = new Set(table.rows({ search: "applied" }).nodes().toArray().map(row => row.dataset.key));
-  for (const section of all(".chart")) {
-    let any = false, first = new Set();
-    for (const each of all("[data-key]", section)) {
-      const on = seen.has(each.dataset.key);
-      each.classList.toggle("off", !on);
-      any = any || on;
-      if (on && each.classList.contains("pt")) {
-        each.setAttribute("tabindex", first.has(each.parentNode) ? -1 : 0);
-        first.add(each.parentNode);
-      }
-    }
-    section.hidden = !any;
-  }
+  drawn = window.exitbenchCharts.show(seen);
   reachable(one("#panel"));
   remember();
 }
@@ -239,6 +228,7 @@ function detail(key) {
   const model = unfold(key), heading = one("h2", model);
   model.classList.add("shown");
   model.open = true;
+  window.exitbenchCharts.start(model);
   one(".back a", model).href = written(null);
   for (const each of all("table.sortable:not(.dataTable)", model)) new window.DataTable(each, {
     autoWidth: false, order: [], paging: false, info: false, searching: false, layout: { topStart: { buttons: exports_(each.dataset.name) }, topEnd: null, bottomStart: null, bottomEnd: null },
@@ -268,6 +258,7 @@ document.addEventListener("click", event => {
 const twins = key => all(".pt[data-key]").filter(each => each.dataset.key === key);
 function pick(key) {
   const row = rowOf.get(key);
+  if (!row || root.classList.contains("detail")) return;
   for (const each of all(".picked")) each.classList.remove("picked");
   for (const each of [row, ...twins(key)]) each.classList.add("picked");
   const place = table.rows({ search: "applied", order: "applied" }).nodes().toArray().indexOf(row);
@@ -283,17 +274,9 @@ function tell(owner) {
   tip.hidden = !owner;
   if (!owner) return;
   tip.textContent = owner.dataset.tip;
-  const at = (one(".sym", owner) || owner).getBoundingClientRect(), size = tip.getBoundingClientRect();
+  const at = owner.getBoundingClientRect(), size = tip.getBoundingClientRect();
   tip.style.left = Math.max(6, Math.min(at.x + at.width / 2 - size.width / 2, root.clientWidth - size.width - 6)) + "px";
   tip.style.top = (at.y > size.height + 12 ? at.y - size.height - 8 : at.bottom + 8) + "px";
-}
-/* Markers may lie over each other: the nearest to the pointer is meant. */
-const REACH = 12;
-function nearest(panel, event) {
-  const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(panel.getScreenCTM().inverse());
-  const away = mark => Math.hypot(mark.dataset.x - at.x, mark.dataset.y - at.y);
-  const found = all(".pt:not(.off)", panel).sort((a, b) => away(a) - away(b))[0];
-  return found && away(found) < REACH ? found : null;
 }
 let lit = null;
 function shine(asked) {
@@ -308,7 +291,7 @@ document.addEventListener("mousemove", event => {
   const at = event.clientX + " " + event.clientY;
   if (at === pointer) return; // the page moved, not the mouse
   pointer = at;
-  const panel = event.target.closest(".panel"), mark = panel && nearest(panel, event), row = event.target.closest("#board tbody tr");
+  const panel = event.target.closest(".plot"), mark = panel && window.exitbenchCharts.nearest(panel, event), row = event.target.closest("#board tbody tr");
   if (panel) panel.classList.toggle("near", Boolean(mark));
   tell(mark || event.target.closest("[data-tip]"));
   shine(mark && rowOf.has(mark.dataset.key) ? mark.dataset.key : row && row.dataset.key || null);
@@ -320,18 +303,7 @@ document.addEventListener("focusin", event => {
 });
 document.addEventListener("focusout", () => { tip.hidden = true; shine(null); });
 document.addEventListener("scroll", () => { if (!tip.hidden) tell(document.activeElement.closest("[data-tip]")); }, { passive: true });
-for (const panel of all(".chart .panel")) {
-  panel.addEventListener("click", event => { const mark = nearest(panel, event); if (mark) pick(mark.dataset.key); });
-  panel.addEventListener("keydown", event => {
-    const mark = event.target.closest(".pt");
-    const near = all(".pt:not(.off)", panel).sort((a, b) => a.dataset.x - b.dataset.x), i = near.indexOf(mark);
-    const next = { ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1, Home: 0, End: near.length - 1 }[event.key];
-    if (event.key === "Enter" || event.key === " ") pick(mark.dataset.key);
-    else if (next === undefined || !near[next]) return;
-    else { mark.setAttribute("tabindex", -1); near[next].setAttribute("tabindex", 0); near[next].focus(); }
-    event.preventDefault();
-  });
-}
+document.addEventListener("exitbench-pick", event => pick(event.detail));
 one("#board tbody").addEventListener("keydown", event => {
   const links = all("#board tbody td.model a"), i = links.indexOf(event.target);
   const next = { ArrowDown: i + 1, ArrowUp: i - 1, Home: 0, End: links.length - 1 }[event.key];
@@ -369,5 +341,5 @@ table.on("draw", show);
 table.on("column-visibility", (event, settings, i, on) => { boxes[i].checked = on; remember(); });
 route();
 root.classList.remove("waiting");
-performance.mark("exitbench-ready");
+Promise.resolve(drawn).finally(() => performance.mark("exitbench-ready"));
 })();

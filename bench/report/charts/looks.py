@@ -1,0 +1,46 @@
+"""The colour and the marker of each network, the same in every figure of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+from exitbench.attacks.regions import ThreatModel
+from exitbench.report.style import COLOURS, MARKERS, SHAPES
+from exitbench.scoring.evaluation import Evaluation
+from exitbench.store.identity import Network
+from exitbench.store.run_record import board_name
+
+Looks = Mapping[Network, int]
+"""The number of each network's colour and marker."""
+
+
+def looks_of(evaluations: Iterable[Evaluation]) -> dict[Network, int]:
+    """Return the number of each network's look: the smallest that no other network of one of its boards has.
+
+    Networks are taken in the order of their names, so that neither rank, nor rule, nor a filter changes a look.
+
+    Args:
+        evaluations: All evaluations of a store.
+    """
+    boards: dict[Network, set[str]] = {}
+    for each in evaluations:
+        boards.setdefault(each.record.network, set()).add(board_of(each))
+    taken: dict[str, set[int]] = {}
+    found: dict[Network, int] = {}
+    for network, names in sorted(boards.items()):
+        found[network] = next(i for i in count() if not any(i in taken.get(name, ()) for name in names))
+        for name in names:
+            taken.setdefault(name, set()).add(found[network])
+    return found
+
+
+def board_of(evaluation: Evaluation) -> str:
+    """Return the name of the board that an evaluation is on: dataset and threat model."""
+    record = evaluation.record
+    return board_name(evaluation.dataset, ThreatModel(record.norm, record.eps))
+
+
+def marker(look: int) -> tuple[int, str]:
+    """Return the number of the colour, and the shape as an SVG path; there are 56 different pairs."""
+    return look % len(COLOURS), SHAPES[MARKERS[look % len(MARKERS)]]
