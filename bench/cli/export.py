@@ -1,4 +1,4 @@
-"""``bench export``: counterexamples to verify, figures to make reports from, or an entry in RobustBench's fields."""
+"""``bench export``: what is in a results folder as one file, to verify, to hand on, or to print."""
 
 from __future__ import annotations
 
@@ -17,18 +17,31 @@ if TYPE_CHECKING:
     from exitbench.store.run_record import RunRecord
 
 COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustbench"
+LATEX, MARKDOWN, BIBTEX, CSV = "latex", "markdown", "bibtex", "csv"
+TABLES = (LATEX, MARKDOWN, BIBTEX, CSV)
+_GOES_WITH = {
+    "training": (FIGURES, ROBUSTBENCH, *TABLES),
+    "fields": (ROBUSTBENCH,),
+    "board": TABLES,
+    "columns": (LATEX, MARKDOWN),
+    "labels": (LATEX, MARKDOWN),
+    "caption": (LATEX, MARKDOWN),
+    "markup": (LATEX, MARKDOWN),
+    "latex_label": (LATEX,),
+}
+"""Options that only some formats take."""
 
 
-@click.command("export", short_help="Write counterexamples, figures or an entry to a file")
+@click.command("export", short_help="Write tables, counterexamples or figures to a file")
 @click.option(
     "--format",
     "form",
-    type=click.Choice([COUNTEREXAMPLES, FIGURES, ROBUSTBENCH]),
-    help="What to write: the images that broke something, all numbers without images, or an entry for RobustBench.",
+    type=click.Choice([COUNTEREXAMPLES, FIGURES, ROBUSTBENCH, *TABLES]),
+    help="What to write, as listed above.",
 )
 @click.option("--counterexamples", is_flag=True, help="The same as --format counterexamples.")
-@click.option("--model", help="Only this network. [default: all]")
-@click.option("--training", help="Only these weights, with figures and robustbench.")
+@click.option("--model", "models", multiple=True, help="Only this network; with tables, may be repeated. [default: all]")
+@click.option("--training", help="Only these weights; not with counterexamples.")
 @click.option("--run", "what", help="Only one run, by its record's file or id. [default: all runs]")
 @click.option(
     "--field",
@@ -36,19 +49,32 @@ COUNTEREXAMPLES, FIGURES, ROBUSTBENCH = "counterexamples", "figures", "robustben
     multiple=True,
     help='With robustbench: a field that is not measured, as --field venue="ICLR 2020"; may be repeated.',
 )
-@click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write: .npz, .tar.xz or .json.")
+@click.option("--board", help="With tables: only this leaderboard, as cifar10-Linf-8_255. [default: all]")
+@click.option(
+    "--columns", help="With latex and markdown: the columns, as network,cost,clean,adaptive,worst; attacks have theirs."
+)
+@click.option(
+    "--label", "labels", multiple=True, help="A network's name in the table, as MODEL=NAME or MODEL:TRAINING=NAME; may be repeated."
+)
+@click.option("--caption", help="The text above the table. [default: what was measured]")
+@click.option("--latex-label", help="The label for \\ref. [default: tab: and the leaderboard's name]")
+@click.option("--markup", is_flag=True, help="--caption and --label are LaTeX or Markdown already, and not escaped.")
+@click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @data_option
 @results_option
 def command(form: str | None, counterexamples: bool, output: Path, force: bool, **options: Any) -> None:
-    """Write stored results to one file, to share them.
+    """Write stored results to one file: to share them, or for a paper.
 
-    counterexamples: every image that broke something, with its clean image and what is claimed of it. `verify FILE` checks
-    it on any machine that has the weights.
-
-    figures: all numbers that reports and sweeps need, without images. `merge FILE` reads it.
-
-    robustbench: one evaluation as JSON, in the fields of RobustBench's model_info files.
+    \b
+    counterexamples  all of them with their clean images, and the claims about them:
+                     `exitbench verify FILE` checks it (.npz)
+    figures          all that reports and sweeps need, without images:
+                     `exitbench merge FILE` reads it (.tar.xz)
+    robustbench      one evaluation in the fields of RobustBench (.json)
+    latex, markdown  each leaderboard as a table for a paper (.tex, .md)
+    bibtex           what to cite with them (.bib)
+    csv              the leaderboards with one number in a cell (.csv)
     """
     from exitbench.cli.outputs import reason, write_output
     from exitbench.errors import UserError
@@ -56,25 +82,40 @@ def command(form: str | None, counterexamples: bool, output: Path, force: bool, 
 
     what = COUNTEREXAMPLES if counterexamples else form
     if what is None or (counterexamples and form not in (None, COUNTEREXAMPLES)):
-        raise UserError("say what to export: --counterexamples, --format figures or --format robustbench")
-    if what == COUNTEREXAMPLES and options["training"]:
-        raise UserError("--training goes with --format figures or robustbench")
-    if what != ROBUSTBENCH and options["fields"]:
-        raise UserError("--field goes with --format robustbench")
+        raise UserError(f"say what to export: --counterexamples, or --format {', '.join([FIGURES, ROBUSTBENCH, *TABLES])}")
+    for name, formats in _GOES_WITH.items():
+        if options[name] not in (None, False, ()) and what not in formats:
+            option = {"fields": "field", "labels": "label"}.get(name, name.replace("_", "-"))
+            raise UserError(f"--{option} goes with --format {' or '.join(formats)}")
+    if what not in TABLES and len(options["models"]) > 1:
+        raise UserError(f"--model is given once with --format {what}; tables take several")
     if output.exists() and not force:
         raise UserError(f"{output} exists; choose another name, or --force to write over it")
     results = options["results"]
     if not (results / "store").is_dir():
         raise UserError(f"there is no store in {results}; run an evaluation first, or name its folder with --results")
-    options["model"] = reported_name(options["model"]) if options["model"] else None
-    makers: dict[str, Callable[..., tuple[bytes, list[str]]]]
-    makers = {COUNTEREXAMPLES: _counterexamples, FIGURES: _figures, ROBUSTBENCH: _robustbench}
-    content, said = makers[what](output, **options)
+    options["models"] = [reported_name(each) for each in options["models"]]
+    options["model"] = options["models"][0] if options["models"] else None
+    content, said = _makers()[what](output, **options)
     try:
         write_output(output, content)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {reason(error)}") from error
     say(*said)
+
+
+def _makers() -> dict[str, Callable[..., tuple[bytes, list[str]]]]:
+    from exitbench.cli import export_tables
+
+    return {
+        COUNTEREXAMPLES: _counterexamples,
+        FIGURES: _figures,
+        ROBUSTBENCH: _robustbench,
+        LATEX: export_tables.latex,
+        MARKDOWN: export_tables.markdown,
+        BIBTEX: export_tables.bibtex,
+        CSV: export_tables.csv,
+    }
 
 
 def _counterexamples(

@@ -8,14 +8,14 @@ import pandas as pd
 
 from exitbench.store.csv_text import MARK
 
-NUMBERS = frozenset({"seed", "eps", "n", "exits", "number_forward_passes", "additional_data"})
+NUMBERS = frozenset({"seed", "eps", "eps_text", "n", "exits", "number_forward_passes", "additional_data"})
 """Columns of numbers and truth values that are written as they are given; a radius such as 8/255 is one."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """Return the table as CSV text.
+def to_csv(table: pd.DataFrame, digits: str = "%.6f") -> str:
+    """Return the table as CSV text, its numbers that are no whole ones in the format ``digits``.
 
     A text has a quote mark before it if a spreadsheet would take it for a formula, or if ``pandas.read_csv`` would read it as a
     number, a truth value or as missing, as it would a network called ``nan`` or a column in which all texts are digits.
@@ -24,7 +24,7 @@ def to_csv(table: pd.DataFrame) -> str:
     for name in safe.columns:
         if name not in NUMBERS:
             safe[name] = _read_as_text(safe[name])
-    return _written(safe)
+    return _written(safe, digits)
 
 
 def _read_as_text(column: pd.Series) -> pd.Series:
@@ -37,8 +37,8 @@ def _read_as_text(column: pd.Series) -> pd.Series:
     return column.map(lambda cell: MARK + cell if isinstance(cell, str) and cell in wrong else cell)
 
 
-def _written(table: pd.DataFrame) -> str:
-    return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+def _written(table: pd.DataFrame, digits: str = "%.6f") -> str:
+    return str(table.to_csv(index=False, float_format=digits, lineterminator="\n"))
 
 
 def _inert(value: object) -> object:
