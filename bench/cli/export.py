@@ -54,7 +54,10 @@ _GOES_WITH = {
     "--columns", help="With latex and markdown: the columns, as network,cost,clean,adaptive,worst; attacks have theirs."
 )
 @click.option(
-    "--label", "labels", multiple=True, help="A network's name in the table, as MODEL=NAME or MODEL:TRAINING=NAME; may be repeated."
+    "--label",
+    "labels",
+    multiple=True,
+    help="A network's name in the table, as MODEL=NAME or MODEL:TRAINING=NAME; may be repeated.",
 )
 @click.option("--caption", help="The text above the table. [default: what was measured]")
 @click.option("--latex-label", help="The label for \\ref. [default: tab: and the leaderboard's name]")

@@ -49,6 +49,7 @@ _GROUPS = {
         "verify": "exitbench.cli.verify",
         "check": "exitbench.cli.check",
         "export": "exitbench.cli.export",
+        "submit": "exitbench.cli.submit",
         "merge": "exitbench.cli.merge",
     },
     "Networks and weights": {

@@ -30,17 +30,21 @@ _SHOWN = 12
 def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> None:
     """Join results into the folder of --results, and write its reports.
 
-    Each STORE is a results folder, or a file of `export --format figures`. Where two hold different results for the same work,
-    both are named and neither is taken; what --results held before stays. Everything is checked before anything is copied.
+    Each STORE is a results folder, a file of `export --format figures`, or one of `submit`. Where two hold different results for
+    the same work, both are named and neither is taken; what --results held before stays. Everything is checked before anything is copied.
     A damaged file in a folder is named and left out; an archive with one is refused as a whole. Only --results is written.
     Exit codes: 0 joined; 1 joined except for conflicts; 2 bad input.
     """
     from contextlib import ExitStack
 
     from exitbench.store.archive import unpacked
+    from exitbench.verify.submission import as_store
+    from exitbench.verify.submission_file import is_submission
 
     with ExitStack() as opened:
-        roots = {place.resolve(): opened.enter_context(unpacked(place)) for place in stores if place.is_file()}
+        files = [place for place in stores if place.is_file()]
+        kinds = {place: as_store if is_submission(place) else unpacked for place in files}
+        roots = {place.resolve(): opened.enter_context(kinds[place](place)) for place in files}
         named = {root: place for place, root in roots.items()}
         merged = _merged(stores, prefer, results, roots)
     _show(merged, named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,24 @@ from exitbench.cli.options import data_option, device_option, results_option, ru
 from exitbench.cli.say import say
 
 if TYPE_CHECKING:
+    from exitbench.data.split import Split
     from exitbench.target.networks import Network
     from exitbench.verify.check import Verified
     from exitbench.verify.claims import Claims, Mismatch
     from exitbench.verify.scorer import Scorer
+    from exitbench.verify.submission_file import Opened
 
 HOLDS, FAILS = 0, 1
 _SHOWN = 20
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Claims to check; of a submission with its file, and with its clean images as the test split."""
+
+    claims: Claims
+    submission: Opened | None = None
+    split: Split | None = None
 
 
 @click.command("verify", short_help="Check stored results, or a file that somebody sent you")
@@ -57,11 +69,12 @@ def command(
     data: Path,
     results: Path,
 ) -> None:
-    """Check the claims of RUN_OR_FILE: a results folder, one run of it (its record's file or id), or an exported file.
+    """Check the claims of RUN_OR_FILE: a results folder, one run of it, an exported file, or a submission.
 
     Every counterexample must lie in its ball and must break the plain network as claimed. Clean accuracy and worst case
-    are derived again, and costs are counted on the network. The trust checks of a results folder are run again, the only
-    part that attacks, and its certificates are proven again. A results folder needs its dataset, an exported file does not.
+    are derived again, and costs are counted on the network. The trust checks of a results folder or a submission are run
+    again, the only part that attacks, and the certificates of a folder are proven again. A results folder needs its dataset,
+    the files do not. A run is named by its record's file or its id.
     Exit codes: 0 all claims hold; 1 some do not; 2 something could not be read.
     """
     import time
@@ -89,20 +102,25 @@ def command(
     name = model if network is None else network.name
     scorers: dict[tuple[str, str], tuple[Scorer, str]] = {}
     verified = []
-    for claims in _claims(what, results, data, name, images):
+    for each in _found(what, results, data, name, images):
+        claims = each.claims
         which = (claims.subject.model, claims.subject.weights)
         if which not in scorers:
-            net, digest = load_subject(claims.subject, claims.clean_images.shape[1:], weights, device, network)
+            own, file = _network(each, network), each.submission
+            shape = claims.clean_images.shape[1:]
+            net, digest = load_subject(claims.subject, shape, weights or (file.weights if file else None), device, own)
             scorers[which] = Scorer(net), digest
         with as_user_errors():
             found = verify(claims, *scorers[which])
             if probe and claims.records:
-                found = replace(found, mismatches=(*found.mismatches, *_probed(found, scorers[which][0], data)))
+                found = replace(found, mismatches=(*found.mismatches, *_probed(found, scorers[which][0], data, each.split)))
             if scorers[which][1] == claims.subject.weights:
                 found = replace(found, mismatches=(*found.mismatches, *proofs_of(found, scorers[which][0].model, prove=prove)))
             verified.append(found)
         _show(verified[-1])
-        if not verified[-1].mismatches and probe:
+        if each.submission is not None:
+            _show_submission(each.submission)
+        elif not verified[-1].mismatches and probe:
             _record(verified[-1])
     lone = _lone(what, name, [each.claims for each in verified], (data, weights, device, network)) if prove else []
     if not verified and not lone:
@@ -115,13 +133,19 @@ def command(
     raise click.exceptions.Exit(FAILS if failed else HOLDS)
 
 
-def _claims(what: str, results: Path, data: Path, model: str | None, images: Path | None) -> Iterator[Claims]:
+def _found(what: str, results: Path, data: Path, model: str | None, images: Path | None) -> Iterator[_Found]:
     from exitbench.verify.sources import claims_in_file, claims_in_results
+    from exitbench.verify.submission import submitted
+    from exitbench.verify.submission_file import is_submission
 
-    if Path(what).is_file() and Path(what).suffix != ".json":
-        yield from claims_in_file(Path(what), data, model)
+    if is_submission(Path(what)):
+        with submitted(Path(what), data) as found:
+            if model in (None, found.claims.subject.model):
+                yield _Found(found.claims, found.opened, found.split)
+    elif Path(what).is_file() and Path(what).suffix != ".json":
+        yield from map(_Found, claims_in_file(Path(what), data, model))
     else:
-        yield from claims_in_results(what, results, data, model, images)
+        yield from map(_Found, claims_in_results(what, results, data, model, images))
 
 
 def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path, Path | None, str, Network | None]) -> list[int]:
@@ -157,7 +181,32 @@ def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path,
     return found
 
 
-def _probed(verified: Verified, scorer: Scorer, data: Path) -> list[Mismatch]:
+def _network(found: _Found, network: Network | None) -> Network | None:
+    """Return the network of the claims, with the normalisation that a submission says; None for one that is looked up by name.
+
+    Raises:
+        UserError: If it is the code of whoever submitted it, which is not run unless it is named.
+    """
+    from exitbench.errors import UserError, as_user_errors
+    from exitbench.target.normalised import NormalisedNetwork, normalised
+
+    file = found.submission
+    if file is None or (network is None and file.says.network != "own"):
+        return network
+    if network is None:
+        raise UserError(
+            f"{found.claims.subject.model} is code of whoever submitted it, which is not run by itself: unpack {file.path} "
+            f"(`unzip {file.path} -d submission`), read {', '.join(file.code)}, and name it with "
+            f"--model submission/code/{file.says.reference}, in a container without a network where you do not trust it"
+        )
+    requested = found.claims.records[0].requested
+    if requested is None or requested.mean is None or isinstance(network, NormalisedNetwork):
+        return network
+    with as_user_errors():
+        return normalised(network, requested.mean, requested.std)
+
+
+def _probed(verified: Verified, scorer: Scorer, data: Path, split: Split | None) -> list[Mismatch]:
     """Return the trust results of the claims' records that are not what is measured again."""
     import numpy as np
 
@@ -171,12 +220,19 @@ def _probed(verified: Verified, scorer: Scorer, data: Path) -> list[Mismatch]:
     found = list(trust_results(claims))
     if not found:
         return []
-    split = load_split(claims.subject.dataset, "test", claims.clean_images.shape[1:], data)
+    split = split or load_split(claims.subject.dataset, "test", claims.clean_images.shape[1:], data)
     return [
         Mismatch(f"trust checks {result.key[:12]}", what)
         for record, result in found
         for what in trust_mismatches(record, result, scorer.model, split, robust, scorer.unused)
     ]
+
+
+def _show_submission(submission: Opened) -> None:
+    """Print what a submission says of itself, which nothing here checks."""
+    says = submission.says
+    say(f"  its author says: {'; '.join(f'{name}: {text}' for name, text in says.given.items()) or 'nothing'}")
+    say(f"  worst case: {says.status}; flags: {says.flags}; packed with exitbench {says.exitbench}")
 
 
 def _record(verified: Verified) -> None:

@@ -73,7 +73,7 @@ def read_arrays(file: BinaryIO, kinds: Mapping[str, Kind], leave: Collection[str
     Raises:
         Exception: of any kind, where the file is damaged or holds something else.
     """
-    allowed = _check_end(file)
+    allowed = check_end(file)
     sizes: Sizes = {}
     found: Arrays = {}
     with zipfile.ZipFile(file) as archive:
@@ -95,7 +95,7 @@ def read_text(file: BinaryIO, name: str) -> npt.NDArray[Any]:
     Raises:
         Exception: of any kind, where the file is damaged or holds no such text.
     """
-    _check_end(file)
+    check_end(file)
     with zipfile.ZipFile(file) as archive:
         member = archive.getinfo(f"{name}.npy")
         if archive.namelist().count(member.filename) > 1 or member.compress_type not in _PACKED:
@@ -110,7 +110,7 @@ def text_of(array: npt.NDArray[Any]) -> bytes:
     return bytes(array.tobytes())
 
 
-def _check_end(file: BinaryIO) -> int:
+def check_end(file: BinaryIO) -> int:
     """Check the end of a zip archive, which tells how long its list of members is; return to how many bytes it may unpack."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 42))

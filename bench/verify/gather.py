@@ -43,7 +43,7 @@ def gather(
     if n > len(split):
         raise UserError(f"{split.dataset} ({split.source}) has {len(split)} test samples, the evaluation has {n}")
     flaws: list[Mismatch] = []
-    cells = [(source, _completed(cell, images or {})) for source, cell in _cells(store, records)]
+    cells = [(source, completed(cell, images or {})) for source, cell in _cells(store, records)]
     for source, cell in cells:
         _check_rows(source, cell, n)
     clean = [cell for source, cell in cells if source.attack == CLEAN]
@@ -108,7 +108,7 @@ def images_in(claims: Iterable[Claims]) -> Images:
     return found
 
 
-def _completed(cell: Cell, images: Images) -> Cell:
+def completed(cell: Cell, images: Images) -> Cell:
     """Return a cell with its counterexamples, where it lacks them and all of them are at hand."""
     own = images.get(cell.key, {})
     samples = cell.indices[cell.broken_rows].tolist() if cell.lacks_images else []
