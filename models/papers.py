@@ -1,8 +1,14 @@
-"""The papers that the architectures and defences are from."""
+"""The papers that the architectures and defences are from, in short; the facts are those of ``exitbench.models.citations``."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from exitbench.models.citations import citations
+
+_MOST_AUTHORS = 8
+"""Authors who are named; of more, the first is."""
 
 
 @dataclass(frozen=True)
@@ -33,69 +39,34 @@ class Paper:
         return f'{self.authors}, "{self.title}", {self.venue} {self.year}'
 
 
-RDI = Paper(
-    "Hu, Chen, Wang & Wang",
-    "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together by Enabling Input-Adaptive Inference",
-    "ICLR",
-    2020,
-    "https://openreview.net/forum?id=rJgzzJHtDB",
-)
-RESNET = Paper(
-    "He, Zhang, Ren & Sun", "Deep Residual Learning for Image Recognition", "CVPR", 2016, "https://arxiv.org/abs/1512.03385"
-)
-MOBILENET_V2 = Paper(
-    "Sandler, Howard, Zhu, Zhmoginov & Chen",
-    "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
-    "CVPR",
-    2018,
-    "https://arxiv.org/abs/1801.04381",
-)
-TRADES = Paper(
-    "Zhang, Yu, Jiao, Xing, El Ghaoui & Jordan",
-    "Theoretically Principled Trade-off between Robustness and Accuracy",
-    "ICML",
-    2019,
-    "https://arxiv.org/abs/1901.08573",
-)
-MSDNET = Paper(
-    "Huang, Chen, Li, Wu, van der Maaten & Weinberger",
-    "Multi-Scale Dense Networks for Resource Efficient Image Classification",
-    "ICLR",
-    2018,
-    "https://arxiv.org/abs/1703.09844",
-)
-SDN = Paper(
-    "Kaya, Hong & Dumitras",
-    "Shallow-Deep Networks: Understanding and Mitigating Network Overthinking",
-    "ICML",
-    2019,
-    "https://arxiv.org/abs/1810.07052",
-)
-VGG = Paper(
-    "Simonyan & Zisserman",
-    "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-    "ICLR",
-    2015,
-    "https://arxiv.org/abs/1409.1556",
-)
-BRANCHYNET = Paper(
-    "Teerapittayanon, McDanel & Kung",
-    "BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks",
-    "ICPR",
-    2016,
-    "https://arxiv.org/abs/1709.01686",
-)
-VIT = Paper(
-    "Dosovitskiy et al.",
-    "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
-    "ICLR",
-    2021,
-    "https://arxiv.org/abs/2010.11929",
-)
-NEO_KD = Paper(
-    "Ham, Park, Han & Moon",
-    "NEO-KD: Knowledge-Distillation-Based Adversarial Training for Robust Multi-Exit Neural Networks",
-    "NeurIPS",
-    2023,
-    "https://arxiv.org/abs/2311.00428",
-)
+def _paper(key: str) -> Paper:
+    """Return a paper by the key of its citation."""
+    found = citations()[key]
+    families = [name[1:-1] if name.endswith("}") else name for name in map(_family, found.authors)]
+    *others, last = families
+    authors = f"{', '.join(others)} & {last}" if others else last
+    venue = re.search(r"\((\w+)\)$", found.venue)
+    return Paper(
+        f"{families[0]} et al." if len(families) > _MOST_AUTHORS else authors,
+        found.title,
+        venue[1] if venue else found.venue,
+        found.year,
+        found.url,
+    )
+
+
+def _family(name: str) -> str:
+    """Return the family name of an author, braces included."""
+    return re.sub(r"^.*? (?=\{)|^.* (?=[^ {}]+$)", "", name)
+
+
+RDI = _paper("hu2020triple")
+RESNET = _paper("he2016deep")
+MOBILENET_V2 = _paper("sandler2018mobilenetv2")
+TRADES = _paper("zhang2019theoretically")
+MSDNET = _paper("huang2018multi")
+SDN = _paper("kaya2019shallow")
+VGG = _paper("simonyan2015very")
+BRANCHYNET = _paper("teerapittayanon2016branchynet")
+VIT = _paper("dosovitskiy2021image")
+NEO_KD = _paper("ham2023neokd")

@@ -86,8 +86,6 @@ def command(
     from exitbench.target.normalised import normalised
     from exitbench.verify.certificates import proofs_of
     from exitbench.verify.check import verify
-    from exitbench.verify.scorer import Scorer
-    from exitbench.verify.subject import load_subject
 
     started = time.perf_counter()
     network = own_network(model)
@@ -106,10 +104,7 @@ def command(
         claims = each.claims
         which = (claims.subject.model, claims.subject.weights)
         if which not in scorers:
-            own, file = _network(each, network), each.submission
-            shape = claims.clean_images.shape[1:]
-            net, digest = load_subject(claims.subject, shape, weights or (file.weights if file else None), device, own)
-            scorers[which] = Scorer(net), digest
+            scorers[which] = _loaded(each, weights, device, network)
         with as_user_errors():
             found = verify(claims, *scorers[which])
             if probe and claims.records:
@@ -179,6 +174,17 @@ def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path,
     if missing:
         raise UserError("; ".join(missing))
     return found
+
+
+def _loaded(found: _Found, weights: Path | None, device: str, network: Network | None) -> tuple[Scorer, str]:
+    """Return the network of the claims, and the digest of its weights, which a submission holds itself."""
+    from exitbench.verify.scorer import Scorer
+    from exitbench.verify.subject import load_subject
+
+    claims, file = found.claims, found.submission
+    own, shape = _network(found, network), claims.clean_images.shape[1:]
+    net, digest = load_subject(claims.subject, shape, weights or (file.weights if file else None), device, own)
+    return Scorer(net), digest
 
 
 def _network(found: _Found, network: Network | None) -> Network | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exitbench.errors import UserError
+from exitbench.models.errors import UnknownName
+from exitbench.models.registry import model_card
 from exitbench.report.leaderboard.table import training_text
 from exitbench.scoring.evaluation import Bools, Evaluation, Result, accuracy
 from exitbench.stats.proportions import wilson
@@ -122,6 +124,14 @@ def _sparsity(evaluation: Evaluation) -> Value:
     return Value(_percent(evaluation.sparsity), evaluation.sparsity) if evaluation.sparsity else NOTHING
 
 
+def _title(model: str) -> str:
+    """Return the name of an architecture for readers; that of reports where it has none."""
+    try:
+        return model_card(model).title or model
+    except UnknownName:
+        return model
+
+
 def _rule(evaluation: Evaluation) -> Value:
     return Value(evaluation.record.policy.partition(":")[0]) if evaluation.record.n_exits > 1 else NOTHING
 
@@ -131,7 +141,7 @@ _MACS, _SHARE = "MMACs", "%"
 COLUMNS = {
     column.name: column
     for column in (
-        Column("network", "Network", lambda each: Value(each.record.model)),
+        Column("network", "Network", lambda each: Value(_title(each.record.model))),
         Column("training", "Training", lambda each: Value(training_text(each.record))),
         Column("rule", "Exit rule", _rule),
         Column("exits", "Exits", lambda each: Value(str(each.record.n_exits))),
