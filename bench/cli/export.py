@@ -32,7 +32,7 @@ _GOES_WITH = {
 """Options that only some formats take."""
 
 
-@click.command("export", short_help="Write counterexamples, figures or an entry to a file")
+@click.command("export", short_help="Write tables, counterexamples or figures to a file")
 @click.option(
     "--format",
     "form",
@@ -40,8 +40,8 @@ _GOES_WITH = {
     help="What to write, as listed above.",
 )
 @click.option("--counterexamples", is_flag=True, help="The same as --format counterexamples.")
-@click.option("--model", "models", multiple=True, help="Only this network; with tables it may be repeated. [default: all]")
-@click.option("--training", help="Only these weights, not with counterexamples.")
+@click.option("--model", "models", multiple=True, help="Only this network; with tables, may be repeated. [default: all]")
+@click.option("--training", help="Only these weights; not with counterexamples.")
 @click.option("--run", "what", help="Only one run, by its record's file or id. [default: all runs]")
 @click.option(
     "--field",
@@ -49,7 +49,7 @@ _GOES_WITH = {
     multiple=True,
     help='With robustbench: a field that is not measured, as --field venue="ICLR 2020"; may be repeated.',
 )
-@click.option("--board", help="With tables: only this leaderboard, as cifar10-Linf-8_255 [all].")
+@click.option("--board", help="With tables: only this leaderboard, as cifar10-Linf-8_255. [default: all]")
 @click.option(
     "--columns", help="With latex and markdown: the columns, as network,cost,clean,adaptive,worst; attacks have theirs."
 )
@@ -57,17 +57,17 @@ _GOES_WITH = {
     "--label",
     "labels",
     multiple=True,
-    help="A network's name in the table, as MODEL=NAME or MODEL:TRAINING=NAME; repeatable.",
+    help="A network's name in the table, as MODEL=NAME or MODEL:TRAINING=NAME; may be repeated.",
 )
-@click.option("--caption", help="What stands above the table [what was measured].")
-@click.option("--latex-label", help="What \\ref takes [tab: and the leaderboard's name].")
+@click.option("--caption", help="The text above the table. [default: what was measured]")
+@click.option("--latex-label", help="The label for \\ref. [default: tab: and the leaderboard's name]")
 @click.option("--markup", is_flag=True, help="--caption and --label are LaTeX or Markdown already, and not escaped.")
 @click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @data_option
 @results_option
 def command(form: str | None, counterexamples: bool, output: Path, force: bool, **options: Any) -> None:
-    """Write stored results to one file, to share them.
+    """Write stored results to one file: to share them, or for a paper.
 
     \b
     counterexamples  all of them with their clean images, and the claims about them:

@@ -33,7 +33,8 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
     Each STORE is a results folder, a file of `export --format figures`, or one of `submit`. Where two hold different results
     for the same work, both are named and neither is taken; what --results held before stays. Everything is checked before
     anything is copied. A damaged file in a folder is named and left out; an archive with one is refused as a whole. Only
-    --results is written. Exit codes: 0 joined; 1 joined except for conflicts; 2 bad input.
+    --results is written.
+    Exit codes: 0 joined; 1 joined except for conflicts; 2 bad input.
     """
     from contextlib import ExitStack
 

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from exitbench.api.submit import Packed
 
 
-@click.command("submit", short_help="Pack a network and its results into a file to submit")
+@click.command("submit", short_help="Pack an evaluation into one file for a board")
 @click.option(
     "--model", help="The network; one of your own by path/to/file.py:factory, which is executed and packed [the only one]."
 )
-@click.option("--training", help="Which weights of it [the only ones].")
-@click.option("--run", help="Only one run's attacks: its record's file or id [all runs of the evaluation].")
+@click.option("--training", help="Which weights of it. [default: the only ones]")
+@click.option("--run", help="Only one run's attacks: its record's file or id. [default: all runs]")
 @click.option(
     "--weights",
     type=NamedPath(dir_okay=False, exists=True),
-    help="The file of weights that was evaluated [the registered weights, or what the factory returns].",
+    help="The file of weights that was evaluated. [default: registered weights, or the factory's own]",
 )
 @click.option(
     "--field", "fields", multiple=True, help='What you say of it, as --field paper="Title"; several (docs/submissions.md).'
 )
 @click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write, .zip.")
-@click.option("--force", is_flag=True, help="Write over a file that exists.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @data_option
 @results_option
 def command(

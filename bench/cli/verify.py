@@ -69,13 +69,13 @@ def command(
     data: Path,
     results: Path,
 ) -> None:
-    """Check the claims of RUN_OR_FILE: a results folder, one run of it (by its record's file or id), an exported file, or one
-    of `submit`.
+    """Check the claims of RUN_OR_FILE: a results folder, one run of it, an exported file, or a submission.
 
     Every counterexample must lie in its ball and must break the plain network as claimed. Clean accuracy and worst case
     are derived again, and costs are counted on the network. The trust checks of a results folder or a submission are run
     again, the only part that attacks, and the certificates of a folder are proven again. A results folder needs its dataset,
-    the files do not. Exit codes: 0 all claims hold; 1 some do not; 2 something could not be read.
+    the files do not. A run is named by its record's file or its id.
+    Exit codes: 0 all claims hold; 1 some do not; 2 something could not be read.
     """
     import time
     from dataclasses import replace
@@ -83,14 +83,16 @@ def command(
     from exitbench.data.references import dataset_given
     from exitbench.errors import UserError, as_user_errors
     from exitbench.target.networks import own_network
+    from exitbench.target.normalised import normalised
     from exitbench.verify.certificates import proofs_of
     from exitbench.verify.check import verify
-    from exitbench.verify.scorer import Scorer
-    from exitbench.verify.subject import load_subject
 
     started = time.perf_counter()
     network = own_network(model)
-    if network is None and (mean, std) != (None, None):
+    if network is not None:
+        with as_user_errors():
+            network = normalised(network, mean, std)
+    elif (mean, std) != (None, None):
         raise UserError("--mean and --std go with --model, for a network of your own")
     if dataset is not None:
         with as_user_errors():
@@ -102,10 +104,7 @@ def command(
         claims = each.claims
         which = (claims.subject.model, claims.subject.weights)
         if which not in scorers:
-            own = _network(each, network, mean, std)
-            file = weights or (each.submission.weights if each.submission else None)
-            net, digest = load_subject(claims.subject, claims.clean_images.shape[1:], file, device, own)
-            scorers[which] = Scorer(net), digest
+            scorers[which] = _loaded(each, weights, device, network)
         with as_user_errors():
             found = verify(claims, *scorers[which])
             if probe and claims.records:
@@ -118,8 +117,7 @@ def command(
             _show_submission(each.submission)
         elif not verified[-1].mismatches and probe:
             _record(verified[-1])
-    given = (data, weights, device, _plain(network, mean, std))
-    lone = _lone(what, name, [each.claims for each in verified], given) if prove else []
+    lone = _lone(what, name, [each.claims for each in verified], (data, weights, device, network)) if prove else []
     if not verified and not lone:
         raise UserError(f"{what} holds nothing to verify" + (f" of model {name!r}" if name else ""))
     failed = sum(len(each.mismatches) for each in verified) + sum(lone)
@@ -178,37 +176,40 @@ def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path,
     return found
 
 
-def _network(
-    found: _Found, network: Network | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> Network | None:
-    """Return the network of the claims with its normalisation; None for one that is looked up by its name.
+def _loaded(found: _Found, weights: Path | None, device: str, network: Network | None) -> tuple[Scorer, str]:
+    """Return the network of the claims, and the digest of its weights, which a submission holds itself."""
+    from exitbench.verify.scorer import Scorer
+    from exitbench.verify.subject import load_subject
+
+    claims, file = found.claims, found.submission
+    own, shape = _network(found, network), claims.clean_images.shape[1:]
+    net, digest = load_subject(claims.subject, shape, weights or (file.weights if file else None), device, own)
+    return Scorer(net), digest
+
+
+def _network(found: _Found, network: Network | None) -> Network | None:
+    """Return the network of the claims, with the normalisation that a submission says; None for one that is looked up by name.
 
     Raises:
         UserError: If it is the code of whoever submitted it, which is not run unless it is named.
     """
-    from exitbench.errors import UserError
+    from exitbench.errors import UserError, as_user_errors
+    from exitbench.target.normalised import NormalisedNetwork, normalised
 
     file = found.submission
+    if file is None or (network is None and file.says.network != "own"):
+        return network
     if network is None:
-        if file is not None and file.says.network == "own":
-            raise UserError(
-                f"{found.claims.subject.model} is code of whoever submitted it, which is not run by itself: unpack {file.path} "
-                f"(`unzip {file.path} -d submission`), read {', '.join(file.code)}, and name it with "
-                f"--model submission/code/{file.says.reference}, in a container without a network where you do not trust it"
-            )
-        return None
-    requested = found.claims.records[0].requested if file is not None else None
-    if requested is not None:
-        mean, std = mean or requested.mean, std or requested.std
-    return _plain(network, mean, std)
-
-
-def _plain(network: Network | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Network | None:
-    from exitbench.errors import as_user_errors
-    from exitbench.target.normalised import normalised
-
+        raise UserError(
+            f"{found.claims.subject.model} is code of whoever submitted it, which is not run by itself: unpack {file.path} "
+            f"(`unzip {file.path} -d submission`), read {', '.join(file.code)}, and name it with "
+            f"--model submission/code/{file.says.reference}, in a container without a network where you do not trust it"
+        )
+    requested = found.claims.records[0].requested
+    if requested is None or requested.mean is None or isinstance(network, NormalisedNetwork):
+        return network
     with as_user_errors():
-        return None if network is None else normalised(network, mean, std)
+        return normalised(network, requested.mean, requested.std)
 
 
 def _probed(verified: Verified, scorer: Scorer, data: Path, split: Split | None) -> list[Mismatch]:
