@@ -1,6 +1,7 @@
 """The tables of the documents that tell first evaluations say what the files of evidence say."""
 
 import csv
+import json
 import re
 import runpy
 
@@ -78,6 +79,18 @@ def test_the_networks_of_the_field_are_those_on_file():
         assert [clean, average, adaptive] == [percent(found[name]) for name in ("none", "average", "adaptive")]
         seen.add((network, defence))
     assert len(seen) == 6
+
+
+def test_learned_gates_score_on_held_out_images_as_their_card_says():
+    text = " ".join((DOCS / "exit-rules.md").read_text(encoding="utf-8").split())
+    for stem, words in (
+        ("rdi_resnet38_gated-cifar10-gates_fast", "{} % clean and {} % under PGD-20"),
+        ("rdi_resnet38-cifar10-max_average_fast", "`entropy` gives the same network {} and {} %"),
+    ):
+        card = json.loads((ROOT / "models" / "weights" / f"{stem}.json").read_text(encoding="utf-8"))
+        found = card["details"]["on_calibration_split"]
+        assert found["n"] == 1000
+        assert words.format(*(f"{100 * found[name]:.1f}" for name in ("clean", "pgd20_average"))) in text
 
 
 def test_a_rule_is_chosen_by_what_the_attack_leaves_of_it(capsys):
