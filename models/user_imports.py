@@ -18,7 +18,7 @@ FORMER_NAMES = ("models", "attacks", "bench")
 OWN_NAMES = "exitbench's own packages are exitbench, exitbench.models and exitbench.attacks"
 
 _loaded: dict[Path, dict[str, ModuleType]] = {}  # by the folder that they were imported from
-_of_plugins: set[str] = set()  # packages that plugins were imported from
+_of_plugins: dict[str, dict[str, ModuleType]] = {}  # by the package that they were imported from, where a user's has its name
 
 
 @contextmanager
@@ -98,11 +98,16 @@ def imports_of_plugin(package: str, site: Path | None) -> Iterator[None]:
     try:
         if package in users and _origin(package) in (None, getattr(users[package], "__file__", None)):
             sys.modules.update(users)  # a plugin that is being developed where its network stands
-        _of_plugins.add(package)
+        else:
+            sys.modules.update(_of_plugins.get(package, {}))  # a second entry point of a package must not import it again
+        _of_plugins.setdefault(package, {})
         yield
     finally:
         if here is not None:
             sys.path.insert(0, here)
+        if users:
+            own = {name: sys.modules[name] for name in _modules_of(package) if sys.modules[name] is not users.get(name)}
+            _of_plugins[package].update(own)
         sys.modules.update(users)
 
 

@@ -184,7 +184,7 @@ MISSING = {
         "models/weights/rdi_smallcnn-digits-average.safetensors",
         ["list", "models"],
     ),
-    "templates": ("report/templates", "report/templates/jquery.min.js", ["report", "--results", "by_file"]),
+    "templates": ("report/templates", "report/templates/panel.vg.json", ["report", "--results", "by_file"]),
 }
 
 

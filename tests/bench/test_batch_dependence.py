@@ -98,7 +98,7 @@ def test_a_forward_that_asks_each_image_alone_is_not_flagged(n, seed, at):
         assert numbers.batched < outputs.ROUNDING and numbers.repeated == 0
 
 
-@pytest.mark.parametrize(("version", "read"), [(1, True), (2, True), (3, True), (4, True), (5, False)])
+@pytest.mark.parametrize(("version", "read"), [(1, True), (2, True), (3, True), (4, True), (5, True), (6, False)])
 def test_checks_of_an_earlier_version_hold_for_what_they_measured(version, read, tmp_path):
     from msgspec import structs
 

@@ -51,7 +51,7 @@ def test_from_the_documentation_alone(chromium, tmp_path, said):
 
     (heading,) = controls(said["Why a row is flagged"])
     page.get_by_role("link", name="masked").click()
-    assert page.get_by_role("heading", name=heading).is_visible()
+    page.get_by_role("heading", name=heading).wait_for()
     assert FLAG.message in page.locator("article:visible .flags").inner_text()
     page.go_back()
     page.locator("#board").wait_for()
@@ -59,7 +59,7 @@ def test_from_the_documentation_alone(chromium, tmp_path, said):
 
     reproduce, copy = controls(said["The command that reproduces it"])
     page.get_by_role("link", name=best.record.model).click()
-    assert page.get_by_role("heading", name=reproduce).is_visible()
+    page.get_by_role("heading", name=reproduce).wait_for()
     page.get_by_role("button", name=copy, exact=True).click()
     page.get_by_role("button", name="Copied").wait_for()
     assert [page.evaluate("navigator.clipboard.readText()")] == commands(best)

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
 
 from exitbench.report.charts.axes import COSTS, SHARES
 from exitbench.report.charts.rows import Row
+from exitbench.report.page.assets import own
 from exitbench.report.style import COLOURS
 
 Spec = dict[str, Any]
@@ -116,5 +116,5 @@ def _give(signals: Sequence[Spec], values: Mapping[str, Any]) -> None:
 
 @cache
 def _template() -> Spec:
-    found: Spec = json.loads((files("exitbench.report") / "templates" / "panel.vg.json").read_text(encoding="utf-8"))
+    found: Spec = json.loads(own("panel.vg.json"))
     return found
