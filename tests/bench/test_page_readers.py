@@ -98,9 +98,7 @@ def test_on_every_screen_nothing_overlaps_and_the_headline_is_seen(page, width, 
     page.emulate_media(media="screen", color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
     shown = "n => [...document.querySelectorAll('#board thead th')].filter(each => each.offsetParent).length === n"
-    page.wait_for_function(
-        shown, arg={1440: 10, 1024: 7, 820: 7, 390: 4}[width]
-    )  # the page hears of the new width a little later
+    page.wait_for_function(shown, arg={1440: 10, 1024: 7, 820: 7, 390: 4}[width])  # the page hears of it a little later
     assert page.evaluate(OVERLAPS) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     titles = page.locator("#board thead th:visible").all_inner_texts()
