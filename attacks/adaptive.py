@@ -37,8 +37,9 @@ class Adaptive(Attack):
 
     The attack first ascends the expected failure under soft gates from a random start, then the expected margin from the
     iterate closest to failing; the temperature is annealed. It then goes exit by exit, nearest first: from the closest iterate
-    it ascends the constraints of failing at that exit, then the expected margin again. What is left by then, after 175 gradients,
-    is searched pair by pair of exit and wrong class (``PairSearch``), 425 gradients for a round. All of it is repeated from other
+    it ascends the constraints of failing at that exit, then the expected margin again; a second time, at the next nearest wrong
+    class. What is left by then, after 310 gradients, is searched pair by pair of exit and wrong class (``PairSearch``), 425
+    gradients for a round. All of it is repeated from other
     random starts until the budget is spent. If the rule gives no gradient of its gates, these ascents move the exits' predictions
     alone, and a random search on the deployed prediction follows.
 
@@ -88,34 +89,38 @@ class Adaptive(Attack):
             self.softly(search, expected_failure, self.region.start(x, noise, restart), warm=0.5, last=1 / 16)
             self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 16)
             self.exit_by_exit(search, again)
+            self.exit_by_exit(search, again, wrong_class=restart + 1)
             pairs.round()
         if not self.policy.has_gradient:
             search_randomly(search, noise, QUERIES * self.budget)
         return search.candidates
 
-    def exit_by_exit(self, search: Search, again: Tensor) -> None:
+    def exit_by_exit(self, search: Search, again: Tensor, *, wrong_class: int = 0) -> None:
         """Aim at up to three exits, nearest first; ``again`` ``(K, B)`` counts how often each was aimed at."""
         rows, tried = torch.arange(len(search.y), device=again.device), again.clone()
         for _ in range(min(3, search.model.n_exits)):
             k = (search.distances + tried).argmin(0)
             tried[k, rows] = torch.inf
             again[k, rows] += 1
-            self.at_exit(search, search.nearest, k)
+            self.at_exit(search, search.nearest, k, wrong_class=wrong_class)
             self.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 32)
 
     def softly(self, search: Search, objective: Soft, start: Tensor, *, warm: float, last: float) -> None:
         """Ascend an objective of the soft deployed rule; the temperature is annealed from ``warm`` to 0.05."""
         search.ascend(Softly(objective, self.policy), start, SOFT_STEPS, knob=partial(_annealed, warm), last=last)
 
-    def at_exit(self, search: Search, start: Tensor, k: Tensor) -> None:
+    def at_exit(self, search: Search, start: Tensor, k: Tensor, *, wrong_class: int = 0) -> None:
         """Ascend the constraints of failing at exit ``k`` ``(B,)``; a constraint weighs more the longer it is violated.
 
         Args:
             search: The state of the search.
             start: Images ``(B, C, H, W)`` to start from.
             k: The exit of each sample, 0-based.
+            wrong_class: 0 for the nearest wrong class at each step; j for the j-th after the nearest at the closest iterate.
         """
         own = {"weights": start.new_ones(search.model.n_exits, len(k)), "k": k}
+        if wrong_class:
+            own["target"] = _wrong_class(search, k, wrong_class)
         search.ascend(AtExit(self.policy), start, JOINT_STEPS, own=own, exits=k, last=1 / 32)
 
 
@@ -132,12 +137,12 @@ class Softly:
 
 @dataclass(frozen=True)
 class AtExit:
-    """The constraints of failing at an exit of each sample's own, with their weights."""
+    """The constraints of failing at an exit of each sample's own, with their weights, and at a class of its own if it has one."""
 
     policy: Policy
 
     def __call__(self, logits: Tensor, y: Tensor, knob: Tensor, own: Mapping[str, Tensor]) -> Tensor:
-        here = constraints_at(logits, y, self.policy, own["k"])
+        here = constraints_at(logits, y, self.policy, own["k"], own.get("target"))
         now = reweighted(own["weights"], here.detach())
         own["weights"].copy_(now)
         return joint(here, now)
@@ -146,3 +151,12 @@ class AtExit:
 def _annealed(warm: float, progress: float) -> float:
     """Return the temperature, which falls from ``warm`` to 0.05."""
     return warm * math.pow(0.05 / warm, progress)
+
+
+def _wrong_class(search: Search, k: Tensor, rank: int) -> Tensor:
+    """Return the wrong class ``(B,)`` of this rank, from 0 and wrapping around, at exit ``k`` of the closest iterate."""
+    logits = search.logits[k, torch.arange(len(k), device=k.device)]
+    n_wrong = logits.shape[-1] - 1
+    label = torch.arange(n_wrong + 1, device=search.y.device) == search.y[:, None]
+    by_logit = torch.sort(logits.masked_fill(label, -torch.inf), dim=-1, descending=True, stable=True).indices
+    return by_logit[:, rank % n_wrong]

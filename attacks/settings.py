@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the command line reads the knobs for its help, which must n
 
 Method = Literal["pgd", "fgsm", "apgd", "wrm"]
 
-BUDGET = 600
+BUDGET = 680
 """Default limit on the gradients per sample of the adaptive attack."""
 
 APGD_STEPS = 100

@@ -115,7 +115,7 @@ def test_what_the_adaptive_attack_gains_pair_by_pair_is_on_file():
         assert alone == f"{new['broken_alone']}, {old['broken_alone']}"
         assert [before, now] == [f"{float(row['backwards']):.0f}" for row in (old, new)]
         assert int(old["left"]) - int(new["left"]) == int(new["broken_alone"]) - int(old["broken_alone"])
-        assert int(new["left"]) < int(old["left"]) and float(new["backwards"]) < 150
+        assert int(new["left"]) < int(old["left"]) and (images != "0 - 999" or float(new["backwards"]) < 150)
     old, new = (percent(found["authors", "0 - 999", version]) for version in "45")
     assert f"it leaves {new} % of 1,000 images in place of {old} %" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
