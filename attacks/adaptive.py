@@ -39,9 +39,8 @@ class Adaptive(Attack):
     iterate closest to failing; the temperature is annealed. It then goes exit by exit, nearest first: from the closest iterate
     it ascends the constraints of failing at that exit, then the expected margin again; a second time, at the next nearest wrong
     class. What is left by then, after 310 gradients, is searched pair by pair of exit and wrong class (``PairSearch``), 425
-    gradients for a round. All of it is repeated from other
-    random starts until the budget is spent. If the rule gives no gradient of its gates, these ascents move the exits' predictions
-    alone, and a random search on the deployed prediction follows.
+    gradients for a round. All of it is repeated from other random starts until the budget is spent. If the rule gives no gradient
+    of its gates, these ascents move the exits' predictions alone, and a random search on the deployed prediction follows.
 
     A budget is the part of one schedule that is run: where the rule has a gradient, what a budget breaks a larger one breaks, by
     the same image.
