@@ -7,25 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option, device_option, number, results_option, with_normalisation
+from exitbench.cli.option_types import Whole
+from exitbench.cli.options import data_option, device_option, number, results_option, with_network
 
 if TYPE_CHECKING:
     from exitbench.store.certificate import Certificate
 
 
 @click.command("certify", short_help="Prove a lower bound of the robust accuracy")
-@click.option(
-    "--model",
-    required=True,
-    help="A name of `list models`, or the function that makes your own network: path/to/file.py:factory, "
-    "package.module:factory, with arguments 'file.py:factory(n=3)'.",
-)
-@click.option("--dataset", default="auto", show_default=True, help="As in `run`.")
-@click.option("--training", help="Name of the weights, as in `list models`. [default: the first]")
-@click.option("--weights", type=NamedPath(dir_okay=False), help="A file of weights in place of registered ones.")
-@click.option("--policy", help="The exit rule, as in `run`. [default: the rule of the weights]")
-@with_normalisation
+@with_network
 @click.option("--n", type=Whole(), help="Number of images, the first of the test split. [default: 64 on a CPU, 1000 on a GPU]")
 @click.option(
     "--norm", type=click.Choice(["Linf", "L2"]), default="Linf", show_default=True, help="Norm of the ball; only Linf has bounds."

@@ -7,22 +7,12 @@ from typing import Any
 
 import click
 
-from exitbench.cli.option_types import NamedPath, Whole
-from exitbench.cli.options import data_option, device_option, results_option, with_normalisation
+from exitbench.cli.option_types import Whole
+from exitbench.cli.options import data_option, device_option, results_option, with_network
 
 
 @click.command("latency", short_help="Time the network up to each exit")
-@click.option(
-    "--model",
-    required=True,
-    help="A name of `list models`, or the function that makes your own network: path/to/file.py:factory, "
-    "package.module:factory, with arguments 'file.py:factory(n=3)'.",
-)
-@click.option("--dataset", default="auto", show_default=True, help="As in `run`.")
-@click.option("--training", help="Name of the weights, as in `list models`. [default: the first]")
-@click.option("--weights", type=NamedPath(dir_okay=False), help="A file of weights in place of registered ones.")
-@click.option("--policy", help="The exit rule, as in `run`. [default: the rule of the weights]")
-@with_normalisation
+@with_network
 @click.option("--n", type=Whole(), default=64, show_default=True, help="Number of clean test images to time it on.")
 @click.option("--rounds", type=Whole(3, 10_000), default=30, show_default=True, help="How often everything is timed, in turn.")
 @click.option("--threads", type=Whole(1, 1024), help="Threads of the processor. [default: PyTorch's choice]")

@@ -53,6 +53,28 @@ def with_normalisation(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_network_options = (
+    click.option(
+        "--model",
+        required=True,
+        help="A name of `list models`, or the function that makes your own network: path/to/file.py:factory, "
+        "package.module:factory, with arguments 'file.py:factory(n=3)'.",
+    ),
+    click.option("--dataset", default="auto", show_default=True, help="As in `run`."),
+    click.option("--training", help="Name of the weights, as in `list models`. [default: the first]"),
+    click.option("--weights", type=NamedPath(dir_okay=False), help="A file of weights in place of registered ones."),
+    click.option("--policy", help="The exit rule, as in `run`. [default: the rule of the weights]"),
+    *normalisation_options,
+)
+
+
+def with_network(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name one network, its weights and its exit rule to a command."""
+    for option in reversed(_network_options):
+        command = option(command)
+    return command
+
+
 def _data_folder() -> Path:
     from exitbench.models.user_folders import data_folder
 
