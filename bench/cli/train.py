@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     default=None,
     help="Compile the network first: takes minutes, pays off in long runs only. [default: no-compile]",
 )
+@click.option(
+    "--rule-only",
+    is_flag=True,
+    help="Train nothing: set the recipe's exit rule for the weights that are there, measure it, and write their card.",
+)
 @data_option
 def command(
     recipe_name: str,
@@ -49,6 +54,7 @@ def command(
     device: str,
     precision: str,
     compiled: bool | None,
+    rule_only: bool,
     data: Path,
 ) -> None:
     """Train RECIPE, and write the weights with a card, the log of the run and its curve.
@@ -61,29 +67,35 @@ def command(
     from exitbench.errors import UserError
     from exitbench.models.user_folders import weights_folder
     from exitbench.models.weights import WeightsError
+    from exitbench.training.deploy import deploy_again
     from exitbench.training.make_weights import make_weights
 
+    if rule_only and (epochs or batch_size):
+        raise click.UsageError("--rule-only trains nothing, so that it takes neither --epochs nor --batch-size")
     console = terminal(stderr=True)
     recipe = _recipe(recipe_name, epochs)
     typed = f"python -m bench train {recipe_name} --seed {seed}" + (f" --epochs {epochs}" if epochs else "")
     typed += f" --batch-size {batch_size}" if batch_size else ""
     try:
-        with TrainingProgress(console, recipe) as progress:
-            card, path = make_weights(
-                recipe,
-                seed,
-                data,
-                out or weights_folder(),
-                typed,
-                on_start=progress.start,
-                on_step=progress.step,
-                on_epoch=progress.epoch,
-                tell=progress.tell,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-                compiled=compiled,
-            )
+        if rule_only:
+            card, path = deploy_again(recipe, data, out or weights_folder())
+        else:
+            with TrainingProgress(console, recipe) as progress:
+                card, path = make_weights(
+                    recipe,
+                    seed,
+                    data,
+                    out or weights_folder(),
+                    typed,
+                    on_start=progress.start,
+                    on_step=progress.step,
+                    on_epoch=progress.epoch,
+                    tell=progress.tell,
+                    batch_size=batch_size,
+                    device=device,
+                    precision=precision,
+                    compiled=compiled,
+                )
     except (WeightsError, OSError) as error:
         raise UserError(str(error)) from error
     figures = card.details["on_calibration_split"]

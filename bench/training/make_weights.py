@@ -10,19 +10,14 @@ from pathlib import Path
 import msgspec
 import torch
 
-from exitbench.attacks.noise import Noise
-from exitbench.attacks.objectives import CE, Mean, Objective
-from exitbench.attacks.pgd import PGD
 from exitbench.data.load import load_split
-from exitbench.data.split import Split
 from exitbench.errors import UserError
 from exitbench.models.gated import without_gates
 from exitbench.models.multi_exit import MultiExitNet
-from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import policy_text
 from exitbench.models.weights import WeightsCard, WeightsError, find_weights, load_weights, round_to_half, save_weights
-from exitbench.target.calibrate import calibrated_policy
 from exitbench.training.about import about
+from exitbench.training.deploy import deployed
 from exitbench.training.fits import check_fit
 from exitbench.training.journal import conditions, versions, write_journal
 from exitbench.training.loop import EpochRecord, Trainer
@@ -30,8 +25,6 @@ from exitbench.training.machine import pick_machine
 from exitbench.training.recipe import Recipe
 from exitbench.training.scaling import roomy, scaled
 
-MEASURED = 1000
-"""Largest number of held-out images that the card's figures are measured on."""
 JOURNAL_EVERY = 20.0
 """Seconds between two writings of the journal and its curve, which take about as long as an epoch on a GPU."""
 
@@ -103,8 +96,7 @@ def make_weights(
     model.load_state_dict(trained)
     model = model.to(machine.device)
     round_to_half(model)  # before measuring: the figures are those of the stored weights
-    kind, _, method = recipe.rule.partition("@")
-    policy = calibrated_policy(model, calibration, kind, method)
+    policy, figures = deployed(model, calibration, recipe)
     saved = save_weights(
         model,
         out,
@@ -121,7 +113,7 @@ def make_weights(
                 "seed": seed,
                 "trained_on": train.source,
                 "trained_with": conditions(trainer),
-                "on_calibration_split": _measure(model, policy, calibration, recipe),
+                "on_calibration_split": figures,
                 "versions": versions(),
                 "about": msgspec.to_builtins(about(recipe, model)),
             },
@@ -138,22 +130,3 @@ def _start_from(model: MultiExitNet, recipe: Recipe, after: str) -> None:
         load_weights(without_gates(model) if other else model, path, card.sha256)
     except WeightsError as error:
         raise UserError(f"recipe {recipe.name} starts from the weights of the training {after!r}: {error}") from error
-
-
-def _measure(model: MultiExitNet, policy: Policy, split: Split, recipe: Recipe) -> dict[str, float | int]:
-    """Measure clean and PGD-20 ``average`` accuracy of the deployed rule: a sanity figure, not a robustness claim."""
-    model.requires_grad_(False)
-    device = next(model.parameters()).device
-    pgd = PGD(Objective(CE(), Mean()), recipe.ball, steps=20, step_size=recipe.ball.eps / 4)
-    n = min(MEASURED, len(split))
-    together = 100 if device.type == "cpu" else n
-    right = {"clean": 0, "pgd20_average": 0}
-    for start in range(0, n, together):
-        batch = split.batch(start, min(start + together, n))
-        clean, y = batch.x.to(device), batch.y.to(device)
-        x_adv = pgd(model, clean, y, noise=Noise(0, batch.indices))
-        for name, x in (("clean", clean), ("pgd20_average", x_adv)):
-            with torch.no_grad():
-                logits, _ = deployed_logits(model(x), policy)
-            right[name] += int((logits.argmax(-1) == y).sum())
-    return {"n": n, **{name: count / n for name, count in right.items()}}

@@ -41,11 +41,16 @@ def publish(card: WeightsCard, weights: Path, evaluations: Sequence[Evaluation],
     target = folder / f"{card.stem}.json"
     write_whole(target.with_suffix(".safetensors"), weights.read_bytes())
     write_whole(target, WEIGHTS_CARD.text(shipped))
+    copy_companions(card, weights, folder)
+    return target
+
+
+def copy_companions(card: WeightsCard, weights: Path, folder: Path) -> None:
+    """Copy journal and curve of a training, which lie beside its weights, into ``folder``."""
     for ending in COMPANIONS:
         kept = weights.with_name(card.stem + ending)
         if kept.is_file():
             write_whole(folder / kept.name, kept.read_bytes())
-    return target
 
 
 def _evaluation(card: WeightsCard, evaluations: Sequence[Evaluation]) -> Evaluation:

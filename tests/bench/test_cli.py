@@ -102,6 +102,10 @@ BAD = {
     "missing checkpoint": (["import-checkpoint", "nowhere.pth.tar"], "nowhere.pth.tar is missing"),
     "unknown recipe": (["train", "rdi_smallcn-digits-average"], "did you mean 'rdi_smallcnn-digits-average'"),
     "missing recipe file": (["train", "nowhere.json"], "nowhere.json is not a readable recipe"),
+    "a rule alone has no epochs": (
+        ["train", "rdi_smallcnn-mnist-max_average_fast", "--rule-only", "--epochs", "9"],
+        "trains nothing",
+    ),
     "too few epochs": (["train", "rdi_smallcnn-mnist-max_average_fast", "--epochs", "2"], "has 3 phases; it needs at least"),
     "unknown command": (["rum"], "did you mean 'run'"),
     "report without a store": (["report"], "there is no store"),

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replace_card
 
 from exitbench.attacks.regions import ThreatModel
 from exitbench.data.load import load_split
@@ -12,10 +13,12 @@ from exitbench.errors import UserError
 from exitbench.models.about_weights import about_weights
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import model_card
-from exitbench.models.weights import known_weights, load_weights
+from exitbench.models.weights import WEIGHTS_CARD, known_weights, load_weights
+from exitbench.training import deploy as deploy_module
 from exitbench.training import machine
 from exitbench.training import make_weights as make_weights_module
 from exitbench.training.about import about
+from exitbench.training.deploy import deploy_again
 from exitbench.training.make_weights import make_weights
 from exitbench.training.recipe import Crafting, Phase, Recipe
 from exitbench.training.recipe_file import read_recipe
@@ -37,7 +40,8 @@ def few_images(monkeypatch):
         split = load_split(*request)
         return replace(split, images=split.images[:24], labels=split.labels[:24])
 
-    monkeypatch.setattr(make_weights_module, "load_split", few)
+    for module in (make_weights_module, deploy_module):
+        monkeypatch.setattr(module, "load_split", few)
 
 
 def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
@@ -65,6 +69,28 @@ def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
 def test_the_card_has_the_rule_of_the_recipe(tmp_path):
     card, _ = make_weights(replace(RECIPE, phases=(Phase(1),), rule="vote@mmacs=7"), 0, tmp_path, tmp_path, "")
     assert card.policy.startswith("vote:") and card.calibration and card.details["recipe"]["rule"] == "vote@mmacs=7"
+
+
+def test_another_rule_leaves_the_weights_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXITBENCH_WEIGHTS", str(tmp_path))
+    short = replace(RECIPE, phases=(Phase(1),))
+    before, path = make_weights(short, 0, tmp_path, tmp_path, "the command")
+    weights = path.read_bytes()
+    figures = {"measured": {"policy": before.policy}}
+    path.with_suffix(".json").write_bytes(WEIGHTS_CARD.text(replace_card(before, details={**before.details, **figures})))
+
+    same, _ = deploy_again(short, tmp_path, tmp_path)
+    assert same == replace_card(before, details={**before.details, **figures})
+    asked = replace(short, rule="vote@mmacs=7")
+    after, copied = deploy_again(asked, tmp_path, tmp_path / "copy")
+    assert copied.read_bytes() == weights and copied != path
+    assert sorted(p.name for p in copied.parent.iterdir()) == sorted(
+        f"{asked.name}{end}" for end in (".json", ".run.json", ".run.png", ".safetensors")
+    )
+    made, _ = make_weights(asked, 0, tmp_path, tmp_path / "made", "the command")  # the same as training with this rule
+    assert (after.policy, after.calibration, after.source) == (made.policy, made.calibration, "the command")
+    assert {**after.details, "trained_with": ""} == {**made.details, "trained_with": ""}
+    assert after.policy.startswith("vote:") and "measured" not in after.details
 
 
 @pytest.mark.parametrize("compiled", [None, False, True])
