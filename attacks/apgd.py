@@ -149,7 +149,7 @@ class APGDTargeted(Attack):
 
 
 def climb(
-    look: Callable[[Tensor], Ascent], region: ThreatModel, x: Tensor, start: Tensor, steps: int
+    look: Callable[[Tensor], Ascent], region: ThreatModel, x: Tensor, start: Tensor, steps: int, made: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run APGD once.
 
@@ -158,7 +158,8 @@ def climb(
         region: Linf or L2 ball.
         x: Clean images ``(B, ...)``.
         start: Images to start from, inside the region.
-        steps: Gradient steps.
+        steps: Gradient steps that the step size is scheduled for.
+        made: Number of them to make, from the first; by default all.
 
     Returns:
         The best iterates, their values ``(B,)``, and whether they fool the network, ``(B,)`` bool.
@@ -174,7 +175,7 @@ def climb(
     windows = _windows(steps)
     window = next(windows)
     since = 0
-    for step in range(steps):
+    for step in range(steps if made is None else made):
         size = column(state.size, x)
         target = region.project(here + size * region.steepest(gradient), x)
         weight = MOMENTUM if step else 1.0

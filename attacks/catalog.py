@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exitbench.attacks.registry import build, register_attack, register_group
+from exitbench.models.policies import FixedExit
 
 if TYPE_CHECKING:
     from exitbench.attacks.autoattack import Variant
@@ -75,7 +76,10 @@ def _average_max(deployment: Deployment, settings: AttackSettings) -> Attack:
 )
 def _adaptive(deployment: Deployment, settings: AttackSettings) -> Attack:
     from exitbench.attacks.adaptive import Adaptive
+    from exitbench.attacks.one_exit import AdaptiveAtOneExit
 
+    if isinstance(deployment.policy, FixedExit):
+        return AdaptiveAtOneExit(settings.region, deployment.policy, settings.budget)
     return Adaptive(settings.region, deployment.policy, settings.budget)
 
 

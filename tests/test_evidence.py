@@ -95,7 +95,7 @@ def test_learned_gates_score_on_held_out_images_as_their_card_says():
 
 def test_a_rule_is_chosen_by_what_the_attack_leaves_of_it(capsys):
     example = runpy.run_path(str(DOCS / "examples" / "choose_exit_rule.py"))
-    settings = {"dataset": "digits", "attacked": 8, "budget": 4, "precision": "fp32"}
+    settings = {"dataset": "digits", "attacked": 8, "budget": 4}
     found = example["chosen"]("rdi_smallcnn", "average", 7, rules=("vote",), **settings)
     assert list(found["rule"]) == ["vote"]
     assert 0 <= float(found["adaptive"].iloc[0]) <= float(found["clean"].iloc[0]) and 1 < float(found["mmacs"].iloc[0]) < 11
