@@ -26,7 +26,10 @@ BUDGET = 680
 APGD_STEPS = 100
 
 _LOSSES = {"ce": "CE", "margin": "Margin", "dlr": "DLR", "dlr-targeted": "TargetedDLR"}
-_METHODS = {"PGD": "pgd", "APGD": "apgd", "APGDTargeted": "apgd", "WRM": "wrm", "PolicyAttack": "adaptive"}
+_METHODS = {
+    **{"PGD": "pgd", "APGD": "apgd", "APGDTargeted": "apgd", "WRM": "wrm"},
+    **dict.fromkeys(("PolicyAttack", "AdaptiveAtOneExit"), "adaptive"),
+}
 
 
 def _loss(name: str) -> Loss | TargetedDLR:

@@ -28,9 +28,10 @@ _OURS = re.compile(
 )
 """Names that mean an attack of ours, so that no other specification may have them."""
 
-_OWN_TYPES = frozenset(
-    {"APGD", "APGDTargeted", "AutoAttack", "BestOf", "Cascade", "Clean", "PGD", "PolicyAttack", "Slowdown", "TorchAttack", "WRM"}
-)
+_BY_TYPE = {"Clean": CLEAN, "PolicyAttack": "adaptive", "AdaptiveAtOneExit": "adaptive", "Cascade": "cascade"}
+"""Names of the attacks that their types alone tell."""
+
+_OWN_TYPES = frozenset({*_BY_TYPE, "APGD", "APGDTargeted", "AutoAttack", "BestOf", "PGD", "Slowdown", "TorchAttack", "WRM"})
 
 
 def as_specified(record: RunRecord) -> RunRecord:
@@ -88,7 +89,7 @@ def _name_by_type(spec: Spec) -> str | None:
         return f"torchattacks:{spec['name']}"
     if kind == "Slowdown":
         return f"slowdown:{spec['mode']}"
-    return {"Clean": CLEAN, "PolicyAttack": "adaptive", "Cascade": "cascade"}.get(kind)
+    return _BY_TYPE.get(kind)
 
 
 def _ascent(spec: Spec) -> str | None:

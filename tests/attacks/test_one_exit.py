@@ -1,16 +1,12 @@
 import pytest
 import torch
 
-from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.apgd import APGD
-from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import Margin, Objective, Only
 from exitbench.attacks.one_exit import AdaptiveAtOneExit
-from exitbench.attacks.presets import expand
 from exitbench.attacks.regions import NORMS, ThreatModel
-from exitbench.attacks.settings import AttackSettings
-from exitbench.models.policies import EntropyPolicy, FixedExit, deployed_logits
+from exitbench.models.policies import FixedExit, deployed_logits
 from exitbench.runner.passes import counted
 from tests.toys import batch, linear_exits, small_convolutional
 
@@ -26,13 +22,6 @@ def images(n=12):
 
 def broken(net, x, y, rule=RULE):
     return deployed_logits(net(x), rule)[0].argmax(-1) != y
-
-
-def test_an_exit_that_is_always_taken_has_an_attack_of_its_own():
-    settings = AttackSettings(ThreatModel("Linf", 0.1), steps=5, step_size=0.02)
-    for policy, kind in ((RULE, AdaptiveAtOneExit), (EntropyPolicy((0.5, 0.5)), Adaptive)):
-        (attack,) = expand(["adaptive"], Deployment(3, policy, (1.0, 2.0, 3.0)), settings)[0].values()
-        assert type(attack) is kind
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])

@@ -5,13 +5,14 @@ from exitbench.attacks.autoattack import AutoAttack
 from exitbench.attacks.best_of import BestOf
 from exitbench.attacks.deployment import Deployment
 from exitbench.attacks.objectives import CE, Max, Mean, Objective, Only
+from exitbench.attacks.one_exit import AdaptiveAtOneExit
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.presets import attack_texts, expand, matrix_names
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import AttackSettings
 from exitbench.attacks.slowdown import MODES, Slowdown
 from exitbench.models.errors import UnknownName
-from exitbench.models.policies import FixedExit
+from exitbench.models.policies import EntropyPolicy, FixedExit
 
 COSTS = (1.0, 2.5, 3.0)
 SETTINGS = AttackSettings(ThreatModel("Linf", 0.1), steps=4, step_size=0.025)
@@ -50,7 +51,7 @@ def test_definitions_are_those_of_the_design():
     assert attacks["max_average"] == BestOf(singles, Objective(CE(), Mean()))
     starts = [PGD(Objective(CE(), Mean()), SETTINGS.region, 4, 0.025, start=start) for start in ("random", *singles)]
     assert attacks["average_max"] == BestOf(tuple(starts), Objective(CE(), Max()))
-    assert attacks["adaptive"] == Adaptive(SETTINGS.region, FixedExit(3))
+    assert attacks["adaptive"] == AdaptiveAtOneExit(SETTINGS.region, FixedExit(3))
     for mode in MODES:
         assert attacks[f"slowdown:{mode}"] == Slowdown(SETTINGS.region, FixedExit(3), COSTS, mode)
     assert attacks["autoattack"] == AutoAttack(SETTINGS.region, FixedExit(3))
@@ -112,8 +113,9 @@ def test_an_unknown_slowdown_mode_brings_suggestions():
 
 def test_the_budget_reaches_the_policy_attack():
     generous = AttackSettings(SETTINGS.region, steps=4, step_size=0.025, budget=400)
-    attacks, _ = expand(["adaptive"], Deployment(3, FixedExit(3)), generous)
-    assert attacks["adaptive"] == Adaptive(SETTINGS.region, FixedExit(3), 400)
+    for policy, kind in ((FixedExit(3), AdaptiveAtOneExit), (EntropyPolicy((0.5, 0.5)), Adaptive)):
+        attacks, _ = expand(["adaptive"], Deployment(3, policy), generous)
+        assert attacks["adaptive"] == kind(SETTINGS.region, policy, 400)
 
 
 def test_a_former_name_asks_for_the_attack_by_its_name_of_today():
