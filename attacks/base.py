@@ -59,6 +59,11 @@ class Attack(ABC):
         """Package and version of an attack from another package; None for attacks of exitbench."""
         return None
 
+    @property
+    def again(self) -> Attack:
+        """The attack to run on the network itself where only the faster copy searched first is broken; at least as strong."""
+        return self
+
     @abstractmethod
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         """Generate one candidate per sample.

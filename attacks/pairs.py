@@ -64,13 +64,17 @@ class PairSearch:
 
     def round(self) -> None:
         """Try pairs not yet tried, then those that come closest for longer, until the budget is spent or the round is over."""
-        self._climb(ROUND[0], self.tries)
+        self.climb(ROUND[0], self.tries)
         for rung in ROUND[1:]:
-            self._climb(rung, torch.zeros_like(self.tries))
+            self.climb(rung, torch.zeros_like(self.tries))
+        self.polish()
+
+    def polish(self) -> None:
+        """Ascend from the closest iterate of all, at the pair that it is closest at, with small steps."""
         nearest = pair_values(self.search.logits, self.search.y, self.policy)
         self._ascend(self.search.nearest, _largest(nearest), POLISH, first=0.1, last=1 / 128)
 
-    def _climb(self, rung: Rung, tries: Tensor) -> None:
+    def climb(self, rung: Rung, tries: Tensor) -> None:
         """Ascend, from random starts, the pairs with the fewest ``tries``, the largest values first; the tries are counted."""
         n_exits, n_classes, n = self.search.seen.shape
         for _ in range(min(rung.pairs, n_exits * (n_classes - 1))):

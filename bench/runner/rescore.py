@@ -124,7 +124,7 @@ def rescore(
     began = time.perf_counter()
     model = network_for(attack, target.searched_again)
     with counted(model) as passes, contained():
-        rerun = attack(model, x[rows], y[rows], noise=noise.of(rows))
+        rerun = attack.again(model, x[rows], y[rows], noise=noise.of(rows))
     seconds = time.perf_counter() - began
     target.model.eval()
     certified = certify(target.model, x[rows], rerun, threat_model, bounded=attack.bounded)

@@ -83,3 +83,11 @@ def test_results_depend_neither_on_the_split_nor_on_the_order(norm):
 def test_a_budget_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1 gradient per image, got 0"):
         AdaptiveAtOneExit(ThreatModel("Linf", 0.1), RULE, 0)
+
+
+def test_on_the_network_itself_it_searches_for_longer():
+    attack = AdaptiveAtOneExit(ThreatModel("Linf", 0.0), RULE, 30)
+    x, y, noise = images(3)
+    with counted(NET) as passes:
+        attack.again(NET, x, y, noise=noise)
+    assert passes.backwards == 3 * (30 + 9 * 101)
