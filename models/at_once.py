@@ -67,8 +67,8 @@ def at_once(policy: Policy) -> AtOnce:
 
 def is_without_loop(policy: Policy) -> bool:
     """Return whether a rule has a form for all exits at once, so that nothing of it is code from outside exitbench."""
-    rule = at_once(policy)
-    return type(getattr(rule, "rule", rule)) is not AtOnce
+    inner = getattr(policy, "rule", policy)  # behind temperatures, or of the user's own
+    return is_own(type(inner).__module__) and type(at_once(inner)) is not AtOnce
 
 
 class OfLastExit(AtOnce):

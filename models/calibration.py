@@ -81,7 +81,7 @@ def target_cost(
             calibrated.
     """
     if not mmacs[0] <= target <= mmacs[-1]:
-        raise InvalidValue(f"a mean cost of {target:g} is out of reach: the exits cost {mmacs[0]:.2f} to {mmacs[-1]:.2f} mmacs")
+        raise InvalidValue(f"a mean cost of {target:g} is out of reach: the exits cost {mmacs[0]:.4g} to {mmacs[-1]:.4g} mmacs")
     costs = torch.tensor(mmacs, dtype=torch.float64)
     rule = kind_named(kind)
 

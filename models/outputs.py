@@ -167,8 +167,7 @@ def _parted(entries: Mapping[str, Any]) -> tuple[object, object | None]:
             raise ForeignModelError(f"the network returns {_names(entries)}, and no logits; it must return {FORMS}")
         return list(others.values()), scores
     logits = entries[holders[0]]
-    rivals = [name for name, value in others.items() if isinstance(logits, Tensor) and _alike(value, logits)]
-    if rivals and isinstance(logits, Tensor) and logits.ndim == 2:
+    if isinstance(logits, Tensor) and logits.ndim == 2 and (rivals := [name for name in others if _hold(others[name], logits)]):
         raise ForeignModelError(
             f"the network returns one tensor as {holders[0]!r} and others like it ({_names(rivals)}): whether these are exits "
             f"cannot be told. Return all exits in order as a list, alone or as {holders[0]!r}"
@@ -177,8 +176,13 @@ def _parted(entries: Mapping[str, Any]) -> tuple[object, object | None]:
     return (logits if inner is None else list(inner.values())), scores
 
 
-def _alike(value: object, other: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == other.shape and value.is_floating_point()
+def _hold(value: object, logits: Tensor) -> bool:
+    """Return whether a value may be logits of exits: tensors like ``logits`` ``(B, classes)``, alone, in any form, or stacked."""
+    if isinstance(value, Tensor):
+        return value.shape[-2:] == logits.shape and value.ndim in (2, 3) and value.is_floating_point()
+    entries = _entries(value)
+    held = list(entries.values()) if entries is not None else value
+    return isinstance(held, (list, tuple)) and any(isinstance(each, Tensor) and _hold(each, logits) for each in held)
 
 
 def _names(entries: Sequence[str] | Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
         policy.check(n_exits)
     except RuleNotLoaded:
         raise
-    except (InvalidValue, UnknownName) as error:
+    except (ValueError, UnknownName) as error:
         forms = " | ".join([*(card.form for card in policy_cards().values()), LAST])
         raise InvalidValue(f"policy {text!r}: {error}; the forms are {forms}") from error
     return policy
@@ -42,6 +42,10 @@ def _parsed(text: str, n_exits: int, calibration: str | None) -> Policy:
     if text.startswith(PREFIX):
         return of_text(text)
     name, *parts = text.split(":")
+    if name == LAST:
+        raise InvalidValue(f"{LAST} takes no values")
+    if name.endswith(".py"):
+        raise InvalidValue("a rule of your own is written path/to/file.py:function, with nothing behind it")
     values = parts[0].split(",") if parts and parts[0] and "=" not in parts[0] else []
     options = [part for part in parts if "=" in part]
     if len(parts) > len(options) + 1 or (parts and "=" not in parts[0] and not values and len(parts) > 1):

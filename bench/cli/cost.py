@@ -92,6 +92,7 @@ def _under(network: Network, dataset: str, weights: Path | None, policy: str, da
     from exitbench.data.load import load_split
     from exitbench.models.cost import measure_costs
     from exitbench.models.policy_text import policy_text
+    from exitbench.models.rules.fit import check_decisions
     from exitbench.runner.prepare import deployed_policy
     from exitbench.target.calibrate import all_logits
 
@@ -99,7 +100,9 @@ def _under(network: Network, dataset: str, weights: Path | None, policy: str, da
     loaded = network.load(dataset, shape, None, weights)
     rule = deployed_policy(policy, loaded, dataset, shape, data)
     split = load_split(dataset, "calibration", shape, data)
-    exits = rule(all_logits(loaded.model, split)).tolist()
+    logits = all_logits(loaded.model, split)
+    check_decisions(rule, logits[:, :32])
+    exits = rule(logits).tolist()
     costs = measure_costs(loaded.model, shape).mmacs
     counts = " ".join(str(exits.count(k)) for k in range(loaded.model.n_exits))
     mean = sum(costs[k] for k in exits) / len(exits)

@@ -142,7 +142,6 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         logits = check_model(model, first.x, first.y, split.n_classes, dataset)
         n_classes = logits.shape[-1]
         policy = deployed_policy(request.policy, loaded, dataset, split.shape, request.data, request.calibration)
-        check_rule(policy, model)
         check_thresholds(policy)
         check_decisions(policy, logits.cpu())
         guess = check_clean(model, samples.slices(SLICE), split.n_classes, policy, dataset)
@@ -269,8 +268,15 @@ def deployed_policy(
     """The exit rule that ``text`` asks for; None for the weights' own, or without one, equal shares by entropy.
 
     Raises:
-        InputError: not of the form, for another number of exits, or a cost out of reach.
+        InputError: If the rule is not of the form, for another number of exits, or needs gate heads that the network does not
+            have, or a cost is out of reach.
     """
+    policy = _policy_asked_for(text, loaded, dataset, shape, data, known_as)
+    check_rule(policy, loaded.model)
+    return policy
+
+
+def _policy_asked_for(text: str | None, loaded: Loaded, dataset: str, shape: Shape, data: Path, known_as: str | None) -> Policy:
     model = loaded.model
     if text is None and loaded.policy is not None:
         return parse_policy(loaded.policy[0], model.n_exits, loaded.policy[1])

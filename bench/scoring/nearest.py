@@ -12,6 +12,7 @@ from torch import Tensor
 
 from exitbench.attacks.deployed_loss import violations
 from exitbench.models.policies import Policy, predictions
+from exitbench.models.within_reach import exits_within_reach
 
 LACKED = ("an earlier gate shut", "its gate open", "the wrong class ahead")
 """What an image may lack to leave wrongly at an exit, in the order of ``violations``."""
@@ -23,7 +24,7 @@ class Nearest:
 
     An image breaks a sample at an exit if a wrong class is ahead there, the exit's gate is open, and all earlier gates are shut.
     Its distance there is the largest of what these lack, in the unit of logits (``exitbench.attacks.deployed_loss``); its
-    distance is the smallest over the exits.
+    distance is the smallest over the exits that some image may take under the rule.
 
     Attributes:
         distance: ``(n,)``, positive where no stored image breaks the sample; infinite where no image counts.
@@ -73,7 +74,9 @@ def nearest_of(logits: Tensor, labels: Tensor, policy: Policy, within: npt.NDArr
         attack: Name of the attack.
     """
     parts = violations(logits, labels, policy)
-    distance, exit_ = parts.amax(0).double().min(0)
+    reached = torch.full((len(logits), 1), torch.inf, dtype=torch.float64)
+    reached[exits_within_reach(policy, len(logits))] = 0
+    distance, exit_ = (parts.amax(0).double() + reached).min(0)
     at = exit_[None]
     lacked = parts.gather(1, at[None].expand(len(parts), -1, -1))[:, 0].argmax(0)
     wrong = predictions(logits, policy).scatter(-1, labels.expand(len(logits), -1)[..., None], -torch.inf)

@@ -6,9 +6,13 @@ import torch
 
 from exitbench.data.cards import dataset_card
 from exitbench.errors import UserError
-from exitbench.models.errors import UnknownName
+from exitbench.models.calibration import equal_share, target_cost
+from exitbench.models.cost import measure_costs
+from exitbench.models.errors import InputError, UnknownName
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.registry import ModelCard, model_card
+from exitbench.models.rules.fit import check_rule
+from exitbench.target.calibrate import Method
 from exitbench.training.prune import prunable
 from exitbench.training.recipe import Pruning, Recipe
 
@@ -38,9 +42,23 @@ def check_fit(recipe: Recipe) -> ModelCard:
             _check_size(model, card, phase.image_size, where)
     if recipe.trained == "gates" and not model.has_gate_scores:
         raise UserError(f"recipe {recipe.name}: {recipe.model} has no gates to train")
+    _check_rule(recipe, model, card)
     if recipe.pruning:
         _check_pruning(recipe, recipe.pruning, model)
     return card
+
+
+def _check_rule(recipe: Recipe, model: MultiExitNet, card: ModelCard) -> None:
+    """Check the rule for the card, which is set when the weights are trained, as far as it can be set on random logits."""
+    kind, _, text = recipe.rule.partition("@")
+    try:
+        method = Method.parsed(text)
+        logits = torch.randn(model.n_exits, 16, 2, generator=torch.Generator().manual_seed(0))
+        check_rule(equal_share(logits, kind), model)
+        if method.name == "mmacs" and model.n_exits > 1:
+            target_cost(logits, measure_costs(model, card.input_shape).mmacs, method.target, kind)
+    except InputError as error:
+        raise UserError(f"recipe {recipe.name}: the rule {recipe.rule!r} cannot be set: {error}") from error
 
 
 def _check_pruning(recipe: Recipe, pruning: Pruning, model: MultiExitNet) -> None:

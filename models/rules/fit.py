@@ -7,11 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from exitbench.models.at_once import AtOnce, at_once
 from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.errors import InvalidValue
+from exitbench.models.own_code import is_own
 from exitbench.models.policies import Policy, SureAbove
 from exitbench.models.policy_text import policy_text
+from exitbench.models.rules.own import OwnRule
+from exitbench.models.rules.temperature import Tempered
 
 
 def check_rule(policy: Policy, model: EarlyExitNet) -> None:
@@ -20,13 +24,23 @@ def check_rule(policy: Policy, model: EarlyExitNet) -> None:
     Raises:
         InvalidValue: If it is for another number of exits, or needs gate heads that the network does not have.
     """
-    policy.check(model.n_exits)
+    try:
+        policy.check(model.n_exits)
+    except InvalidValue:
+        raise
+    except Exception as error:  # a rule of somebody else's may raise anything
+        raise InvalidValue(
+            f"policy {policy_text(policy)!r} does not take a network of {model.n_exits} exits ({first_line(error)})"
+        ) from error
     if policy.needs_scores and not model.has_gate_scores:
         raise InvalidValue(
             f"policy {policy_text(policy)!r}: the network has no gate heads, so there are no scores to compare; rules on its "
             "logits are entropy, confidence, margin, patience, vote and ensemble"
         )
 
+
+NEAR = 0.2
+"""Slack in log units (absolute value) whose sign rounding may decide, in the logarithm of a very small entropy."""
 
 NEAR_ONE = 0.1
 """Unit of a share's slack below which a measure above 1 makes gates outweigh all predictions."""
@@ -40,23 +54,60 @@ def check_decisions(policy: Policy, logits: Tensor) -> None:
         InvalidValue: If something is wrong; the message names the method and the exit.
     """
     n_exits, batch, n_classes = logits.shape
+    ours = is_own(type(_innermost(policy)).__module__)
     for k in range(n_exits):
         seen = logits[: k + 1]
         _check(policy, "predicted", policy.predicted, seen, k, (batch, n_classes))
         if k == n_exits - 1:
-            return
+            break
         leaves = _check(policy, "leaves", policy.leaves, seen, k, (batch,))
         if leaves.dtype != torch.bool:
             raise InvalidValue(f"{_of(policy, 'leaves', k)} returns {leaves.dtype}; it must return bool, one for each sample")
         slack = _check(policy, "slack", policy.slack, seen, k, (batch,))
-        _check(policy, "log_slack", policy.log_slack, seen, k, (batch,))
-        wrong = ((slack > 0) != leaves) & (slack.abs() > 1e-5)
-        if wrong.any():
-            raise InvalidValue(
-                f"{_of(policy, 'slack', k)} has another sign than leaves for {int(wrong.sum())} of {batch} samples: "
-                "positive must mean that the gate is open"
-            )
+        log_slack = _check(policy, "log_slack", policy.log_slack, seen, k, (batch,))
+        opening = _check(policy, "opening", lambda some: policy.opening(some, some[-1].argmax(-1)), seen, k, (batch,))
+        _check_sign(policy, "slack", k, ((slack > 0) != leaves) & (slack.abs() > 1e-5))
+        if not ours:
+            clear = slack.abs() > 1e-3
+            _check_sign(policy, "log_slack", k, ((log_slack > 0) != leaves) & (log_slack.abs() > NEAR) & clear)
+            _check_sign(policy, "opening", k, (opening > NEAR) & ~leaves & clear)
         _check_unit(policy, seen, k)
+    if not ours:
+        _check_at_once(policy, logits)
+
+
+def _innermost(policy: Policy) -> Policy:
+    """Return the rule without temperatures and without what guards ours from a rule of the user's own."""
+    while isinstance(policy, (Tempered, OwnRule)):
+        policy = policy.rule
+    return policy
+
+
+def _check_sign(policy: Policy, name: str, k: int, wrong: Tensor) -> None:
+    if wrong.any():
+        raise InvalidValue(
+            f"{_of(policy, name, k)} has another sign than leaves for {int(wrong.sum())} of {len(wrong)} samples: "
+            "positive must mean that the gate is open"
+        )
+
+
+def _check_at_once(policy: Policy, logits: Tensor) -> None:
+    """Check that a rule says of all exits at once what it says exit by exit, but for rounding."""
+    each, whole, label = AtOnce(policy), at_once(policy), logits[-1].argmax(-1)
+    sure = each.slack(logits).abs() > 1e-3
+    for name, more in {"leave": (), "slack": (), "log_slack": (), "opening": (label,), "predicted": ()}.items():
+        wanted = getattr(each, name)(logits, *more)
+        try:
+            found = getattr(whole, name)(logits, *more)
+        except Exception as error:
+            raise InvalidValue(f"policy {policy_text(policy)!r}: at_once().{name} fails ({first_line(error)})") from error
+        same = isinstance(found, Tensor) and found.shape == wanted.shape and found.dtype == wanted.dtype
+        if same and found.dtype == torch.bool:
+            same = torch.equal(found & sure, wanted & sure)
+        elif same:
+            same = torch.allclose(found, wanted, rtol=1e-3, atol=1e-3)
+        if not same:
+            raise InvalidValue(f"policy {policy_text(policy)!r}: at_once().{name} returns something else than exit by exit")
 
 
 def _check_unit(policy: Policy, seen: Tensor, k: int) -> None:

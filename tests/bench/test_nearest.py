@@ -13,6 +13,7 @@ from rich.console import Console
 from exitbench.api.evaluation import Evaluation
 from exitbench.attacks.deployed_loss import distance_to_failure, violations
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy, deployed_logits
+from exitbench.models.rules.patience import PatiencePolicy
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
 from exitbench.report.write import boards
@@ -54,6 +55,26 @@ def test_a_wrong_class_ahead_lacks_an_open_gate_by_the_gates_slack():
     distance, exit_, target, lacked = near([0.0, 1.0, 0.0], [30.0, 0.0, 0.0], threshold=0.9)
     assert (exit_, target, lacked) == (0, 1, GATE)
     assert distance == pytest.approx(-float(policy.log_slack(first))) and distance > 0
+
+
+class SinceThenSure(ConfidencePolicy):
+    """A rule that never leaves at exit 1, where nothing was seen before, and says so by a slack of 0 without a gradient."""
+
+    def leaves(self, seen):
+        return self.slack(seen) > 0
+
+    def slack(self, seen):
+        return seen[-1].amax(-1) - seen[-2].amax(-1) if len(seen) > 1 else torch.zeros(seen.shape[1])
+
+    def log_slack(self, seen):
+        return self.slack(seen)
+
+
+@pytest.mark.parametrize("rule", [SinceThenSure((0.0, 0.0)), PatiencePolicy(2)])
+def test_no_image_is_near_at_an_exit_that_none_can_take(rule):
+    logits = torch.tensor([[[1.0, 0.9, 0.0]], [[3.0, 0.0, 0.0]], [[9.0, 0.0, 0.0]]])
+    found = nearest_of(logits, torch.tensor([0]), rule, np.array([True]), "a test")
+    assert (int(found.exit[0]), float(found.distance[0])) == (1, pytest.approx(3.0))
 
 
 def test_a_broken_sample_is_at_a_negative_distance():

@@ -82,6 +82,9 @@ def test_both_forms_are_one_network_under_its_learnt_gate(bench, tmp_path):
 def test_a_gate_needs_scores(bench):
     code, _, err = bench("run", "--model", "gated.py:ungated", "--policy", "gate:0", "--attack", "single:1", *RUN)
     assert code == 2 and "the network has no gate heads" in err, err
+    for policy in ("gate:0", "gate@equal"):
+        code, _, err = bench("cost", "gated.py:ungated", "--dataset", "digits", "--policy", policy)
+        assert code == 2 and "the network has no gate heads" in err, err
 
 
 def test_latency_shows_an_exit_where_exits_are_yielded(bench, tmp_path):

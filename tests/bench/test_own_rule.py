@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from exitbench.models.at_once import AtOnce, is_without_loop
 from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import EntropyPolicy, Policy
 from exitbench.models.policy_text import parse_policy, policy_text
@@ -121,6 +122,11 @@ LOGITS = torch.randn(3, 9, 4, generator=torch.Generator().manual_seed(0)).cumsum
         ({"log_slack": lambda seen: seen[-1, :, 0] - seen[-1].mean()}, "log_slack at exit 1 depends on the other samples"),
         ({"predicted": lambda seen: seen[-1, :, :2]}, r"predicted at exit 1 returns a tensor of shape \(9, 2\)"),
         ({"predicted": lambda seen: seen[-1] - seen[-1].mean()}, "predicted at exit 1 depends on the other samples"),
+        ({"log_slack": lambda seen: -seen[-1, :, 0]}, "log_slack at exit 1 has another sign than leaves"),
+        ({"opening": lambda seen, label: seen[-1, :, 0].abs() + 1}, "opening at exit 1 has another sign than leaves"),
+        ({"opening": lambda seen, label: seen[-1, :, :2]}, r"opening at exit 1 returns a tensor of shape \(9, 2\)"),
+        ({"opening": lambda seen, label: seen[-1, :, 0] * float("nan")}, "opening at exit 1 returns NaN for 9 of 9"),
+        ({"opening": lambda seen: seen[-1, :, 0]}, r"opening at exit 1 fails \("),
         ({"leaves": lambda seen: seen[5, :, 0]}, r"leaves at exit 1 fails \(.*index 5 is out of bounds"),
     ],
 )
@@ -130,9 +136,57 @@ def test_a_rule_that_cannot_be_deployed_is_refused_with_the_method_and_the_exit(
         check_decisions(Bad(**methods), LOGITS)
 
 
+class AtOnceOf(Bad):
+    """A rule with a form of its own for all exits at once."""
+
+    def at_once(self):
+        return AtOnce(self)
+
+
+@pytest.mark.parametrize(
+    ("methods", "why"),
+    [
+        ({"leave": lambda logits: logits[:-1, :, 0] < 0}, r"at_once\(\).leave returns something else than exit by exit"),
+        ({"predicted": lambda logits: logits.flip(0)}, r"at_once\(\).predicted returns something else"),
+        ({"slack": lambda logits: logits[:, :, 0]}, r"at_once\(\).slack returns something else"),
+        ({"leave": lambda logits: logits[7]}, r"at_once\(\).leave fails \(.*index 7 is out of bounds"),
+    ],
+)
+def test_a_rule_that_says_otherwise_of_all_exits_at_once_is_refused(methods, why, monkeypatch):
+    monkeypatch.setattr("exitbench.models.rules.fit.policy_text", lambda policy: type(policy).__name__)
+    rule = AtOnceOf()
+    check_decisions(rule, LOGITS)
+    assert not is_without_loop(rule)
+    whole = AtOnce(rule)
+    vars(whole).update(methods)
+    monkeypatch.setattr(AtOnceOf, "at_once", lambda self: whole)
+    with pytest.raises(InvalidValue, match=f"^policy 'AtOnceOf': {why}"):
+        check_decisions(rule, LOGITS)
+
+
 def test_a_rule_that_can_be_deployed_is_not_refused():
     check_decisions(Bad(), LOGITS)
     check_decisions(EntropyPolicy((0.5, 1.0)), LOGITS)
+
+
+@pytest.mark.parametrize("error", [ValueError("seven exits"), TypeError("seven exits"), AssertionError("seven exits")])
+def test_a_rule_that_refuses_a_network_in_its_own_words_is_bad_input(error, rule, tmp_path):
+    def check(n_exits):
+        raise error
+
+    found = load_policy(f"{rule}:make")
+    object.__setattr__(found.rule, "check", check)
+    with pytest.raises(InvalidValue, match=r"own:rules.py:make@\w+' does not take a network of 3 exits \(.*seven exits"):
+        check_rule(found, linear_exits())
+
+
+def test_the_words_of_a_plugins_rule_are_bad_input_too(monkeypatch):
+    def of_values(values, n_exits, calibration=None):
+        raise ValueError("whole hours only")
+
+    monkeypatch.setattr(EntropyPolicy, "of_values", of_values)
+    with pytest.raises(InvalidValue, match=r"^policy 'entropy:1,2': whole hours only; the forms are"):
+        parse_policy("entropy:1,2", 3)
 
 
 def test_a_rule_on_gate_scores_needs_gate_heads():

@@ -80,6 +80,7 @@ def test_work_tells_long_epochs_from_short_ones():
     assert small == 0.25 and mixed == 1 + 0.75 / 2 and halves == 2 + 2 * 0.75
 
 
+SMALL = replace(FAST, model="rdi_smallcnn", dataset="mnist", phases=(Phase(1),))
 MISFITS = {
     "model": (replace(FAST, model="rdi_resnet39"), "unknown model 'rdi_resnet39'; did you mean 'rdi_resnet38'"),
     "dataset": (replace(FAST, dataset="cifar"), "unknown dataset 'cifar'"),
@@ -90,6 +91,10 @@ MISFITS = {
         replace(FAST, model="rdi_smallcnn", dataset="mnist", phases=(Phase(1), Phase(1, image_size=20))),
         "phase 2: rdi_smallcnn cannot be trained on images of 20x20",
     ),
+    "rule without gates": (replace(SMALL, rule="gate@equal"), "'gate@equal' cannot be set: .* no gate heads"),
+    "unknown rule": (replace(SMALL, rule="entrpy@equal"), "'entrpy@equal' cannot be set: rule 'entrpy' cannot be calibrated"),
+    "unknown way to set it": (replace(SMALL, rule="entropy@half"), "cannot be set: unknown calibration 'half'"),
+    "cost of the rule": (replace(SMALL, rule="vote@mmacs=900"), "a mean cost of 900 is out of reach"),
 }
 
 

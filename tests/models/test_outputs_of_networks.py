@@ -153,6 +153,12 @@ REFUSED = {
     "two holders": (lambda logits, scores: {"logits": logits, "exits": logits}, "both 'logits' and 'exits'"),
     "two kinds of scores": (lambda logits, scores: {"logits": logits, "gates": scores, "scores": scores}, "both 'gates' and"),
     "logits beside exits": (lambda logits, scores: {"logits": logits[2], "aux": logits[1]}, "others like it \\('aux'\\)"),
+    "logits beside a list of exits": (lambda logits, scores: {"logits": logits[2], "exit_logits": logits}, "\\('exit_logits'\\)"),
+    "logits beside named exits": (
+        lambda logits, scores: {"outputs": logits[2], "aux": LOGITS["named"](logits[:2])},
+        "\\('aux'\\)",
+    ),
+    "logits beside stacked exits": (lambda logits, scores: Named(logits[2], loss=torch.stack(logits)), "\\('loss'\\)"),
     "features among the values": (lambda logits, scores: {"a": logits[0], "features": logits[0][:, :2]}, "no features"),
     "scores without a name": (lambda logits, scores: (logits, scores), "gate scores have names"),
     "too few scores": (lambda logits, scores: {"logits": logits, "gates": scores[:1]}, "1 gate scores for 3 exits"),
@@ -179,6 +185,17 @@ REFUSED = {
         "probabilities at exit 1, 2, 3",
     ),
 }
+
+
+def test_what_cannot_be_logits_beside_one_exit_is_left_alone():
+    beside = {
+        "features": [torch.rand(3, 7)],
+        "loss": torch.rand(()),
+        "predicted": torch.zeros(3, 5, dtype=torch.int64),
+        "name": "a",
+    }
+    inner = Returning(1, lambda logits, _: {"logits": logits[0], **beside})
+    assert ForeignNet(inner, SHAPE).n_exits == 1
 
 
 @pytest.mark.parametrize("case", REFUSED)

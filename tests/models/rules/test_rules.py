@@ -223,7 +223,9 @@ def test_temperatures_are_those_with_the_smallest_cross_entropy():
         ("patience:\uff12", "is not a whole number"),
         ("entropy:\uff11,2,3", "is not a number"),
         ("patienc:2", "did you mean 'patience'"),
-        ("always-last:2", "unknown exit rule"),
+        ("always-last:2", "always-last takes no values"),
+        ("rules.py", "written path/to/file.py:function, with nothing behind it"),
+        ("rules.py:make:temperature=1,1,1,1", "written path/to/file.py:function, with nothing behind it"),
     ],
 )
 def test_a_rule_that_does_not_fit_is_refused_with_the_reason(text, why):
