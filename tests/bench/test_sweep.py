@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from exitbench.analysis.sweep.curve import one_exit, sweep
 from exitbench.analysis.sweep.pool import Images, Pool
 from exitbench.analysis.sweep.thresholds import at_target, held_out, targets
 from exitbench.errors import UserError
-from exitbench.models.policies import EntropyPolicy, FixedExit
+from exitbench.models.policies import EntropyPolicy, FixedExit, Policy
+from exitbench.models.policy_text import policy_text
+from exitbench.models.rules import own
+from exitbench.report.sweep.terminal import _name
 from exitbench.runner.prepare import Request, prepare
 from exitbench.scoring.load import evaluations
 from exitbench.store.calibration_logits import HeldOut
@@ -64,6 +68,30 @@ def test_four_samples_whose_answers_are_known():
     assert middle.judged.worst.tolist() == [True, False, False, True]
     assert last.judged.worst.tolist() == [True, True, False, False]
     assert not curve.any_exit_robust.any()
+
+
+@pytest.fixture
+def hard(monkeypatch):
+    """A rule of the user's own that was loaded from a file, and leaves where class 0 is ahead."""
+    rule = type("Hard", (Policy,), {"leaves": lambda self, seen: seen[-1].argmax(-1) == 0, "check": lambda self, n_exits: None})()
+    monkeypatch.setattr(own, "_loaded", {"own:rules.py:make@0123456789abcdef": rule})
+    return "own:rules.py:make@0123456789abcdef"
+
+
+def test_every_deployed_rule_is_a_point_of_one_curve(hard):
+    names = ["exit:2", "patience:2", "vote:0.5", hard, "vote:0.5:temperature=1.0,2.0"]
+    deployed = tuple(SimpleNamespace(record=record_of(mmacs=COSTS, policy=name)) for name in names)
+    curves = sweep(replace(pool(), evaluations=deployed), held([[4.0, 3.0, 2.0, 1.0], [0.0] * 4]), 1)
+    found = {curve.rule: [policy_text(point.policy) for point in curve.deployed] for curve in curves}
+    assert {rule: sorted(each) for rule, each in found.items()} == {
+        "patience": ["exit:2", hard, "patience:2"],
+        "vote": ["vote:0.5", "vote:0.5:temperature=1.0,2.0"],
+    }
+    alone = replace(pool(), evaluations=deployed[3:4])
+    (curve,) = sweep(alone, held([[4.0, 3.0, 2.0, 1.0], [0.0] * 4]), 1)
+    assert (curve.rule, [policy_text(point.policy) for point in curve.deployed]) == ("entropy", [hard])
+    shown = [_name(curves[0], point) for point in curves[0].deployed]
+    assert sorted(shown) == ["deployed, exit:2", "deployed, patience:2", "deployed, rules.py:make"]
 
 
 def test_nothing_attacked_means_no_worst_case():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from exitbench.analysis.sweep.pool import Pool, RuleVerdicts
 from exitbench.analysis.sweep.thresholds import at_target, targets
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.policy_text import kind_of, parse_policy, policy_text
-from exitbench.models.rules.registry import calibrated_kinds, policy_cards
+from exitbench.models.rules.registry import calibrated_kinds
 from exitbench.scoring.evaluation import Bools, Evaluation
 from exitbench.store.calibration_logits import HeldOut
 
@@ -70,30 +70,37 @@ class Curve:
 
 def rules_of(pool: Pool) -> list[str]:
     """Return the kinds of policies that a network is deployed with, each of which is swept; entropy if only fixed exits are."""
-    deployed = {kind_of(evaluation.record.policy) for evaluation in pool.evaluations}
-    return [kind for kind in calibrated_kinds() if kind in deployed] or ["entropy"]
+    return [kind for kind in calibrated_kinds() if kind in _kinds(pool)] or ["entropy"]
+
+
+def _kinds(pool: Pool) -> set[str]:
+    return {kind_of(evaluation.record.policy) for evaluation in pool.evaluations}
 
 
 def sweep(pool: Pool, held: HeldOut, n_points: int) -> list[Curve]:
-    """Return a curve for each kind of policy the network is deployed with: ``n_points`` target costs between the two ends."""
+    """Return a curve for each kind of policy the network is deployed with: ``n_points`` target costs between the two ends.
+
+    Deployed rules that cannot be set, such as a fixed exit or one of the user's own, are points of the first curve.
+    """
     n_exits = len(pool.mmacs)
     curves = []
-    for i, rule in enumerate(rules_of(pool)):
+    swept = rules_of(pool)
+    for i, rule in enumerate(swept):
         points = [_point(pool, "first exit", FixedExit(1))]
         for target in targets(pool.mmacs, n_points):
             points.append(_point(pool, "target", at_target(held, pool.mmacs, target, rule), target))
         points.append(_point(pool, "last exit", FixedExit(n_exits)))
-        points += _deployed(pool, (rule, "exit") if i == 0 else (rule,))
+        points += _deployed(pool, {rule} if i else _kinds(pool) - set(swept[1:]))
         curves.append(Curve(pool, rule, tuple(points), pool.any_exit_robust()))
     return curves
 
 
 def one_exit(pool: Pool) -> Curve:
     """Return the curve of a one-exit network: a point for comparison."""
-    return Curve(pool, None, tuple(_deployed(pool, tuple(policy_cards()))), pool.any_exit_robust())
+    return Curve(pool, None, tuple(_deployed(pool, _kinds(pool))), pool.any_exit_robust())
 
 
-def _deployed(pool: Pool, kinds: tuple[str, ...]) -> list[Point]:
+def _deployed(pool: Pool, kinds: Collection[str]) -> list[Point]:
     found = []
     for evaluation in pool.evaluations:
         record = evaluation.record

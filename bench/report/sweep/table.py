@@ -25,7 +25,7 @@ COLUMNS = {
     "norm": "norm of the ball",
     "eps": "radius of the ball, for pixels in [0, 1]",
     "n": "number of samples evaluated",
-    "rule": "what the swept rules compare with their thresholds: entropy or confidence; empty with one exit",
+    "rule": "the exit rule that is set to other costs, such as entropy; empty with one exit",
     "point": "first exit, target, last exit, or deployed: a rule that `bench run` evaluated",
     "target_mmacs": "mean cost that the thresholds were set for, on the calibration images",
     "policy": "the exit rule, as `--policy` takes it",

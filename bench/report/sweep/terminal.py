@@ -7,17 +7,23 @@ from rich.table import Table
 
 from exitbench.analysis.sweep.curve import Curve, Point
 from exitbench.models.number_text import eps_text
+from exitbench.models.policies import Policy
+from exitbench.models.policy_text import policy_text
+from exitbench.models.rules.own import PREFIX
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.plain_text import line
 from exitbench.report.sweep.table import status
 from exitbench.scoring.evaluation import Bools, accuracy
+
+SHORT = 24
+"""Most characters of a rule beside the figures."""
 
 
 def curve_text(curve: Curve) -> RenderableType:
     """Return the table of a curve: cost, clean accuracy and worst case of every policy, with notes."""
     record = curve.pool.record
     threat = f"{record.norm} {eps_text(record.eps)}"
-    kind = "one exit" if curve.rule is None else f"{curve.rule} thresholds"
+    kind = "one exit" if curve.rule is None else f"exit rule {curve.rule}"
     where = f"{record.dataset} test, {threat}, n = {record.n}"
     title = f"{record.model} ({record.training}, {kind}) on {where}"
     table = Table()
@@ -36,7 +42,13 @@ def _name(curve: Curve, point: Point) -> str:
     if point.where == "target":
         return f"mmacs={point.target:g}"
     exits = {"first exit": "exit:1", "last exit": f"exit:{len(curve.pool.mmacs)}"}
-    return exits.get(point.where) or "deployed"
+    return exits.get(point.where) or ("deployed" if len(curve.deployed) == 1 else f"deployed, {_short(point.policy)}")
+
+
+def _short(policy: Policy) -> str:
+    """Return a rule's written form where it is short, without its numbers where it is not."""
+    text = policy_text(policy).removeprefix(PREFIX).partition("@")[0]
+    return text if len(text) <= SHORT else text.partition(":")[0]
 
 
 def _shares(judged: Bools | None) -> tuple[str, str]:
@@ -52,7 +64,7 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
     for point in curve.deployed:
         if point.evaluation is None:
             continue
-        which = f"deployed rule, {point.mmacs:.2f} mmacs" if len(curve.deployed) > 1 else "deployed rule"
+        which = f"{_short(point.policy)}, {point.mmacs:.2f} mmacs" if len(curve.deployed) > 1 else "deployed rule"
         if (found := status(curve, point)) != "ok":
             notes.append((f"{which}: {found}", "yellow"))
         notes += [
@@ -77,7 +89,7 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
                 "dim",
             )
         )
-        notes.append(("thresholds set on held-out training images, costs measured on the evaluated ones", "dim"))
+        notes.append(("rules set on held-out training images, costs measured on the evaluated ones", "dim"))
     if curve.rule is not None and curve.pool.attacked:
         notes.append(
             (
