@@ -12,7 +12,9 @@ from exitbench.attacks.regions import Norm
 from exitbench.data.split import Batch
 from exitbench.errors import UserError
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.policies import ConfidencePolicy, Policy, deployed_logits
+from exitbench.models.policies import Policy, SureAbove, deployed_logits
+from exitbench.models.rules.fit import innermost
+from exitbench.models.rules.registry import name_of
 from exitbench.stats.proportions import at_least
 from exitbench.target.target import check_model
 
@@ -41,21 +43,24 @@ def check_length(what: str, length: float, norm: Norm, n_values: int) -> None:
 
 
 def check_thresholds(policy: Policy) -> None:
-    """Refuse confidences that no probability reaches; infinity, for an exit that is never taken, is allowed.
+    """Refuse shares of probability that none reaches; infinity, for an exit that is never taken, is allowed.
 
     Raises:
-        UserError: a finite threshold of a confidence policy is above 1.
+        UserError: a finite threshold of a rule on such shares, as ``confidence`` and ``vote``, is above 1.
     """
-    if not isinstance(policy, ConfidencePolicy):
+    rule = innermost(policy)
+    if not isinstance(rule, SureAbove) or not rule.is_share:
         return
-    high = [threshold for threshold in policy.thresholds if 1 < threshold < math.inf]
+    name = name_of(rule) or type(rule).__name__
+    most = 1 if rule.calibration is None else 1 + 1e-4  # the share of a held-out image may be rounded up
+    high = [threshold for threshold in rule.thresholds if most < threshold < math.inf]
     if not high:
         return
     hint = ""
     if max(high) <= 100:
-        meant = [threshold / 100 if threshold in high else threshold for threshold in policy.thresholds]
-        hint = f"; was confidence:{','.join(f'{threshold:g}' for threshold in meant)} meant?"
-    raise UserError(f"confidence {high[0]:g}: probabilities are in [0, 1], and inf is for an exit that is never taken{hint}")
+        meant = [threshold / 100 if threshold in high else threshold for threshold in rule.thresholds]
+        hint = f"; was {name}:{','.join(f'{threshold:g}' for threshold in meant)} meant?"
+    raise UserError(f"{name} {high[0]:g}: probabilities are in [0, 1], and inf is for an exit that is never taken{hint}")
 
 
 @torch.no_grad()

@@ -173,8 +173,8 @@ class Generations:
 
 def _changed(why: str) -> str:
     return (
-        f"the network computes something else than when the results of this code and these weights were stored ({why}): they are "
-        "kept, and everything is computed again"
+        f"the network computes something else than when the results of this code and these weights were stored, or gets images "
+        f"of another shape ({why}): they are kept, and everything is computed again"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 
 from torch import nn
 
@@ -17,7 +18,8 @@ def ptflops_mmacs(model: nn.Module, input_shape: tuple[int, int, int]) -> float:
     Raises:
         UserError: If ptflops gives no figure (it prints and returns None when a forward pass fails), or fails itself.
     """
-    from ptflops import get_model_complexity_info
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of torch, at what ptflops imports
+        from ptflops import get_model_complexity_info
 
     said = io.StringIO()
     try:

@@ -54,7 +54,7 @@ def check_decisions(policy: Policy, logits: Tensor) -> None:
         InvalidValue: If something is wrong; the message names the method and the exit.
     """
     n_exits, batch, n_classes = logits.shape
-    ours = is_own(type(_innermost(policy)).__module__)
+    ours = is_own(type(innermost(policy)).__module__)
     for k in range(n_exits):
         seen = logits[: k + 1]
         _check(policy, "predicted", policy.predicted, seen, k, (batch, n_classes))
@@ -76,7 +76,7 @@ def check_decisions(policy: Policy, logits: Tensor) -> None:
         _check_at_once(policy, logits)
 
 
-def _innermost(policy: Policy) -> Policy:
+def innermost(policy: Policy) -> Policy:
     """Return the rule without temperatures and without what guards ours from a rule of the user's own."""
     while isinstance(policy, (Tempered, OwnRule)):
         policy = policy.rule

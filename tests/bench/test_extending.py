@@ -103,7 +103,7 @@ def test_an_installed_exit_rule_is_calibrated_attacked_and_swept(example, bench,
     (board,) = (tmp_path / "results" / "leaderboards").glob("*.csv")
     assert {row["policy"].partition(":")[0] for row in csv.DictReader(board.open(newline=""))} == {"spread"}
     code, out, err = bench("sweep", "--model", "net.py:striped", "--points", "3")
-    assert code == 0 and "spread thresholds" in out, err
+    assert code == 0 and "exit rule spread" in out, err
     assert bench("verify", "results", "--model", "net.py:striped")[0] == 0
 
 

@@ -13,6 +13,10 @@ from scipy.stats import binom
 
 from exitbench.errors import UserError
 from exitbench.models.policies import ConfidencePolicy, EntropyPolicy
+from exitbench.models.rules.ensemble import EnsemblePolicy, VotePolicy
+from exitbench.models.rules.gate import GatePolicy
+from exitbench.models.rules.margin import MarginPolicy
+from exitbench.models.rules.temperature import Tempered
 from exitbench.runner.meant import LEVEL, chance_note, check_length, check_thresholds
 from exitbench.stats.proportions import at_least
 from tests.bench.test_own_model import TINY
@@ -107,9 +111,18 @@ MEANT = [((90, 90), "0.9,0.9"), ((0.5, 90), "0.5,0.9"), ((math.inf, 95), "inf,0.
 
 @pytest.mark.parametrize(("thresholds", "meant"), MEANT)
 def test_confidences_in_per_cent_are_refused(thresholds, meant):
-    with pytest.raises(UserError, match=rf"probabilities are in \[0, 1\].*was confidence:{meant} meant\?"):
-        check_thresholds(ConfidencePolicy(thresholds))
+    for name, kind in (
+        ("confidence", ConfidencePolicy),
+        ("vote", VotePolicy),
+        ("ensemble", EnsemblePolicy),
+        ("margin", MarginPolicy),
+    ):
+        for rule in (kind(thresholds), Tempered(kind(thresholds), (1.0, 2.0, 1.0))):
+            with pytest.raises(UserError, match=rf"probabilities are in \[0, 1\].*was {name}:{meant} meant\?"):
+                check_thresholds(rule)
     check_thresholds(EntropyPolicy(thresholds))
+    check_thresholds(GatePolicy(thresholds))
+    check_thresholds(VotePolicy((1 + 1e-6, 0.9), "set on held-out images"))
 
 
 @given(st.lists(st.floats(-math.inf, 1) | st.just(math.inf), max_size=4))

@@ -41,7 +41,7 @@ def test_a_rule_goes_through_every_command(kind, bench, tmp_path):
     page = (tmp_path / "results" / "index.html").read_text()
     assert rule.condition(1).replace(">", "&gt;").replace("<", "&lt;") in page
     code, out, err = bench("sweep", "--model", "net.py:make", "--points", "2")
-    assert code == 0 and f"{kind} thresholds" in out, err
+    assert code == 0 and f"exit rule {kind}" in out, err
     code, out, err = bench("verify", "results", "--model", "net.py:make")
     assert code == 0 and "0 mismatches" in out, err
     gate = ("--policy", text, "--attack", "adaptive", "--budget", "8")
