@@ -199,14 +199,16 @@ _ALL = (
     _fast_cifar("resnet38_075", "pgd_fast", peak_lr=0.2, against="main"),
     _fast_cifar("rdi_mobilenetv2", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
     _fast_cifar("mobilenetv2", "pgd_fast", peak_lr=0.2, against="main", epochs=_SHORT),
-    _fast_cifar("msdnet", "max_average_fast", peak_lr=0.1, epochs=_SHORT),
-    _distilled_cifar("msdnet", "neo_kd_fast", _NEO_KD, peak_lr=0.1),
+    replace(_fast_cifar("msdnet", "max_average_fast", peak_lr=0.1, epochs=_SHORT), rule="ensemble@mmacs=30.7"),
+    replace(_distilled_cifar("msdnet", "neo_kd_fast", _NEO_KD, peak_lr=0.1), rule="confidence@mmacs=30.8"),
     _distilled_cifar("msdnet", "skd_fast", Distillation("skd"), peak_lr=0.1),
     _distilled_cifar("msdnet", "ard_fast", Distillation("ard"), peak_lr=0.1),
     # Its internal classifiers see features that nothing normalises; twice this rate was tried, at three times they explode.
-    replace(_fast_cifar("sdn_resnet56", "max_average_fast", peak_lr=0.1, epochs=_SHORT), scales_to=2.0),
+    replace(
+        _fast_cifar("sdn_resnet56", "max_average_fast", peak_lr=0.1, epochs=_SHORT), scales_to=2.0, rule="ensemble@mmacs=77.7"
+    ),
     replace(_clean_cifar("sdn_resnet56", peak_lr=0.1), training="sdn_fast", exit_weights="sdn"),
-    _fast_mnist("branchynet_lenet", "max_average_fast"),
+    replace(_fast_mnist("branchynet_lenet", "max_average_fast"), rule="vote@mmacs=0.84"),
     Recipe("branchynet_lenet", "mnist", "standard_fast", _MNIST, (Phase(5),), 128, 0.05),
 )
 _RECIPES = {recipe.name: recipe for recipe in _ALL}
