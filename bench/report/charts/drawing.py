@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from exitbench.errors import UserError
 from exitbench.models.whole_file import write_whole
-from exitbench.report.charts.render import KINDS, Kind, to_bytes
+from exitbench.report.charts.render import KINDS, Kind, pdf_of, png_of, svg_of
 from exitbench.report.charts.spec import Spec
 
 
@@ -23,7 +24,14 @@ class Drawing:
 
     def to_bytes(self, kind: Kind) -> bytes:
         """Return the content of a file; PNG and SVG are the same every time."""
-        return to_bytes(self.spec, kind)
+        if kind == "pdf":
+            return pdf_of(self.spec)
+        return self._svg.encode() if kind == "svg" else png_of(self._svg)
+
+    @cached_property
+    def _svg(self) -> str:
+        """What is drawn once for all the figure's files."""
+        return svg_of(self.spec)
 
     def save(self, path: str | Path) -> None:
         """Write the figure to a file.

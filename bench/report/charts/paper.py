@@ -11,7 +11,7 @@ from exitbench.errors import UserError
 from exitbench.models.whole_file import write_whole
 from exitbench.report.charts.axes import COSTS, SHARES, present
 from exitbench.report.charts.looks import looks_of
-from exitbench.report.charts.render import to_bytes
+from exitbench.report.charts.render import pdf_of, svg_of
 from exitbench.report.charts.rows import curve_rows, rows_of
 from exitbench.report.charts.spec import Chart, Size, Spec, coloured, filled
 from exitbench.report.page.curves import Curves
@@ -32,7 +32,7 @@ def paper_spec(chart: Chart) -> Spec:
     for _ in range(3):
         spec = coloured(filled(chart, size))
         spec["padding"] = 1
-        width, _ = _extent(to_bytes(spec, "svg").decode())
+        width, _ = _extent(svg_of(spec))
         if abs(width - COLUMN) < 0.5:
             break
         size = replace(size, width=size.width + COLUMN - width)
@@ -72,8 +72,8 @@ def write_paper_figures(
             continue
         for share in (each for each in shares if each in present(SHARES, rows)):
             spec = paper_spec(Chart(rows, points, floors, shares=(share,), cost=cost, log=log))
-            files[folder / f"{name}-{share}-{cost}.pdf"] = to_bytes(spec, "pdf")
-            files[folder / f"{name}-{share}-{cost}.svg"] = in_points(to_bytes(spec, "svg").decode()).encode()
+            files[folder / f"{name}-{share}-{cost}.pdf"] = pdf_of(spec)
+            files[folder / f"{name}-{share}-{cost}.svg"] = in_points(svg_of(spec)).encode()
     if not files:
         raise UserError(f"no board has {' or '.join(shares)} with {cost}; measure it first")
     for path, content in files.items():

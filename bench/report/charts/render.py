@@ -11,20 +11,24 @@ Kind = Literal["png", "svg", "pdf"]
 KINDS: tuple[Kind, ...] = ("png", "svg", "pdf")
 
 
-def to_bytes(spec: Spec, kind: Kind, scale: float = 1.5) -> bytes:
-    """Return a figure as the bytes of a file; PNG and SVG are the same every time.
-
-    Args:
-        spec: A Vega specification, whole.
-        kind: Format of the file. Letters of a PDF and an SVG stay letters; a unit is a point of a PDF.
-        scale: Pixels of a PNG for each CSS pixel.
-    """
+def svg_of(spec: Spec) -> str:
+    """Return a figure as the text of an SVG file, the same every time, from a whole Vega specification; letters stay letters."""
     import vl_convert
 
-    if kind == "svg":
-        return vl_convert.vega_to_svg(spec).encode()
-    if kind == "png":
-        return _without_alpha(vl_convert.vega_to_png(spec, scale=scale))
+    return vl_convert.vega_to_svg(spec)
+
+
+def png_of(svg: str, scale: float = 1.5) -> bytes:
+    """Return a figure as a PNG file, the same every time, with ``scale`` pixels for each CSS pixel of its SVG."""
+    import vl_convert
+
+    return _without_alpha(vl_convert.svg_to_png(svg, scale=scale))
+
+
+def pdf_of(spec: Spec) -> bytes:
+    """Return a figure as a PDF file from a whole Vega specification; letters stay letters, and a unit is a point."""
+    import vl_convert
+
     return vl_convert.vega_to_pdf(spec)
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from exitbench.report.charts.axes import COSTS, SHARES, present
 from exitbench.report.charts.looks import Looks
-from exitbench.report.charts.render import to_bytes
+from exitbench.report.charts.render import svg_of
 from exitbench.report.charts.rows import SIGNS, curve_rows, rows_of
 from exitbench.report.charts.spec import Chart, Size, filled, in_html
 from exitbench.report.leaderboard.certificate import NOTHING
@@ -63,7 +63,7 @@ def embedded(evaluations: Sequence[Evaluation], curves: Curves, looks: Looks, *,
     points, floors = curve_rows(evaluations, curves, looks)
     shares = present(SHARES, rows)
     chart = Chart(rows, points, floors, shares=[name for name in ("clean", "worst") if name in shares])
-    svg = to_bytes(filled(chart, Size()), "svg").decode() if drawn else ""
+    svg = svg_of(filled(chart, Size())) if drawn else ""
     kinds = {row["sign"] for row in rows}
     return Embedded(
         chart,
