@@ -52,7 +52,7 @@ def equal_share(logits: Tensor, kind: str = "entropy", calibration: str | None =
     rule, n_exits = kind_named(kind), len(logits)
     if issubclass(rule, Thresholds):
         shares = [1 / (n_exits - k) for k in range(n_exits - 1)]
-        return rule.of_cuts(_sequential_cuts(logits, shares, rule), calibration)
+        return rule.of_cuts(_sequential_cuts(_uncertainties(logits, rule), shares), calibration)
 
     def unevenness(policy: Policy) -> float:
         taken = torch.bincount(policy(logits), minlength=n_exits) / logits.shape[1]
@@ -168,19 +168,24 @@ def family_of(logits: Tensor, kind: str, calibration: str | None = None) -> Fami
     rule = kind_named(kind)
     if not issubclass(rule, Thresholds):
         raise InvalidValue(f"rule {kind!r} has no thresholds")
-    return lambda share: rule.of_cuts(_sequential_cuts(logits, [share] * (len(logits) - 1), rule), calibration)
+    uncertainties = _uncertainties(logits, rule)
+    return lambda share: rule.of_cuts(_sequential_cuts(uncertainties, [share] * len(uncertainties)), calibration)
 
 
 def _members(rule: type[Policy], n_exits: int, calibration: str | None) -> Sequence[Policy]:
     return rule.members(n_exits, calibration) or [FixedExit(n_exits)]
 
 
-def _sequential_cuts(logits: Tensor, shares: Sequence[float], rule: type[Thresholds]) -> list[float]:
+def _uncertainties(logits: Tensor, rule: type[Thresholds]) -> list[Tensor]:
+    """Return what each gate compares with its threshold, ``(N,)``, from logits ``(K, N, classes)``."""
+    return [rule.uncertainty(logits[: k + 1]) for k in range(len(logits) - 1)]
+
+
+def _sequential_cuts(uncertainties: Sequence[Tensor], shares: Sequence[float]) -> list[float]:
     """Return one number per gate, such that gate k lets ``shares[k]`` of the samples that are left leave."""
-    waiting = torch.ones(logits.shape[1], dtype=torch.bool)
     cuts = []
-    for k, share in enumerate(shares):
-        uncertainty = rule.uncertainty(logits[: k + 1])
+    waiting = torch.ones(len(uncertainties[0]) if uncertainties else 0, dtype=torch.bool)
+    for uncertainty, share in zip(uncertainties, shares, strict=True):
         cut = _cut(uncertainty[waiting], share)
         waiting &= ~(uncertainty < cut)
         cuts.append(cut)

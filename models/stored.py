@@ -173,26 +173,25 @@ def _fault(value: object, depth: int = 0) -> tuple[str, str] | None:
     if (wrong := _wrong(value, depth)) is not None:
         return "", wrong
     if isinstance(value, dict):
-        inside = ((f".{name}", name, each) for name, each in value.items())
+        for name, each in value.items():
+            if (found := _fault(name, depth) or _fault(each, depth + 1)) is not None:
+                return f".{name}{found[0]}", found[1]
     elif isinstance(value, list):
-        inside = ((f"[{i}]", "", each) for i, each in enumerate(value))
-    else:
-        return None
-    for place, name, each in inside:
-        if (found := _fault(name, depth) or _fault(each, depth + 1)) is not None:
-            return f"{place}{found[0]}", found[1]
+        for i, each in enumerate(value):
+            if (found := _fault(each, depth + 1)) is not None:
+                return f"[{i}]{found[0]}", found[1]
     return None
 
 
 def _wrong(value: object, depth: int) -> str | None:
     """Return what is wrong with a value itself."""
+    if isinstance(value, str):
+        return None if _is_whole(value) else "has half a character in it"
     if isinstance(value, float) and not math.isfinite(value):
         return "is not a finite number"
     if isinstance(value, int) and abs(value) > LARGEST:
         return "is a number beyond those that a float can hold"
-    if isinstance(value, str) and not _is_whole(value):
-        return "has half a character in it"
-    if isinstance(value, (dict, list)) and depth == DEEPEST:
+    if depth == DEEPEST and isinstance(value, (dict, list)):
         return f"is nested in more than {DEEPEST} levels"
     return None
 

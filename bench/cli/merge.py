@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from exitbench.cli.options import results_option
 from exitbench.cli.say import say
 
 if TYPE_CHECKING:
+    from exitbench.store.inspection import Inspected
     from exitbench.store.merged import Merged
 
 JOINED, CONFLICTS = 0, 1
@@ -38,22 +39,27 @@ def command(stores: tuple[Path, ...], prefer: Path | None, results: Path) -> Non
     """
     from contextlib import ExitStack
 
-    from exitbench.store.archive import unpacked
+    from exitbench.store.archive import unpacked_and_inspected
     from exitbench.verify.submission import as_store
     from exitbench.verify.submission_file import is_submission
 
     with ExitStack() as opened:
         files = [place for place in stores if place.is_file()]
-        kinds = {place: as_store if is_submission(place) else unpacked for place in files}
-        roots = {place.resolve(): opened.enter_context(kinds[place](place)) for place in files}
+        submissions = [place for place in files if is_submission(place)]
+        archives = [place for place in files if place not in submissions]
+        found = {place.resolve(): opened.enter_context(unpacked_and_inspected(place)) for place in archives}
+        roots = {place.resolve(): opened.enter_context(as_store(place)) for place in submissions}
+        roots |= {place: inspected.root for place, inspected in found.items()}
         named = {root: place for place, root in roots.items()}
-        merged = _merged(stores, prefer, results, roots)
+        merged = _merged(stores, prefer, results, roots, found.values())
     _show(merged, named)
     raise click.exceptions.Exit(CONFLICTS if merged.conflicts else JOINED)
 
 
-def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path]) -> Merged:
-    """Merge the stores; ``files`` are the roots of unpacked archives."""
+def _merged(
+    stores: Sequence[Path], prefer: Path | None, results: Path, files: Mapping[Path, Path], looked_at: Iterable[Inspected]
+) -> Merged:
+    """Merge the stores; ``files`` are the roots of unpacked archives, ``looked_at`` is what some of them hold."""
     from exitbench.errors import UserError
     from exitbench.report.write import rewrite_reports
     from exitbench.store.merge import merge, store_root
@@ -73,7 +79,7 @@ def _merged(stores: Sequence[Path], prefer: Path | None, results: Path, files: M
             raise UserError(f"--prefer {prefer} is none of the stores that are merged")
         wanted = known[wanted.resolve()]
     try:
-        merged = merge(target, sources, wanted)
+        merged = merge(target, sources, wanted, looked_at)
         rewrite_reports(Store(target), results)
     except OSError as error:
         raise UserError(

@@ -76,13 +76,15 @@ def command(
         with as_user_errors():
             dataset = dataset_given(dataset)
     wanted = Wanted(models=names, dataset=dataset, **asked)  # type: ignore[arg-type]
+    before = store.state()
     stored = evaluations(store)
     curves = curves_of(stored, store, wanted, asked_for, points, weights, data, partial(working, terminal(stderr=True)))
     narrowed = [*names, *(str(asked[name]) for name in ("training", "n") if asked[name] is not None)]
     try:
         with reports_locked(results):
             written = write_sweep(curves, results, looks_of(stored), "".join(f"-{part}" for part in narrowed))
-            written.append(write_page(evaluations(store), results))  # an evaluation may have ended meanwhile
+            newest = stored if store.state() == before else evaluations(store)  # an evaluation may have ended meanwhile
+            written.append(write_page(newest, results))
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     console = terminal()

@@ -27,7 +27,7 @@ from exitbench.store.certificate import Certificate, certificate_key
 from exitbench.store.run_record import CLEAN, AttackEntry, RunRecord, evaluation_key
 from exitbench.store.store import Store
 from exitbench.store.trust_result import TrustResult
-from exitbench.store.verification import evidence_digest, was_verified
+from exitbench.store.verification import cell_digest, evidence_digest, was_verified
 from exitbench.timing.latency import latencies, latency_of
 
 _log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     any_wrong = np.zeros(record.n, dtype=np.bool_)
     nearest = Nearest.unknown(record.n)
     knows_data, lacks_images = True, False
+    digests: dict[str, str] = {}
     for each in records:
         stored = RecordCells(each, store)
         for attack in each.attacks:
@@ -75,6 +76,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
             if identity in results or identity in unfinished:
                 continue
             cells = stored.of(attack)
+            digests.update((cell.key, cell_digest(cell)) for cell in cells)
             lacks_images = lacks_images or any(cell.lacks_images for cell in cells)
             nearest = _nearer(nearest, attack, each, cells, policy)
             if len(cells) == len(attack.keys) and _covers(attack.keys, cells, record.n):
@@ -89,7 +91,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
-    verified = not lacks_images or was_verified(store.root, evidence_digest(records, partial(store.read, images=False)))
+    verified = not lacks_images or was_verified(store.root, evidence_digest(records, partial(store.read, images=False), digests))
     checks = (*_probes(records, store), _attacked_settings(records, results, store))
     found = Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
     return replace(

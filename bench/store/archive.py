@@ -23,7 +23,7 @@ from exitbench.store.calibration_logits import held_out_key
 from exitbench.store.cell import MOST_CELL
 from exitbench.store.generations import Generations
 from exitbench.store.inside import MOST_TEXT, read_inside
-from exitbench.store.inspection import inspect
+from exitbench.store.inspection import Inspected, inspect
 from exitbench.store.run_record import RunRecord
 from exitbench.store.store import Store
 
@@ -72,7 +72,14 @@ def figures(store: Store, records: Sequence[RunRecord]) -> bytes:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Unpack a file made by ``figures`` into a temporary store, look at all that is in it, and yield its root.
+    """Unpack a file made by ``figures`` and yield the root of the temporary store; see ``unpacked_and_inspected``."""
+    with unpacked_and_inspected(path) as found:
+        yield found.root
+
+
+@contextmanager
+def unpacked_and_inspected(path: Path) -> Iterator[Inspected]:
+    """Unpack a file made by ``figures`` into a temporary store, and yield what is in it, all of which was looked at.
 
     Raises:
         UserError: If the file is not an archive, is damaged, or holds anything that cannot be read or does not fit together.
@@ -93,7 +100,7 @@ def unpacked(path: Path) -> Iterator[Path]:
             more = f", and {len(found.flaws) - 1} more" if len(found.flaws) > 1 else ""
             flaw = found.flaws[0].replace(f"{root}/", "")
             raise UserError(f"{path} holds no whole figures ({flaw}{more}); nothing of it is taken: get or export it again")
-        yield root
+        yield found
 
 
 def _cells(store: Store, record: RunRecord) -> Iterable[tuple[str, bytes]]:

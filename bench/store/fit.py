@@ -25,6 +25,7 @@ class Facts:
         labels: of its samples, as bytes.
         inputs: the SHA-256 of its samples, as bytes.
         n_exits, n_classes: of its logits.
+        weights: in its header.
         of: digest of weights, attack and seed in its header.
         key: the digest of these and of its inputs, which its name has to be.
         size: of its file in bytes; 0 where it does not matter.
@@ -36,6 +37,7 @@ class Facts:
     inputs: bytes
     n_exits: int
     n_classes: int
+    weights: str
     of: str
     key: str
     size: int
@@ -48,9 +50,8 @@ def facts_of(cell: Cell, size: int = 0, *, lacks_images: bool = False) -> Facts:
     about = {"weights": header["weights"], "attack": header["attack"], "seed": header["seed"]}
     key = digest({"schema": SCHEMA, "inputs": [row.tobytes().hex() for row in cell.inputs], **about})
     n_exits, _, n_classes = cell.logits.shape
-    return Facts(
-        cell.indices, cell.labels.tobytes(), cell.inputs.tobytes(), n_exits, n_classes, digest(about), key, size, lacks_images
-    )
+    samples = (cell.indices, cell.labels.tobytes(), cell.inputs.tobytes())
+    return Facts(*samples, n_exits, n_classes, header["weights"], digest(about), key, size, lacks_images)
 
 
 @dataclass

@@ -39,7 +39,7 @@ def store_root(place: Path) -> Path:
     raise UserError(f"{place} holds no store; name a results folder, or the store in it")
 
 
-def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> Merged:
+def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None, looked_at: Iterable[Inspected] = ()) -> Merged:
     """Merge the valid files of ``sources`` into the store ``target``; everything is looked at before anything is copied.
 
     Versions of a cell agree if every exit of every sample predicts the same class and every sample leaves at the same exit under
@@ -50,19 +50,22 @@ def merge(target: Path, sources: Sequence[Path], prefer: Path | None = None) -> 
         target: Root of the store to merge into, the only one that is written.
         sources: Roots of the stores to merge.
         prefer: The store among them whose versions win conflicts, even over the target's own.
+        looked_at: What was found in some of these stores just now; they are not read again.
 
     Raises:
         OSError: If the target cannot be written. Files merged until then are kept; a second merge continues.
     """
-    places = {place: inspect(place) for place in (target, *sources)}
+    known = {found.root: found for found in looked_at}
+    places = {place: known.get(place) or inspect(place) for place in (target, *sources)}
     done = Merged(damaged=[flaw for found in places.values() for flaw in found.flaws])
     policies = _policies(places.values())
     refused = take_networks(target, sources, prefer, done)
     for key in _keys(found.cells for found in places.values()):
         holders = {place: found.cells[key] for place, found in places.items() if key in found.cells}
-        versions = [(place, _cell(place, key)) for place in holders]
-        versions = [(place, cell) for place, cell in versions if (place, cell.header["weights"]) not in refused]
-        verdicts = [_verdicts(cell, policies.get(key, ())) for _, cell in versions]
+        holders = {place: facts for place, facts in holders.items() if (place, facts.weights) not in refused}
+        alone = len(holders) == 1  # there is nothing to compare it with
+        versions = [(place, None if alone else _cell(place, key)) for place in holders]
+        verdicts = [None if cell is None else _verdicts(cell, policies.get(key, ())) for _, cell in versions]
         full = {place for place, facts in holders.items() if not facts.lacks_images}
         _settle("cell", key, versions, verdicts, target, prefer, cell_path, done, full)
     for key in _keys(found.trust for found in places.values()):

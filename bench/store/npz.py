@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import IO, Any, BinaryIO
 
@@ -23,6 +24,7 @@ LEVEL = 1
 """Of compression: 3 to 9 ms for a cell of images that 6 takes 53 to 60 ms for, and 5 % larger (docs/speed.md)."""
 
 _MOST_NAMES = 2**20  # bytes of the list of members
+_MAGIC = np.lib.format.magic(1, 0)
 _CHUNK = 2**20
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -139,9 +141,10 @@ def _members(archive: zipfile.ZipFile, kinds: Mapping[str, Kind]) -> dict[str, z
 
 
 def _read(stream: IO[bytes], size: int, name: str, kind: Kind, sizes: Sizes, *, values: bool) -> npt.NDArray[Any] | None:
-    if np.lib.format.read_magic(stream) != (1, 0):
+    if stream.read(len(_MAGIC)) != _MAGIC:
         raise ValueError(f"{name} is of an unknown format")
-    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    prefix = stream.read(2)
+    shape, by_columns, dtype = _declared(prefix + stream.read(int.from_bytes(prefix, "little")))
     _check_kind(name, kind, shape, dtype, sizes)
     length = prod(shape) * dtype.itemsize
     if length != size - stream.tell() or length > kind.most:
@@ -158,6 +161,12 @@ def _read(stream: IO[bytes], size: int, name: str, kind: Kind, sizes: Sizes, *, 
         raise ValueError(f"{name} is cut short")
     array: npt.NDArray[Any] = raw.view(dtype).reshape(shape, order="F" if by_columns else "C")
     return array
+
+
+@lru_cache(maxsize=256)
+def _declared(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and type that a header declares; thousands of cells share a few headers, each of which is parsed."""
+    return np.lib.format.read_array_header_1_0(io.BytesIO(header))
 
 
 def _check_kind(name: str, kind: Kind, shape: tuple[int, ...], dtype: np.dtype[Any], sizes: Sizes) -> None:

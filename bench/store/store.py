@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -65,6 +66,15 @@ class Store:
             raise UserError(
                 f"results cannot be written to {root}: {error.strerror or error}; choose another with --results"
             ) from error
+
+    def state(self) -> dict[Path, tuple[int, int]]:
+        """Return size (bytes) and time of change (ns) of every file: between two equal states nothing was written."""
+        found: dict[Path, tuple[int, int]] = {}
+        for path in self.root.rglob("*"):
+            with suppress(FileNotFoundError):
+                at = path.lstat()
+                found[path] = at.st_size, at.st_mtime_ns
+        return found
 
     def has(self, key: str) -> bool:
         """Return whether a valid cell is in the store; a damaged one is moved to quarantine."""

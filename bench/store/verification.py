@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from exitbench.models.spec import digest
@@ -31,17 +31,30 @@ class Verification(Stored, frozen=True, kw_only=True):
 VERIFICATION = Format("a verification", Verification)
 
 
-def evidence_digest(records: Sequence[RunRecord], read: Callable[[str], Cell | None]) -> str:
+def evidence_digest(
+    records: Sequence[RunRecord], read: Callable[[str], Cell | None], known: Mapping[str, str] | None = None
+) -> str:
     """Return the digest of an evaluation: of what it is about, and of all but the images of its finished cells.
 
     Args:
         records: All records of the evaluation.
         read: Reads a cell by its key; its images are not looked at.
+        known: Digests of cells that were read before (``cell_digest``), by key.
     """
-    keys = sorted({key for record in records for attack in record.attacks for key in attack.keys})
-    cells = {key: _cell_digest(cell) for key in keys if (cell := read(key)) is not None}
+    keys = {key for record in records for attack in record.attacks for key in attack.keys}
+    cells = {key: found for key, found in (known or {}).items() if key in keys}
+    cells |= {key: cell_digest(cell) for key in keys if key not in cells and (cell := read(key)) is not None}
     trust = sorted({record.trust for record in records if record.trust is not None})
     return digest({"evaluation": evaluation_key(records[0]), "cells": cells, "trust": trust})
+
+
+def cell_digest(cell: Cell) -> str:
+    """Return the digest of all of a cell but its images and its header."""
+    summed = hashlib.sha256()
+    for name in _ARRAYS:
+        array = getattr(cell, name)
+        summed.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
+    return summed.hexdigest()
 
 
 def write_verification(root: Path, verification: Verification) -> None:
@@ -60,11 +73,3 @@ def was_verified(root: Path, evidence: str) -> bool:
 
 def _path(root: Path, evidence: str) -> Path:
     return root / _FOLDER / f"{evidence}.json"
-
-
-def _cell_digest(cell: Cell) -> str:
-    summed = hashlib.sha256()
-    for name in _ARRAYS:
-        array = getattr(cell, name)
-        summed.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
-    return summed.hexdigest()

@@ -152,3 +152,17 @@ def test_a_damaged_run_record_is_named_once_and_left_out(tmp_path, caplog):
     assert list(store.runs()) == [] and list(store.runs()) == []
     (said,) = caplog.messages
     assert said.startswith(f"{tmp_path}/runs/x.json cannot be read") and said.count("\n") == 0 and "left out" in said
+
+
+def test_the_state_of_a_store_is_another_once_something_is_written(tmp_path):
+    store = Store(tmp_path)
+    states = [store.state()]
+    for write in (
+        lambda: store.write(make_cell()),
+        lambda: store.write_error("0" * 64, CellError(attack="PGD", error="it raised")),
+    ):
+        assert store.state() == states[-1]
+        write()
+        states.append(store.state())
+    store.write(make_cell(n=2))
+    assert all(one != other for one, other in zip(states, [*states[1:], store.state()], strict=True))
