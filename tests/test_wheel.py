@@ -15,6 +15,8 @@ import pytest
 
 from tests.toys import ROOT
 
+pytestmark = pytest.mark.long
+
 SOURCES = ("bench", "models", "attacks", "pyproject.toml", "README.md", "LICENSE")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 

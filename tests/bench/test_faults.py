@@ -24,6 +24,8 @@ from tests.bench.killed import results
 from tests.bench.records import record_of
 from tests.toys import ROOT
 
+pytestmark = pytest.mark.long
+
 KILLS, TOGETHER = 50, 3
 
 

@@ -203,14 +203,17 @@ def test_a_digest_is_the_same_in_every_process(tmp_path):
         from pathlib import Path
         from exitbench.runner.prepare import Request, prepare
         request = Request({str(tmp_path / "net.py:make")!r}, Path("."), dataset="digits", n=4, policy="exit:1")
-        print(prepare(request).target.weights)
+        print(prepare(request).target.weights, list({{'a', 'b', 'c'}}))
     """
-    found = set()
-    for seed in ("1", "2", "3"):
+    found = []
+    for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "ROLL": "1"}
         command = [sys.executable, "-c", textwrap.dedent(code)]
-        found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-    assert len(found) == 1
+        found.append(
+            subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split(maxsplit=1)
+        )
+    (one, order), (other, another) = found
+    assert one == other and order != another
 
 
 ATTACK = """

@@ -18,6 +18,8 @@ from exitbench.models import plugins as module
 from exitbench.models.plugins import plugins
 from tests.toys import ROOT
 
+pytestmark = pytest.mark.long
+
 RUN = ("run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1", "--n", "2", "--steps", "1")
 
 

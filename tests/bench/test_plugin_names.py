@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
+from tests.processes import run
 from tests.toys import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -42,15 +40,16 @@ def site(tmp_path):
     return install
 
 
-def bench(tmp_path, *program):
-    user = tmp_path / "user"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "200"}
-    done = subprocess.run([sys.executable, *program], cwd=user, env=environment, capture_output=True, text=True, check=False)
+MODULE = "import runpy; runpy.run_module('exitbench', run_name='__main__', alter_sys=True)"
+MAIN = "from exitbench.cli.main import main; main()"
+
+
+def bench(tmp_path, program, *arguments):
+    done = run(*arguments, cwd=tmp_path / "user", env={"PYTHONPATH": str(tmp_path / "site")}, code=program)
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("package", ["models", "attacks"])
-@pytest.mark.parametrize("program", [("-m", "exitbench"), ("-c", "from exitbench.cli.main import main; main()")])
+@pytest.mark.parametrize(("package", "program"), [("models", MODULE), ("attacks", MAIN)], ids=["models", "attacks"])
 def test_a_plugins_package_and_the_users_of_one_name_both_work(package, program, site, tmp_path):
     site("extras", package, EXAMPLE, f"[exitbench.attacks]\ncorner = {package}:corner\n[exitbench.models]\nstriped = {package}\n")
     own = tmp_path / "user" / package
@@ -59,9 +58,9 @@ def test_a_plugins_package_and_the_users_of_one_name_both_work(package, program,
     (own / "width.py").write_text("WIDTH = 10\n", encoding="utf-8")
     (tmp_path / "user" / "net.py").write_text(NET.format(package=package), encoding="utf-8")
     settings = ["--dataset", "digits", "--attack", "corner", "--n", "4"]
-    code, _, err = bench(tmp_path, *program, "run", "--model", "net.py:make", *settings)
+    code, _, err = bench(tmp_path, program, "run", "--model", "net.py:make", *settings)
     assert code == 0 and "left out" not in err, err
-    code, out, err = bench(tmp_path, *program, "list", "models")
+    code, out, err = bench(tmp_path, program, "list", "models")
     assert code == 0 and "striped" in out and "left out" not in err, err
 
 
@@ -69,6 +68,6 @@ def test_two_distributions_with_one_package_are_named(site, tmp_path):
     (tmp_path / "user").mkdir()
     site("one", "models", "", "[exitbench.attacks]\nmine = models:lost\n")
     site("other", "models", "", "")
-    code, out, err = bench(tmp_path, "-m", "exitbench", "list", "attacks")
+    code, out, err = bench(tmp_path, MODULE, "list", "attacks")
     assert code == 0 and "adaptive" in out
     assert "one 1.2" in err and "the package 'models' is installed by one and by other; uninstall one" in " ".join(err.split())

@@ -19,6 +19,8 @@ from tests.bench import trained as toys
 from tests.bench.evaluated import evaluate, only_evaluation
 from tests.bench.trained import planted, ready
 
+pytestmark = pytest.mark.long
+
 DISBELIEVED = "is not valid"
 
 
