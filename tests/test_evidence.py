@@ -7,6 +7,7 @@ import runpy
 
 from exitbench.attacks.pairs import POLISH, ROUND
 from exitbench.attacks.settings import BUDGET
+from exitbench.models.weights import shipped_weights
 from tests.toys import ROOT
 
 DOCS = ROOT / "docs"
@@ -17,9 +18,9 @@ def rows_of(name):
         return list(csv.DictReader(file))
 
 
-def table(page, title):
+def table(page, title, level=2):
     """The rows of the first table behind a heading, as lists of cells without marks of code."""
-    lines = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].splitlines()
+    lines = (DOCS / page).read_text(encoding="utf-8").partition(f"\n{'#' * level} {title}\n")[2].splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("|"))
     found = []
     for line in lines[start + 2 :]:
@@ -81,6 +82,22 @@ def test_the_networks_of_the_field_are_those_on_file():
         assert [clean, average, adaptive] == [percent(found[name]) for name in ("none", "average", "adaptive")]
         seen.add((network, defence))
     assert len(seen) == 6
+
+
+def test_the_rules_on_the_cards_are_those_chosen_on_held_out_images():
+    by_network = {}
+    for row in rows_of("exit-rules-chosen.csv"):
+        by_network.setdefault((row["model"], row["training"]), []).append(row)
+    told = table("training.md", "The rule chosen for each", level=3)
+    assert len(told) == len(by_network) == 4
+    for model, training, *accuracies, chosen in told:
+        rows = by_network[model, training]
+        assert accuracies == [f"{100 * float(row['adaptive']):.1f}" for row in rows]
+        target = float(rows[0]["target_mmacs"])
+        within = [row for row in rows if float(row["mmacs"]) <= 1.05 * target]
+        assert chosen == max(within, key=lambda row: (float(row["adaptive"]), float(row["clean"])))["rule"]
+        (card,) = (card for card, _ in shipped_weights() if (card.model, card.training) == (model, training))
+        assert card.policy.startswith(f"{chosen}:") and card.details["recipe"]["rule"] == f"{chosen}@mmacs={target:g}"
 
 
 def test_learned_gates_score_on_held_out_images_as_their_card_says():
