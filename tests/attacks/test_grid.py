@@ -21,6 +21,7 @@ from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.on_grid import OnGrid, nearest, on_grid
 from exitbench.models.policies import EntropyPolicy, FixedExit, deployed_logits
 from exitbench.models.spec import describe
+from exitbench.store.cell import TOLERANCE
 from tests.toys import Passed, batch, linear_exits
 
 grids = st.sampled_from([1, 4, 16, 255, 1000, 65535])
@@ -40,7 +41,10 @@ def is_on(images, grid):
 def holds(ball, found, x):
     """Whether images lie on the grid and in the ball; the clean image stands where no image does."""
     stands = (found == x).flatten(1).all(1)
-    return bool((is_on(found, ball.grid).flatten(1).all(1) | stands).all() and (ball.distance(found, x) <= ball.eps + 1e-6).all())
+    return bool(
+        (is_on(found, ball.grid).flatten(1).all(1) | stands).all()
+        and (ball.distance(found, x) <= ball.eps + TOLERANCE[ball.norm]).all()
+    )
 
 
 @given(st.sampled_from(NORMS), st.floats(0, 1.5), grids, seeds, st.booleans())
