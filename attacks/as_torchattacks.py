@@ -143,6 +143,7 @@ class _Form(MultiExitAttack):
             per image.
         k: Exit, from 1, for the attacks that have one.
         norm: ``Linf`` or ``L2``.
+        grid: Steps of pixel values that count, 255 for images of 8 bits; None for any values.
         costs: Cost of each exit, for the attacks that need them (``exitbench.models.cost.measure_costs``).
         settings: ``method``, ``loss``, ``restarts``, ``keep`` and ``gamma``, as in ``exitbench.attacks.settings.AttackSettings``;
             the method ``wrm`` has no ball.
@@ -166,6 +167,7 @@ class _Form(MultiExitAttack):
         policy: Policy | None = None,
         k: int | None = None,
         norm: Norm = "Linf",
+        grid: int | None = None,
         costs: Sequence[float] = (),
         seed: int = 0,
         **settings: Any,
@@ -178,7 +180,7 @@ class _Form(MultiExitAttack):
         if useless := [name for name in self.ignored if given.get(name) not in (None, usual.get(name))]:
             raise ValueError(f"{type(self).__name__} sets its own {' and '.join(useless)}")
         knobs = {**settings, "steps": steps, "step_size": alpha, "budget": steps}
-        made = settings_for(ThreatModel(norm, eps), knobs, _USUAL)
+        made = settings_for(ThreatModel(norm, eps, grid), knobs, _USUAL)
         name = self.form if k is None else f"{self.form}:{k}"
         attacks, _ = expand([name], Deployment(view.model.n_exits, view.policy, tuple(costs)), made)
         if not attacks:

@@ -118,7 +118,8 @@ def run_autoattack(view: nn.Module, x: Tensor, y: Tensor, region: ThreatModel, *
         raise ValueError(f"AutoAttack needs at least 4 classes for its targeted DLR loss, the model has {n_classes}")
     with _contained():
         version, attacks = ("custom", list(FEW_CLASSES)) if few else (variant, None)
-        package = Package(view, norm=region.norm, eps=region.eps, version=version, attacks=attacks, seed=seed, device=x.device)
+        eps = region.radius(x)
+        package = Package(view, norm=region.norm, eps=eps, version=version, attacks=attacks, seed=seed, device=x.device)
         # The package uses nine targets whatever the number of classes.
         package.apgd_targeted.n_target_classes = min(9, n_classes - 1)
         package.fab.n_target_classes = min(9, n_classes - 1)

@@ -10,8 +10,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from exitbench.attacks.noise import Noise
+from exitbench.attacks.regions import Penalty, ThreatModel
 from exitbench.attacks.registry import Goal
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.on_grid import on_grid
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Attack(ABC):
         """
 
     def __call__(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise) -> Tensor:
-        """Run the children, then this attack.
+        """Run the children, then this attack; in a threat model with a grid, on a network that rounds, to images of the grid.
 
         Args:
             model: The search model, in evaluation mode.
@@ -88,8 +90,21 @@ class Attack(ABC):
             y: Labels ``(B,)``.
             noise: The random numbers of these samples.
         """
-        candidates = [child(model, x, y, noise=noise) for child in self.children]
-        return self.generate(model, x.clone(), y.clone(), noise=noise, candidates=candidates)
+        region = region_of(self)
+        searched = model if region is None else on_grid(model, region.grid)
+        candidates = [child(searched, x, y, noise=noise) for child in self.children]
+        found = self.generate(searched, x.clone(), y.clone(), noise=noise, candidates=candidates)
+        return found if region is None else region.onto_grid(found, x)
+
+
+def region_of(value: object) -> ThreatModel | Penalty | None:
+    """Return the first region in an attack, or in the attacks that it builds on; None where there is none."""
+    if isinstance(value, ThreatModel | Penalty):
+        return value
+    inside = value if isinstance(value, tuple) else ()
+    if is_dataclass(value) and not isinstance(value, type):
+        inside = tuple(getattr(value, field.name) for field in fields(value))
+    return next((found for each in inside if (found := region_of(each)) is not None), None)
 
 
 def least_classes_of(value: object) -> int:

@@ -27,7 +27,7 @@ def expand(names: Iterable[str], deployment: Deployment, settings: AttackSetting
 
     ``all`` is the whole matrix and ``single`` every ``single:k``. On a one-exit network every form of the
     gradient attack is ``single:1``; the others are skipped, and so is ``slowdown``. Attacks that need more classes than the
-    network has, by their loss for example, are skipped, too.
+    network has, by their loss for example, are skipped, too; in a threat model with a grid, so are those that hold no region.
 
     Args:
         names: of registered attacks and groups (``exitbench.attacks.registry``), or ``all``.
@@ -46,7 +46,9 @@ def expand(names: Iterable[str], deployment: Deployment, settings: AttackSetting
         reason = _superfluous(find_attack(name)[0]) if deployment.n_exits == 1 else None
         if reason is None:
             attack = build(name, deployment, settings)
-            if deployment.has_classes_for(attack):
+            if (fault := _off_grid(attack, settings)) is not None:
+                skipped.append(Skipped(name, fault))
+            elif deployment.has_classes_for(attack):
                 attacks[name] = attack
             else:
                 skipped.append(Skipped(name, f"it needs {attack.least_classes} classes, the network has {deployment.n_classes}"))
@@ -89,6 +91,16 @@ def groups(n_exits: int) -> dict[str, list[str]]:
     """Return the groups in ``all``, each with the names that it expands to."""
     found = [each for each in registered().values() if isinstance(each, AttackGroup) and each.in_all]
     return {group.name: list(group.members(n_exits)) for group in found}
+
+
+def _off_grid(attack: Attack, settings: AttackSettings) -> str | None:
+    """Return why an attack is not run in a threat model with a grid, or None if it is: its key must say what it searches."""
+    from exitbench.attacks.base import region_of  # it takes torch, which listings do without
+
+    region, grid = region_of(attack), settings.region.grid
+    if grid is None or (region is not None and region.grid == grid):
+        return None
+    return "it has no field with the threat model, so that its results on a grid would be taken for others"
 
 
 def _superfluous(card: AttackCard) -> str | None:

@@ -142,7 +142,7 @@ class AttackSettings:
         if self.method == "fgsm":
             return fgsm(objective, self.region, deterministic_start)
         if self.method == "wrm":
-            return WRM(objective, Penalty(self.gamma), self.steps, deterministic_start)
+            return WRM(objective, Penalty(self.gamma, self.region.grid), self.steps, deterministic_start)
         restarts = self.restarts if start == "random" else 1
         if self.method == "apgd":
             return APGD(objective, self.region, self.steps, restarts, start)

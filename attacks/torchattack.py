@@ -88,7 +88,7 @@ class TorchAttack(Attack):
         seed = noise.integer(f"torchattacks:{self.name}")
         with torch.no_grad():
             n_classes = view(x[:1]).shape[-1]
-        given: dict[str, Any] = {**dict.fromkeys(_RADII, self.region.eps), "norm": self.region.norm, "seed": seed}
+        given: dict[str, Any] = {**dict.fromkeys(_RADII, self.region.radius(x)), "norm": self.region.norm, "seed": seed}
         given |= {"n_classes": n_classes, **dict(self.parameters)}
         make = _classes()[self.name]
         with _contained(seed):

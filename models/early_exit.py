@@ -27,11 +27,13 @@ class EarlyExitNet(nn.Module, ABC):
         has_gate_scores: Whether the logits of all exits but the last carry the scores of gate heads
             (``exitbench.models.gate_scores``).
         stops: Whether ``exits`` computes no exit before it is asked for.
+        grid: N if every image is rounded to multiples of 1/N first (``exitbench.models.on_grid``); None if it is taken as it is.
     """
 
     exit_costs: tuple[float, ...] | None = None
     has_gate_scores: bool = False
     stops: bool = False
+    grid: int | None = None
 
     def __init_subclass__(cls, **named: Any) -> None:
         """Hand networks of somebody's own class copies of images, and keep torch's state ours (``models.user_code``)."""

@@ -42,6 +42,9 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Radius = Annotated[float, Meta(ge=0, le=1e6)]
 """Of a ball of images with pixels in [0, 1]: no two images of 10^12 pixels are further apart."""
 
+Grid = Annotated[int, Meta(ge=1, le=65535)]
+"""Steps of pixel values between 0 and 1: 255 for images of 8 bits."""
+
 Measured = Annotated[float, Meta(ge=0, le=1e15)]
 """A measured time, cost or difference."""
 

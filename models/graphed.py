@@ -104,7 +104,7 @@ class GraphedNet(EarlyExitNet):
 
     def __init__(self, net: EarlyExitNet, recorder: Recorder) -> None:
         super().__init__()
-        self.exit_costs, self.has_gate_scores = net.exit_costs, net.has_gate_scores
+        self.exit_costs, self.has_gate_scores, self.grid = net.exit_costs, net.has_gate_scores, net.grid
         self.net, self.recorder, self._refused = net, recorder, False
         self.steps: dict[Hashable, Any] = {}
         self._entry = _Entry()

@@ -11,6 +11,9 @@ from typing import Any
 
 from exitbench.models.own_code import is_own
 
+WHEN_SET = {"when_set": True}
+"""Metadata of a field that descriptions leave out where it is None."""
+
 JSONValue = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
@@ -20,6 +23,8 @@ def describe(value: Any) -> JSONValue:
     A data class becomes ``{"type": name, field: value, ...}`` (see ``type_name``). A class attribute ``version``, raised by hand
     when behaviour changes, is included, so that results of an older behaviour are never mistaken for new ones. For a
     class from outside exitbench so is a digest of its code, as ``code``: its author may not have raised the version.
+
+    A field whose metadata is ``WHEN_SET`` is left out where it is None, so that a class may gain one and keep its descriptions.
 
     Raises:
         TypeError: If a value has no canonical JSON form.
@@ -33,7 +38,8 @@ def describe(value: Any) -> JSONValue:
         if not is_own(type(value).__module__):
             described["code"] = _code(type(value))
         for field in dataclasses.fields(value):
-            described[field.name] = describe(getattr(value, field.name))
+            if getattr(value, field.name) is not None or not field.metadata.get("when_set"):
+                described[field.name] = describe(getattr(value, field.name))
         return described
     if isinstance(value, (tuple, list)):
         return [describe(item) for item in value]

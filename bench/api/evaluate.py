@@ -35,6 +35,7 @@ def evaluate(
     n: int | None = None,
     norm: Norm = "Linf",
     eps: float | None = None,
+    grid: int | None = None,
     seed: int = 0,
     training: str | None = None,
     weights: str | Path | None = None,
@@ -68,6 +69,8 @@ def evaluate(
         n: Number of samples, the first of the dataset; None for all in memory, else 64 on a CPU and 1,000 on a GPU.
         norm: Norm of the threat model, ``"Linf"`` or ``"L2"``.
         eps: Radius, for pixels in [0, 1]; None for the dataset's usual one, or 8/255 (L2: 0.5) for images in memory.
+        grid: Steps of pixel values between 0 and 1: only images whose pixels are multiples of 1/``grid`` count, 255 for images of
+            8 bits, as files and cameras give. None for any pixel values.
         seed: Seed of the attacks' noise.
         training: Name of the registered weights; None for the first known.
         weights: A file of tensors (safetensors, or a torch state dict) in place of registered weights.
@@ -101,6 +104,7 @@ def evaluate(
         n=samples.n,
         norm=norm,
         eps=eps,
+        grid=grid,
         device=device,
         precision=precision,
         mean=None if mean is None else tuple(mean),

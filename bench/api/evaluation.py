@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from exitbench.checks.flag import Flag
-from exitbench.models.number_text import eps_text
 from exitbench.report.evaluation.tables import attack_table, markdown, summary_table
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.leaderboard.table import rows_of
@@ -56,7 +55,7 @@ class Evaluation:
     def threat_model(self) -> str:
         """Dataset, norm and radius, as ``cifar10 Linf 8/255``."""
         record = self.scored.record
-        return f"{self.scored.dataset} {record.norm} {eps_text(record.eps)}"
+        return f"{self.scored.dataset} {record.threat.text}"
 
     @property
     def policy(self) -> str:

@@ -158,6 +158,7 @@ def sweep(
     training: str | None = None,
     norm: Norm | None = None,
     eps: float | None = None,
+    grid: int | None = None,
     n: int | None = None,
     points: int = 19,
     weights: str | Path | None = None,
@@ -175,6 +176,7 @@ def sweep(
         training: Only these weights; None for all.
         norm: Only this norm; None for both.
         eps: Only this radius; None for all.
+        grid: Only evaluations on images with so many steps of pixel values; None for all.
         n: Number of samples; None for the most that each network was evaluated on.
         points: Number of target costs between the first exit and the last.
         weights: A file of tensors; None for the registered weights of the stored digest.
@@ -184,7 +186,7 @@ def sweep(
         UserError: If no stored evaluation matches, or held-out images or weights are not available.
     """
     store = stored_in(Path(results))
-    wanted = Wanted(tuple(map(reported_name, models)), dataset, training, norm, eps, n)
+    wanted = Wanted(tuple(map(reported_name, models)), dataset, training, norm, eps, n, grid)
     file = None if weights is None else Path(weights)
     return Sweep(
         curves_of(evaluations(store), store, wanted, models, points, file, data_folder() if data is None else Path(data))

@@ -62,12 +62,12 @@ def trust_mismatches(
     if digest(what) != stored.key or stored.key != record.trust or stored.seed != record.seed:
         return ["it is not of these weights, samples, settings and this exit rule: its key is not their digest"]
     settings = settings_of(stored.settings)
-    if settings is None or settings.region != ThreatModel(record.norm, record.eps):
-        return [f"its settings are not those of an evaluation in {record.norm} {record.eps:.6g}: {stored.settings}"]
+    if settings is None or settings.region != ThreatModel(record.norm, record.eps, record.grid):
+        return [f"its settings are not those of an evaluation in {record.threat.text}: {stored.settings}"]
     costs = measure_costs(model, split.shape)
     where = (record.training, record.weights, record.source)
     config = SearchConfig(True, "bf16") if stored.search_model.precision == "bf16" else FOLDED
-    target = Target(record.model, model, *where, policy, costs, config, split.n_classes, unused=unused)
+    target = Target(record.model, model, *where, policy, costs, config, split.n_classes, unused=unused, grid=record.grid)
     usual = dataset_card(record.dataset).eps[record.norm] if record.usual_eps is None else record.usual_eps
     found = _measured(stored, target, settings, batch, Growth(split.batch, record.n), usual)
     told = [
@@ -109,7 +109,7 @@ def settings_of(described: Mapping[str, Any]) -> AttackSettings | None:
         values = {name: described[name] for name in KNOBS}
         losses = [KNOBS["loss"].value(name) for name in KNOBS["loss"].choices]
         values["loss"] = next(loss for loss in losses if describe(loss) == described["loss"])
-        found = AttackSettings(ThreatModel(region["norm"], region["eps"]), **values)
+        found = AttackSettings(ThreatModel(region["norm"], region["eps"], region.get("grid")), **values)
     except (KeyError, TypeError, StopIteration, InvalidValue):
         return None
     return found if description(found) == described else None

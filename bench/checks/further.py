@@ -40,7 +40,7 @@ class Subjects:
         """Return the subject with the samples of ``batch``."""
         device = next(self.target.model.parameters()).device
         x, y = batch.x.to(device), batch.y.to(device)
-        model, policy, noise = self.target.model, self.target.policy, self.noise(self.seed, batch.indices)
+        model, policy, noise = self.target.checked, self.target.policy, self.noise(self.seed, batch.indices)
         recorded = None if self.target.searched_again is model else self.target.searched_again
         return Subject(model, policy, x, y, noise, self.settings, recorded)
 

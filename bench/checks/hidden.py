@@ -67,7 +67,8 @@ def measure(right: Subject, left: Subject, ends: Sequence[Tensor], black: Tensor
     rounded, transfer, behind, opened, ascents, times = none, none, none, none.clone(), none.clone(), 0
     searched = black.clone()
     if len(left.y):
-        rounded = torch.stack([left.fails(left.settings.region.rounded(end, left.x, GRID)) for end in ends]).any(0)
+        region = left.settings.region
+        rounded = torch.stack([left.fails(region.rounded(end, left.x, region.grid or GRID)) for end in ends]).any(0)
         transfer = transferred(left, sources)
         rest = ~(searched | rounded | transfer)
         if rest.any():

@@ -21,6 +21,7 @@ from exitbench.checks.transfer import undefended
 from exitbench.data.cards import find_dataset
 from exitbench.data.split import Batch
 from exitbench.models.errors import ChangedOutputs
+from exitbench.models.on_grid import on_grid
 from exitbench.models.spec import description
 from exitbench.runner.prepare import Prepared
 from exitbench.runner.probe_key import HIDDEN, VERSION, probe_key, probed_batch
@@ -79,13 +80,14 @@ def probe(
         version: Of the measurements; earlier ones have other random numbers, or do without some of them.
     """
     started = time.perf_counter()
+    target = target.on_grid(settings.region.grid)
     growth = growth or Growth(None, 0)
     asked, settings = settings, with_defined_loss(settings, target.n_classes)
     subjects = Subjects(target, settings, seed, noise_of(version))
     subject, further = subjects.of(batch), Further(subjects, growth)
     is_right = ~subject.fails(subject.x)
     right = subject.rows(is_right)
-    of_outputs = outputs.measure(subject, target.unused)
+    of_outputs = outputs.measure(subject, None if target.unused is None else on_grid(target.unused, target.grid))
     of_gradients = further.gradients(gradients.measure(subject))
     of_path = soft_rule = of_radii = of_controls = of_hidden = None
     x_adv = settings.region.start(subject.x, subject.noise, 0)
@@ -124,7 +126,9 @@ def probe(
         radii=of_radii,
         controls=of_controls,
         hidden=of_hidden,
-        search_model=search_model.measure(subject, target.search_model, x_adv, target.used_config.precision),
+        search_model=search_model.measure(
+            subject, on_grid(target.search_model, target.grid), x_adv, target.used_config.precision
+        ),
         provenance=TrustProvenance(
             seconds=round(time.perf_counter() - started, 3),
             device=str(subject.x.device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -43,9 +44,9 @@ def measure(subject: Subject, at_eps: Sequence[int] | None = None) -> Radii:
         subject: The samples.
         at_eps: Dataset indices broken at the evaluation's radius, if an ascent of these steps has been run already.
     """
-    norm, eps = subject.settings.region.norm, subject.settings.region.eps
-    whole = ThreatModel(norm, 1.0 if norm == "Linf" else math.sqrt(subject.x[:1].numel()))
-    wanted = [ThreatModel(norm, radius) for radius in (eps / 2, eps, 2 * eps) if at_eps is None or radius != eps]
+    region, eps = subject.settings.region, subject.settings.region.eps
+    whole = dataclasses.replace(region, eps=1.0 if region.norm == "Linf" else math.sqrt(subject.x[:1].numel()))
+    wanted = [dataclasses.replace(region, eps=radius) for radius in (eps / 2, eps, 2 * eps) if at_eps is None or radius != eps]
     found = _broken_at_start(subject, [*wanted, whole])
     broken = {ball.eps: subject.names(each) for ball, each in zip(wanted, found[:-1], strict=True)}
     if at_eps is not None:

@@ -66,6 +66,11 @@ _OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
         callback=number,
         help="Largest change in that norm, for pixels in [0, 1], as 0.3 or 8/255. [default: the dataset's usual radius]",
     ),
+    click.option(
+        "--grid",
+        type=Whole(1, 65535),
+        help="Only images count whose pixels are multiples of 1/N: 255 for 8 bits, as in files. [default: any pixel values]",
+    ),
     *knob_options(),
     click.option("--seed", type=Whole(), default=0, show_default=True, help="Seed of the attacks' random numbers."),
     device_option,

@@ -150,7 +150,6 @@ def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path,
         UserError: If the weights or data of one are not at hand, once all others are proven.
     """
     from exitbench.errors import UserError
-    from exitbench.models.number_text import eps_text
     from exitbench.store.certificate import certificate_key
     from exitbench.verify.certificates import prove_alone, stored_certificates
     from exitbench.verify.results import store_in
@@ -161,7 +160,7 @@ def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path,
     for each in stored_certificates(store_in(Path(what)), model):
         if certificate_key(each) in seen:
             continue
-        named = f"certificate of {each.model} (weights {each.weights[:12]}), {each.norm} {eps_text(each.eps)}, n = {each.n}"
+        named = f"certificate of {each.model} (weights {each.weights[:12]}), {each.threat.text}, n = {each.n}"
         try:
             mismatches = prove_alone(each, *given)
         except UserError as error:
@@ -253,14 +252,13 @@ def _record(verified: Verified) -> None:
 
 def _show(verified: Verified) -> None:
     """Print the result for one evaluation: what was checked, what holds, and every claim that does not."""
-    from exitbench.models.number_text import eps_text
     from exitbench.verify.notes import notes
 
     claims, subject = verified.claims, verified.claims.subject
     n = len(claims.indices)
     say(
         f"{subject.model} ({subject.training}, weights {subject.weights[:12]}) on {subject.dataset} test, "
-        f"{subject.norm} {eps_text(subject.eps)}, n = {n}, policy {subject.policy}"
+        f"{subject.threat.text}, n = {n}, policy {subject.policy}"
     )
     for mismatch in verified.mismatches[:_SHOWN]:
         say(f"  MISMATCH {mismatch}", err=True)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from exitbench.store.csv_text import MARK
 
-NUMBERS = frozenset({"seed", "eps", "eps_text", "n", "exits", "number_forward_passes", "additional_data"})
+NUMBERS = frozenset({"seed", "eps", "eps_text", "grid", "n", "exits", "number_forward_passes", "additional_data"})
 """Columns of numbers and truth values that are written as they are given; a radius such as 8/255 is one."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

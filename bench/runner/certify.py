@@ -9,6 +9,7 @@ from torch import Tensor
 
 from exitbench.attacks.regions import ThreatModel
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.on_grid import nearest
 from exitbench.store.cell import TOLERANCE
 
 
@@ -37,6 +38,9 @@ class Certified:
 def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatModel, *, bounded: bool = True) -> Certified:
     """Check that ``x_adv`` is finite, in the box and in the ball of the threat model around ``x``, and compute all exits' logits.
 
+    In a threat model with a grid, the candidates are then rounded to it, in the ball, and what comes of that is judged. Where a
+    ball has no image of the grid, the clean image takes the candidate's place.
+
     Args:
         model: The plain fp32 network, in evaluation mode.
         x: Clean images ``(B, C, H, W)``.
@@ -54,12 +58,10 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatM
         raise NotCertified(f"{bad} of {len(x)} images hold NaN or infinite pixels")
     if bad := int(((x_adv < 0) | (x_adv > 1)).flatten(1).any(1).sum()):
         raise NotCertified(f"{bad} of {len(x)} images leave the box [0, 1]")
-    distances = threat_model.distance(x_adv, x)
-    excess = distances - threat_model.eps
-    if bounded and (bad := int((excess > TOLERANCE[threat_model.norm]).sum())):
-        raise NotCertified(
-            f"{bad} of {len(x)} images leave the {threat_model.norm} ball of {threat_model.eps:.6g}, by up to {excess.max():.3g}"
-        )
+    distances = _distances(x, x_adv, threat_model, bounded=bounded)
+    if threat_model.grid is not None:
+        x_adv = threat_model.onto_grid(x_adv, x) if bounded else nearest(x_adv, threat_model.grid)
+        distances = _distances(x, x_adv, threat_model, bounded=bounded)
     logits = model(x_adv)
     undefined = ~torch.isfinite(logits).all(-1).all(0)
     if not undefined.any():
@@ -73,3 +75,14 @@ def certify(model: EarlyExitNet, x: Tensor, x_adv: Tensor, threat_model: ThreatM
         torch.where(undefined, torch.zeros_like(distances), distances),
         undefined,
     )
+
+
+def _distances(x: Tensor, x_adv: Tensor, threat_model: ThreatModel, *, bounded: bool) -> Tensor:
+    """Return the distances ``(B,)`` from the clean images, checked where candidates must lie in the ball."""
+    distances = threat_model.distance(x_adv, x)
+    excess = distances - threat_model.eps
+    if bounded and (bad := int((excess > TOLERANCE[threat_model.norm]).sum())):
+        raise NotCertified(
+            f"{bad} of {len(x)} images leave the {threat_model.norm} ball of {threat_model.eps:.6g}, by up to {excess.max():.3g}"
+        )
+    return distances

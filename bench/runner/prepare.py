@@ -27,6 +27,7 @@ from exitbench.models.rules.fit import check_decisions, check_rule
 from exitbench.models.rules.own import is_policy_reference, load_policy
 from exitbench.models.weights import WeightsError, find_weights
 from exitbench.runner.meant import check_clean, check_length, check_thresholds
+from exitbench.runner.off_grid import off_grid_note
 from exitbench.store.cell import SLICE
 from exitbench.target.calibrate import calibrated_policy
 from exitbench.target.networks import Loaded, Network, Shape, named_network
@@ -55,7 +56,7 @@ class Request:
             one's own as ``file.py:make``; None for the weights' own.
         calibration: digest of what set the thresholds written in ``policy``; None when typed in.
         n: samples; None for the default of the device.
-        norm, eps: threat model; eps None for the dataset's.
+        norm, eps, grid: threat model; eps None for the dataset's, grid None for images of any pixel values.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: of the search: ``auto``, ``fp32`` (the plain model) or ``bf16``; verdicts are the plain model's in any case.
         mean, std: of each channel, to normalise images with in front of the network; None where it does so itself.
@@ -72,6 +73,7 @@ class Request:
     n: int | None = None
     norm: Norm = "Linf"
     eps: float | None = None
+    grid: int | None = None
     device: str = "auto"
     calibration: str | None = None
     precision: Precision = "auto"
@@ -134,6 +136,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         for what, length in (("eps", settings.region.eps), ("step size", settings.step_size)):
             check_length(what, length, settings.region.norm, math.prod(split.shape))
         n = _n(request, split, device)
+        off_grid = off_grid_note(Samples(split, n).slices(SLICE), settings.region)
         loaded = network.load(_weights_for(network, dataset), split.shape, request.training, request.weights)
         model = loaded.model
         samples = Samples(split, n)
@@ -156,9 +159,10 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
         n_classes=n_classes,
         fingerprint=loaded.fingerprint,
         unused=loaded.unused,
+        grid=settings.region.grid,
     )
     assumed = _assumed(request, dataset, loaded, settings.region.eps)
-    notes = (guess, note, costs.notes, loaded.note, _other_norm(network, request.norm), assumed)
+    notes = (guess, note, costs.notes, loaded.note, _other_norm(network, request.norm), off_grid, assumed)
     note = "; ".join(filter(None, notes)) or None
     return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)
 
@@ -249,7 +253,7 @@ def _test_split(dataset: str, network: Network, request: Request) -> Split:
 
 def _settings(request: Request, dataset: str) -> AttackSettings:
     card = dataset_card(dataset)
-    threat_model = ThreatModel(request.norm, card.eps[request.norm] if request.eps is None else request.eps)
+    threat_model = ThreatModel(request.norm, card.eps[request.norm] if request.eps is None else request.eps, request.grid)
     return settings_for(threat_model, request.knobs, card)
 
 

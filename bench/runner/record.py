@@ -50,6 +50,7 @@ def record_of(prepared: Prepared, plan: Plan, seed: int) -> RunRecord:
         n=prepared.n,
         norm=threat_model.norm,
         eps=threat_model.eps,
+        grid=threat_model.grid,
         seed=seed,
         note=prepared.note,
         trust=probe_key(prepared, seed),

@@ -110,6 +110,8 @@ def rescore(
     Raises:
         NotCertified: If a candidate is invalid; see ``certify``.
     """
+    if isinstance(attack, Clean):  # whose images are the dataset's, on the grid or not
+        threat_model = replace(threat_model, grid=None)
     found = certify(target.model, x, x_adv, threat_model, bounded=attack.bounded)
     nothing = torch.zeros_like(y, dtype=torch.bool)
     x_adv = found.x_adv

@@ -69,7 +69,8 @@ class Runner:
         gathered: int = 1,
         ahead: int = 0,
     ) -> None:
-        self.target, self.threat_model, self.seed, self.dataset, self.store = target, threat_model, seed, dataset, store
+        self.target, self.threat_model = target.on_grid(threat_model.grid), threat_model
+        self.seed, self.dataset, self.store = seed, dataset, store
         self.stack, self.gathered, self.ahead = stack, max(stack, gathered), ahead
 
     def run(self, plan: Plan, on_start: Callable[[PlannedCell], None], on_outcome: Callable[[Outcome], None]) -> None:

@@ -33,6 +33,8 @@ class Method(Stored, frozen=True, kw_only=True):
 class Certificate(Identity, frozen=True, kw_only=True):
     """Lower bounds of the accuracy under any attack, and upper bounds of the cost, of the samples of an evaluation.
 
+    They are of the whole ball, and so of every grid in it: a certificate has no grid, and evaluations on any grid share it.
+
     Attributes:
         version: of the bounds.
         mmacs: cost of each exit.
@@ -51,6 +53,8 @@ class Certificate(Identity, frozen=True, kw_only=True):
     device: Literal["cpu", "cuda"]
 
     def __post_init__(self) -> None:
+        if self.grid is not None:
+            raise ValueError("a certificate is of the whole ball; it has no `grid`")
         if not self.methods:
             raise ValueError("`methods` is empty")
         for method in self.methods:
@@ -77,8 +81,8 @@ CERTIFICATE = Format("a certificate", Certificate)
 
 
 def certificate_key(identity: Identity) -> str:
-    """Return the name of the file of an evaluation's certificate: a digest of what identifies the evaluation."""
-    return digest({name: getattr(identity, name) for name in Identity.__struct_fields__})
+    """Return the name of the file of an evaluation's certificate: a digest of what identifies the evaluation but its grid."""
+    return digest({name: getattr(identity, name) for name in Identity.__struct_fields__ if name != "grid"})
 
 
 def read_certificate(raw: bytes, path: Path, key: str) -> Certificate:

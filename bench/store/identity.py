@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from exitbench.models.field_types import Count, Key, Line, Name, Radius, Rule, SafeName
+from exitbench.models.field_types import Count, Grid, Key, Line, Name, Radius, Rule, SafeName
 from exitbench.models.number_text import eps_text
 from exitbench.models.stored import Stored
 from exitbench.store.csv_text import digest_text
@@ -29,10 +29,16 @@ class Samples(NamedTuple):
 
 
 class Threat(NamedTuple):
-    """The threat model: norm and radius of the ball, for pixels in [0, 1]."""
+    """The threat model: norm and radius of the ball, for pixels in [0, 1], and the steps of the images' grid, if there is one."""
 
     norm: Norm
     eps: float
+    grid: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The threat model as people read it: ``Linf 8/255``, or ``Linf 8/255, grid 255``."""
+        return f"{self.norm} {eps_text(self.eps)}{'' if self.grid is None else f', grid {self.grid}'}"
 
 
 class Deployed(NamedTuple):
@@ -63,6 +69,7 @@ class Identity(Stored, frozen=True, kw_only=True):
         data: digest of the images and labels.
         n: number of samples, the first of the split.
         norm, eps: the threat model.
+        grid: steps of the pixel values of the images that count; None for any values.
         policy: the deployed exit rule, as text.
         calibration: digest of the data and procedure that set its thresholds; None where they were given by hand.
     """
@@ -75,6 +82,7 @@ class Identity(Stored, frozen=True, kw_only=True):
     n: Count
     norm: Norm
     eps: Radius
+    grid: Grid | None = None
     policy: Rule
     calibration: Line | None
 
@@ -91,7 +99,7 @@ class Identity(Stored, frozen=True, kw_only=True):
     @property
     def threat(self) -> Threat:
         """The threat model."""
-        return Threat(self.norm, self.eps)
+        return Threat(self.norm, self.eps, self.grid)
 
     @property
     def deployed(self) -> Deployed:
@@ -104,7 +112,7 @@ class Identity(Stored, frozen=True, kw_only=True):
         return Setting(self.network, self.samples, self.threat)
 
     def columns(self) -> dict[str, str]:
-        """The columns of tables on file that identify an evaluation, as they are written there."""
+        """The columns of tables on file that identify an evaluation, as they are written there; ``grid`` where there is one."""
         return {
             "model": self.model,
             "training": self.training,
@@ -115,5 +123,6 @@ class Identity(Stored, frozen=True, kw_only=True):
             "data": digest_text(self.data),
             "norm": self.norm,
             "eps": eps_text(self.eps),
+            **({} if self.grid is None else {"grid": str(self.grid)}),
             "n": str(self.n),
         }

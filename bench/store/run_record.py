@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,12 +16,9 @@ from exitbench.models.spec import canonical_json, digest
 from exitbench.models.stored import Format, NewerSchema, Stored, Unreadable, parsed
 from exitbench.store.attack_spec import CLEAN as CLEAN  # noqa: PLC0414 - others import it from here
 from exitbench.store.cell import SLICE
-from exitbench.store.identity import Identity
+from exitbench.store.identity import Identity, Threat
 from exitbench.store.inside import read_inside
 from exitbench.store.migrations import run_record_1_to_2
-
-if TYPE_CHECKING:  # reading records back takes no attack's code
-    from exitbench.attacks.regions import ThreatModel
 
 
 class AttackEntry(Stored, frozen=True, kw_only=True):
@@ -186,6 +183,7 @@ def evaluation_key(record: RunRecord) -> str:
     return canonical_json({name: value for name, value in content.items() if name not in ("attacks", "seed", "note")})
 
 
-def board_name(dataset: str, threat_model: ThreatModel) -> str:
+def board_name(dataset: str, threat: Threat) -> str:
     """Return the name of the leaderboard that a result belongs to, fit for file names."""
-    return f"{dataset}-{threat_model.norm}-{eps_text(threat_model.eps).replace('/', '_')}"
+    grid = "" if threat.grid is None else f"-grid{threat.grid}"
+    return f"{dataset}-{threat.norm}-{eps_text(threat.eps).replace('/', '_')}{grid}"

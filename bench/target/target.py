@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,6 +15,7 @@ from exitbench.models.early_exit import EarlyExitNet
 from exitbench.models.error_text import first_line
 from exitbench.models.fingerprint import Fingerprint
 from exitbench.models.graphed import graphed
+from exitbench.models.on_grid import on_grid
 from exitbench.models.outputs import are_probabilities
 from exitbench.models.policies import Policy
 from exitbench.models.search_model import FOLDED, PLAIN, SearchConfig, build_search_model, search_configs
@@ -36,6 +37,7 @@ class Target:
         n_classes: number of classes; None where it was not looked at.
         fingerprint: what it computes on fixed noise; None for a registered network, whose weights determine it.
         unused: A copy of ``model`` from before the first image, on the CPU; None if there is none.
+        grid: Steps of pixel values of the threat model's images, which networks for searches and checks round to; None for any.
     """
 
     name: str
@@ -49,11 +51,16 @@ class Target:
     n_classes: int | None = None
     fingerprint: Fingerprint | None = None
     unused: EarlyExitNet | None = None
+    grid: int | None = None
 
     @property
     def deployment(self) -> Deployment:
         """What the makers of attacks are told of it."""
         return Deployment(self.model.n_exits, self.policy, tuple(self.costs.mmacs), self.n_classes)
+
+    def on_grid(self, grid: int | None) -> Target:
+        """Return this target for a threat model with this grid: itself, if it is for that."""
+        return self if self.grid == grid else replace(self, grid=grid)
 
     @cached_property
     def search_model(self) -> EarlyExitNet:
@@ -62,13 +69,18 @@ class Target:
 
     @cached_property
     def searched(self) -> EarlyExitNet:
-        """The search model as attacks get it: on a GPU, its passes are recorded and replayed."""
-        return self.searched_again if self.search_model is self.model else graphed(self.search_model)
+        """The search model as attacks get it: behind the grid's rounding; on a GPU, its passes are recorded and replayed."""
+        return self.searched_again if self.search_model is self.model else graphed(on_grid(self.search_model, self.grid))
 
     @cached_property
     def searched_again(self) -> EarlyExitNet:
         """The plain model as attacks get it, likewise, where those on the search model do not hold. It decides nothing."""
-        return graphed(self.model)
+        return graphed(self.checked)
+
+    @cached_property
+    def checked(self) -> EarlyExitNet:
+        """The plain model as the trust checks get it: behind the grid's rounding, if there is a grid."""
+        return on_grid(self.model, self.grid)
 
     @property
     def used_config(self) -> SearchConfig:

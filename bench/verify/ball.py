@@ -1,4 +1,4 @@
-"""An independent check of the threat model: finite, in the box, in the ball."""
+"""An independent check of the threat model: finite, in the box, in the ball, on the grid."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def outside(image: Floats, clean: Floats, norm: str, eps: float) -> str | None:
     if not found <= eps + SLACK[norm]:
         return f"claimed within {norm} {eps:.6g} of the clean image, found at {found:.6g}"
     return None
+
+
+def off_grid(image: Floats, clean: Floats, grid: int | None) -> str | None:
+    """Return why an image is not one of a grid, or None if it is, or if there is none.
+
+    Each pixel must be the float32 number nearest to a multiple of 1/``grid``. The clean image itself is allowed as well: it
+    stands where a ball has no image of the grid.
+    """
+    if grid is None or np.array_equal(image, clean):
+        return None
+    nearest = (np.round(image.astype(np.float64) * grid) / grid).astype(np.float32)
+    bad = int((image != nearest).sum())
+    return f"{bad} pixels are no multiples of 1/{grid}" if bad else None
 
 
 def distance(image: Floats, clean: Floats, norm: str) -> float:

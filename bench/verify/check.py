@@ -13,7 +13,7 @@ import torch
 from exitbench.models.cost import measure_costs
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.spec import digest
-from exitbench.verify.ball import outside
+from exitbench.verify.ball import off_grid, outside
 from exitbench.verify.claims import Bools, Claims, Floats, Ints, Mismatch
 from exitbench.verify.evidence import cost_mismatches, name_mismatch
 from exitbench.verify.scorer import Scorer
@@ -158,7 +158,8 @@ def _difference(claimed: Floats, found: Floats) -> npt.NDArray[np.float64]:
 
 def _fault(claims: Claims, m: int) -> str | None:
     row = claims.row[m]
-    fault = outside(claims.images[m], claims.clean_images[row], claims.subject.norm, claims.subject.eps)
+    image, clean, subject = claims.images[m], claims.clean_images[row], claims.subject
+    fault = outside(image, clean, subject.norm, subject.eps) or off_grid(image, clean, subject.grid)
     if fault is not None:
         return fault
     if claims.broken[m] != (claims.predictions[m] != claims.labels[row]):

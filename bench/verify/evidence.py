@@ -85,8 +85,14 @@ def _attack_faults(record: RunRecord) -> Iterator[tuple[str, str]]:
 
 def _wrong_parts(spec: Spec, record: RunRecord, rule: object) -> Iterator[tuple[str, str]]:
     region = spec.get("region")
-    if isinstance(region, Mapping) and region.get("type") == "Ball" and (region.get("norm"), region.get("eps")) != record.threat:
+    if (
+        isinstance(region, Mapping)
+        and region.get("type") == "Ball"
+        and (region.get("norm"), region.get("eps")) != record.threat[:2]
+    ):
         yield "ball", f"{region.get('norm')} {region.get('eps')}"
+    if isinstance(region, Mapping) and region.get("grid") != record.grid:
+        yield "grid", f"{region.get('grid') or 'none'}"
     for name in ("policy", "target"):
         if isinstance(aimed := spec.get(name), Mapping) and canonical_json(aimed) != canonical_json(rule):
             yield "exit rule", canonical_json(aimed)[:100]

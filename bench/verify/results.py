@@ -142,12 +142,13 @@ def reported(store: Path, of: Identity) -> dict[str, int]:
     Raises:
         UserError: If the leaderboard cannot be read.
     """
-    wanted = {name: text for name, text in of.columns().items() if name != "dataset"}  # unknown data has a board of its own
+    # Unknown data has a board of its own; boards without a grid have no column for it.
+    wanted = {"grid": "", **{name: text for name, text in of.columns().items() if name != "dataset"}}
     found: dict[str, int] = {}
     for path in sorted((store.parent / "leaderboards").glob("*.csv")):
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
+                for row in ({"grid": "", **each} for each in csv.DictReader(file)):
                     told = {name: text_in(row, name) for name in wanted}
                     if row["attack"] in ("none", "worst") and told == wanted:
                         found[row["attack"]] = round(float(row["accuracy"]) * of.n)

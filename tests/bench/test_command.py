@@ -40,6 +40,7 @@ from tests.bench.records import changed
 BALL = ThreatModel("Linf", 8 / 255)
 SETTINGS = {
     "pgd": AttackSettings(BALL, steps=20, step_size=2 / 255),
+    "pgd on 8-bit images": AttackSettings(ThreatModel("Linf", 8 / 255, 255), steps=20, step_size=2 / 255),
     "pgd as in the paper": AttackSettings(BALL, steps=20, step_size=2 / 255, keep="last", restarts=3),
     "pgd with dlr in L2": AttackSettings(ThreatModel("L2", 0.5), steps=7, step_size=0.1 + 0.2, loss=DLR()),
     "fgsm": AttackSettings(BALL, steps=20, step_size=2 / 255, method="fgsm"),

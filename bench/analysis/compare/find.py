@@ -8,7 +8,6 @@ from pathlib import Path
 
 from exitbench.analysis.compare.pairs import unpaired
 from exitbench.errors import UserError
-from exitbench.models.number_text import eps_text
 from exitbench.models.zoo.published import is_published, published_name
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.load import evaluation_of, evaluations
@@ -69,6 +68,6 @@ def _all(found: Iterable[Evaluation]) -> str:
 def describe(evaluation: Evaluation) -> str:
     """Return a description of an evaluation that distinguishes it from others, in one line."""
     record = evaluation.record
-    threat = f"{record.norm} {eps_text(record.eps)}"
+    threat = record.threat.text
     policy = record.policy if len(record.policy) < 40 else f"{record.policy[:37]}..."
     return f"{record.model}:{record.training} ({record.dataset}, {threat}, n = {record.n}, {policy})"

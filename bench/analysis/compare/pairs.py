@@ -119,6 +119,8 @@ def unpaired(a: Identity, b: Identity) -> Iterator[str]:
             yield f"{name} {getattr(a, name)} and {getattr(b, name)}"
     if a.eps != b.eps:
         yield f"eps {eps_text(a.eps)} and {eps_text(b.eps)}"
+    if a.grid != b.grid:
+        yield f"grid {a.grid or 'none'} and {b.grid or 'none'}"
     if a.data != b.data and (a.dataset, a.n) == (b.dataset, b.n):
         yield f"other images or labels (data {a.data[:12]} and {b.data[:12]}), as when networks take other image sizes"
 

@@ -12,7 +12,6 @@ from msgspec import Meta
 
 from exitbench.analysis.regression.baseline_checks import check_snapshot, exits_in
 from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
-from exitbench.attacks.regions import ThreatModel
 from exitbench.errors import UserError
 from exitbench.models.field_types import Key, Line, Spec, Text
 from exitbench.models.number_text import eps_text
@@ -141,8 +140,8 @@ def _row(written: StoredRow, n: int, n_exits: int) -> Row:
 
 
 def default_path(folder: Path, subject: Identity) -> Path:
-    """Return ``<model>-<training>-<dataset>-<norm>-<eps>.json`` in ``folder``: one baseline per entry of a leaderboard."""
-    board = board_name(subject.dataset, ThreatModel(subject.norm, subject.eps))
+    """Return ``<model>-<training>-<board>.json`` in ``folder``: one baseline per entry of a leaderboard."""
+    board = board_name(subject.dataset, subject.threat)
     return folder / f"{_safe(subject.model)}-{_safe(subject.training)}-{board}.json"
 
 
@@ -165,7 +164,8 @@ def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapsh
 
     Args:
         folder: The folder of baselines; it need not exist.
-        wanted: ``model``, and some of ``training``, ``dataset``, ``norm``, ``eps``.
+        wanted: ``model``, and some of ``training``, ``dataset``, ``norm``, ``eps``, ``grid``. Where no grid is wanted, one
+            without a grid is preferred to others.
 
     Raises:
         UserError: If several match, or one of this model cannot be read.
@@ -175,6 +175,8 @@ def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapsh
         baseline = read_baseline(path)
         if all(getattr(baseline.subject, name) == value for name, value in wanted.items()):
             found.append((path, baseline))
+    if len(found) > 1 and "grid" not in wanted:
+        found = [each for each in found if each[1].subject.grid is None] or found
     if len(found) > 1:
         names = ", ".join(str(path) for path, _ in found)
         raise UserError(f"several baselines are of {describe(wanted)}: {names}; name one with --baseline")
@@ -184,6 +186,7 @@ def find_baseline(folder: Path, wanted: Mapping[str, Any]) -> tuple[Path, Snapsh
 def describe(wanted: Mapping[str, Any]) -> str:
     """Describe the wanted subject."""
     words = {**wanted, "eps": eps_text(wanted["eps"])} if "eps" in wanted else dict(wanted)
+    words |= {"grid": f"grid {wanted['grid']}"} if "grid" in wanted else {}
     return ", ".join(str(value) for value in words.values())
 
 

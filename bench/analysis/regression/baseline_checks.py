@@ -14,7 +14,7 @@ import numpy.typing as npt
 from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.attacks.settings import KNOBS
 from exitbench.models.errors import InvalidValue
-from exitbench.models.field_types import Channels, Count, Line, Measured, Radius, SafeName
+from exitbench.models.field_types import Channels, Count, Grid, Line, Measured, Radius, SafeName
 from exitbench.models.policy_text import parse_policy
 from exitbench.scoring.ranking import WORST
 from exitbench.store.identity import Norm
@@ -28,6 +28,7 @@ _FIELDS: Mapping[str, Any] = {
     "n": Count,
     "norm": Norm,
     "eps": Radius | None,
+    "grid": Grid,
     "mean": Channels,
     "std": Channels,
     **{name: {int: Count, float: Measured, str: Line}[knob.kind] | None for name, knob in KNOBS.items()},
@@ -70,7 +71,7 @@ def _check_settings(settings: Mapping[str, Any], subject: SnapshotSubject) -> No
                 KNOBS[name].check(name, value)
         except (msgspec.ValidationError, InvalidValue) as error:
             raise ValueError(f"setting {name}: {error}") from error
-    for name in ("dataset", "n", "norm", "eps"):
+    for name in ("dataset", "n", "norm", "eps", "grid"):
         if settings.get(name) is not None and settings[name] != getattr(subject, name):
             raise ValueError(f"setting {name} is {settings[name]}, its subject has {getattr(subject, name)}")
 

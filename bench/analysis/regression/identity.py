@@ -9,7 +9,7 @@ from exitbench.analysis.regression.snapshot import Snapshot, SnapshotSubject
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.spec import canonical_json
 
-_SAME = ("model", "dataset", "n", "norm", "eps", "data")
+_SAME = ("model", "dataset", "n", "norm", "eps", "grid", "data")
 _DEPLOYED = ("policy", "costs", "target")
 """Fields of an attack's spec that depend on the target: its policy and the costs of its exits; the exit is in the name."""
 
@@ -91,4 +91,4 @@ def _same_policy(one: Snapshot, other: Snapshot) -> bool:
 
 
 def _text(name: str, subject: SnapshotSubject) -> str:
-    return subject.columns()[name]
+    return subject.columns().get(name, "none")

@@ -42,7 +42,7 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
     """
     if path is not None:
         return path, read_baseline(path) if needed or path.exists() else None
-    wanted = {name: asked[name] for name in ("model", "training", "dataset", "norm", "eps") if name in asked}
+    wanted = {name: asked[name] for name in ("model", "training", "dataset", "norm", "eps", "grid") if name in asked}
     wanted["model"] = reported_name(wanted["model"])
     if wanted.get("dataset") == "auto":
         del wanted["dataset"]
@@ -80,5 +80,7 @@ def merged(defaults: Mapping[str, Any], asked: Mapping[str, Any], baseline: Snap
 def settings_of(values: Mapping[str, Any], names: Sequence[str], prepared: Prepared) -> dict[str, Any]:
     """Return the options that a baseline records, with dataset and n as resolved, since they depend on the machine."""
     turned_out = {"attacks": list(names), "dataset": prepared.split.dataset, "n": prepared.n}
-    channels = {name: list(values[name]) for name in ("mean", "std") if values.get(name) is not None}
-    return {**{name: turned_out.get(name, values.get(name)) for name in SETTINGS}, **channels}
+    when_given = {name: list(values[name]) for name in ("mean", "std") if values.get(name) is not None}
+    if values.get("grid") is not None:
+        when_given["grid"] = values["grid"]
+    return {**{name: turned_out.get(name, values.get(name)) for name in SETTINGS}, **when_given}

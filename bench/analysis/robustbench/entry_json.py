@@ -70,6 +70,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     same = ("model", "training", "weights", "source", "policy", "calibration", "norm", "n", "data")
     return {
         **{name: getattr(record, name) for name in same},
+        **({} if record.grid is None else {"grid": record.grid}),
         "mean_mmacs": evaluation.mean_cost(evaluation.clean),
         "worst_case": _per_cent(accuracy(evaluation.worst)[0]) if evaluation.attacks else None,
         "worst_case_interval": [_per_cent(low), _per_cent(high)] if evaluation.attacks else None,

@@ -134,5 +134,5 @@ def _largest(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 def _comparable(evaluation: Evaluation, norm: Norm) -> bool:
     record = evaluation.record
     usual = dataset_card(DATASET).eps[norm]
-    same = (record.dataset, record.norm) == (DATASET, norm) and abs(record.eps - usual) < 1e-12
+    same = (record.dataset, record.norm, record.grid) == (DATASET, norm, None) and abs(record.eps - usual) < 1e-12
     return same and bool(evaluation.attacks)

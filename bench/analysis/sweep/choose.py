@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from exitbench.analysis.sweep.pool import same_samples
 from exitbench.errors import UserError
-from exitbench.models.number_text import eps_text
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.store.identity import Network, Threat
 
@@ -22,6 +21,7 @@ class Wanted:
         models: Names of models.
         dataset, training, norm, eps: Fields of the run record.
         n: Number of samples; None for the most that each network was evaluated on.
+        grid: Field of the run record.
     """
 
     models: tuple[str, ...] = ()
@@ -30,11 +30,12 @@ class Wanted:
     norm: str | None = None
     eps: float | None = None
     n: int | None = None
+    grid: int | None = None
 
     def takes(self, evaluation: Evaluation) -> bool:
         """Return whether an evaluation is selected."""
         record = evaluation.record
-        exact = {name: getattr(self, name) for name in ("dataset", "training", "norm", "n")}
+        exact = {name: getattr(self, name) for name in ("dataset", "training", "norm", "n", "grid")}
         return (
             (not self.models or record.model in self.models)
             and all(value is None or getattr(record, name) == value for name, value in exact.items())
@@ -78,5 +79,5 @@ def _one_exit(evaluation: Evaluation) -> bool:
 
 def _told(evaluation: Evaluation) -> str:
     record = evaluation.record
-    threat = f"{record.norm} {eps_text(record.eps)}"
+    threat = record.threat.text
     return f"{record.model} ({record.training}) on {record.dataset}, {threat}, n = {record.n}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exitbench.analysis.sweep.curve import Curve, Point
-from exitbench.models.number_text import eps_text
 from exitbench.models.policy_text import policy_text
 from exitbench.report.charts.drawing import Drawing
 from exitbench.report.charts.looks import Looks
@@ -62,7 +61,7 @@ def sweep_figure(curves: Sequence[Curve], looks: Looks, title: str = "") -> Draw
 def title_of(evaluation: Evaluation) -> str:
     """Return the board of an evaluation in words: its dataset and threat model."""
     record = evaluation.record
-    return f"{evaluation.dataset_summary}: {record.norm} {eps_text(record.eps)}"
+    return f"{evaluation.dataset_summary}: {record.threat.text}"
 
 
 def swept_curve(curve: Curve) -> SweptCurve:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import count
 
-from exitbench.attacks.regions import ThreatModel
 from exitbench.report.style import COLOURS, MARKERS, SHAPES
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.store.identity import Network
@@ -37,8 +36,7 @@ def looks_of(evaluations: Iterable[Evaluation]) -> dict[Network, int]:
 
 def board_of(evaluation: Evaluation) -> str:
     """Return the name of the board that an evaluation is on: dataset and threat model."""
-    record = evaluation.record
-    return board_name(evaluation.dataset, ThreatModel(record.norm, record.eps))
+    return board_name(evaluation.dataset, evaluation.record.threat)
 
 
 def marker(look: int) -> tuple[int, str]:

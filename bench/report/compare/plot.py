@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from exitbench.analysis.compare.pairs import Comparison
-from exitbench.models.number_text import eps_text
 from exitbench.report.charts.looks import Looks, looks_of
 from exitbench.report.compare.terminal import name_of
 from exitbench.report.style import network_style, styled, unmathematical
@@ -42,7 +41,7 @@ def draw_comparison(found: Comparison, looks: Looks | None = None) -> Figure:
         axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=1)
     record = found.a.record
-    figure.suptitle(f"{record.dataset} test, {record.norm} {eps_text(record.eps)}, n = {record.n}")
+    figure.suptitle(f"{record.dataset} test, {record.threat.text}, n = {record.n}")
     return figure
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 from exitbench.analysis.compare.pairs import Comparison
-from exitbench.models.number_text import eps_text
 from exitbench.report.compare.terminal import name_of
 
 
@@ -36,5 +35,5 @@ def comparison_table(found: Comparison) -> pd.DataFrame:
 def comparison_title(found: Comparison) -> str:
     """Return what is compared, in a line."""
     record = found.a.record
-    threat = f"{record.dataset} {record.norm} {eps_text(record.eps)}, n = {record.n}"
+    threat = f"{record.dataset} {record.threat.text}, n = {record.n}"
     return f"A: {name_of(found.a, found.b)}; B: {name_of(found.b, found.a)}; {threat}"

@@ -6,7 +6,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from exitbench.analysis.compare.pairs import Comparison, Interval, Pair
-from exitbench.models.number_text import eps_text
 from exitbench.report.leaderboard.flags import verdict
 from exitbench.report.plain_text import cell, line
 from exitbench.scoring.evaluation import Evaluation
@@ -28,7 +27,7 @@ def name_of(evaluation: Evaluation, other: Evaluation) -> str:
 def comparison_text(found: Comparison) -> RenderableType:
     """Return the table of both, with notes on its meaning and on what is left out."""
     record = found.a.record
-    threat = f"{record.norm} {eps_text(record.eps)}"
+    threat = record.threat.text
     title = f"{record.dataset} test, {threat}, n = {record.n}, paired sample by sample"
     table = Table(box=None, pad_edge=False)
     table.add_column("accuracy", overflow="fold", min_width=len("worst case"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from exitbench.models.number_text import eps_text
 from exitbench.report.style import styled
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.rows import TITLES, rows_of
@@ -30,5 +29,5 @@ def draw_evaluation(evaluation: Evaluation) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy under the deployed exit rule, %")
-    axes.set_title(f"{record.model}, {evaluation.dataset} {record.norm} {eps_text(record.eps)}, n = {n}", loc="left")
+    axes.set_title(f"{record.model}, {evaluation.dataset} {record.threat.text}, n = {n}", loc="left")
     return figure

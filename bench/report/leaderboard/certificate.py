@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from exitbench.models.number_text import eps_text
 from exitbench.report.plain_text import cell, line
 from exitbench.stats.proportions import wilson
 from exitbench.store.certificate import Certificate
@@ -16,7 +15,7 @@ NOTHING = "nothing"
 
 def summary(certificate: Certificate) -> RenderableType:
     """Return the table of a certificate: a row for each method and those before it."""
-    threat = f"{certificate.norm} {eps_text(certificate.eps)}"
+    threat = certificate.threat.text
     title = (
         f"{cell(certificate.model)} on {cell(certificate.dataset)} test, {threat}, n = {certificate.n}: what no attack can break"
     )

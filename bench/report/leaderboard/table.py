@@ -24,6 +24,7 @@ COLUMNS = {
     "data": "first 12 digits of the SHA-256 over the n inputs and labels",
     "norm": "norm of the threat model",
     "eps": "its radius, for pixels in [0, 1]",
+    "grid": "steps of the pixel values of images that count: 255 for images of 8 bits; the column is left out without a grid",
     "n": "number of samples: the first n of the split",
     "attack": f"attack name; '{CLEAN}' is the clean accuracy, '{WORST}' the per-sample worst case over all attacks",
     "method": "how the attack was run",
@@ -62,13 +63,14 @@ _PROVEN = ("certified", "certified_mmacs")
 def leaderboard(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Return the table: one row per evaluation and attack, highest worst case first, with the columns ``COLUMNS``.
 
-    Those of certificates are left out where there are none.
+    Those of certificates, and that of the grid, are left out where there are none.
     """
     rows: list[Mapping[str, Any]] = []
     for evaluation in sorted(evaluations, key=rank):
         rows += rows_of(evaluation)
-    proven = any(evaluation.certificate for evaluation in evaluations)
-    return pd.DataFrame(rows, columns=[name for name in COLUMNS if proven or name not in _PROVEN])
+    left_out = set() if any(evaluation.certificate for evaluation in evaluations) else set(_PROVEN)
+    left_out |= set() if any(evaluation.record.grid for evaluation in evaluations) else {"grid"}
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in left_out])
 
 
 def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:

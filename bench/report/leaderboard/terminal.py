@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from exitbench.models.number_text import eps_text
 from exitbench.models.rules.own import PREFIX
 from exitbench.report.leaderboard.certificate import NOTHING
 from exitbench.report.leaderboard.flags import lines, verdict
@@ -29,7 +28,7 @@ _COLOURS = {"failure": "red", "warning": "yellow", "not checked": "yellow", "inf
 def summary(evaluation: Evaluation, asked_for: Collection[str]) -> RenderableType:
     """Return the figures of an evaluation: every requested attack, then the worst case over all stored attacks."""
     record = evaluation.record
-    threat = f"{record.norm} {eps_text(record.eps)}"
+    threat = record.threat.text
     title = f"{cell(record.model)} on {cell(evaluation.dataset)} test, {threat}, n = {evaluation.n}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack", min_width=len("slowdown:double_kill"), overflow="fold")

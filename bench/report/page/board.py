@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exitbench.models.number_text import eps_text
 from exitbench.models.spec import digest
 from exitbench.report.charts.looks import Looks, looks_of
 from exitbench.report.leaderboard.certificate import certified_share
@@ -126,7 +125,7 @@ def _who(evaluation: Evaluation, identity: Identity) -> dict[str, Cell]:
         "id": Cell(record.model),
         "training": Cell(training_text(record)),
         "dataset": Cell(evaluation.dataset),
-        "threat": Cell(f"{record.norm} {eps_text(record.eps)}"),
+        "threat": Cell(record.threat.text),
         "network": Cell(network_text(evaluation)),
         "paper": Cell(paper.short if paper else ""),
         "year": Cell(str(paper.year), paper.year) if paper else Cell(),

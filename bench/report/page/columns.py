@@ -147,7 +147,7 @@ TITLES = {
 
 _LEFT_OUT = {
     *("attack", "method", "seed", "accuracy", "ci_low", "ci_high", "slowdown_ratio", "savings_erased", "efficacy"),
-    *("distance", "within", "forwards", "backwards", "status", "flags", "norm", "eps", "accuracy_any_exit"),
+    *("distance", "within", "forwards", "backwards", "status", "flags", "norm", "eps", "grid", "accuracy_any_exit"),
 }
 """Columns of the CSV that say nothing of the clean images, or that the page's own columns say."""
 

@@ -77,6 +77,8 @@ def _target(record: RunRecord) -> Iterator[str]:
         if values is not None:
             yield from (name, ",".join(map(repr, values)))
     yield from ("--n", str(record.n), "--norm", record.norm, "--eps", number_text(record.eps))
+    if record.grid is not None:
+        yield from ("--grid", str(record.grid))
 
 
 def _dataset(record: RunRecord) -> str:

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 Network = tuple[str, ...]
 Interval = tuple[float, float, float]
 
-_KEY = ("model", "training", "weights", "dataset", "data", "norm", "eps", "n")
+_KEY = ("model", "training", "weights", "dataset", "data", "norm", "eps", "grid", "n")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ Curves = Mapping[Network, Sequence[SweptCurve]]
 def network_of(of: Identity) -> Network:
     """Return the key that a run record and a row of a sweep share if network, samples and threat model are the same."""
     columns = of.columns()
-    return tuple(columns[name] for name in _KEY)
+    return tuple(columns.get(name, "") for name in _KEY)
 
 
 def read_curves(folder: Path) -> Curves:
@@ -83,7 +83,8 @@ def _curves(path: Path) -> list[tuple[Network, SweptCurve]]:
     rows = [row for row in lines if row["rule"] and row["point"] != "deployed"]
     families: dict[tuple[Network, str], list[dict[str, str]]] = {}
     for row in rows:
-        families.setdefault((tuple(text_in(row, name) for name in _KEY), row["rule"]), []).append(row)
+        key = tuple(text_in(row, name) if name != "grid" or name in row else "" for name in _KEY)
+        families.setdefault((key, row["rule"]), []).append(row)
     return [(network, _curve(rule, family)) for (network, rule), family in families.items()]
 
 

@@ -152,6 +152,11 @@ def _severity(note: tuple[str, str]) -> tuple[int, str]:
     return (DAGGER, DOUBLE, SECTION, PARAGRAPH).index(note[0]), note[1]
 
 
+def _on_grid(evaluation: Evaluation) -> str:
+    grid = evaluation.record.grid
+    return "" if grid is None else f", on images whose pixels are multiples of 1/{grid}"
+
+
 def _caption(board: Sequence[Evaluation], columns: Sequence[Column]) -> str:
     first = board[0]
     counts = sorted({each.n for each in board})
@@ -159,7 +164,7 @@ def _caption(board: Sequence[Evaluation], columns: Sequence[Column]) -> str:
     dataset = first.dataset_summary.partition(",")[0] if first.knows_data else first.dataset
     sentences = [
         f"Networks on {images} test images of {dataset} under attacks in {first.record.norm}, "
-        f"radius {eps_text(first.record.eps)}."
+        f"radius {eps_text(first.record.eps)}{_on_grid(first)}."
     ]
     names = {column.name for column in columns}
     units = {column.unit for column in columns}

@@ -28,7 +28,8 @@ def tidy_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """
     n_exits = max((each.record.n_exits for each in evaluations), default=0)
     rows = [row for each in sorted(evaluations, key=rank) for row in _rows(each)]
-    return pd.DataFrame(rows, columns=_columns(n_exits))
+    some_grid = any(each.record.grid for each in evaluations)
+    return pd.DataFrame(rows, columns=[name for name in _columns(n_exits) if some_grid or name != "grid"])
 
 
 def tidy_csv(evaluations: Sequence[Evaluation]) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from exitbench.analysis.regression.judge import Compared, Judgement
 from exitbench.analysis.regression.snapshot import Snapshot
-from exitbench.models.number_text import eps_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
 UPDATE = "update the baseline: bench check --update"
@@ -36,7 +35,7 @@ class GateReport:
     def subject(self) -> str:
         """Model, data and threat model."""
         subject = self.now.subject
-        threat = f"{subject.norm} {eps_text(subject.eps)}"
+        threat = subject.threat.text
         return f"{self.now.title} on {subject.dataset} test, {threat}, n = {subject.n}"
 
     @property

@@ -24,6 +24,7 @@ COLUMNS = {
     "data": "first 12 digits of the SHA-256 over these samples and labels",
     "norm": "norm of the ball",
     "eps": "radius of the ball, for pixels in [0, 1]",
+    "grid": "steps of the pixel values of images that count; the column is left out without a grid",
     "n": "number of samples evaluated",
     "rule": "the exit rule that is set to other costs, such as entropy; empty with one exit",
     "point": "first exit, target, last exit, or deployed: a rule that `bench run` evaluated",
@@ -47,8 +48,9 @@ COLUMNS = {
 
 
 def sweep_table(curves: Iterable[Curve]) -> pd.DataFrame:
-    """Return the table: one row per point, curve after curve, with the columns ``COLUMNS``."""
-    return pd.DataFrame([_row(curve, point) for curve in curves for point in curve.points], columns=list(COLUMNS))
+    """Return the table: one row per point, curve after curve, with the columns ``COLUMNS``; without a grid, that is left out."""
+    rows = [_row(curve, point) for curve in curves for point in curve.points]
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "grid" or any(row.get("grid") for row in rows)])
 
 
 def status(curve: Curve, point: Point) -> str:

@@ -6,7 +6,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from exitbench.analysis.sweep.curve import Curve, Point
-from exitbench.models.number_text import eps_text
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
 from exitbench.models.rules.own import PREFIX
@@ -22,7 +21,7 @@ SHORT = 24
 def curve_text(curve: Curve) -> RenderableType:
     """Return the table of a curve: cost, clean accuracy and worst case of every policy, with notes."""
     record = curve.pool.record
-    threat = f"{record.norm} {eps_text(record.eps)}"
+    threat = record.threat.text
     kind = "one exit" if curve.rule is None else f"exit rule {curve.rule}"
     where = f"{record.dataset} test, {threat}, n = {record.n}"
     title = f"{record.model} ({record.training}, {kind}) on {where}"
