@@ -63,7 +63,7 @@ class Size:
     height: float = 290
     font: float = 12
     names: Literal["right", "below", "none"] = "right"
-    name_width: float = 250
+    name_width: float = 290
 
 
 def page_spec() -> str:
