@@ -12,15 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from exitbench.models.weights import JOURNAL
 from exitbench.models.whole_file import write_whole
-from exitbench.report.style import TINTS, legend_below, styled, to_bytes
+from exitbench.report.charts.lite import drawing
+from exitbench.report.palette import TINTS
 from exitbench.training.loop import EpochRecord, Trainer
 from exitbench.training.recipe import Recipe
 
 CURVE = ".run.png"
+
+_SUBTITLE = "accuracy of the last exit, %"
+_PHASE = {"type": "rule", "color": "#cccccc", "strokeWidth": 0.8}
+_COLLAPSE = {"type": "text", "text": "collapsed, restored", "angle": 270, "align": "left", "fontSize": 8}
+_NAMES = ["clean, training", "attacked, training", "clean, held out", "PGD-10, held out"]
+_DASHES = {"domain": _NAMES, "range": [[2, 2], [2, 2], [1, 0], [1, 0]]}
+_TINTS = {"domain": _NAMES, "range": [TINTS["clean"], TINTS["attacked"]] * 2}
+_LINES = {
+    "color": {"field": "curve", "type": "nominal", "scale": _TINTS},
+    "strokeDash": {"field": "curve", "type": "nominal", "scale": _DASHES},
+}
 
 
 def versions() -> dict[str, str | None]:
@@ -81,28 +92,41 @@ def _rounded(record: EpochRecord) -> dict[str, float]:
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in asdict(record).items()}
 
 
-@styled
 def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
     """Draw a PNG of accuracy by epoch, on training and on held-out images, with the start of each phase and every collapse."""
-    epochs = [record.epoch for record in history]
-    curves = (
-        ("clean, training", [record.clean_accuracy for record in history], TINTS["clean"], ":"),
-        ("attacked, training", [record.attacked_accuracy for record in history], TINTS["attacked"], ":"),
-        ("clean, held out", [record.held_out_clean for record in history], TINTS["clean"], "-"),
-        ("PGD-10, held out", [record.held_out_pgd for record in history], TINTS["attacked"], "-"),
-    )
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for label, values, colour, style in curves:
-        # On training images an accuracy is 0 exactly where no such images were trained on.
-        shown = [100 * value or (float("nan") if "training" in label else 0.0) for value in values]
-        axes.plot(epochs, shown, style, color=colour, label=label, marker="." if len(epochs) < 30 else None)
-    for start in {recipe.phase_start(epoch - 1) for epoch in epochs} - {0}:
-        axes.axvline(start + 0.5, color="0.8", linewidth=0.8, zorder=0)
+    starts = {recipe.phase_start(record.epoch - 1) for record in history} - {0}
+    spec = {
+        "title": {"text": recipe.name, "subtitle": _SUBTITLE},
+        "width": 420,
+        "height": 260,
+        "encoding": {
+            "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1}},
+            "y": {"field": "accuracy", "type": "quantitative", "scale": {"domain": [0, 100]}, "title": None},
+        },
+        "layer": [
+            {"data": {"values": [{"epoch": start + 0.5} for start in starts]}, "mark": _PHASE, "encoding": {"y": None}},
+            {"data": {"values": _curves(history)}, "mark": {"type": "line", "point": len(history) < 30}, "encoding": _LINES},
+            {"data": {"values": _collapses(history)}, "mark": _COLLAPSE, "encoding": {"y": {"datum": 0}}},
+        ],
+    }
+    return drawing(spec).to_bytes("png")
+
+
+def _curves(history: Sequence[EpochRecord]) -> list[dict[str, Any]]:
+    """Return a row for each epoch and curve; on training images an accuracy is 0 exactly where no such images were trained on."""
+    return [
+        {"epoch": record.epoch, "curve": name, "accuracy": 100 * value}
+        for record in history
+        for name, value in (
+            ("clean, training", record.clean_accuracy or None),
+            ("attacked, training", record.attacked_accuracy or None),
+            ("clean, held out", record.held_out_clean),
+            ("PGD-10, held out", record.held_out_pgd),
+        )
+        if value is not None
+    ]
+
+
+def _collapses(history: Sequence[EpochRecord]) -> list[dict[str, Any]]:
     earlier = [0, *(record.collapses for record in history)]
-    for record, before in zip(history, earlier, strict=False):
-        if record.collapses > before:
-            axes.annotate("collapsed, restored", (record.epoch, 0), rotation=90, fontsize=6, ha="center", va="bottom")
-    axes.set(xlabel="epoch", ylabel="accuracy of the last exit, %", ylim=(0, 100), title=recipe.name)
-    legend_below(figure, *axes.get_legend_handles_labels())
-    return to_bytes(figure, "png")
+    return [{"epoch": record.epoch} for record, before in zip(history, earlier, strict=False) if record.collapses > before]

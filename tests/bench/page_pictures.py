@@ -1,4 +1,4 @@
-"""Takes the documents' pictures of a page in Chromium: ``python -m tests.bench.page_pictures results/published/index.html docs``."""
+"""Takes pictures of a page in Chromium: ``python -m tests.bench.page_pictures results/published/index.html docs``."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _caveats(evaluation: Evaluation) -> str:
     """Return what a reader must know of a marker, each behind a comma."""
     found = f", {evaluation.sparsity:.0%} zero weights" if evaluation.sparsity else ""
     found += ", cost a lower bound" if evaluation.uncounted else ""
-    return found + ("" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix")
+    return found + ("" if evaluation.complete and not evaluation.unfinished else ", not every attack")
 
 
 def _row(evaluation: Evaluation, name: str, parameters: int | None, looks: Looks) -> Row:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from exitbench.report.charts.axes import COSTS, SHARES
 from exitbench.report.charts.rows import Row
 from exitbench.report.page.assets import own
-from exitbench.report.style import COLOURS
+from exitbench.report.palette import COLOURS
 
 Spec = dict[str, Any]
 
