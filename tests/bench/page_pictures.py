@@ -22,7 +22,7 @@ def main(page_file: Path, folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS, timeout=PATIENCE)
         page, _ = opened(browser, page_file.resolve(), viewport=SIZE)
         page.locator(".pt").first.wait_for()
-        page.screenshot(path=folder / "page-board.png")
+        page.screenshot(path=folder / "page-board.png", full_page=True)
         page.get_by_role("link", name=NETWORK).click()
         page.locator("article:visible").wait_for()
         page.screenshot(path=folder / "page-model.png")

@@ -115,8 +115,8 @@ def _unverified(evaluations: Sequence[Evaluation]) -> str:
     number = sum(not each.verified for each in evaluations)
     if not number:
         return ""
-    who = "Figures" if number == len(evaluations) else f"Figures of {_networks(number)}"
-    return f" {who} came without images: {NOT_VERIFIED}, and without a place."
+    whose = "Their figures" if number == len(evaluations) else f"The figures of {_networks(number)}"
+    return f" {whose} came without images: they are {NOT_VERIFIED} and have no place."
 
 
 def _networks(number: int) -> str:

@@ -10,7 +10,7 @@ const copy = value => JSON.parse(JSON.stringify(value));
 const give = (signals, values) => { for (const each of signals) if (each.name in values) each.value = values[each.name]; };
 
 /* Names stand beside a wide panel and below a narrow one; letters keep their size. */
-const WIDE = 540, AXIS = 42, FONT = 12;
+const WIDE = 620, AXIS = 42, FONT = 12;
 function size(width) {
   if (width < WIDE) return { w: width - AXIS, h: Math.max(200, 0.62 * width), names: "below", font: FONT };
   const nameWidth = Math.min(290, 0.42 * width), w = width - AXIS - nameWidth - 46;
