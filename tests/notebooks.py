@@ -47,13 +47,9 @@ def _run(source: str, names: dict[str, Any], where: str) -> Any:
 
 def _shown(value: Any) -> dict[str, Any]:
     """Return what a notebook shows of a value: text, HTML of what has one, and figures as PNG."""
-    from matplotlib.figure import Figure
-
     shown: dict[str, Any] = {"text/plain": _lines(repr(value))}
-    if isinstance(value, Figure):
-        content = io.BytesIO()
-        value.savefig(content, format="png", dpi=100, metadata={"Software": None})
-        return {"image/png": base64.b64encode(content.getvalue()).decode(), "text/plain": ["<Figure>"]}
+    if (png := getattr(value, "_repr_png_", None)) is not None:
+        return {"image/png": base64.b64encode(png()).decode(), "text/plain": ["<Figure>"]}
     if (html := getattr(value, "_repr_html_", None)) is not None and (text := html()):
         shown["text/html"] = _lines(text)
     return shown

@@ -93,7 +93,7 @@ def test_help_loads_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(done.stdout.split())
-    assert not loaded & {"torch", "pandas", "matplotlib", "sklearn", "pyarrow", "torchattacks", "timm"}
+    assert not loaded & {"torch", "pandas", "matplotlib", "vl_convert", "sklearn", "pyarrow", "torchattacks", "timm"}
 
 
 def test_help_lists_every_command_with_its_whole_summary():

@@ -19,7 +19,7 @@ from exitbench.scoring.evaluation import Bools, accuracy
 from exitbench.scoring.nearest import LACKED
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from exitbench.report.charts.drawing import Drawing
 
 
 class Accuracy(NamedTuple):
@@ -156,12 +156,14 @@ class Evaluation:
         )
         return text
 
-    def plot(self) -> Figure:
-        """Return a figure of the accuracies, clean, under each attack, and in the worst case, with 95 % intervals."""
-        from exitbench.api.figures import shown
+    def plot(self) -> Drawing:
+        """Return a figure of the accuracies, clean, under each attack, and in the worst case, with 95 % intervals.
+
+        A notebook shows it, ``save`` writes it.
+        """
         from exitbench.report.evaluation.plot import draw_evaluation
 
-        return shown(draw_evaluation(self.scored))
+        return draw_evaluation(self.scored)
 
     def __repr__(self) -> str:
         found = [

@@ -32,8 +32,6 @@ from exitbench.store.store import Store
 from exitbench.target.networks import own_network
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from exitbench.attacks.regions import Norm
     from exitbench.report.charts.drawing import Drawing
 
@@ -91,12 +89,11 @@ class Comparison:
         """Return the table as Markdown."""
         return markdown(self.table.round(4).astype(str))
 
-    def plot(self) -> Figure:
-        """Return a figure of the differences with their intervals."""
-        from exitbench.api.figures import shown
+    def plot(self) -> Drawing:
+        """Return a figure of the differences with their intervals; a notebook shows it, ``save`` writes it."""
         from exitbench.report.compare.plot import draw_comparison
 
-        return shown(draw_comparison(self.found))
+        return draw_comparison(self.found)
 
     def __repr__(self) -> str:
         return f"{comparison_title(self.found)}\n{self.table.to_string(index=False)}"

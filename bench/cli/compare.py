@@ -31,9 +31,9 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     from exitbench.cli.outputs import reason, write_output
     from exitbench.errors import UserError
     from exitbench.report.charts.looks import looks_of
+    from exitbench.report.charts.render import Kind
     from exitbench.report.compare.plot import draw_comparison
     from exitbench.report.compare.terminal import comparison_text
-    from exitbench.report.style import to_bytes
     from exitbench.scoring.load import evaluations
     from exitbench.store.store import Store
 
@@ -43,10 +43,11 @@ def command(a: str, b: str, plot: Path | None, results: Path) -> None:
     stored = evaluations(Store(results / "store")) if (results / "store").is_dir() else []
     figure = draw_comparison(found, looks_of(stored))
     stem = plot or results / "plots" / f"compare-{_safe(a)}-{_safe(b)}"
-    for kind in ("png", "svg"):
+    kinds: tuple[Kind, ...] = ("png", "svg")
+    for kind in kinds:
         path = stem.with_name(f"{stem.name}.{kind}")
         try:
-            write_output(path, to_bytes(figure, kind))
+            write_output(path, figure.to_bytes(kind))
         except OSError as error:
             raise UserError(f"{path} cannot be written: {reason(error)}") from error
         console.print(f"written: {path}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -32,10 +32,13 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     from exitbench.cli.console import terminal
     from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
+    from exitbench.report.charts.looks import looks_of
     from exitbench.report.latency.latency import write_latency
     from exitbench.report.lock import reports_locked
-    from exitbench.report.write import rewrite_reports
+    from exitbench.report.write import write_reports
     from exitbench.runner.prepare import Request, prepare
+    from exitbench.scoring.load import evaluations
+    from exitbench.store.identity import Network
     from exitbench.store.store import Store
     from exitbench.timing.latency import BATCH, latencies, measure_latency
     from exitbench.timing.latency import write_latency as keep_latency
@@ -53,8 +56,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     try:
         keep_latency(latency, store.root)
         with reports_locked(results):
-            written = write_latency(latencies(store.root), results)
-        written += rewrite_reports(store, results)[1]
+            found, timed = evaluations(store), latencies(store.root)
+            looks = looks_of(found, [(Network(each.model, each.training, each.weights), each.dataset) for each in timed])
+            written = [*write_latency(timed, results, looks), *write_reports(found, results)]
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     table = Table(box=None, pad_edge=False)

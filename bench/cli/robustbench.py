@@ -35,6 +35,7 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     from exitbench.cli.progress_lines import working
     from exitbench.errors import UserError
     from exitbench.models.zoo.robustbench_entry import entry_names
+    from exitbench.report.charts.looks import looks_of
     from exitbench.report.robustbench.terminal import cost_axis_text
     from exitbench.report.robustbench.write import write_cost_axis
     from exitbench.scoring.load import evaluations
@@ -46,7 +47,7 @@ def command(published: Path, norm: Norm, results: Path) -> None:
     stored = evaluations(Store(results / "store")) if (results / "store").is_dir() else []
     axis = join(norm, entries, counts, stored, entry_names("cifar10", norm))
     try:
-        written = write_cost_axis(axis, results)
+        written = write_cost_axis(axis, results, looks_of(stored))
     except OSError as error:
         raise UserError(f"{error.filename or results} cannot be written: {error.strerror}") from error
     console = terminal()

@@ -1,4 +1,4 @@
-"""Places labels beside the points of a plot such that none overlaps another, a point, or the edge."""
+"""Places labels beside the points of a figure such that none overlaps another, a point, or the edge."""
 
 from __future__ import annotations
 
@@ -6,79 +6,74 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
-
 _DISTANCES = (9, 16, 26, 38, 52, 68)
 _DIRECTIONS = (90, 135, 45, 180, 0, 270, 225, 315, 110, 70, 155, 25)
-_LED_FROM = 16
-"""Distance, in points, from which a thin line connects a label to its point."""
+_RADIUS, _GAP = 5.0, 2.0
+"""Of points, and around labels, in pixels."""
 
 
 @dataclass(frozen=True)
-class Name:
-    """A point, in data coordinates, and its label."""
+class Box:
+    """A rectangle in pixels, y downwards."""
 
-    x: float
-    y: float
-    text: str
-    colour: str = "0.15"
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Its centre."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def overlaps(self, other: Box) -> bool:
+        """Return whether they have an inner point in common."""
+        return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+
+    def within(self, other: Box) -> bool:
+        """Return whether the other contains this one."""
+        return other.left <= self.left and self.right <= other.right and other.top <= self.top and self.bottom <= other.bottom
 
 
-def write_names(figure: Figure, axes: Axes, names: Sequence[Name], points: Sequence[tuple[float, float]]) -> None:
-    """Write each label at the nearest free place, or else where it covers the fewest points.
+def text_size(text: str, font: float) -> tuple[float, float]:
+    """Return about how wide and high a text is, in letters of ``font`` pixels; lines end in newlines."""
+    lines = text.split("\n")
+    return 0.56 * font * max(map(len, lines)), 1.15 * font * len(lines)
+
+
+def places(
+    labels: Sequence[tuple[float, float, tuple[float, float]]], points: Sequence[tuple[float, float]], inside: Box
+) -> list[Box]:
+    """Return each label's box: the nearest free place to its point, or else where it covers the fewest points.
 
     Args:
-        figure: The figure, laid out; its size must not change afterwards.
-        axes: The axes to write on.
-        names: The labels, by importance.
-        points: Points, in data coordinates, that labels must not cover.
+        labels: Point and size of each label, by importance.
+        points: Points that labels must not cover.
+        inside: The panel.
     """
-    canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
-    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
-    inside = axes.get_window_extent(renderer)
-    scale = figure.dpi / 72
-    dots = [_around(x, y, 4 * scale) for x, y in map(axes.transData.transform, points)]
-    taken: list[Bbox] = []
-    for name in names:
-        best: tuple[float, float, float, Bbox] | None = None
+    dots = [Box(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in points]
+    taken: list[Box] = []
+    for x, y, size in labels:
+        best = math.inf
+        chosen = _box(x, y, size, _DISTANCES[0], _DIRECTIONS[0])
         for distance, degrees in ((distance, degrees) for distance in _DISTANCES for degrees in _DIRECTIONS):
-            away = distance * math.cos(math.radians(degrees)), distance * math.sin(math.radians(degrees))
-            label = _label(axes, name, away)
-            box = label.get_window_extent(renderer).padded(2 * scale)
-            label.remove()
-            out = not (inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1)
-            cost = 1000 * out + 100 * sum(box.overlaps(other) for other in taken) + sum(box.overlaps(dot) for dot in dots)
-            if best is None or cost < best[0]:
-                best = cost, *away, box
+            box = _box(x, y, size, distance, degrees)
+            over = 100 * sum(map(box.overlaps, taken)) + sum(map(box.overlaps, dots))
+            cost = 1000 * (not box.within(inside)) + over
+            if cost < best:
+                best, chosen = cost, box
             if cost == 0:
                 break
-        if best is not None:
-            _label(axes, name, best[1:3], led=math.hypot(*best[1:3]) >= _LED_FROM)
-            taken.append(best[3])
+        taken.append(chosen)
+    return taken
 
 
-def _around(x: float, y: float, radius: float) -> Bbox:
-    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+def _box(x: float, y: float, size: tuple[float, float], distance: float, degrees: float) -> Box:
+    right, up = distance * math.cos(math.radians(degrees)), distance * math.sin(math.radians(degrees))
+    width, height = size[0] + 2 * _GAP, size[1] + 2 * _GAP
+    centre = x + right + _side(right) * width / 2, y - up - _side(up) * height / 2
+    return Box(centre[0] - width / 2, centre[1] - height / 2, centre[0] + width / 2, centre[1] + height / 2)
 
 
-def _label(axes: Axes, name: Name, away: tuple[float, float], *, led: bool = False) -> Annotation:
-    right, up = away
-    label = axes.annotate(
-        name.text,
-        (name.x, name.y),
-        xytext=away,
-        textcoords="offset points",
-        ha="center" if abs(right) < 4 else ("left" if right > 0 else "right"),
-        va="center" if abs(up) < 4 else ("bottom" if up > 0 else "top"),
-        fontsize=7.5,
-        color=name.colour,
-        arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.6, "shrinkA": 0, "shrinkB": 3} if led else None,
-        zorder=6,
-    )
-    label.set_in_layout(False)
-    return label
+def _side(away: float) -> int:
+    return 0 if abs(away) < 4 else (1 if away > 0 else -1)

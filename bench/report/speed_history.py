@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from exitbench.errors import UserError
 from exitbench.perf.compare import figures, read_measurement
-from exitbench.report.style import COLOURS, MARKERS, legend_below, styled, to_bytes
+from exitbench.report.charts.lite import OWN_COLOUR, POINT, Series, drawing, encoded, series_of
+from exitbench.report.charts.rows import Row
+from exitbench.report.charts.spec import Spec
 
 PANELS = {
     "forward and gradient, search model, images/s": "search model, images/s",
@@ -21,7 +21,6 @@ PANELS = {
 """The figures that are drawn, and the labels of their panels."""
 
 
-@styled
 def drawn(folder: Path) -> bytes:
     """Return a PNG of the measurements of a folder by time, a line for each machine and what it measured.
 
@@ -32,23 +31,37 @@ def drawn(folder: Path) -> bytes:
     if not found:
         raise UserError(f"{folder} has no measurements (*.json) of `bench perf --output`")
     found.sort(key=lambda each: str(each.get("time", "")))
-    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(PANELS))
-    for axes, (name, label) in zip(panels, PANELS.items(), strict=True):
-        _panel(axes, found, name, label)
-    legend_below(figure, *panels[0].get_legend_handles_labels())
-    return to_bytes(figure, "png")
+    series = [series_of(subject, number) for number, subject in enumerate(dict.fromkeys(map(_subject, found)))]
+    days = [str(each.get("time", "?"))[:10] for each in found]
+    panels = [_panel(rows(found, name, series), label, days, series) for name, label in PANELS.items()]
+    return drawing({"hconcat": panels}).to_bytes("png")
 
 
-def _panel(axes: Axes, found: list[dict[str, Any]], name: str, label: str) -> None:
-    subjects = list(dict.fromkeys(map(_subject, found)))
-    for number, subject in enumerate(subjects):
-        at = [i for i, each in enumerate(found) if _subject(each) == subject and name in figures(each)]
-        values = [figures(found[i])[name][0] for i in at]
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axes.plot(at, values, label=subject, color=colour, marker=marker)
-    axes.set(title=label, yscale="log", xlim=(-0.5, len(found) - 0.5))
-    axes.set_xticks(range(len(found)), [str(each.get("time", "?"))[:10] for each in found], rotation=45, ha="right")
+def rows(found: Sequence[Mapping[str, Any]], name: str, series: Sequence[Series]) -> list[Row]:
+    """Return a row for each measurement that has the figure: its number, its line, the line's colour, and the figure."""
+    colours = {each.name: each.colour for each in series}
+    return [
+        {"at": i, "series": _subject(each), "colour": colours[_subject(each)], "value": figures(each)[name][0]}
+        for i, each in enumerate(found)
+        if name in figures(each)
+    ]
+
+
+def _panel(values: Sequence[Row], label: str, days: Sequence[str], series: Sequence[Series]) -> Spec:
+    words = {"values": list(range(len(days))), "labelExpr": f"{json.dumps(days)}[datum.value]", "labelAngle": -45}
+    across = {"field": "at", "type": "quantitative", "scale": {"domain": [-0.5, len(days) - 0.5]}, "title": None, "axis": words}
+    up = {"field": "value", "type": "quantitative", "scale": {"type": "log", "nice": False, "padding": 10}, "title": None}
+    return {
+        "title": label,
+        "width": 190,
+        "height": 200,
+        "data": {"values": list(values)},
+        "encoding": {"x": across, "y": up},
+        "layer": [
+            {"mark": "line", "encoding": {**OWN_COLOUR, "detail": {"field": "series"}}},
+            {"mark": POINT, "encoding": encoded(series)},
+        ],
+    }
 
 
 def _subject(found: Mapping[str, Any]) -> str:

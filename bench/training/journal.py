@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from exitbench.models.weights import JOURNAL
 from exitbench.models.whole_file import write_whole
-from exitbench.report.style import TINTS, legend_below, styled, to_bytes
+from exitbench.report.palette import TINTS
+from exitbench.training.curve_style import legend_below, styled, to_png
 from exitbench.training.loop import EpochRecord, Trainer
 from exitbench.training.recipe import Recipe
 
@@ -105,4 +106,4 @@ def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
             axes.annotate("collapsed, restored", (record.epoch, 0), rotation=90, fontsize=6, ha="center", va="bottom")
     axes.set(xlabel="epoch", ylabel="accuracy of the last exit, %", ylim=(0, 100), title=recipe.name)
     legend_below(figure, *axes.get_legend_handles_labels())
-    return to_bytes(figure, "png")
+    return to_png(figure)

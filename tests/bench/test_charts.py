@@ -94,7 +94,7 @@ def test_rows_are_what_the_table_shows():
         assert found["mmacs"] == each.mean_cost(each.clean)
         assert found["hollow"] == bool(found["sign"] or each.record.n_exits == 1)
         assert ("slowed" in found) == any(attack.is_slowdown for attack in each.attacks)
-    assert set(present(SHARES, rows_of(few(), looks_of(few())))) == {"worst", "clean", "slowdown"}
+    assert set(present(SHARES, rows_of(few(), looks_of(few())))) == {"worst", "clean", "slowdown", "range"}
 
 
 def test_rows_with_one_name_are_told_apart_by_rule_and_then_by_place():
@@ -148,6 +148,23 @@ def test_the_sandwich_reaches_from_what_is_certified_to_the_worst_case():
     assert abs(bar["y"] - bar["y2"]) > 1
     assert sum(item["text"].endswith(", uncertified") for item in marks["labels"]) == 1
     assert "\ncertified nothing\n" in "".join(item["description"] for item in marks["networks"])
+
+
+def test_a_range_reaches_from_the_worst_case_up_to_clean_accuracy():
+    points = [row("a", 1, 0.2, range=0.2, clean=0.8, clean_high=0.82), row("b", 2, 0.4, range=0.4, clean=0.6, clean_high=0.65)]
+    marks = drawn(Chart(points, shares=["range"]))
+    (worst, clean) = ({item["x"]: item["y"] for item in marks[name]} for name in ("networks", "tops"))
+    assert worst.keys() == clean.keys() and all(0 < clean[x] < worst[x] < SIZE.height for x in worst)
+    assert sorted(clean.values()) == pytest.approx(sorted(min(item["y"], item["y2"]) for item in marks["ranges"]))
+    assert all("clean accuracy" in item["description"] and "worst-case" in item["description"] for item in marks["networks"])
+    assert not drawn(Chart(points, shares=["worst"]))["ranges"]
+
+
+def test_no_axis_goes_beyond_all_of_the_images():
+    shares = {"clean": 0.99, "clean_low": 0.985, "clean_high": 0.995}
+    figure = Drawing(coloured(filled(Chart([row("a", 1, 0.2, **shares)], shares=["clean"]), SIZE)))
+    labels = re.findall(r">(\d+)</text>", figure.to_bytes("svg").decode())
+    assert "100" in labels and max(map(int, labels)) == 100
 
 
 def test_the_axis_of_cost_is_logarithmic_on_request():

@@ -1,16 +1,18 @@
 """Two toy evaluations side by side: counts as verdicts say, the worst case over what both faced, and what is not paired."""
 
+import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from exitbench.analysis.compare.pairs import compare
 from exitbench.errors import UserError
 from exitbench.models.policies import EntropyPolicy, FixedExit
-from exitbench.report.compare.plot import draw_comparison
+from exitbench.report.charts.lite import Series
+from exitbench.report.charts.looks import marker
+from exitbench.report.compare.plot import difference_rows, draw_comparison, share_rows
 from exitbench.report.compare.terminal import name_of
-from exitbench.report.style import MARKERS, network_style, to_bytes
+from exitbench.report.palette import COLOURS
 from exitbench.stats.paired import mcnemar, newcombe
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
 from tests.bench.records import changed
@@ -87,21 +89,29 @@ def test_a_numbered_exit_is_paired_only_among_as_many_exits(both):
     assert compare(a, fewer).apart == ("single:1",)
 
 
-def test_the_plot_has_a_row_for_each_pair_and_is_the_same_every_time(both):
+def test_the_figure_has_a_row_for_each_pair_and_is_the_same_every_time(both):
     found = compare(*both)
-    figure = draw_comparison(found)
-    left, right = figure.axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["clean", "average", "worst case"]
-    assert np.ptp(right.get_ylim()) == len(found.pairs)
-    assert to_bytes(draw_comparison(found), "svg") == to_bytes(figure, "svg")
+    svg = draw_comparison(found).to_bytes("svg")
+    assert all(f">{title}</text>" in svg.decode() for title in ("clean", "average", "worst case", "A: toy (none), exit:3"))
+    assert draw_comparison(found).to_bytes("svg") == svg
+    rows = difference_rows(found)
+    assert [row["difference"] for row in rows] == [100 * pair.difference for pair in found.pairs]
+    assert [(row["low"], row["high"]) for row in rows] == [tuple(100 * end for end in pair.interval) for pair in found.pairs]
+    shares = share_rows(found, [Series("a", "#111", "circle"), Series("b", "#222", "circle")])
+    assert [row["share"] for row in shares[:2]] == [100 * found.pairs[0].a / 40, 100 * found.pairs[0].b / 40]
 
 
 def test_networks_look_as_in_every_figure_of_their_store(both):
-    found = compare(*both)
-    looks = {found.a.record.network: 4, found.b.record.network: 2}
-    lines = [line for line in draw_comparison(found, looks).axes[0].get_lines() if line.get_marker() in MARKERS]
-    wanted = [network_style(looks[each.record.network]) for each in (found.a, found.b)]
-    assert [(line.get_color(), line.get_marker()) for line in lines] == wanted
+    a, b = both
+    other = replace(b, record=changed(b.record, model="other"))
+    looks = {a.record.network: 4, other.record.network: 2}
+    spec = json.dumps(draw_comparison(compare(a, other), looks).spec)
+    for look in looks.values():
+        colour, shape = marker(look)
+        assert json.dumps(shape) in spec and COLOURS[colour] in spec
+    assert COLOURS[0] not in spec
+    alone = json.dumps(draw_comparison(compare(a, b), looks).spec)
+    assert json.dumps([COLOURS[4], "#ffffff"]) in alone, "one network under two rules: the second is hollow"
 
 
 def test_names_tell_two_apart(both):

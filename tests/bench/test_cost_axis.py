@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from dataclasses import replace
 
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Annotation, Text
 from rich.console import Console
 
 from exitbench.analysis.robustbench.join import join
 from exitbench.analysis.robustbench.published import REQUIRED, PublishedEntry, read_published
 from exitbench.cli.main import main
 from exitbench.errors import UserError
-from exitbench.report.label_places import Name, write_names
-from exitbench.report.robustbench.plot import draw, short_name
-from exitbench.report.robustbench.table import COLUMNS, cost_axis_table
+from exitbench.report.charts.looks import marker
+from exitbench.report.label_places import Box, places, text_size
+from exitbench.report.robustbench.plot import draw, measured_rows, short_name
+from exitbench.report.robustbench.table import COLUMNS, autoattack_accuracy, cost_axis_table
 from exitbench.report.robustbench.terminal import cost_axis_text
 from exitbench.report.robustbench.write import write_cost_axis
 from tests.bench.evaluated import evaluate, only_evaluation, prepared
@@ -116,20 +116,25 @@ def test_the_files_are_the_same_bytes_every_time(axis, tmp_path):
     assert first == second and set(first) == {"cifar10-Linf.csv", "cifar10-Linf.png", "cifar10-Linf.svg"}
 
 
-def test_the_plot_names_the_front_on_a_logarithmic_axis_and_marks_what_is_published(axis):
-    figure = draw(axis)
-    (axes,) = figure.axes
-    named = {text.get_text() for text in axes.texts if isinstance(text, Annotation)}
-    assert named == {"Cheap2020\nRN-18", "Middle2022\nWRN-28-10", "Last2024"} and axes.get_xscale() == "log"
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "published (RobustBench)" in legend and "published, unreliable by RobustBench" in legend
-    assert any(text.startswith("here: toy (none, 3 exits, n = 70") for text in legend)
+def test_the_figure_names_the_front_on_a_logarithmic_axis_and_marks_what_is_published(axis, measured):
+    looks = {measured.record.network: 9}
+    figure = draw(axis, looks)
+    svg = figure.to_bytes("svg").decode()
+    named = ("Cheap2020", "RN-18", "Middle2022", "WRN-28-10", "Last2024")
+    assert all(f">{name}</" in svg for name in named) and "Dear2021" not in svg
+    assert ">published (RobustBench)</text>" in svg and ">published, unreliable by RobustBench</text>" in svg
+    assert ">published, trained on additional data</text>" not in svg and ">here: toy (none, 3 exits, n = 70" in svg
+    across = next(scale for scale in figure.spec["scales"] if scale["name"] == "x")
+    assert across["type"] == "log" and json.dumps(marker(9)[1]) in json.dumps(figure.spec)
     assert short_name(axis.published[1]) == "Doubtful2023"
+    first, second = measured_rows(measured, axis.measured, looks)
+    assert first["low"] <= first["y"] <= first["high"] and first["flagged"] and first["sign"] == "?"
+    assert second["y"] == 100 * autoattack_accuracy(measured) and second["low"] == first["y"]
 
 
 def test_an_empty_store_and_nothing_counted_can_be_drawn():
     axis = join("Linf", PUBLISHED, {}, [])
-    assert axis.front == [] and draw(axis).axes
+    assert axis.front == [] and draw(axis).to_bytes("svg")
     console = Console(file=io.StringIO(), width=200)
     console.print(cost_axis_text(axis))
     assert "7 published networks, 0 with their cost" in console.file.getvalue()
@@ -145,23 +150,12 @@ def test_the_summary_tells_the_front_the_measured_and_what_has_no_cost(axis):
 
 
 def test_names_lie_on_nothing_and_inside():
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlim=(0, 10), ylim=(0, 10))
-    points = [(5 + 0.1 * i, 5 + 0.05 * i) for i in range(6)] + [(0.1, 9.9), (9.9, 0.1)]
-    write_names(figure, axes, [Name(x, y, f"name {i}\nsecond line") for i, (x, y) in enumerate(points)], points)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    for text in axes.texts:
-        text.update_positions(renderer)
-    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
-    inside = axes.get_window_extent(renderer)
-    assert len(boxes) == 8
-    for i, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[:i])
-        assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-        assert not any(box.contains(*axes.transData.transform(point)) for point in points)
+    points = [(300 + 6 * i, 200 + 3 * i) for i in range(6)] + [(3, 3), (597, 397)]
+    inside = Box(0, 0, 600, 400)
+    boxes = places([(*point, text_size(f"name {i}\nsecond line", 10)) for i, point in enumerate(points)], points, inside)
+    assert len(boxes) == 8 and all(box.within(inside) for box in boxes)
+    assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+    assert not any(box.overlaps(Box(x, y, x + 0.1, y + 0.1)) for box in boxes for x, y in points)
 
 
 def test_a_published_file_is_read(tmp_path):

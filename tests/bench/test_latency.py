@@ -12,9 +12,13 @@ import torch
 
 from exitbench.cli.main import main
 from exitbench.models.policies import EntropyPolicy, FixedExit
-from exitbench.report.latency.latency import COLUMNS, draw_latency, latency_table
+from exitbench.report.charts.lite import Series
+from exitbench.report.charts.looks import looks_of
+from exitbench.report.latency.latency import COLUMNS, latency_table
+from exitbench.report.latency.plot import MANY, ONE, draw_latency, exit_rows, names_of
 from exitbench.report.leaderboard.table import leaderboard
 from exitbench.scoring.load import evaluations
+from exitbench.store.identity import Network
 from exitbench.store.store import Store
 from exitbench.timing import latency as module
 from exitbench.timing.latency import BATCH, LATENCY, latencies, latency_of, measure_latency, run_to, write_latency
@@ -49,6 +53,18 @@ def clock():
 
 def measured(clock, policy, rounds=3):
     return measure_latency(prepared(policy).target, "digits", IMAGES, rounds, clock)
+
+
+def network(each):
+    return Network(each.model, each.training, each.weights)
+
+
+def looks(found):
+    return looks_of([], [(network(each), each.dataset) for each in found])
+
+
+def lines(found):
+    return [Series(name, "#123", "circle") for name in names_of(found)]
 
 
 def test_what_follows_an_exit_is_not_computed(clock):
@@ -129,8 +145,27 @@ def test_table_and_plot_hold_every_exit(clock):
     assert table["ptflops"].dropna().tolist() == pytest.approx(table["mmacs"].dropna().tolist(), rel=0.1), (
         "ptflops counts biases and pooling as well"
     )
-    left, _ = draw_latency(found).axes
-    assert len(left.containers) == 2 and left.get_xscale() == "log"
+    names = names_of(found)
+    assert len(set(names)) == 2 and names[1].endswith("whole") and not names[0].endswith("whole")
+    rows = exit_rows(found, lines(found))
+    assert [row["mmacs"] for row in rows if row["series"] == names[0] and row["batch"] == ONE] == list(found[0].mmacs)
+    assert all(row["low"] <= row["ms"] <= row["high"] for row in rows)
+    svg = draw_latency(found, looks(found)).to_bytes("svg").decode()
+    assert all(f">{name}</text>" in svg for name in (*names, ONE, MANY))
+
+
+def test_what_was_timed_alone_looks_unlike_what_was_evaluated(clock):
+    (first, second, third) = (changed(measured(clock, toy_policy()), model=name) for name in "bac")
+    found = looks_of([], [(network(each), "digits") for each in (first, second)])
+    assert sorted(found.values()) == [0, 1]
+    more = looks_of([], [(network(third), "digits"), (network(first), "digits"), (network(second), "cifar10")])
+    assert more[network(first)] != more[network(third)] and more[network(second)] == 0
+
+
+def test_measurements_of_one_network_are_told_apart(clock):
+    one = measured(clock, toy_policy())
+    again = [one, changed(one, policy="exit:1"), changed(one, machine="another"), changed(one, machine="another")]
+    assert len(set(names_of(again))) == 4
 
 
 def test_exits_of_a_network_that_runs_whole_have_no_latency(clock, tmp_path):
@@ -138,9 +173,7 @@ def test_exits_of_a_network_that_runs_whole_have_no_latency(clock, tmp_path):
     table = latency_table([whole]).set_index("exit")
     times = [name for name in COLUMNS if name.startswith("ms_")]
     assert table.loc[["1", "2", "3"], times].isna().all(axis=None) and table.loc["deployed", times].notna().all()
-    for axes in draw_latency([whole]).axes:
-        (drawn,) = axes.containers
-        assert drawn[0].get_xdata().tolist() == [whole.mmacs[-1]] and drawn.get_label().endswith("whole")
+    assert [row["mmacs"] for row in exit_rows([whole], lines([whole]))] == [whole.mmacs[-1]] * 2
     _, store = evaluate(tmp_path / "store", ())
     (evaluation,) = evaluations(store)
     row = leaderboard([replace(evaluation, latency=whole)]).iloc[0]

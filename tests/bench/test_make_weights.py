@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
 from msgspec.structs import replace as replace_card
 
 from exitbench.attacks.regions import ThreatModel
@@ -18,6 +19,7 @@ from exitbench.training import deploy as deploy_module
 from exitbench.training import machine
 from exitbench.training import make_weights as make_weights_module
 from exitbench.training.about import about
+from exitbench.training.curve_style import RC, styled, to_png
 from exitbench.training.deploy import deploy_again
 from exitbench.training.make_weights import make_weights
 from exitbench.training.recipe import Crafting, Phase, Recipe
@@ -64,6 +66,17 @@ def test_weights_come_with_a_card_a_journal_and_a_curve(tmp_path, monkeypatch):
     assert (out / f"{stem}.run.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setenv("EXITBENCH_WEIGHTS", str(out))
     assert [found.stem for found, _ in known_weights("rdi_smallcnn") if found.training == "x"] == [stem]
+
+
+def test_the_curve_is_drawn_alike_whatever_the_user_s_settings_which_stay():
+    import matplotlib
+
+    plain = to_png(styled(Figure)())
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"axes.titlesize": 40, "axes.grid.axis": "x", "figure.figsize": (2, 2), "savefig.dpi": 30}):
+        theirs = dict(matplotlib.rcParams)
+        assert to_png(styled(Figure)()) == plain and dict(matplotlib.rcParams) == theirs
+    assert dict(matplotlib.rcParams) == before and before["axes.spines.top"] != RC["axes.spines.top"]
 
 
 def test_the_card_has_the_rule_of_the_recipe(tmp_path):

@@ -1,4 +1,4 @@
-"""Settings and limits of other people's machines: of matplotlib, Python, memory and output, and plugins that misbehave."""
+"""Settings and limits of other people's machines: of language, Python, memory and output, and plugins that misbehave."""
 
 from __future__ import annotations
 
@@ -39,10 +39,9 @@ def bench(*arguments, cwd, limit=None, **options):
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """Return a results folder made under another backend of matplotlib, a matplotlibrc of the user's and without docstrings."""
+    """Return a results folder made under another language and time zone, and without docstrings."""
     folder = tmp_path_factory.mktemp("odd")
-    (folder / "matplotlibrc").write_text("text.usetex: True\nfont.family: Nonexistent\naxes.titlesize: 40\naxes.grid.axis: x\n")
-    odd = {"MPLBACKEND": "bogus", "MPLCONFIGDIR": str(folder), "PYTHONOPTIMIZE": "2"}
+    odd = {"LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Kolkata", "PYTHONOPTIMIZE": "2"}
     done = bench(*RUN, cwd=folder, environment={**odd, "EXITBENCH_LOGS": str(folder)})
     assert done.returncode == 0, done.stderr
     return folder, odd

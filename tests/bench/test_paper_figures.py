@@ -6,13 +6,14 @@ import re
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from exitbench.cli.figures import COSTS as COST_NAMES
 from exitbench.cli.figures import SHARES as SHARE_NAMES
 from exitbench.cli.figures import command
 from exitbench.errors import UserError
 from exitbench.report.charts.axes import COSTS, SHARES
-from exitbench.report.charts.paper import COLUMN, write_paper_figures
+from exitbench.report.charts.single import COLUMN, write_single_figures
 from exitbench.report.write import boards
 from tests.bench.evaluated import evaluate, prepared, toy_policy
 from tests.bench.pages import few
@@ -21,7 +22,7 @@ from tests.bench.pages import few
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
-    return write_paper_figures(boards(few()), {}, folder, ("worst",), "slowed", log=True)
+    return write_single_figures(boards(few()), {}, folder, ("worst",), "slowed", log=True)
 
 
 def test_each_board_has_a_pdf_and_an_svg(figures):
@@ -47,7 +48,7 @@ def test_letters_are_of_eight_points_and_titles_are_words(figures):
 
 def test_what_no_board_has_is_said(tmp_path):
     with pytest.raises(UserError, match="no board has worst with ms"):
-        write_paper_figures(boards(few()), {}, tmp_path, ("worst",), "ms", log=False)
+        write_single_figures(boards(few()), {}, tmp_path, ("worst",), "ms", log=False)
 
 
 def test_the_command_writes_them(tmp_path):
@@ -61,3 +62,11 @@ def test_the_command_writes_them(tmp_path):
 
 def test_the_command_knows_the_axes():
     assert set(SHARE_NAMES) == set(SHARES) and set(COST_NAMES) == set(COSTS)
+
+
+def test_a_figure_for_a_screen_is_700_pixels_wide_and_sharp(tmp_path):
+    board = {"cifar10-Linf-8_255": [each for each in few() if each.record.dataset == "cifar10"]}
+    (path,) = write_single_figures(board, {}, tmp_path, ("range",), "mmacs", log=False, screen=True)
+    assert path.name == "cifar10-Linf-8_255-range-mmacs.png"
+    with Image.open(path) as image:
+        assert image.width == pytest.approx(2 * 700, abs=2)

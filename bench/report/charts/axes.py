@@ -19,6 +19,7 @@ SHARES: Mapping[str, str] = {
     "clean": "clean accuracy",
     "certified": "certified accuracy",
     "slowdown": "accuracy under the costliest slowdown attack",
+    "range": "clean to worst-case accuracy",
 }
 """Up, by the field of a row, shares in [0, 1]."""
 

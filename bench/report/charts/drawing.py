@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class Drawing:
         spec: Its Vega specification, whole.
     """
 
-    spec: Spec
+    spec: Spec = field(repr=False)
 
     def to_bytes(self, kind: Kind) -> bytes:
         """Return the content of a file; PNG and SVG are the same every time."""

@@ -11,7 +11,7 @@ from exitbench.report.charts.looks import Looks
 from exitbench.report.charts.rows import SIGNS, Row, curve_rows, rows_of, shares
 from exitbench.report.charts.spec import Chart, Size, coloured, filled
 from exitbench.report.page.curves import Interval, Swept, SweptCurve, network_of
-from exitbench.report.style import MEANING
+from exitbench.report.palette import MEANING
 from exitbench.scoring.evaluation import Bools, Evaluation, accuracy
 
 _BARS = "Thin bars: 95 % intervals. Hollow: one exit, or flagged."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import count
 
-from exitbench.report.style import COLOURS, MARKERS, SHAPES
+from exitbench.report.palette import COLOURS, MARKERS, SHAPES
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.store.identity import Network
 from exitbench.store.run_record import board_name
@@ -14,24 +14,31 @@ Looks = Mapping[Network, int]
 """The number of each network's colour and marker."""
 
 
-def looks_of(evaluations: Iterable[Evaluation]) -> dict[Network, int]:
-    """Return the number of each network's look: the smallest that no other network of one of its boards has.
+def looks_of(evaluations: Iterable[Evaluation], others: Iterable[tuple[Network, str]] = ()) -> dict[Network, int]:
+    """Return the number of each network's look: the smallest that no other network of one of its datasets has.
 
     Networks are taken in the order of their names, so that neither rank, nor rule, nor a filter changes a look.
 
     Args:
         evaluations: All evaluations of a store.
+        others: Further networks and their datasets, such as those that were only timed; they come after the evaluated ones.
     """
-    boards: dict[Network, set[str]] = {}
-    for each in evaluations:
-        boards.setdefault(each.record.network, set()).add(board_of(each))
-    taken: dict[str, set[int]] = {}
     found: dict[Network, int] = {}
-    for network, names in sorted(boards.items()):
-        found[network] = next(i for i in count() if not any(i in taken.get(name, ()) for name in names))
+    taken: dict[str, set[int]] = {}
+    for pairs in ([(each.record.network, each.dataset) for each in evaluations], others):
+        _give(pairs, found, taken)
+    return found
+
+
+def _give(pairs: Iterable[tuple[Network, str]], found: dict[Network, int], taken: dict[str, set[int]]) -> None:
+    datasets: dict[Network, set[str]] = {}
+    for network, dataset in pairs:
+        datasets.setdefault(network, set()).add(dataset)
+    for network, names in sorted(datasets.items()):
+        if network not in found:
+            found[network] = next(i for i in count() if not any(i in taken.get(name, ()) for name in names))
         for name in names:
             taken.setdefault(name, set()).add(found[network])
-    return found
 
 
 def board_of(evaluation: Evaluation) -> str:

@@ -74,7 +74,7 @@ def _caveats(evaluation: Evaluation) -> str:
     """Return what a reader must know of a marker, each behind a comma."""
     found = f", {evaluation.sparsity:.0%} zero weights" if evaluation.sparsity else ""
     found += ", cost a lower bound" if evaluation.uncounted else ""
-    return found + ("" if evaluation.complete and not evaluation.unfinished else ", not the whole matrix")
+    return found + ("" if evaluation.complete and not evaluation.unfinished else ", not every attack")
 
 
 def _row(evaluation: Evaluation, name: str, parameters: int | None, looks: Looks) -> Row:
@@ -92,10 +92,16 @@ def _row(evaluation: Evaluation, name: str, parameters: int | None, looks: Looks
         "parameters": None if parameters is None else parameters / 1e6,
         "ms": evaluation.mean_latency(evaluation.clean),
         **shares("clean", evaluation.clean.correct),
-        **(shares("worst", evaluation.worst) if evaluation.attacked else {}),
+        **(_attacked(evaluation) if evaluation.attacked else {}),
         **_slowed(evaluation),
         **_proven(evaluation),
     }
+
+
+def _attacked(evaluation: Evaluation) -> Row:
+    """Return the worst case, which is also where the marker of its range stands."""
+    worst = shares("worst", evaluation.worst)
+    return {**worst, "range": worst["worst"]}
 
 
 def shares(name: str, correct: Bools) -> Row:

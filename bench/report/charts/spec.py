@@ -13,7 +13,7 @@ from typing import Any, Literal
 from exitbench.report.charts.axes import COSTS, SHARES
 from exitbench.report.charts.rows import Row
 from exitbench.report.page.assets import own
-from exitbench.report.style import COLOURS
+from exitbench.report.palette import COLOURS
 
 Spec = dict[str, Any]
 
@@ -63,7 +63,7 @@ class Size:
     height: float = 290
     font: float = 12
     names: Literal["right", "below", "none"] = "right"
-    name_width: float = 250
+    name_width: float = 290
 
 
 def page_spec() -> str:

@@ -1,56 +1,95 @@
-"""A comparison as a plot: both accuracies row by row, and their paired difference."""
+"""A comparison as a figure: both accuracies row by row, and their paired difference."""
 
 from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from collections.abc import Sequence
 
 from exitbench.analysis.compare.pairs import Comparison
+from exitbench.report.charts.drawing import Drawing
+from exitbench.report.charts.lite import OWN_COLOUR, POINT, Series, drawing, encoded, series_of
 from exitbench.report.charts.looks import Looks, looks_of
+from exitbench.report.charts.rows import Row
+from exitbench.report.charts.spec import Spec
 from exitbench.report.compare.terminal import name_of
-from exitbench.report.style import network_style, styled, unmathematical
+from exitbench.report.palette import COLOURS
 
-_APART = 0.16  # of A and B within a row, in rows
+_ROW, _APART = 30, 6
+"""Height of a row, and distance of A and B from its middle, in pixels."""
+_PLAIN: Spec = {"grid": False, "ticks": False, "domain": False, "labelPadding": 8}
+_TICKS: Spec = {"values": list(range(0, 101, 20))}
 
 
-@styled
-def draw_comparison(found: Comparison, looks: Looks | None = None) -> Figure:
+def draw_comparison(found: Comparison, looks: Looks | None = None) -> Drawing:
     """Draw both accuracies with Wilson's intervals on the left, and B minus A with Newcombe's on the right, row by row.
 
     Args:
         found: What to draw.
-        looks: Of the networks of their store, so that they look the same in every figure; of these two alone by default. Where
-            both are one network, B is hollow.
+        looks: Of the networks of their store, so that they look the same in every figure; of these two alone by default. A
+            network of one exit is hollow, as everywhere; where both are one network, B alone.
     """
     looks = {**looks_of([found.a, found.b]), **(looks or {})}
-    rows = len(found.pairs)
-    figure = Figure(figsize=(9.5, 1.9 + 0.42 * rows), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for i, (letter, each, other) in enumerate((("A", found.a, found.b), ("B", found.b, found.a))):
-        look, same = looks[each.record.network], looks[each.record.network] == looks[other.record.network]
-        _shares(left, found, i, f"{letter}: {unmathematical(name_of(each, other))}", look, hollow=same and i == 1)
-    low = [100 * (pair.difference - pair.interval[0]) for pair in found.pairs]
-    high = [100 * (pair.interval[1] - pair.difference) for pair in found.pairs]
-    differences = [100 * pair.difference for pair in found.pairs]
-    right.axvline(0, color="0.6", lw=1, zorder=1)
-    right.errorbar(differences, range(rows), xerr=[low, high], fmt="s", color="black", markersize=5)
-    left.set_yticks(range(rows), [unmathematical(pair.title) for pair in found.pairs])
-    left.set_ylim(rows - 0.5, -0.5)
-    left.set_xlim(-3, 103)
-    for axes, title in ((left, "accuracy (%), 95 % intervals"), (right, "B - A (points), paired 95 % intervals")):
-        axes.set_title(title)
-    figure.legend(loc="outside lower center", ncols=1)
-    record = found.a.record
-    figure.suptitle(f"{record.dataset} test, {record.threat.text}, n = {record.n}")
-    return figure
+    record, other = found.a.record, found.b.record
+    same = record.network == other.network
+    series = [
+        series_of(f"A: {name_of(found.a, found.b)}", looks[record.network], hollow=record.n_exits == 1 and not same),
+        series_of(f"B: {name_of(found.b, found.a)}", looks[other.network], hollow=other.n_exits == 1 or same),
+    ]
+    order = [pair.title for pair in found.pairs]
+    title = f"{found.a.dataset_summary}: {record.threat.text}, n = {record.n}"
+    rows: Spec = {"field": "row", "type": "nominal", "sort": order, "title": None, "axis": _PLAIN}
+    left = {
+        "title": "accuracy, %, 95 % intervals",
+        "width": 340,
+        "height": {"step": _ROW},
+        "data": {"values": share_rows(found, series)},
+        "encoding": {
+            "y": rows,
+            "x": {"field": "share", "type": "quantitative", "scale": {"domain": [-3, 103]}, "axis": _TICKS, "title": None},
+        },
+        "layer": [layer for each, offset in zip(series, (-_APART, _APART), strict=True) for layer in _side(each, series, offset)],
+    }
+    right = {
+        "title": "B - A, points, paired 95 % intervals",
+        "width": 300,
+        "height": {"step": _ROW},
+        "data": {"values": difference_rows(found)},
+        "encoding": {
+            "y": {**rows, "axis": {**_PLAIN, "labels": False}},
+            "x": {"field": "difference", "type": "quantitative", "title": None},
+        },
+        "layer": [
+            {"mark": {"type": "rule", "color": "#999999"}, "encoding": {"x": {"datum": 0}, "y": None}},
+            {"mark": "rule", "encoding": {"x": {"field": "low"}, "x2": {"field": "high"}}},
+            {"mark": {"type": "point", "filled": True, "shape": "square", "color": COLOURS[-1], "opacity": 1, "size": 50}},
+        ],
+    }
+    return drawing({"title": {"text": title}, "hconcat": [left, right], "spacing": 30})
 
 
-def _shares(axes: Axes, found: Comparison, i: int, label: str, look: int, *, hollow: bool) -> None:
-    counts = [(pair.a, pair.share_a) if i == 0 else (pair.b, pair.share_b) for pair in found.pairs]
-    shares = [100 * count / pair.n for (count, _), pair in zip(counts, found.pairs, strict=True)]
-    low = [max(0.0, share - 100 * interval[0]) for share, (_, interval) in zip(shares, counts, strict=True)]
-    high = [max(0.0, 100 * interval[1] - share) for share, (_, interval) in zip(shares, counts, strict=True)]
-    heights = [row + (_APART if i else -_APART) for row in range(len(shares))]
-    colour, marker = network_style(look)
-    inside = "white" if hollow else colour
-    axes.errorbar(shares, heights, xerr=[low, high], fmt=marker, color=colour, markerfacecolor=inside, markersize=6, label=label)
+def share_rows(found: Comparison, series: Sequence[Series]) -> list[Row]:
+    """Return a row for each pair and side: its share and interval in percent."""
+    return [
+        {
+            **{"row": pair.title, "series": side.name, "colour": side.colour},
+            **{"share": 100 * count / pair.n, "low": 100 * low, "high": 100 * high},
+        }
+        for pair in found.pairs
+        for side, count, (low, high) in zip(series, (pair.a, pair.b), (pair.share_a, pair.share_b), strict=True)
+    ]
+
+
+def difference_rows(found: Comparison) -> list[Row]:
+    """Return a row for each pair: its difference B - A and interval in points."""
+    return [
+        {"row": pair.title, "difference": 100 * pair.difference, "low": 100 * pair.interval[0], "high": 100 * pair.interval[1]}
+        for pair in found.pairs
+    ]
+
+
+def _side(side: Series, series: Sequence[Series], offset: int) -> list[Spec]:
+    own = [{"filter": {"field": "series", "equal": side.name}}]
+    ends = {"x": {"field": "low"}, "x2": {"field": "high"}}
+    return [
+        {"transform": own, "mark": {"type": "rule", "yOffset": offset}, "encoding": {**ends, **OWN_COLOUR}},
+        {"transform": own, "mark": {**POINT, "yOffset": offset}, "encoding": encoded(series)},
+    ]

@@ -1,33 +1,46 @@
-"""One evaluation as a plot: accuracy clean, under each attack, and in the worst case."""
+"""One evaluation as a figure: accuracy clean, under each attack, and in the worst case."""
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
-from exitbench.report.style import styled
-from exitbench.scoring.evaluation import Evaluation
+from exitbench.report.charts.drawing import Drawing
+from exitbench.report.charts.lite import OWN_COLOUR, drawing
+from exitbench.report.charts.rows import Row
+from exitbench.report.palette import COLOURS, TINTS
+from exitbench.scoring.evaluation import Evaluation, accuracy
+from exitbench.scoring.ranking import WORST
 from exitbench.scoring.rows import TITLES, rows_of
-from exitbench.stats.proportions import wilson
+from exitbench.store.run_record import CLEAN
 
 
-@styled
-def draw_evaluation(evaluation: Evaluation) -> Figure:
+def draw_evaluation(evaluation: Evaluation) -> Drawing:
     """Return horizontal bars with 95 % intervals, from clean at the top to the worst case at the bottom."""
-    record, n = evaluation.record, evaluation.n
-    names, shares, below, above = [], [], [], []
+    record = evaluation.record
+    rows = bar_rows(evaluation)
+    order = [row["name"] for row in rows]
+    title = f"{record.model}, {evaluation.dataset} {record.threat.text}, n = {evaluation.n}"
+    spec = {
+        "title": {"text": title, "subtitle": "accuracy under the deployed exit rule, %, with 95 % intervals"},
+        "width": 420,
+        "height": {"step": 24},
+        "data": {"values": rows},
+        "encoding": {
+            "y": {"field": "name", "type": "nominal", "sort": order, "title": None, "axis": {"ticks": False, "grid": False}},
+            "x": {"field": "share", "type": "quantitative", "scale": {"domain": [0, 100]}, "title": None},
+        },
+        "layer": [
+            {"mark": {"type": "bar", "height": 17}, "encoding": OWN_COLOUR},
+            {"mark": "rule", "encoding": {"x": {"field": "low"}, "x2": {"field": "high"}}},
+        ],
+    }
+    return drawing(spec)
+
+
+def bar_rows(evaluation: Evaluation) -> list[Row]:
+    """Return a row for each bar: its name, share and interval in percent, and the colour of its kind of images."""
+    kinds = {attack.name: "slowed" if attack.is_slowdown else "attacked" for attack in evaluation.attacks}
+    tints = {CLEAN: TINTS["clean"], WORST: COLOURS[-1], **{name: TINTS[kind] for name, kind in kinds.items()}}
+    found = []
     for name, row in rows_of(evaluation).items():
-        low, high = wilson(int(row.right.sum()), n)
-        share = float(row.right.mean())
-        names.append(TITLES.get(name, name))
-        shares.append(100 * share)
-        below.append(100 * max(0.0, share - low))
-        above.append(100 * max(0.0, high - share))
-    figure = Figure(figsize=(6.5, 0.9 + 0.28 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    colours = ["0.75", *("#4c78a8" for _ in names[2:]), "#b2182b"]
-    axes.barh(names, shares, xerr=[below, above], color=colours, error_kw={"lw": 1, "capsize": 2})
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy under the deployed exit rule, %")
-    axes.set_title(f"{record.model}, {evaluation.dataset} {record.threat.text}, n = {n}", loc="left")
-    return figure
+        share, low, high = (100 * value for value in accuracy(row.right))
+        found.append({"name": TITLES.get(name, name), "share": share, "low": low, "high": high, "colour": tints[name]})
+    return found

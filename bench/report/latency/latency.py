@@ -1,23 +1,18 @@
-"""Measured latency: a table, and multiply-accumulates against milliseconds."""
+"""Writes measured latency: a table, and multiply-accumulates against milliseconds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from exitbench.models.whole_file import write_whole
+from exitbench.report.charts.looks import Looks
 from exitbench.report.csv_file import to_csv
-from exitbench.report.style import legend_below, network_style, styled, to_bytes, two_panels, unmathematical
+from exitbench.report.latency.plot import draw_latency
 from exitbench.store.csv_text import digest_text
 from exitbench.timing.latency import BATCH, Latency
-
-Quartiles = tuple[float, float, float]
 
 COLUMNS = {
     "model": "as on the leaderboard",
@@ -63,48 +58,19 @@ def latency_table(measured: Sequence[Latency]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-@styled
-def draw_latency(measured: Sequence[Latency]) -> Figure:
-    """Draw milliseconds against mmacs for every exit: one image at a time on the left, an image of a large batch on the right."""
-    labels = [f"{each.model} ({each.training}), {each.dataset}" for each in measured]
-    machines = sorted({unmathematical(_machine(each)) for each in measured})
-    figure, left, right = two_panels(4.1, labels)
-    for i, (latency, label) in enumerate(zip(measured, labels, strict=True)):
-        told = label if len(machines) == 1 else f"{label}, {unmathematical(_machine(latency))}"
-        _series(left, latency, latency.one, latency.deployed_one, i, told)
-        _series(right, latency, latency.many, latency.deployed_many, i, told)
-    for axes, title in ((left, "one image at a time"), (right, f"an image of a batch of {BATCH}")):
-        axes.set_title(f"{title}, medians and quartiles")
-        axes.set_xlabel("cost up to the exit (mmacs)")
-        axes.set_ylabel("milliseconds per image")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-    handles, names = left.get_legend_handles_labels()
-    legend_below(figure, handles, names)
-    figure.suptitle(f"Multiply-accumulates against time: {'; '.join(machines) if len(machines) == 1 else 'several machines'}")
-    return figure
+def write_latency(measured: Sequence[Latency], results: Path, looks: Looks) -> list[Path]:
+    """Write ``latency.csv``, ``plots/latency.png`` and ``.svg`` into ``results``, and return the files written.
 
-
-def _series(axes: Axes, latency: Latency, exits: Sequence[Quartiles], deployed: Quartiles, i: int, label: str) -> None:
-    """Draw the exits of a network; one that runs whole for each of them has one time, at the cost of all of it."""
-    colour, marker = network_style(i)
-    costs, times = (latency.mmacs, exits) if latency.stops else (latency.mmacs[-1:], [deployed])
-    low, median, high = np.array(times).T
-    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "-"}
-    axes.errorbar(costs, median, yerr=[median - low, high - median], label=label if latency.stops else f"{label}, whole", **look)
-
-
-def _machine(latency: Latency) -> str:
-    return f"{latency.where}, torch {latency.torch}"
-
-
-def write_latency(measured: Sequence[Latency], results: Path) -> list[Path]:
-    """Write ``latency.csv``, ``plots/latency.png`` and ``.svg`` into ``results``, and return the files written."""
-    figure = draw_latency(measured)
+    Args:
+        measured: All measurements of a store.
+        results: Folder to write into.
+        looks: Of their networks.
+    """
+    figure = draw_latency(measured, looks)
     files = {
         results / "latency.csv": to_csv(latency_table(measured)).encode(),
-        results / "plots" / "latency.png": to_bytes(figure, "png"),
-        results / "plots" / "latency.svg": to_bytes(figure, "svg"),
+        results / "plots" / "latency.png": figure.to_bytes("png"),
+        results / "plots" / "latency.svg": figure.to_bytes("svg"),
     }
     for path, content in files.items():
         write_whole(path, content)

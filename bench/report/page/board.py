@@ -98,7 +98,7 @@ def _rows(board: str, found: Sequence[Evaluation], looks: Looks) -> Iterator[Row
         row = _row(board, looks[evaluation.record.network], evaluation, identity)
         number = evaluation.n if evaluation.n == usual else f"{evaluation.n} ≠ {usual}"
         own = {
-            "rank": _rank(next(placed), i) if evaluation.verified else Cell(NOT_VERIFIED, i + 1),
+            "rank": _rank(next(placed), i) if evaluation.verified else Cell("-", i + 1, f"no place: {NOT_VERIFIED}"),
             "n": Cell(str(number), float(evaluation.n)),
         }
         yield replace(row, cells={**row.cells, **own})

@@ -14,7 +14,7 @@ from exitbench.report.charts.rows import SIGNS, curve_rows, rows_of
 from exitbench.report.charts.spec import Chart, Size, filled, in_html
 from exitbench.report.leaderboard.certificate import NOTHING
 from exitbench.report.page.curves import Curves
-from exitbench.report.style import MEANING
+from exitbench.report.palette import MEANING
 from exitbench.scoring.evaluation import Evaluation
 
 

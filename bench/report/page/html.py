@@ -12,6 +12,7 @@ from markupsafe import Markup
 from exitbench.report.charts.looks import Looks, looks_of, marker
 from exitbench.report.charts.runtime import runtime
 from exitbench.report.charts.spec import page_spec
+from exitbench.report.leaderboard.flags import NOT_VERIFIED
 from exitbench.report.leaderboard.table import sparsity_text
 from exitbench.report.page import assets
 from exitbench.report.page.board import Row, columns, percent, rows
@@ -90,7 +91,7 @@ def _board(name: str, evaluations: Sequence[Evaluation], found: Sequence[Row], c
         "title": f"{_dataset(evaluations[0])}, {first.cells['threat'].text}",
         "summary": evaluations[0].dataset_summary,
         "size": len(evaluations),
-        "samples": f"{_networks(len(evaluations))} on the first {usual_n(evaluations):,} test images.",
+        "samples": f"{_networks(len(evaluations))} on the first {usual_n(evaluations):,} test images.{_unverified(evaluations)}",
         "chart": embedded(evaluations, curves, looks, drawn=True),
     }
 
@@ -107,6 +108,15 @@ def _partial(evaluation: Evaluation) -> str:
     if unfinished:
         return f"{'One attack is' if unfinished == 1 else f'{unfinished} attacks are'} not finished."
     return "" if evaluation.complete else "Not every attack of the suite was run."
+
+
+def _unverified(evaluations: Sequence[Evaluation]) -> str:
+    """Return how many networks have no place because their figures came alone, as a sentence; empty where none has."""
+    number = sum(not each.verified for each in evaluations)
+    if not number:
+        return ""
+    whose = "Their figures" if number == len(evaluations) else f"The figures of {_networks(number)}"
+    return f" {whose} came without images: they are {NOT_VERIFIED} and have no place."
 
 
 def _networks(number: int) -> str:

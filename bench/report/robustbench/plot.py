@@ -6,55 +6,91 @@ import math
 import re
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
 from exitbench.analysis.robustbench.join import DATASET, CostAxis, Costed
 from exitbench.data.cards import dataset_card
 from exitbench.models.number_text import eps_text
-from exitbench.report.label_places import Name, write_names
+from exitbench.report.charts.drawing import Drawing
+from exitbench.report.charts.lite import OWN_COLOUR, POINT, Series, drawing, encoded, series_of
+from exitbench.report.charts.looks import Looks, looks_of
+from exitbench.report.charts.rows import SIGNS, Row
+from exitbench.report.charts.spec import Spec
+from exitbench.report.label_places import Box, places, text_size
 from exitbench.report.leaderboard.flags import verdict
+from exitbench.report.palette import MEANING
 from exitbench.report.robustbench.table import autoattack_accuracy
-from exitbench.report.style import MEANING, WIDTH, columns, legend_below, network_style, sign, styled
 from exitbench.scoring.evaluation import Evaluation, accuracy
 
-_PUBLISHED = {
-    "plain": ("o", "#7F8C9A", "published (RobustBench)"),
-    "data": ("^", "#7F8C9A", "published, trained on additional data"),
-    "unreliable": ("x", "#B9C0C7", "published, unreliable by RobustBench"),
+FRONT = Series("Pareto front of the published", "#2B3A4A", "stroke")
+ALONE = Series("small and hollow: here, AutoAttack alone", "#555555", "circle", hollow=True)
+PUBLISHED = {
+    "plain": Series("published (RobustBench)", "#7F8C9A", "circle"),
+    "data": Series("published, trained on additional data", "#7F8C9A", "triangle-up"),
+    "unreliable": Series("published, unreliable by RobustBench", "#B9C0C7", "cross"),
 }
-_HEIGHT = 5.8  # without the legend, inches
-_FRONT = "#2B3A4A"
+_INSIDE = Box(0, 0, 760, 420)
+_FONT = 10
+_NOTE = [
+    "Published: the lowest robust accuracy that RobustBench knows (AutoAttack, or less where others found less), 10,000 test",
+    "images; mmacs of one image, counted here from the architecture. Here: measured on the first n test images, 95 % intervals;",
+    "the worst case over all attacks is stricter than AutoAttack; mmacs are the mean on clean images.",
+]
 
-NOTE = (
-    "Published: the lowest robust accuracy that RobustBench knows (AutoAttack, or less where others found less), 10,000 test "
-    "images; mmacs\nof one image, counted here from the architecture. Here: measured on the first n test images, 95 % intervals; "
-    "the worst case over all\nattacks is stricter than AutoAttack; mmacs are the mean on clean images."
-)
+
+def draw(axis: CostAxis, looks: Looks | None = None) -> Drawing:
+    """Draw robust accuracy in per cent against mmacs, on a logarithmic axis.
+
+    Args:
+        axis: What to draw.
+        looks: Of the networks of the store, so that they look the same in every figure.
+    """
+    looks = {**looks_of(axis.measured), **(looks or {})}
+    published, here = published_rows(axis), [row for each in axis.measured for row in measured_rows(each, axis.measured, looks)]
+    front = [row for row in published if row["front"]]
+    costs, shares = [row["x"] for row in (*published, *here)] or [1.0], [row["y"] for row in (*published, *here)] or [92.0]
+    x = {"type": "log", "domain": [min(costs) / 1.6, max(costs) * 1.9], "nice": False}
+    y = {"domain": [-3, 8 + max(shares)], "nice": False}
+    kinds = {row["series"] for row in (*published, *here)}
+    mine = [_series(each, axis.measured, looks) for each in axis.measured]
+    series = [each for each in (*PUBLISHED.values(), *mine, ALONE) if each.name in kinds]
+    signs = sorted({f"{row['sign']}: {row['meaning']}" for row in here if row.get("sign")})
+    title = f"Robust accuracy against cost: CIFAR-10, {axis.norm} {eps_text(dataset_card(DATASET).eps[axis.norm])}"
+    notes = [*_NOTE, *([". ".join(signs) + "."] if signs else []), f"Line: {FRONT.name}. Hollow: one exit, or flagged."]
+    encoding = {
+        "x": {"field": "x", "type": "quantitative", "scale": x, "title": "cost of one image (million MACs, logarithmic)"},
+        "y": {"field": "y", "type": "quantitative", "scale": y, "title": "robust accuracy, %"},
+    }
+    layers = [*_published(published, front, series), *_measured(here, series), *_names(axis, _spots(published, here, x, y))]
+    panel = {"width": _INSIDE.right, "height": _INSIDE.bottom, "encoding": encoding, "layer": layers}
+    return drawing({"title": {"text": title, "subtitle": notes}, **panel})
 
 
-@styled
-def draw(axis: CostAxis) -> Figure:
-    """Robust accuracy in per cent against mmacs, on a logarithmic axis."""
-    figure = Figure(figsize=(WIDTH, _HEIGHT), layout="constrained")
-    axes = figure.subplots()
-    counted = [costed for costed in axis.published if costed.mmacs is not None]
-    spots = _draw_published(axes, counted)
-    front = axis.front
-    _draw_front(axes, front)
-    spots += _draw_measured(axes, axis.measured)
-    _frame(axes, spots)
-    eps = eps_text(dataset_card(DATASET).eps[axis.norm])
-    figure.suptitle(f"Robust accuracy against cost: CIFAR-10, {axis.norm} {eps}")
-    handles = [*axes.get_legend_handles_labels()[0], *_signs(axis.measured)]
-    labels = [str(handle.get_label()) for handle in handles]
-    figure.set_figheight(_HEIGHT + 0.17 * math.ceil(len(labels) / columns(labels)))
-    legend_below(figure, handles, labels, NOTE)
-    names = [Name(costed.mmacs or 0.0, 100 * costed.entry.robust, short_name(costed), _FRONT) for costed in front]
-    write_names(figure, axes, names, spots)
-    return figure
+def published_rows(axis: CostAxis) -> list[Row]:
+    """Return a row for each published network with a cost, cheapest first."""
+    return [
+        {
+            **{"x": costed.mmacs, "y": 100 * costed.entry.robust, "front": costed.on_front},
+            **{"series": PUBLISHED[_kind(costed)].name, "colour": FRONT.colour, "name": costed.entry.model_id},
+        }
+        for costed in axis.published
+        if costed.mmacs is not None
+    ]
+
+
+def measured_rows(evaluation: Evaluation, among: Sequence[Evaluation], looks: Looks) -> list[Row]:
+    """Return a network's worst case with its interval, and what AutoAttack alone leaves where it was run."""
+    line, kind = _series(evaluation, among, looks), verdict(evaluation)
+    share, low, high = (100 * value for value in accuracy(evaluation.worst))
+    same = {"x": evaluation.mean_cost(evaluation.clean), "colour": line.colour, "shape": line.shape}
+    sign = {"sign": SIGNS.get(kind, ""), "meaning": MEANING.get(kind, "")}
+    rows: list[Row] = [{**same, **sign, "series": line.name, "y": share, "low": low, "high": high, "flagged": kind != "ok"}]
+    if (alone := autoattack_accuracy(evaluation)) is not None:
+        rows.append({**same, "series": ALONE.name, "y": 100 * alone, "low": share, "high": 100 * alone})
+    return rows
+
+
+def _series(evaluation: Evaluation, among: Sequence[Evaluation], looks: Looks) -> Series:
+    record = evaluation.record
+    return series_of(label(evaluation, among), looks[record.network], hollow=record.n_exits == 1)
 
 
 def short_name(costed: Costed) -> str:
@@ -66,72 +102,8 @@ def short_name(costed: Costed) -> str:
     return f"{name}\n{architecture}" if architecture else name
 
 
-def _kind(costed: Costed) -> str:
-    if costed.entry.unreliable:
-        return "unreliable"
-    return "data" if costed.entry.texts.get("additional_data", "").lower() == "true" else "plain"
-
-
-def _draw_published(axes: Axes, counted: Sequence[Costed]) -> list[tuple[float, float]]:
-    spots = []
-    for kind, (marker, colour, label) in _PUBLISHED.items():
-        some = [(costed.mmacs or 0.0, 100 * costed.entry.robust) for costed in counted if _kind(costed) == kind]
-        if some:
-            x, y = zip(*some, strict=True)
-            axes.plot(
-                x, y, ls="none", marker=marker, color=colour, ms=5, mec="white" if kind != "unreliable" else colour, mew=0.6
-            )
-            axes.lines[-1].set_label(label)
-        spots += some
-    return spots
-
-
-def _draw_front(axes: Axes, front: Sequence[Costed]) -> None:
-    x, y = [costed.mmacs or 0.0 for costed in front], [100 * costed.entry.robust for costed in front]
-    axes.step(x, y, where="post", color=_FRONT, lw=1.3, zorder=2, label="Pareto front of the published")
-    for costed, at, height in zip(front, x, y, strict=True):
-        axes.plot([at], [height], ls="none", marker=_PUBLISHED[_kind(costed)][0], color=_FRONT, ms=6.5, zorder=4)
-
-
-def _draw_measured(axes: Axes, measured: Sequence[Evaluation]) -> list[tuple[float, float]]:
-    """Each network's worst case with its interval, and hollow above it what AutoAttack alone leaves."""
-    spots = []
-    alone = False
-    for i, evaluation in enumerate(measured):
-        colour, marker = network_style(i)
-        x, kind = evaluation.mean_cost(evaluation.clean), verdict(evaluation)
-        share, low, high = (100 * value for value in accuracy(evaluation.worst))
-        axes.errorbar(
-            x,
-            share,
-            yerr=[[max(0.0, share - low)], [max(0.0, high - share)]],
-            fmt=marker,
-            color=colour,
-            markersize=7.5,
-            markerfacecolor=colour if kind == "ok" else "white",
-            label=_label(evaluation, measured),
-            zorder=5,
-        )
-        if kind != "ok":
-            axes.add_line(sign(kind, x, share))
-        spots.append((x, share))
-        if (autoattack := autoattack_accuracy(evaluation)) is not None:
-            axes.plot([x, x], [share, 100 * autoattack], color=colour, lw=0.8, ls=":", zorder=3)
-            axes.plot([x], [100 * autoattack], ls="none", marker=marker, mfc="white", mec=colour, ms=5.5, zorder=4)
-            spots.append((x, 100 * autoattack))
-            alone = True
-    if alone:
-        axes.plot([], [], ls="none", marker="o", mfc="white", mec="0.3", ms=5.5, label="small and hollow: here, AutoAttack alone")
-    return spots
-
-
-def _signs(measured: Sequence[Evaluation]) -> list[Line2D]:
-    kinds = {verdict(evaluation) for evaluation in measured}
-    return [sign(kind) for kind in MEANING if kind in kinds]
-
-
-def _label(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
-    """Names the network; its exit rule, too, where only that tells it from another."""
+def label(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
+    """Return a name of the network; its exit rule, too, where only that tells it from another."""
     record = evaluation.record
     same = [
         each for each in among if (each.record.model, each.record.training, each.n) == (record.model, record.training, record.n)
@@ -142,13 +114,70 @@ def _label(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
     return f"here: {record.model} ({record.training}, {exits}, n = {record.n}{partial}{rule})"
 
 
-def _frame(axes: Axes, spots: Sequence[tuple[float, float]]) -> None:
-    costs = [x for x, _ in spots] or [1.0]
-    axes.set_xscale("log")
-    axes.set_xlim(min(costs) / 1.6, max(costs) * 1.9)
-    axes.set_ylim(-3, 8 + max((y for _, y in spots), default=92))
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("cost of one image (mmacs: 10⁶ multiply-accumulates, logarithmic)")
-    axes.set_ylabel("robust accuracy (%)")
+def _kind(costed: Costed) -> str:
+    if costed.entry.unreliable:
+        return "unreliable"
+    return "data" if costed.entry.texts.get("additional_data", "").lower() == "true" else "plain"
+
+
+def _published(rows: Sequence[Row], front: Sequence[Row], series: Sequence[Series]) -> list[Spec]:
+    line = {"type": "line", "interpolate": "step-after", "color": FRONT.colour, "strokeWidth": 1.4}
+    on_front = encoded(series)
+    on_front = {**on_front, "fill": {"value": FRONT.colour}, "stroke": {"value": FRONT.colour}}
+    return [
+        {"data": {"values": list(rows)}, "mark": {**POINT, "size": 50}, "encoding": encoded(series)},
+        {"data": {"values": list(front)}, "mark": line},
+        {"data": {"values": list(front)}, "mark": {**POINT, "size": 60}, "encoding": on_front},
+    ]
+
+
+def _measured(rows: Sequence[Row], series: Sequence[Series]) -> list[Spec]:
+    worst, alone = ([row for row in rows if (row["series"] == ALONE.name) == is_alone] for is_alone in (False, True))
+    own: Spec = {"stroke": OWN_COLOUR["color"], "shape": {"field": "shape", "type": "nominal", "scale": None}}
+    ends: Spec = {"y": {"field": "low"}, "y2": {"field": "high"}, **OWN_COLOUR}
+    white: Spec = {"value": "#ffffff"}
+    hollow: Spec = {**encoded(series), "fill": {"condition": {"test": "datum.flagged", **white}, **encoded(series)["fill"]}}
+    return [
+        {"data": {"values": alone}, "mark": {"type": "rule", "strokeDash": [2, 2]}, "encoding": ends},
+        {"data": {"values": worst}, "mark": "rule", "encoding": ends},
+        {"data": {"values": alone}, "mark": {**POINT, "size": 40}, "encoding": {**own, "fill": white}},
+        {"data": {"values": worst}, "mark": {**POINT, "size": 110}, "encoding": hollow},
+        {"data": {"values": worst}, "mark": {"type": "text", "fontWeight": "bold"}, "encoding": {"text": {"field": "sign"}}},
+    ]
+
+
+def _spots(published: Sequence[Row], here: Sequence[Row], x: Spec, y: Spec) -> list[tuple[float, float]]:
+    """Return where the points are drawn, in pixels."""
+    (least, most), (low, high) = x["domain"], y["domain"]
+    return [
+        (
+            _INSIDE.right * math.log(row["x"] / least) / math.log(most / least),
+            _INSIDE.bottom * (high - row["y"]) / (high - low),
+        )
+        for row in (*published, *here)
+    ]
+
+
+def _names(axis: CostAxis, spots: Sequence[tuple[float, float]]) -> list[Spec]:
+    """Return names of the front, with a thin line from each that stands apart from its point."""
+    counted = [costed for costed in axis.published if costed.mmacs is not None]
+    at = [(costed, spot) for costed, spot in zip(counted, spots, strict=False) if costed.on_front]
+    boxes = places([(*spot, text_size(short_name(costed), _FONT)) for costed, spot in at], spots, _INSIDE)
+    rows: list[Row] = [
+        {"text": short_name(costed).split("\n"), "cx": box.middle[0], "cy": box.middle[1], "px": spot[0], "py": spot[1]}
+        for (costed, spot), box in zip(at, boxes, strict=True)
+    ]
+    own: Spec = {"x": _pixels("cx"), "y": _pixels("cy")}
+    text = {"type": "text", "fontSize": _FONT, "lineHeight": 1.15 * _FONT, "color": FRONT.colour, "baseline": "middle"}
+    line = {"type": "rule", "color": "#999999", "strokeWidth": 0.6}
+    ends: Spec = {"x": _pixels("px"), "y": _pixels("py"), "x2": {"field": "nx"}, "y2": {"field": "ny"}}
+    for row, box in zip(rows, boxes, strict=True):
+        row["nx"], row["ny"] = min(max(row["px"], box.left), box.right), min(max(row["py"], box.top), box.bottom)
+    return [
+        {"data": {"values": rows}, "mark": line, "encoding": ends},
+        {"data": {"values": rows}, "mark": text, "encoding": {**own, "text": {"field": "text"}}},
+    ]
+
+
+def _pixels(field: str) -> Spec:
+    return {"field": field, "type": "quantitative", "scale": None}

@@ -6,20 +6,26 @@ from pathlib import Path
 
 from exitbench.analysis.robustbench.join import DATASET, CostAxis
 from exitbench.models.whole_file import write_whole
+from exitbench.report.charts.looks import Looks
 from exitbench.report.csv_file import to_csv
 from exitbench.report.robustbench.plot import draw
 from exitbench.report.robustbench.table import cost_axis_table
-from exitbench.report.style import to_bytes
 
 
-def write_cost_axis(axis: CostAxis, results: Path) -> list[Path]:
-    """Write ``robustbench/<dataset>-<norm>.csv``, ``.png`` and ``.svg`` into ``results``, and return the files written."""
+def write_cost_axis(axis: CostAxis, results: Path, looks: Looks | None = None) -> list[Path]:
+    """Write ``robustbench/<dataset>-<norm>.csv``, ``.png`` and ``.svg`` into ``results``, and return the files written.
+
+    Args:
+        axis: What to write.
+        results: Folder to write into.
+        looks: Of the networks of its store.
+    """
     path = results / "robustbench" / f"{DATASET}-{axis.norm}"
-    figure = draw(axis)
+    figure = draw(axis, looks)
     files = {
         path.with_suffix(".csv"): to_csv(cost_axis_table(axis)).encode(),
-        path.with_suffix(".png"): to_bytes(figure, "png"),
-        path.with_suffix(".svg"): to_bytes(figure, "svg"),
+        path.with_suffix(".png"): figure.to_bytes("png"),
+        path.with_suffix(".svg"): figure.to_bytes("svg"),
     }
     for name, content in files.items():
         write_whole(name, content)

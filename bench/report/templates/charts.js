@@ -10,10 +10,10 @@ const copy = value => JSON.parse(JSON.stringify(value));
 const give = (signals, values) => { for (const each of signals) if (each.name in values) each.value = values[each.name]; };
 
 /* Names stand beside a wide panel and below a narrow one; letters keep their size. */
-const WIDE = 540, AXIS = 42, FONT = 12;
+const WIDE = 620, AXIS = 42, FONT = 12;
 function size(width) {
   if (width < WIDE) return { w: width - AXIS, h: Math.max(200, 0.62 * width), names: "below", font: FONT };
-  const nameWidth = Math.min(250, 0.36 * width), w = width - AXIS - nameWidth - 46;
+  const nameWidth = Math.min(290, 0.42 * width), w = width - AXIS - nameWidth - 46;
   return { w, h: Math.min(340, Math.max(240, 0.75 * w)), names: "right", nameWidth, font: FONT };
 }
 

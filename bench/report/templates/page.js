@@ -220,6 +220,7 @@ function detail(key) {
   if (before) before.classList.remove("shown");
   if (key && !root.classList.contains("detail")) scrolled = window.scrollY;
   root.classList.toggle("detail", key !== null);
+  one("#details").setAttribute("role", key === null ? "presentation" : "main");
   if (!key) {
     document.title = "exitbench leaderboard";
     if (before) { window.scrollTo({ top: scrolled, behavior: "instant" }); if (from) from.focus({ preventScroll: true }); }

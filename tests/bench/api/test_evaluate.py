@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import exitbench
 from exitbench.data.digits import load_digits
+from exitbench.report.evaluation.plot import bar_rows
 from exitbench.report.page.command import commands
 from exitbench.store.store import Store
 
@@ -93,9 +94,10 @@ def test_what_an_evaluation_shows(tmp_path):
     assert f"{100 * found.worst_case.value:.1f}" in repr(found) and "Small" in repr(found)
     assert found.to_markdown().count("\n") == 6 and "worst case" in found.to_latex() and "<table" in found._repr_html_()
     assert sum(found.exit_counts) == found.n == 20
-    axes = found.plot().axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "average", "single:1", "worst case"]
-    assert sorted(bar.get_width() for bar in axes.patches)[0] == pytest.approx(100 * found.worst_case.value)
+    bars = bar_rows(found.scored)
+    assert [bar["name"] for bar in bars] == ["clean", "average", "single:1", "worst case"]
+    assert bars[-1]["share"] == min(bar["share"] for bar in bars) == pytest.approx(100 * found.worst_case.value)
+    assert b">worst case</text>" in found.plot().to_bytes("svg") and found.plot()._repr_png_().startswith(b"\x89PNG")
 
 
 def test_the_same_call_again_computes_nothing(tmp_path, monkeypatch):
@@ -253,7 +255,12 @@ def test_stored_results_are_compared_and_swept(tmp_path):
     found = exitbench.compare(one, other)
     assert list(found.table["row"]) == ["clean", "average", "worst case"]
     assert found.table["a"][2] == one.worst_case.value and found.table["b"][2] == other.worst_case.value
-    assert "Small" in repr(found) and "<table" in found._repr_html_() and found.to_markdown() and found.plot().axes
+    assert (
+        "Small" in repr(found)
+        and "<table" in found._repr_html_()
+        and found.to_markdown()
+        and b"<svg" in found.plot().to_bytes("svg")
+    )
     assert len(exitbench.load_results(tmp_path)) == len(exitbench.load_results(tmp_path / "store")) == 2
     with pytest.raises(exitbench.UserError, match="two evaluations or two names"):
         exitbench.compare(one, "Small")
