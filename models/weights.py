@@ -149,7 +149,7 @@ def find_weights(model: str, dataset: str, training: str | None = None) -> tuple
     wanted = dataset if training is None else f"{dataset} ({training})"
     raise WeightsError(
         f"no weights of {model} for {wanted}; there are: {have}. "
-        "Train some with `bench train`, or import the authors' with `bench import-checkpoint`"
+        "Train some with `exitbench train`, or import the authors' with `exitbench import-checkpoint`"
     )
 
 

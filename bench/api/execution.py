@@ -84,7 +84,7 @@ def plan_evaluation(
         UserError: If the request cannot be fulfilled; the message says what to do.
     """
     if not attacks:
-        raise UserError("name at least one attack, such as --attack all; see `bench list attacks`")
+        raise UserError("name at least one attack, such as --attack all; see `exitbench list attacks`")
     prepared = settled(prepare(request, network), store)
     display.prepared(prepared)
     with as_user_errors():

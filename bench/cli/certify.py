@@ -43,8 +43,8 @@ def command(methods: tuple[str, ...], neurons: int, results: Path, **asked: Any)
     """Prove for how many images no attack can succeed, and the most that an attack can make them cost.
 
     Both hold for every attack, known or not, on the plain fp32 network under its deployed rule. The certificate is stored and
-    shown on the leaderboard, beside the worst case of `run` with the same network, rule, data and threat model. It is of the
-    whole ball, and so of the images of any grid in it: evaluations with --grid show it, too.
+    shown on the leaderboard, beside the worst case of `run` with the same network, rule, data and threat model. It covers the
+    whole ball, and so every grid in it: evaluations with --grid show it, too.
     """
     from exitbench.api.certify import DEFAULT_METHODS, certificate_of, method_names
     from exitbench.cli.console import terminal

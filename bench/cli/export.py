@@ -133,7 +133,7 @@ def _counterexamples(
     if not evaluations:
         raise UserError(f"{results} holds no finished clean pass; finish an evaluation first")
     if flaws := [flaw for claims in evaluations for flaw in claims.flaws]:
-        raise UserError(f"the store contradicts itself ({flaws[0]}); see `bench verify {what or results}`")
+        raise UserError(f"the store contradicts itself ({flaws[0]}); see `exitbench verify {what or results}`")
     content = to_bytes(evaluations)
     images = sum(len(claims.row) for claims in evaluations)
     return content, [

@@ -16,14 +16,20 @@ COSTS = ("mmacs", "slowed", "certified_mmacs", "ms", "parameters")
 
 @click.command("figures", short_help="Draw single figures for papers and web pages")
 @click.option("--output", required=True, type=NamedPath(file_okay=False), help="Folder to write into.")
-@click.option("--share", "shares", multiple=True, type=click.Choice(SHARES), help="Accuracy to draw; several [worst and clean].")
+@click.option(
+    "--share",
+    "shares",
+    multiple=True,
+    type=click.Choice(SHARES),
+    help="Accuracy to draw; may be repeated. [default: worst and clean]",
+)
 @click.option("--cost", type=click.Choice(COSTS), default="mmacs", show_default=True, help="What to draw it against.")
 @click.option("--log", is_flag=True, help="A logarithmic axis of cost.")
 @click.option("--screen", is_flag=True, help="PNG for a README or a web page, 700 pixels wide, with a title.")
 @results_option
 @rule_option
 def command(results: Path, output: Path, shares: tuple[str, ...], cost: str, log: bool, screen: bool) -> None:
-    """Write figures for papers, as PDF and SVG: a panel for each board and accuracy, 3.3 in wide, in letters of 8 pt.
+    """Write figures for papers, as PDF and SVG: a panel for each board and accuracy, 3.3 in wide, in 8 pt type.
 
     `--share range` draws clean, worst-case and certified accuracy in one panel. Networks look as on the page. Curves of
     `exitbench sweep` are drawn where cost is the mean cost on clean images.

@@ -48,9 +48,9 @@ def command(
 ) -> None:
     """Race the suite against PGD (torchattacks) on every exit and AutoAttack on every exit, run by hand.
 
-    Both work on the same images in one process, until the robust accuracy is as low. Times are processor time, so ratios hold
-    on a busy machine. Also measured: operations launched and waits for each gradient, the share of the machine's top speed, and
-    the seconds of each stage of a whole run.
+    Both attack the same images in one process, the suite until its robust accuracy is as low. Times are processor time, so
+    ratios hold on a busy machine. Also measured: operations launched and waits for each gradient, the share of the machine's
+    top speed, and the seconds of each stage of a whole run.
     """
     if history is not None:
         _draw(history)

@@ -22,7 +22,8 @@ _LOG_LINES = 5
 def command(run: str | None, results: Path) -> None:
     """Show the runs of a results folder: running, finished, stopped or killed, and how far they are.
 
-    RUN is the beginning of a run's name: then its attacks, their errors and the end of its log are shown. Nothing is changed.
+    RUN is the beginning of a run's name. With it, that run's attacks, their errors and the end of its log are
+    shown. Nothing is changed.
     """
     from rich.table import Table
 

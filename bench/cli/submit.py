@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @click.command("submit", short_help="Pack an evaluation into one file for a board")
 @click.option(
-    "--model", help="The network; one of your own by path/to/file.py:factory, which is executed and packed [the only one]."
+    "--model",
+    help="The network; your own as path/to/file.py:factory, which is executed and packed. [default: the only one]",
 )
-@click.option("--training", help="Which weights of it. [default: the only ones]")
+@click.option("--training", help="Name of the weights. [default: the only ones]")
 @click.option("--run", help="Only one run's attacks: its record's file or id. [default: all runs]")
 @click.option(
     "--weights",
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     help="The file of weights that was evaluated. [default: registered weights, or the factory's own]",
 )
 @click.option(
-    "--field", "fields", multiple=True, help='What you say of it, as --field paper="Title"; several (docs/submissions.md).'
+    "--field",
+    "fields",
+    multiple=True,
+    help='What is not measured, as --field paper="Title"; may be repeated (docs/submissions.md).',
 )
 @click.option("--output", required=True, type=NamedPath(dir_okay=False), help="The file to write, .zip.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
@@ -46,8 +50,8 @@ def command(
 ) -> None:
     """Pack an evaluation into one file: figures, counterexamples, weights, rule, and where they come from.
 
-    `exitbench verify FILE` checks it wherever exitbench is. It is checked once before it is written. An evaluation that trust
-    checks fail, or that lacks attacks, is packed and says so. docs/submissions.md says how it gets on a board.
+    `exitbench verify FILE` checks it on any machine with exitbench. It is also checked before it is written. An evaluation
+    with failed trust checks or missing attacks is packed, and says so. docs/submissions.md tells how it gets on a board.
     """
     from exitbench.api.submit import given_fields, submit
     from exitbench.cli.outputs import reason, write_output

@@ -23,8 +23,8 @@ from exitbench.cli.options import data_option, number, results_option, rule_opti
 @click.option("--training", help="Only these weights.")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="Only this norm.")
 @click.option("--eps", callback=number, help="Only this radius, as 0.3 or 8/255.")
-@click.option("--grid", type=Whole(1, 65535), help="Only evaluations on images with so many steps of pixel values, as 255.")
-@click.option("--n", type=Whole(), help="Only evaluations on so many images. [default: the largest of each network]")
+@click.option("--grid", type=Whole(1, 65535), help="Only evaluations with this --grid, as 255.")
+@click.option("--n", type=Whole(), help="Only evaluations on this number of images. [default: the most of each network]")
 @click.option(
     "--points",
     type=Whole(1, 1000),

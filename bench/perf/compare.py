@@ -50,7 +50,7 @@ def read_measurement(path: Path) -> dict[str, Any]:
         run = _part(found, "run")
         found = {**measured, "run": run} if run else measured
     if not isinstance(found, dict) or "throughput" not in found:
-        raise UserError(f"{path} is not a measurement of `bench perf --output`")
+        raise UserError(f"{path} is not a measurement of `exitbench perf --output`")
     return found
 
 

@@ -29,7 +29,7 @@ def drawn(folder: Path) -> bytes:
     """
     found = [read_measurement(path) for path in sorted(folder.glob("*.json"))]
     if not found:
-        raise UserError(f"{folder} has no measurements (*.json) of `bench perf --output`")
+        raise UserError(f"{folder} has no measurements (*.json) of `exitbench perf --output`")
     found.sort(key=lambda each: str(each.get("time", "")))
     series = [series_of(subject, number) for number, subject in enumerate(dict.fromkeys(map(_subject, found)))]
     days = [str(each.get("time", "?"))[:10] for each in found]

@@ -52,7 +52,7 @@ def _read(store: Path, path: Path) -> Certificate:
     try:
         return read_certificate(read_inside(store, path), path, path.stem)
     except (Unreadable, OSError) as error:
-        raise UserError(f"{error}; `bench certify` makes it again") from error
+        raise UserError(f"{error}; `exitbench certify` makes it again") from error
 
 
 def prove_alone(

@@ -200,7 +200,7 @@ def _reported_mismatches(claims: Claims, counts: dict[str, int]) -> list[Mismatc
     for name, count in counts.items():
         reported = claims.reported.get(name, count)
         if reported != count:
-            older = "; is the leaderboard older than the store? `bench report` writes it again" if reported > count else ""
+            older = "; is the leaderboard older than the store? `exitbench report` writes it again" if reported > count else ""
             what = f"reported {reported} of {n} right, the claims on file make it {count}{older}"
             found.append(Mismatch(f"reported {name}", what))
     return found

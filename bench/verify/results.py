@@ -153,7 +153,7 @@ def reported(store: Path, of: Identity) -> dict[str, int]:
                     if row["attack"] in ("none", "worst") and told == wanted:
                         found[row["attack"]] = round(float(row["accuracy"]) * of.n)
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise UserError(f"{path} cannot be read ({error!r}); write it again with `bench report`") from error
+            raise UserError(f"{path} cannot be read ({error!r}); write it again with `exitbench report`") from error
     return found
 
 

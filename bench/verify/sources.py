@@ -53,7 +53,7 @@ def claims_in_results(what: str, results: Path, data: Path, model: str | None, i
         except DataUnavailable as error:
             raise UserError(
                 f"a results folder holds no clean images, and {subject.dataset} is not at hand: {error}. Name its folder with "
-                "--data, or have the claims exported where the data is: bench export --counterexamples --output FILE"
+                "--data, or have the claims exported where the data is: exitbench export --counterexamples --output FILE"
             ) from error
         except UserError:
             raise

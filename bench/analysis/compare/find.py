@@ -49,7 +49,7 @@ def _named(name: str, results: Path) -> list[Evaluation]:
     each_run = [evaluation_of(records, Store(runs.store)) for records in runs.records]
     found = [each for each in each_run if each is not None]
     if not found:
-        raise UserError(f"{name} has no finished clean pass; give its `bench run` again")
+        raise UserError(f"{name} has no finished clean pass; give its `exitbench run` again")
     return found
 
 
@@ -57,8 +57,10 @@ def _why(found_a: Sequence[Evaluation], found_b: Sequence[Evaluation]) -> str:
     if len(found_a) == len(found_b) == 1:
         if found_a[0].record == found_b[0].record:
             return "both names mean the same evaluation"
-        return "; ".join(unpaired(found_a[0].record, found_b[0].record)) + ". Evaluate both on the same samples with `bench run`"
-    return f"{_all(found_a)} against {_all(found_b)}. Evaluate both on the same samples with `bench run`"
+        return (
+            f"{'; '.join(unpaired(found_a[0].record, found_b[0].record))}. Evaluate both on the same samples with `exitbench run`"
+        )
+    return f"{_all(found_a)} against {_all(found_b)}. Evaluate both on the same samples with `exitbench run`"
 
 
 def _all(found: Iterable[Evaluation]) -> str:

@@ -96,12 +96,13 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
         UserError: If they do not share samples and threat model, or have no attack in common.
     """
     if reasons := list(unpaired(a.record, b.record)):
-        raise UserError(f"these are not paired: {'; '.join(reasons)}. Evaluate both on the same samples with `bench run`")
+        raise UserError(f"these are not paired: {'; '.join(reasons)}. Evaluate both on the same samples with `exitbench run`")
     attacks_a, attacks_b = by_variant(a), by_variant(b)
     common = [form for form in attacks_a if form in attacks_b]
     if not common and (attacks_a or attacks_b):
         raise UserError(
-            f"they have no attack in common: {_names(attacks_a)} against {_names(attacks_b)}. Give both the same with `bench run`"
+            f"they have no attack in common: {_names(attacks_a)} against {_names(attacks_b)}. "
+            "Run the same on both with `exitbench run`"
         )
     pairs = [_pair(CLEAN, a, b, _row(a, a.clean), _row(b, b.clean))]
     pairs += [_pair(form[0], a, b, _row(a, attacks_a[form]), _row(b, attacks_b[form])) for form in common]

@@ -26,7 +26,7 @@ from exitbench.store.run_record import CLEAN, board_name
 
 FORMAT: Literal["exitbench baseline"] = "exitbench baseline"
 
-_AGAIN = "restore it from version control, or write it again with `bench check --update`"
+_AGAIN = "restore it from version control, or write it again with `exitbench check --update`"
 
 
 Verdicts = Annotated[str, Meta(max_length=2**23)]
@@ -101,7 +101,7 @@ def from_text(text: str, source: str) -> Snapshot:
             raise UserError(f"{source} was edited or damaged: its content is not that of its digest; {_AGAIN}")
         return _snapshot(BASELINE.read(content, source))
     except NewerSchema as error:
-        raise UserError(f"{error}, or write it again with `bench check --update`") from error
+        raise UserError(f"{error}, or write it again with `exitbench check --update`") from error
     except Unreadable as error:
         raise UserError(f"{error}; {_AGAIN}") from error
     except (ValueError, OverflowError) as error:

@@ -53,7 +53,7 @@ def baseline_for(asked: Mapping[str, Any], path: Path | None, *, needed: bool) -
     if found is None and needed:
         raise UserError(
             f"there is no baseline of {describe(wanted)} in {BASELINES}/; name one with --baseline, or make one with "
-            f"`bench check --model {asked['model']} --update --preset quick`"
+            f"`exitbench check --model {asked['model']} --update --preset quick`"
         )
     return found or (None, None)
 

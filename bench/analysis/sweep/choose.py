@@ -55,7 +55,7 @@ def choose(found: Iterable[Evaluation], wanted: Wanted) -> list[Group]:
     if absent or not chosen:
         what = f"no finished evaluation of {', '.join(map(repr, absent))}" if absent else "no finished evaluation of that kind"
         have = "; ".join(dict.fromkeys(map(_told, everything))) or "nothing"
-        raise UserError(f"the store holds {what}; it holds: {have}. Evaluate it with `bench run`")
+        raise UserError(f"the store holds {what}; it holds: {have}. Evaluate it with `exitbench run`")
     if all(_one_exit(evaluation) for evaluation in chosen):
         names = ", ".join(dict.fromkeys(evaluation.record.model for evaluation in chosen))
         raise UserError(f"{names}: one exit, no threshold to sweep; name a network with several exits as well")

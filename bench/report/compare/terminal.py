@@ -50,7 +50,7 @@ def comparison_text(found: Comparison) -> RenderableType:
         notes.append(f"left out of the worst case, as only one of the two has it in this form: {', '.join(found.apart)}")
     for letter, each in (("A", found.a), ("B", found.b)):
         if verdict(each) != "ok":
-            notes.append(f"{letter}: trust {verdict(each)}; see `bench report`")
+            notes.append(f"{letter}: trust checks: {verdict(each)}; see `exitbench report`")
     return Group(line(title, "bold"), *map(line, named), table, costs, *(line(note, "dim") for note in notes))
 
 

@@ -8,7 +8,7 @@ from exitbench.analysis.regression.judge import Compared, Judgement
 from exitbench.analysis.regression.snapshot import Snapshot
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
-UPDATE = "update the baseline: bench check --update"
+UPDATE = "update the baseline: exitbench check --update"
 
 
 @dataclass(frozen=True)

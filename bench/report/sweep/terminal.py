@@ -84,7 +84,7 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
         notes.append(
             (
                 "only deployed rules were attacked themselves; for the others the worst case is a looser upper bound, from "
-                f"attacks on other rules and single exits; `bench run --policy {rule} --attack all` attacks one of them",
+                f"attacks on other rules and single exits; `exitbench run --policy {rule} --attack all` attacks one of them",
                 "dim",
             )
         )

@@ -170,7 +170,7 @@ def test_a_reported_figure_that_its_claims_do_not_make_is_found(claims, name):
     assert texts(replace(claims, reported=true)) == []
     (text,) = texts(replace(claims, reported={**true, name: true[name] + 1}))
     said = f"reported {name}: reported {true[name] + 1} of 70 right, the claims on file make it {true[name]}"
-    assert text == f"{said}; is the leaderboard older than the store? `bench report` writes it again"
+    assert text == f"{said}; is the leaderboard older than the store? `exitbench report` writes it again"
     assert texts(replace(claims, reported={**true, name: true[name] - 1})) == [
         f"reported {name}: reported {true[name] - 1} of 70 right, the claims on file make it {true[name]}"
     ]

@@ -226,7 +226,7 @@ def test_a_dataset_that_is_not_at_hand_is_said_with_the_way_out(tmp_path, bench,
     monkeypatch.setattr(cifar10, "fetch", unreachable)
     Store(tmp_path / "results" / "store").write_run(record_of(model="rdi_resnet38", dataset="cifar10"))
     code, _, err = bench("verify", tmp_path / "results", "--data", tmp_path / "no-data")
-    assert code == 2 and "--data" in err and "bench export --counterexamples" in err
+    assert code == 2 and "--data" in err and "exitbench export --counterexamples" in err
 
 
 def test_an_export_does_not_write_over_what_is_there(made, tmp_path, bench):

@@ -261,5 +261,5 @@ def test_the_leaderboard_s_figures_are_read_back(tmp_path):
     assert reported(store.root, changed(evaluation.record, n=69)) == {}
     (board,) = (tmp_path / "leaderboards").glob("*.csv")
     board.write_text("attack\nworst\n")
-    with pytest.raises(UserError, match="write it again with `bench report`"):
+    with pytest.raises(UserError, match="write it again with `exitbench report`"):
         reported(store.root, evaluation.record)
