@@ -23,7 +23,7 @@ from exitbench.verify.claims import Claims
 
 _log = logging.getLogger(__name__)
 
-AGAIN = "run the evaluation again to mend it"
+AGAIN = "run the evaluation again to replace it"
 
 
 @dataclass(frozen=True)
