@@ -17,6 +17,10 @@ class Whole(click.IntRange):
 
     name = "integer"
 
+    def _describe_range(self) -> str:
+        """Return the range for the help text; click writes ``x<=None`` where there is none."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return super().convert(whole_number(value) if isinstance(value, str) else value, param, ctx)
@@ -28,6 +32,10 @@ class Real(click.FloatRange):
     """A number in ASCII digits that is not NaN, which no range would refuse."""
 
     name = "float"
+
+    def _describe_range(self) -> str:
+        """Return the range for the help text; click writes ``x<=None`` where there is none."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:

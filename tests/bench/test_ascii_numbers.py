@@ -106,3 +106,8 @@ def test_every_option_of_every_command_is_read_so():
     own = re.compile(r"click\.(INT|FLOAT|Path)|type=(int|float)\b|click\.(Int|Float)Range")
     found = [path.name for path in folder.glob("*.py") if path.name != "option_types.py" and own.search(path.read_text("utf-8"))]
     assert not found
+
+
+def test_help_shows_a_range_only_where_there_is_one():
+    shown = CliRunner().invoke(cli, ["sweep", "--help"]).output
+    assert "1<=x<=1000" in shown and "None" not in shown
