@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exitbench.attacks.registry import build, register_attack, register_group
-from exitbench.models.policies import FixedExit
 
 if TYPE_CHECKING:
     from exitbench.attacks.autoattack import Variant
@@ -77,6 +76,7 @@ def _average_max(deployment: Deployment, settings: AttackSettings) -> Attack:
 def _adaptive(deployment: Deployment, settings: AttackSettings) -> Attack:
     from exitbench.attacks.adaptive import Adaptive
     from exitbench.attacks.one_exit import AdaptiveAtOneExit
+    from exitbench.models.policies import FixedExit
 
     if isinstance(deployment.policy, FixedExit):
         return AdaptiveAtOneExit(settings.region, deployment.policy, settings.budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exitbench.models.errors import InvalidValue, UnknownName
 from exitbench.models.number_text import real_number
+from exitbench.models.own_code import is_own
 from exitbench.models.policies import FixedExit, Policy
 from exitbench.models.rules.own import PREFIX, OwnRule, RuleNotLoaded, of_text
 from exitbench.models.rules.registry import name_of, policy_card, policy_cards
@@ -31,9 +32,17 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
     except RuleNotLoaded:
         raise
     except (ValueError, UnknownName) as error:
+        if _is_ours(text) and not isinstance(error, (InvalidValue, UnknownName)):
+            raise  # a bug, not bad input
         forms = " | ".join([*(card.form for card in policy_cards().values()), LAST])
         raise InvalidValue(f"policy {text!r}: {error}; the forms are {forms}") from error
     return policy
+
+
+def _is_ours(text: str) -> bool:
+    """Return whether a rule's name is one of ours, whose errors other than ``InvalidValue`` are bugs."""
+    card = policy_cards().get(text.partition(":")[0])
+    return card is None or is_own(card.kind.__module__)
 
 
 def _parsed(text: str, n_exits: int, calibration: str | None) -> Policy:

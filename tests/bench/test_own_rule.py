@@ -7,7 +7,7 @@ from exitbench.models.at_once import AtOnce, is_without_loop
 from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import EntropyPolicy, Policy
 from exitbench.models.policy_text import parse_policy, policy_text
-from exitbench.models.rules import own
+from exitbench.models.rules import own, registry
 from exitbench.models.rules.fit import check_decisions, check_rule
 from exitbench.models.rules.gate import GatePolicy
 from exitbench.models.rules.own import load_policy
@@ -181,12 +181,14 @@ def test_a_rule_that_refuses_a_network_in_its_own_words_is_bad_input(error, rule
 
 
 def test_the_words_of_a_plugins_rule_are_bad_input_too(monkeypatch):
-    def of_values(values, n_exits, calibration=None):
-        raise ValueError("whole hours only")
+    class Hourly(EntropyPolicy):
+        @classmethod
+        def of_values(cls, values, n_exits, calibration=None):
+            raise ValueError("whole hours only")
 
-    monkeypatch.setattr(EntropyPolicy, "of_values", of_values)
-    with pytest.raises(InvalidValue, match=r"^policy 'entropy:1,2': whole hours only; the forms are"):
-        parse_policy("entropy:1,2", 3)
+    monkeypatch.setitem(registry._cards, "hourly", registry.PolicyCard("hourly", "hourly:T1,...", "", Hourly))
+    with pytest.raises(InvalidValue, match=r"^policy 'hourly:1,2': whole hours only; the forms are"):
+        parse_policy("hourly:1,2", 3)
 
 
 def test_a_rule_on_gate_scores_needs_gate_heads():

@@ -285,12 +285,12 @@ def test_what_is_cited_is_known_and_every_network_and_defence_of_ours_is_cited()
 
 
 def test_the_page_names_every_column_and_every_option():
-    from exitbench.cli.export import command
+    from exitbench.cli import export, figures
 
     page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     listed = page.partition("The columns are ")[2].partition(", and the name")[0]
     assert re.findall(r"`(\w+)`", listed) == list(COLUMNS)
-    known = {option for parameter in command.params for option in parameter.opts}
+    known = {option for each in (export, figures) for parameter in each.command.params for option in parameter.opts}
     named = set(re.findall(r"--[a-z][a-z-]*", page)) - {"--attack"}
     assert named <= known
     assert {"--board", "--columns", "--label", "--caption", "--latex-label", "--markup"} <= named
