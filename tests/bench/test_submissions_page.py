@@ -74,5 +74,5 @@ def test_the_page_leads_from_a_network_of_ones_own_to_a_board(shell, tmp_path):
 
 
 def test_the_page_names_what_can_be_said_by_field():
-    told = PAGE.partition("`--field` says what nothing can measure: ")[2].partition(".")[0]
+    told = PAGE.partition("`--field` gives what cannot be measured: ")[2].partition(".")[0]
     assert re.findall(r"`(\w+)`", told) == list(GIVEN)
