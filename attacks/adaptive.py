@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from exitbench.attacks.adaptive_search import Search
-from exitbench.attacks.base import Attack
+from exitbench.attacks.budget import Budgeted
 from exitbench.attacks.deployed_loss import constraints_at, expected_failure, expected_margin, joint, reweighted
 from exitbench.attacks.noise import Noise
 from exitbench.attacks.pairs import PairSearch
@@ -21,7 +21,6 @@ from exitbench.attacks.random_search import search_randomly
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import BUDGET
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy
 
 SOFT_STEPS, JOINT_STEPS = 20, 25
@@ -32,7 +31,7 @@ Soft = Callable[[Tensor, Tensor, Policy, "float | Tensor"], Tensor]
 
 
 @dataclass(frozen=True)
-class Adaptive(Attack):
+class Adaptive(Budgeted):
     """A sign ascent with momentum on the deployed rule; every iterate is tested on all exits and under the policy.
 
     The attack first ascends the expected failure under soft gates from a random start, then the expected margin from the
@@ -62,20 +61,12 @@ class Adaptive(Attack):
     policy: Policy
     budget: int = BUDGET
 
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise InvalidValue(f"the budget must be at least 1 gradient per image, got {self.budget}")
-
     @property
     def summary(self) -> str:
         gradients = f"soft gates, exit by exit, pairs of exit and class; at most {self.budget} gradients"
         if self.policy.has_gradient:
             return gradients
         return f"{gradients}; the rule's gates have none, so a random search of {QUERIES * self.budget} queries follows"
-
-    @property
-    def expected_gradients(self) -> float:
-        return self.budget / 4  # most samples break early
 
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         self.policy.check(model.n_exits)

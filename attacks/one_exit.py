@@ -13,7 +13,7 @@ from torch import Tensor
 from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.adaptive_search import Search
 from exitbench.attacks.apgd import climb
-from exitbench.attacks.base import Attack
+from exitbench.attacks.budget import Budgeted
 from exitbench.attacks.deployed_loss import expected_margin
 from exitbench.attacks.gradient import Ascent
 from exitbench.attacks.noise import Noise
@@ -22,7 +22,6 @@ from exitbench.attacks.pairs import PairSearch, Rung
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import BUDGET
 from exitbench.models.early_exit import EarlyExitNet
-from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import FixedExit
 
 RUNGS = (Rung(9, 30, 1 / 32), Rung(3, 110, 1 / 64))
@@ -36,7 +35,7 @@ DRAW = 3_000_000
 
 
 @dataclass(frozen=True)
-class AdaptiveAtOneExit(Attack):
+class AdaptiveAtOneExit(Budgeted):
     """The adaptive attack where no choice of an exit can be attacked: only the prediction of one exit is left to change.
 
     Sign ascents with momentum: of the margin, 20 steps; of the lead of each wrong class, up to nine, 30 steps from a random start
@@ -60,17 +59,9 @@ class AdaptiveAtOneExit(Attack):
     policy: FixedExit
     budget: int = BUDGET
 
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise InvalidValue(f"the budget must be at least 1 gradient per image, got {self.budget}")
-
     @property
     def summary(self) -> str:
         return f"margin, then one class after another, by apgd-{STEPS} in the end; at most {self.budget} gradients"
-
-    @property
-    def expected_gradients(self) -> float:
-        return self.budget / 4  # most samples break early
 
     @property
     def again(self) -> AdaptiveAtOneExit:

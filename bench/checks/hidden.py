@@ -185,14 +185,14 @@ def flags(numbers: Hidden, robust: set[int] | None) -> list[Flag]:
         message = (
             f"{len(only)} of {len(numbers.right)} samples are broken without gradients (other networks, rounding to 8 bits, "
             f"random searches) and not by ascents nor by the adaptive attack with {BUDGET} gradients: these are masked there, "
-            "and the number is not to be believed; evaluate the network with what masks them taken out"
+            "and the number is not to be believed; remove the part of the network that masks them, and evaluate it again"
         )
         found.append(Flag("masked on some samples", "failure", counts, message))
     if hidden == "yes":
         message = (
             f"on {len(numbers.behind)} samples that ascents leave, an exit is wrong behind a shut gate, and tiny changes of "
-            f"the image (at most {max(SIZES):g} a pixel, {numbers.changes} of each) open it on {len(opened)}: gates hide from "
-            "gradients what they let out, and the number is not to be believed"
+            f"the image (at most {max(SIZES):g} a pixel, {numbers.changes} of each) open it on {len(opened)}: gradients do not "
+            "show that these gates can open, and the number is not to be believed"
         )
         found.append(Flag("hidden gates", "failure", gates, message))
     missed = (only | opened | set(numbers.ascents)) & (robust or set())

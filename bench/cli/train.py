@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rule-only",
     is_flag=True,
-    help="Train nothing: set the recipe's exit rule for the weights that are there, measure it, and write their card.",
+    help="Train nothing: set the recipe's exit rule for the weights that are there, measure it on the CPU, and write their card.",
 )
 @data_option
 def command(

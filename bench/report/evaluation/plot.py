@@ -36,7 +36,7 @@ def draw_evaluation(evaluation: Evaluation) -> Drawing:
 
 
 def bar_rows(evaluation: Evaluation) -> list[Row]:
-    """Return a row for each bar: its name, share and interval in percent, and the colour of its kind of images."""
+    """Return a row for each bar: its name, its share with the interval, in percent, and its colour."""
     kinds = {attack.name: "slowed" if attack.is_slowdown else "attacked" for attack in evaluation.attacks}
     tints = {CLEAN: TINTS["clean"], WORST: COLOURS[-1], **{name: TINTS[kind] for name, kind in kinds.items()}}
     found = []
