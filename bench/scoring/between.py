@@ -33,6 +33,11 @@ class Between:
             return "every sample is either broken or certified"
         parts = ", ".join(f"{count} {what}" for what, count in zip(LACKED, self.lacked, strict=True) if count)
         most = max(range(len(self.exits)), key=self.exits.__getitem__)
+        if len(self.samples) == 1:
+            return (
+                "1 sample is neither broken nor certified. The nearest image to break it lacks "
+                f"{self.least:.2g} logits, at exit {most + 1}. What is lacking: {parts.removeprefix('1 ')}"
+            )
         return (
             f"{len(self.samples)} samples are neither broken nor certified. The nearest image to break each lacks "
             f"{self.median:.2g} logits in the median, {self.least:.2g} at the least. What is lacking: {parts}. "

@@ -17,7 +17,7 @@ from exitbench.models.rules.patience import PatiencePolicy
 from exitbench.report.leaderboard.terminal import summary
 from exitbench.report.page.html import to_html
 from exitbench.report.write import boards
-from exitbench.scoring.between import between_of, undecided
+from exitbench.scoring.between import Between, between_of, undecided
 from exitbench.scoring.nearest import LACKED, Nearest, nearest_of
 from tests.bench.evaluated import evaluate, only_evaluation, prepared, toy_policy
 from tests.bench.test_charts import certified
@@ -139,3 +139,11 @@ def test_it_is_told_in_the_terminal_on_the_page_and_in_python(scored):
     assert table.index.tolist() == list(between.samples) and set(table["lacked"]) <= set(LACKED)
     assert table["exit"].between(1, scored.record.n_exits).all() and set(table["attack"]) <= {"none", "average"}
     assert Evaluation(replace(scored, nearest=None)).nearest.empty
+
+
+def test_one_sample_is_told_as_one():
+    one = Between((3,), 0.5, 0.5, (0, 1, 0), (0, 0, 1))
+    assert str(one) == (
+        "1 sample is neither broken nor certified. The nearest image to break it lacks 0.5 logits, at exit 3. "
+        "What is lacking: its gate open"
+    )
