@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import ClassVar
@@ -21,9 +21,13 @@ from exitbench.attacks.random_search import search_randomly
 from exitbench.attacks.regions import ThreatModel
 from exitbench.attacks.settings import BUDGET
 from exitbench.models.early_exit import EarlyExitNet
+from exitbench.models.errors import InvalidValue
 from exitbench.models.policies import Policy
+from exitbench.models.spec import WHEN_SET
 
 SOFT_STEPS, JOINT_STEPS = 20, 25
+THOROUGH = 2.25
+"""Budget of near samples in a worst case, in budgets: two whole rounds by default."""
 QUERIES = 4
 """Forward passes of the random search for each gradient of the budget, where the rule gives no gradient."""
 
@@ -49,9 +53,10 @@ class Adaptive(Budgeted):
         policy: The deployed rule.
         budget: Largest number of gradients per sample. A sample that breaks leaves at once, so that the mean over all samples
             is far lower; the runner records it. The result of a sample does not depend on the others.
+        near_budget: The same for samples that have come near (``Search.near``) when ``budget`` is spent; None for ``budget``.
 
     Raises:
-        InvalidValue: If the budget is below 1.
+        InvalidValue: If the budget is below 1, or larger than that of near samples.
     """
 
     version: ClassVar[int] = 5
@@ -60,6 +65,17 @@ class Adaptive(Budgeted):
     region: ThreatModel
     policy: Policy
     budget: int = BUDGET
+    near_budget: int | None = field(default=None, metadata=WHEN_SET)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.near_budget is not None and self.near_budget < self.budget:
+            raise InvalidValue(f"near samples need a budget of at least {self.budget} gradients, got {self.near_budget}")
+
+    @property
+    def thorough(self) -> Adaptive:
+        """The attack with 2.25 times its budget for samples that have come near: alone they are worth more gradients."""
+        return replace(self, near_budget=int(THOROUGH * self.budget))
 
     @property
     def summary(self) -> str:
@@ -70,10 +86,10 @@ class Adaptive(Budgeted):
 
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         self.policy.check(model.n_exits)
-        search = Search(model, self.region, self.policy, x, y, self.budget)
+        search = Search(model, self.region, self.policy, x, y, self.budget, self.near_budget)
         again, pairs = torch.zeros_like(search.distances), PairSearch(search, self.policy, noise)
         for restart in count():
-            if not (search.left and len(search.survivors())):
+            if not (search.left and len(search.going())):
                 break
             search.forget()
             self.softly(search, expected_failure, self.region.start(x, noise, restart), warm=0.5, last=1 / 16)

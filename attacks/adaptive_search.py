@@ -18,6 +18,10 @@ from exitbench.models.policies import Policy
 COMPACT_EVERY = {"cuda": 5}
 """Number of steps after which broken samples leave the batch; asking a GPU for them synchronises it. Elsewhere it is 1."""
 
+NEAR = 1 / 16
+"""Share of what a clean image lacks to fail: a sample is near when less than that is lacking. On the authors' RDI-ResNet-38,
+35 of the 192 samples that 680 gradients leave are near, and among them are all that 790 more broke of the first 96."""
+
 
 class Search:
     """The state of a search: for each sample, the iterate closest to failing so far, and whether it fails under the policy.
@@ -32,9 +36,11 @@ class Search:
         x: Clean images ``(B, C, H, W)`` in [0, 1].
         y: Labels ``(B,)``.
         budget: Largest number of gradients per sample.
+        near_budget: The same for samples that are near when ``budget`` is spent; None for ``budget``. The others end the
+            ascent that they are in.
 
     Attributes:
-        left: Gradients that each survivor may still spend.
+        left: Gradients that each survivor may still spend, if it is near.
         nearest: ``(B, C, H, W)``, the failing iterate, else the one closest to failing since the search last started over.
         distances: ``(K, B)``, its distance to failure at each exit.
         logits: ``(K, B, C)``, the logits of ``nearest``.
@@ -46,9 +52,19 @@ class Search:
             wrong, else the closest of all.
     """
 
-    def __init__(self, model: EarlyExitNet, region: ThreatModel, policy: Policy, x: Tensor, y: Tensor, budget: int) -> None:
+    def __init__(
+        self,
+        model: EarlyExitNet,
+        region: ThreatModel,
+        policy: Policy,
+        x: Tensor,
+        y: Tensor,
+        budget: int,
+        near_budget: int | None = None,
+    ) -> None:
         self.model, self.region, self.policy, self.x, self.y = model, region, policy, x, y
-        self.left = budget
+        self.left = budget if near_budget is None else near_budget
+        self._for_near = self.left - budget
         self.nearest, self.candidates = x.clone(), x.clone()
         self.distances = x.new_full((model.n_exits, len(x)), torch.inf)
         self.rank = self.distances[0].clone()
@@ -56,11 +72,25 @@ class Search:
         with torch.no_grad():
             self.logits = model(x)
         self.seen = pair_values(self.logits, y, policy)
+        self._at_first = self.lacking()
         self.record(torch.arange(len(x), device=x.device), x, self.logits.clone())
 
     def survivors(self) -> Tensor:
         """Return the rows of the samples not yet broken."""
         return (~self.broken).nonzero().flatten()
+
+    def going(self) -> Tensor:
+        """Return the rows of the samples not yet broken that have gradients left to spend."""
+        within = self.left > self._for_near
+        return self.survivors() if within else (~self.broken & self.near()).nonzero().flatten()
+
+    def lacking(self) -> Tensor:
+        """Return what every iterate ``(B,)`` so far lacks to fail, at the exit and the class where it is least."""
+        return -self.seen.amax((0, 1))
+
+    def near(self) -> Tensor:
+        """Return which samples ``(B,)`` have come near: a sixteenth of what their clean image lacks is lacking."""
+        return self.lacking() < NEAR * self._at_first
 
     def forget(self) -> None:
         """Start over: the survivors' closest iterates no longer guide the search; they stay in ``candidates``."""
@@ -91,9 +121,9 @@ class Search:
             first: First step size, as a share of the radius; it falls to ``last`` as a cosine.
             last: Last step size, as a share of the radius.
         """
+        rows = self.going()
         planned, steps = steps, min(steps, self.left)
         self.left -= steps
-        rows = self.survivors()
         on_gpu = rows.device.type == "cuda"
         if exits is not None and not on_gpu:
             rows = rows[exits[rows].argsort(descending=True, stable=True)]

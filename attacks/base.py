@@ -66,6 +66,11 @@ class Attack(ABC):
         """The attack to run on the network itself where only the faster copy searched first is broken; at least as strong."""
         return self
 
+    @property
+    def thorough(self) -> Attack:
+        """The attack as a worst case runs it, where a sample counts that breaks late; at least as strong."""
+        return self
+
     @abstractmethod
     def generate(self, model: EarlyExitNet, x: Tensor, y: Tensor, *, noise: Noise, candidates: Sequence[Tensor]) -> Tensor:
         """Generate one candidate per sample.

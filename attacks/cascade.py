@@ -24,9 +24,10 @@ from exitbench.models.policies import Policy, deployed_logits
 class Cascade(Attack):
     """A sequence of attacks, each run on the samples that the deployed rule still gets right.
 
-    Every iterate of PGD and APGD is tested under the deployed rule, whichever exit is ascended, and a sample that breaks
-    leaves at once, as in the adaptive attack. The candidate is the first image that makes the deployed rule fail, else the
-    first that makes some exit wrong, else the clean image. Put cheap attacks first, so that AutoAttack runs on survivors alone.
+    The adaptive attack goes on for longer than alone on samples that come near (``Adaptive.near_budget``). Every iterate of PGD
+    and APGD is tested under the deployed rule, whichever exit is ascended, and a sample that breaks leaves at once, as in the
+    adaptive attack. The candidate is the first image that makes the deployed rule fail, else the first that makes some exit
+    wrong, else the clean image. Put cheap attacks first, so that AutoAttack runs on survivors alone.
 
     Attributes:
         attacks: The attacks, in order.
@@ -36,7 +37,7 @@ class Cascade(Attack):
         InvalidValue: If there are no attacks, or one is not bound to the ball.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     gathers: ClassVar[bool] = True
 
     attacks: tuple[Attack, ...]
@@ -54,7 +55,7 @@ class Cascade(Attack):
 
     @property
     def expected_gradients(self) -> float:
-        return max(attack.expected_gradients for attack in self.attacks)
+        return max(attack.thorough.expected_gradients for attack in self.attacks)
 
     @property
     def implementation(self) -> str | None:
@@ -68,7 +69,7 @@ class Cascade(Attack):
         for attack in self.attacks:
             if not len(rows):
                 break
-            x_adv = self._once(attack, model, x, y, noise, rows, done)
+            x_adv = self._once(attack.thorough, model, x, y, noise, rows, done)
             right, some_wrong = self._verdicts(model, x_adv, y[rows])
             taken = ~right | (some_wrong & ~near[rows])
             found[rows[taken]] = x_adv[taken]

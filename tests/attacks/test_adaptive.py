@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -7,10 +8,12 @@ from hypothesis import strategies as st
 
 from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.adaptive_search import Search
+from exitbench.attacks.cascade import Cascade
 from exitbench.attacks.deployed_loss import (
     distance_to_failure,
     exit_constraints,
     exit_probabilities,
+    expected_failure,
     expected_margin,
     joint,
     margins,
@@ -182,6 +185,42 @@ def test_results_depend_neither_on_the_split_nor_on_the_order(norm):
     for rows in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10, 11], [11, 3, 7, 0]):
         part = attack(net, x[rows], y[rows], noise=Noise(noise.seed, tuple(noise.samples[row] for row in rows)))
         torch.testing.assert_close(part, whole[rows], atol=1e-9, rtol=0)
+
+
+def test_only_samples_that_have_come_near_get_more_than_the_budget():
+    policy = policy_for()
+    x, y, noise = sample(policy)
+    ball = ThreatModel("Linf", 0.02)
+    alone = Adaptive(ball, policy, 40)
+    left = right(NET, alone(NET, x, y, noise=noise), y, policy)
+    search = Search(NET, ball, policy, x, y, 40)
+    alone.softly(search, expected_failure, ball.start(x, noise, 0), warm=0.5, last=1 / 16)
+    alone.softly(search, expected_margin, search.nearest, warm=0.3, last=1 / 16)
+    assert not len(search.going()) or search.near()[search.going()].all()
+    spent = []
+    for attack in (alone, dataclasses.replace(alone, near_budget=90)):
+        with counted(NET) as passes:
+            found = attack(NET, x, y, noise=noise)
+        spent.append(passes.backwards)
+    near = int((left & search.near()).sum())
+    assert 0 < near < int(left.sum()) and spent[0] < spent[1] <= spent[0] + 50 * near
+    still = right(NET, found, y, policy)
+    assert not (still & ~left).any(), "what the budget breaks alone is broken"
+    assert torch.equal(still[left & ~search.near()], left[left & ~search.near()])
+
+
+def test_a_worst_case_searches_near_samples_for_longer():
+    policy, ball = policy_for(), ThreatModel("Linf", 0.02)
+    assert Adaptive(ball, policy, 40).thorough == Adaptive(ball, policy, 40, near_budget=90)
+    x, y, noise = sample(policy)
+    worst = Cascade((Adaptive(ball, policy, 40),), policy)(NET, x, y, noise=noise)
+    longer = Adaptive(ball, policy, 40, near_budget=90)(NET, x, y, noise=noise)
+    assert torch.equal(right(NET, worst, y, policy), right(NET, longer, y, policy))
+
+
+def test_near_samples_cannot_get_fewer_gradients():
+    with pytest.raises(ValueError, match="at least 40"):
+        Adaptive(ThreatModel("Linf", 0.02), policy_for(), 40, near_budget=39)
 
 
 @settings(max_examples=4)
