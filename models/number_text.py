@@ -21,6 +21,11 @@ def eps_text(eps: float) -> str:
     return f"{pixels}/255" if abs(eps - pixels / 255) < 1e-12 else repr(eps)
 
 
+def cost_text(cost: float, decimals: int = 2) -> str:
+    """Write a cost with as many decimals, or with two significant digits where these would leave fewer."""
+    return f"{cost:.{decimals}f}" if cost == 0 or abs(cost) >= 10 ** (1 - decimals) else f"{cost:.2g}"
+
+
 def whole_number(text: str) -> int:
     """Parse a whole number. Python reads the digits of every script, and underscores: the same number under many names.
 

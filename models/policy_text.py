@@ -34,7 +34,7 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
     except (ValueError, UnknownName) as error:
         if _is_ours(text) and not isinstance(error, (InvalidValue, UnknownName)):
             raise  # a bug, not bad input
-        forms = " | ".join([*(card.form for card in policy_cards().values()), LAST])
+        forms = " | ".join([*(card.form for card in policy_cards().values()), LAST, "path/to/file.py:function"])
         raise InvalidValue(f"policy {text!r}: {error}; the forms are {forms}") from error
     return policy
 

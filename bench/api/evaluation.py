@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from exitbench.checks.flag import Flag
+from exitbench.models.number_text import cost_text
 from exitbench.report.evaluation.tables import attack_table, markdown, summary_table
 from exitbench.report.leaderboard.flags import lines
 from exitbench.report.leaderboard.table import rows_of
@@ -170,7 +171,7 @@ class Evaluation:
             f"{self.model} on {self.threat_model}, n = {self.n}, policy {_short(self.policy)}",
             f"  clean       {self.clean}",
             f"  worst case  {self.worst_case or '-'}   over {len(self.scored.attacks)} attacks",
-            f"  mean cost   {self.mean_mmacs:.2f} mmacs",
+            f"  mean cost   {cost_text(self.mean_mmacs)} mmacs",
         ]
         found += [f"  note        {self.scored.record.note}"] if self.scored.record.note else []
         found += [f"  {line.kind}: {line.label}: {line.message}" for line in lines(self.scored)]

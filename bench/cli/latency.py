@@ -9,6 +9,7 @@ import click
 
 from exitbench.cli.option_types import Whole
 from exitbench.cli.options import data_option, device_option, results_option, with_network
+from exitbench.models.number_text import cost_text
 
 
 @click.command("latency", short_help="Time the network up to each exit")
@@ -65,9 +66,9 @@ def command(rounds: int, threads: int | None, results: Path, **asked: Any) -> No
     for heading in ("exit", "mmacs", "by ptflops", "ms, one image", f"ms of {BATCH}"):
         table.add_column(heading, justify="right")
     for k, (mmacs, second) in enumerate(zip(latency.mmacs, latency.ptflops, strict=True)):
-        told = "-" if second is None else f"{second:.2f}"
+        told = "-" if second is None else cost_text(second)
         times = [f"{each[k][1]:.3g}" if latency.stops else "-" for each in (latency.one, latency.many)]
-        table.add_row(str(k + 1), f"{mmacs:.2f}", told, *times)
+        table.add_row(str(k + 1), cost_text(mmacs), told, *times)
     table.add_row("deployed", "", "", f"{latency.deployed_one[1]:.3g}", f"{latency.deployed_many[1]:.3g}")
     console = terminal()
     console.print(table)

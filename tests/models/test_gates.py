@@ -206,9 +206,8 @@ def test_what_a_text_means(text, n_exits, policy):
     ],
 )
 def test_a_text_that_means_nothing_is_named_with_the_reason(text, why):
-    with pytest.raises(
-        ValueError, match=f"^policy '{text}': {why}.*; the forms are entropy:T1,T2,.* . confidence:.* .* . exit:k . always-last$"
-    ):
+    forms = "entropy:T1,T2,.* . confidence:.* .* . exit:k . always-last . path/to/file.py:function"
+    with pytest.raises(ValueError, match=f"^policy '{text}': {why}.*; the forms are {forms}$"):
         parse_policy(text, 3)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from exitbench.analysis.regression.judge import judge
 from exitbench.analysis.regression.snapshot import Snapshot
+from exitbench.models.number_text import cost_text
 from exitbench.scoring.rows import TITLES
 
 
@@ -25,7 +26,7 @@ def changes(before: Snapshot | None, now: Snapshot, differences: Sequence[str]) 
             shares = f"{100 * row.before / row.n:.2f} -> {100 * row.now / row.n:.2f} %"
             found.append(f"{row.title}: {shares} ({len(row.lost)} lost, {len(row.won)} won)")
         if row.mmacs and row.mmacs[0] != row.mmacs[1]:
-            found.append(f"{row.title}: mean mmacs {row.mmacs[0]:.2f} -> {row.mmacs[1]:.2f}")
+            found.append(f"{row.title}: mean mmacs {' -> '.join(map(cost_text, row.mmacs))}")
     return [f"{now.title}: {len(found)} changes" if found else f"{now.title}: nothing changed", *found]
 
 

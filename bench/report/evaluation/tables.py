@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 
+from exitbench.models.number_text import cost_text
 from exitbench.report.leaderboard.table import rows_of
 from exitbench.scoring.evaluation import Evaluation
 from exitbench.scoring.ranking import WORST
@@ -34,7 +35,7 @@ def summary_table(evaluation: Evaluation) -> pd.DataFrame:
                 "attack": TITLES.get(row["attack"], row["attack"]),
                 "accuracy %": f"{100 * row['accuracy']:.1f}" if done else row["status"],
                 "95 % interval": f"{100 * row['ci_low']:.1f} - {100 * row['ci_high']:.1f}" if done else "",
-                "mean mmacs": f"{row['mmacs']:.2f}" if "mmacs" in row else "",
+                "mean mmacs": cost_text(row["mmacs"]) if "mmacs" in row else "",
                 "gradients": f"{row['backwards']:.0f}" if "backwards" in row and row["attack"] != CLEAN else "",
             }
         )

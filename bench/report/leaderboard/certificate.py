@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from exitbench.models.number_text import cost_text
 from exitbench.report.plain_text import cell, line
 from exitbench.stats.proportions import wilson
 from exitbench.store.certificate import Certificate
@@ -25,7 +26,7 @@ def summary(certificate: Certificate) -> RenderableType:
         table.add_column(heading, justify="right")
     for method in certificate.methods:
         low, high = wilson(len(method.right), certificate.n)
-        cost, seconds = f"{certificate.cost(method):.2f}", f"{method.seconds:.1f}"
+        cost, seconds = cost_text(certificate.cost(method)), f"{method.seconds:.1f}"
         table.add_row(
             method.name, f"{100 * certificate.accuracy(method):.2f}", f"{100 * low:.1f} - {100 * high:.1f}", cost, seconds
         )

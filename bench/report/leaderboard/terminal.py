@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from exitbench.models.number_text import cost_text
 from exitbench.models.rules.own import PREFIX
 from exitbench.report.leaderboard.certificate import NOTHING
 from exitbench.report.leaderboard.flags import lines, verdict
@@ -67,7 +68,7 @@ def _certified(certificate: Certificate) -> list[str]:
         return ["certified", NOTHING]
     low, high = wilson(len(certificate.proven.right), certificate.n)
     share, interval = f"{100 * certificate.accuracy():.2f}", f"{100 * low:.1f} - {100 * high:.1f}"
-    return ["certified", share, interval, f"<= {certificate.cost():.2f}"]
+    return ["certified", share, interval, f"<= {cost_text(certificate.cost())}"]
 
 
 def _flags(evaluation: Evaluation) -> list[Text]:
@@ -79,7 +80,7 @@ def _flags(evaluation: Evaluation) -> list[Text]:
 
 
 def _figures(evaluation: Evaluation, result: Result) -> list[str]:
-    cost = f"{evaluation.mean_cost(result):.2f}"
+    cost = cost_text(evaluation.mean_cost(result))
     return [*_shares(evaluation.robust(result)), cost, f"{result.backwards:.0f}", _seconds(result.seconds)]
 
 
@@ -109,8 +110,8 @@ def _exit_table(evaluation: Evaluation) -> Table:
     for cost in get_args(CostFigure):
         if (cost == "mmacs_dense" and not evaluation.sparsity) or (cost == "mflops_paper" and not evaluation.record.mflops_paper):
             continue
-        means = " -> ".join(f"{evaluation.mean_cost(result, cost):.2f}" for result in situations)
-        table.add_row(f"  {cost}", *(f"{value:.1f}" for value in evaluation.costs(cost)), means)
+        means = " -> ".join(cost_text(evaluation.mean_cost(result, cost)) for result in situations)
+        table.add_row(f"  {cost}", *(cost_text(value, 1) for value in evaluation.costs(cost)), means)
     return table
 
 
@@ -127,7 +128,7 @@ def _slowdown_table(evaluation: Evaluation, slowdowns: Sequence[Result]) -> Tabl
         efficacy = " -> ".join("-" if found.efficacy is None else f"{found.efficacy:.3f}" for found in (before, after))
         share, _, _ = accuracy(evaluation.robust(result))
         name = cell(result.name.partition(":")[2])
-        cost = f"{evaluation.mean_cost(result):.2f}"
+        cost = cost_text(evaluation.mean_cost(result))
         table.add_row(f"  {name}", cost, f"{after.ratio:.2f}", erased, efficacy, f"{100 * share:.1f}")
     return table
 

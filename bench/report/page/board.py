@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from exitbench.models.number_text import cost_text
 from exitbench.models.spec import digest
 from exitbench.report.charts.looks import Looks, looks_of
 from exitbench.report.leaderboard.certificate import certified_share
@@ -145,8 +146,8 @@ def _cells(evaluation: Evaluation, kind: str, flags: Sequence[tuple[str, str]]) 
     cells = {name: _cell(clean.get(name)) for name in OF_THE_CSV}
     return cells | {
         "exits": _cell(record.n_exits),
-        "mmacs": Cell(f"{'≥ ' if evaluation.uncounted else ''}{clean['mmacs']:.2f}", clean["mmacs"]),
-        "mmacs_dense": Cell(f"{clean['mmacs_dense']:.2f}", clean["mmacs_dense"]),
+        "mmacs": Cell(f"{'≥ ' if evaluation.uncounted else ''}{cost_text(clean['mmacs'])}", clean["mmacs"]),
+        "mmacs_dense": Cell(cost_text(clean["mmacs_dense"]), clean["mmacs_dense"]),
         "mflops_paper": _figure(clean["mflops_paper"]),
         "clean": Cell(percent(clean["accuracy"]), clean["accuracy"]),
         "clean_ci": _interval(clean),
@@ -182,7 +183,7 @@ def _proven(evaluation: Evaluation) -> dict[str, Cell]:
         return {"certified": Cell(), "certified_mmacs": Cell()}
     share, cost = certified_share(certificate), certificate.cost()
     certified = Cell(share, -1) if isinstance(share, str) else Cell(percent(share), share)
-    return {"certified": certified, "certified_mmacs": Cell(f"{cost:.2f}", cost)}
+    return {"certified": certified, "certified_mmacs": Cell(cost_text(cost), cost)}
 
 
 def _interval(row: Mapping[str, Any]) -> Cell:

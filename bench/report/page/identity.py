@@ -12,6 +12,7 @@ from msgspec import structs
 from exitbench.models.about_weights import AboutWeights, about_weights
 from exitbench.models.authors_checkpoint import RELEASED_SHA256
 from exitbench.models.errors import UnknownName
+from exitbench.models.number_text import cost_text
 from exitbench.models.papers import RDI, Paper
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.weights import IMPORTED, WeightsCard, shipped_weights
@@ -98,7 +99,7 @@ def _samples(evaluation: Evaluation) -> str:
 
 
 def _costs(evaluation: Evaluation) -> str:
-    return f"{evaluation.mean_cost(evaluation.clean):.1f} mmacs"
+    return f"{cost_text(evaluation.mean_cost(evaluation.clean), 1)} mmacs"
 
 
 def _card(model: str) -> ModelCard | None:

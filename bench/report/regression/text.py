@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from exitbench.analysis.regression.judge import Compared, Judgement
 from exitbench.analysis.regression.snapshot import Snapshot
+from exitbench.models.number_text import cost_text
 
 VERDICTS = {"fail": "FAIL", "improved": "PASS, improved", "pass": "PASS"}
 UPDATE = "update the baseline: exitbench check --update"
@@ -71,7 +72,7 @@ def row_status(row: Compared) -> str:
 
 def figures(row: Compared) -> tuple[str, ...]:
     """Return the cells of a row: before, now, change, flips each way, p, mmacs."""
-    mmacs = "-" if row.mmacs is None else f"{row.mmacs[0]:.2f} -> {row.mmacs[1]:.2f}"
+    mmacs = "-" if row.mmacs is None else " -> ".join(map(cost_text, row.mmacs))
     shares = [f"{100 * count / row.n:.2f}" for count in (row.before, row.now)]
     return (*shares, f"{row.points:+.2f}", str(len(row.lost)), str(len(row.won)), f"{row.p_lost:.2g}", mmacs)
 

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from exitbench.analysis.sweep.curve import Curve, Point
+from exitbench.models.number_text import cost_text
 from exitbench.models.policies import Policy
 from exitbench.models.policy_text import policy_text
 from exitbench.models.rules.own import PREFIX
@@ -32,7 +33,7 @@ def curve_text(curve: Curve) -> RenderableType:
     for point in curve.points:
         style = "bold" if point.where == "deployed" else ""
         table.add_row(
-            _name(curve, point), f"{point.mmacs:.2f}", *_shares(point.judged.correct), *_shares(point.judged.worst), style=style
+            _name(curve, point), cost_text(point.mmacs), *_shares(point.judged.correct), *_shares(point.judged.worst), style=style
         )
     return Group(line(title, "bold"), table, *(line(note, style) for note, style in _notes(curve)))
 
@@ -63,7 +64,7 @@ def _notes(curve: Curve) -> list[tuple[str, str]]:
     for point in curve.deployed:
         if point.evaluation is None:
             continue
-        which = f"{_short(point.policy)}, {point.mmacs:.2f} mmacs" if len(curve.deployed) > 1 else "deployed rule"
+        which = f"{_short(point.policy)}, {cost_text(point.mmacs)} mmacs" if len(curve.deployed) > 1 else "deployed rule"
         if (found := status(curve, point)) != "ok":
             notes.append((f"{which}: {found}", "yellow"))
         notes += [
