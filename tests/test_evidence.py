@@ -100,6 +100,25 @@ def test_the_rules_on_the_cards_are_those_chosen_on_held_out_images():
         assert card.policy.startswith(f"{chosen}:") and card.details["recipe"]["rule"] == f"{chosen}@mmacs={target:g}"
 
 
+def test_the_worst_case_under_the_chosen_rules_is_on_file():
+    found = {}
+    for row in rows_of("chosen-rules-worst.csv"):
+        found.setdefault((row["model"], row["training"]), {})[row["attack"]] = row
+    told = table("training.md", "Worst case under the chosen rule", level=3)
+    assert len(told) == len(found) == 4
+    for model, training, rule, clean, worst, interval, mmacs, gradients in told:
+        rows = found[model, training]
+        (card,) = (card for card, _ in shipped_weights() if (card.model, card.training) == (model, training))
+        assert rows["none"]["policy"] == card.policy and card.policy.startswith(f"{rule.strip('`')}:")
+        assert {row["n"] for row in rows.values()} == {"256"} and rows["worst"]["accuracy"] == rows["cascade"]["accuracy"]
+        assert [clean, worst] == [percent(rows[name]) for name in ("none", "worst")]
+        assert interval == " - ".join(f"{100 * float(rows['worst'][end]):.1f}" for end in ("ci_low", "ci_high"))
+        digits = 2 if float(rows["none"]["mmacs"]) < 1 else 1
+        assert mmacs == ", ".join(f"{float(rows[name]['mmacs']):.{digits}f}" for name in ("none", "cascade"))
+        assert gradients == f"{float(rows['cascade']['backwards']):,.0f}"
+        assert not any(row["flags"] not in ("", "none") for row in rows.values())
+
+
 def test_learned_gates_score_on_held_out_images_as_their_card_says():
     text = " ".join((DOCS / "exit-rules.md").read_text(encoding="utf-8").split())
     for stem, words in (
