@@ -56,7 +56,7 @@ class Adaptive(Budgeted):
         near_budget: The same for samples that have come near (``Search.near``) when ``budget`` is spent; None for ``budget``.
 
     Raises:
-        InvalidValue: If the budget is below 1, or larger than that of near samples.
+        InvalidValue: If the budget is below 1, or above that of near samples.
     """
 
     version: ClassVar[int] = 5
@@ -79,7 +79,8 @@ class Adaptive(Budgeted):
 
     @property
     def summary(self) -> str:
-        gradients = f"soft gates, exit by exit, pairs of exit and class; at most {self.budget} gradients"
+        most = self.budget if self.near_budget is None else self.near_budget
+        gradients = f"soft gates, exit by exit, pairs of exit and class; at most {most} gradients"
         if self.policy.has_gradient:
             return gradients
         return f"{gradients}; the rule's gates have none, so a random search of {QUERIES * self.budget} queries follows"

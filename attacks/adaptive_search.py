@@ -19,8 +19,8 @@ COMPACT_EVERY = {"cuda": 5}
 """Number of steps after which broken samples leave the batch; asking a GPU for them synchronises it. Elsewhere it is 1."""
 
 NEAR = 1 / 16
-"""Share of what a clean image lacks to fail: a sample is near when less than that is lacking. On the authors' RDI-ResNet-38,
-35 of the 192 samples that 680 gradients leave are near, and among them are all that 790 more broke of the first 96."""
+"""Share of what a clean image lacks to fail; a sample is near when less than that is lacking. On the authors' RDI-ResNet-38, 35
+of the 192 samples that 680 gradients leave are near by their final images, all that 790 more broke of the first 96 among them."""
 
 
 class Search:

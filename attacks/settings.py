@@ -105,7 +105,12 @@ class AttackSettings:
         help="Image that pgd returns: the best of its path, or the last as in the paper.",
     )
     gamma: float = knob(float, 0.3, of=("wrm",), help="Weight of the squared distance in wrm.", place=("region", "gamma"))
-    budget: int = knob(int, BUDGET, of=("adaptive",), help="Most gradients that the adaptive attack takes for one image.")
+    budget: int = knob(
+        int,
+        BUDGET,
+        of=("adaptive",),
+        help="Most gradients that the adaptive attack takes for one image; 2.25 times as many in worst.",
+    )
 
     def __post_init__(self) -> None:
         for name, each in KNOBS.items():
