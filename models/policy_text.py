@@ -34,9 +34,27 @@ def parse_policy(text: str, n_exits: int, calibration: str | None = None) -> Pol
     except (ValueError, UnknownName) as error:
         if _is_ours(text) and not isinstance(error, (InvalidValue, UnknownName)):
             raise  # a bug, not bad input
-        forms = " | ".join([*(card.form for card in policy_cards().values()), LAST, "path/to/file.py:function"])
-        raise InvalidValue(f"policy {text!r}: {error}; the forms are {forms}") from error
+        raise _not_understood(text, error) from error
     return policy
+
+
+def check_rule_name(text: str) -> None:
+    """Check what of a policy's text depends on no network, the name of its rule.
+
+    Raises:
+        InvalidValue: If there is no such rule, with the message of ``parse_policy``.
+    """
+    if text == LAST or text.startswith(PREFIX) or kind_of(text) == LAST or kind_of(text).endswith(".py"):
+        return
+    try:
+        policy_card(kind_of(text))
+    except UnknownName as error:
+        raise _not_understood(text, error) from error
+
+
+def _not_understood(text: str, error: Exception) -> InvalidValue:
+    forms = " | ".join([*(card.form for card in policy_cards().values()), LAST, "path/to/file.py:function"])
+    return InvalidValue(f"policy {text!r}: {error}; the forms are {forms}")
 
 
 def _is_ours(text: str) -> bool:

@@ -22,14 +22,14 @@ from exitbench.models.calibration import kind_named
 from exitbench.models.cost import measure_costs
 from exitbench.models.exits_agree import check_exits
 from exitbench.models.policies import FixedExit, Policy
-from exitbench.models.policy_text import parse_policy
+from exitbench.models.policy_text import check_rule_name, parse_policy
 from exitbench.models.rules.fit import check_decisions, check_rule
 from exitbench.models.rules.own import is_policy_reference, load_policy
 from exitbench.models.weights import WeightsError, find_weights
 from exitbench.runner.meant import check_clean, check_length, check_thresholds
 from exitbench.runner.off_grid import off_grid_note
 from exitbench.store.cell import SLICE
-from exitbench.target.calibrate import calibrated_policy
+from exitbench.target.calibrate import Method, calibrated_policy
 from exitbench.target.networks import Loaded, Network, Shape, named_network
 from exitbench.target.normalised import normalised
 from exitbench.target.target import Target, check_model
@@ -130,6 +130,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     """
     with as_user_errors():
         network = normalised(network or named_network(request.model), request.mean, request.std)
+        _check_rule(request.policy)
         device = _device(request.device)
         dataset, split, note = _dataset(request, network)
         settings = _settings(request, dataset)
@@ -165,6 +166,18 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     notes = (guess, note, costs.notes, loaded.note, _other_norm(network, request.norm), off_grid, assumed)
     note = "; ".join(filter(None, notes)) or None
     return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)
+
+
+def _check_rule(text: str | None) -> None:
+    """Check the name of an exit rule, and what sets it, before data and weights are asked for."""
+    if text is None or is_policy_reference(text):
+        return
+    kind, at, method = text.partition("@")
+    if at:
+        kind_named(kind)
+        Method.parsed(method)
+    else:
+        check_rule_name(text)
 
 
 def _weights_for(network: Network, dataset: str) -> str:

@@ -179,7 +179,7 @@ def test_killing_the_run_again_and_again_ends_with_the_same_csv(tmp_path):
     assert bench(*LONG, cwd=unbroken)[0] == 0
     wanted = len(list((unbroken / "results").rglob("*.npz")))
     killed_in_work = 0
-    for goal in range(0, wanted, max(1, wanted // 5)):
+    for goal in range(0, wanted, max(1, wanted // 4)):
         process = start(*LONG, cwd=broken)
         while process.poll() is None and len(list((broken / "results").rglob("*.npz"))) <= goal:
             time.sleep(0.01)

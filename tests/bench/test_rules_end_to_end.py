@@ -71,3 +71,17 @@ def test_a_rule_that_the_network_cannot_have_is_one_line(policy, why, bench):
     )
     assert code == 2
     assert why in err
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ("entropi:0.3", "unknown exit rule 'entropi'; did you mean 'entropy'?"),
+        ("entropi@equal", "rule 'entropi' cannot be calibrated"),
+        ("entropy@mmac=3", "unknown calibration 'mmac=3'"),
+    ],
+)
+def test_a_rule_that_does_not_exist_is_told_before_data_are_asked_for(policy, why, bench, tmp_path):
+    run = ("run", "--model", "rdi_resnet38", "--dataset", "cifar10", "--data", tmp_path / "none", "--attack", "adaptive")
+    code, _, err = bench(*run, "--policy", policy)
+    assert code == 2 and why in " ".join(err.split()), err
