@@ -117,8 +117,12 @@ class Method:
         if not fits or given.keys() - known or given.get("temperature", "") or len(given) < len(options):
             forms = f"{', '.join(METHODS)}, each with ,temperature behind it or not"
             raise InvalidValue(f"unknown calibration {text!r}; known: {forms}")
-        delta = real_number(given["delta"]) if "delta" in given else 0.05
-        return cls(name, real_number(value) if equals else 0.0, delta, "temperature" in given)
+        try:
+            delta = real_number(given["delta"]) if "delta" in given else 0.05
+            target = real_number(value) if equals else 0.0
+        except ValueError as error:
+            raise InvalidValue(f"calibration {text!r}: {error}") from error
+        return cls(name, target, delta, "temperature" in given)
 
 
 def _fitted(

@@ -79,6 +79,8 @@ def test_a_rule_that_the_network_cannot_have_is_one_line(policy, why, bench):
         ("entropi:0.3", "unknown exit rule 'entropi'; did you mean 'entropy'?"),
         ("entropi@equal", "rule 'entropi' cannot be calibrated"),
         ("entropy@mmac=3", "unknown calibration 'mmac=3'"),
+        ("entropy@mmacs=x", "calibration 'mmacs=x': 'x' is not a number"),
+        ("entropy@risk=0.1,delta=", "calibration 'risk=0.1,delta=': '' is not a number"),
     ],
 )
 def test_a_rule_that_does_not_exist_is_told_before_data_are_asked_for(policy, why, bench, tmp_path):
