@@ -82,6 +82,23 @@ def test_attacks_run_otherwise_are_not_the_same_attack(both):
         compare(a, longer)
 
 
+def test_the_adaptive_attack_is_paired_whatever_the_number_of_exits(tmp_path):
+    """At one exit it is of another class. Left out, networks with exits would be compared without what breaks them."""
+    found = []
+    for policy in (FixedExit(3), EntropyPolicy((1.5, 1.5))):
+        _, store = evaluate(tmp_path / type(policy).__name__, ["average", "adaptive"], prepared(policy, n=40))
+        found.append(only_evaluation(store))
+    a, b = found
+    (at_one,), (at_several,) = ([attack for attack in each.attacks if attack.name == "adaptive"] for each in found)
+    assert {at_one.spec["type"], at_several.spec["type"]} == {"AdaptiveAtOneExit", "PolicyAttack"}
+    compared = compare(a, b)
+    assert [pair.name for pair in compared.pairs] == ["none", "average", "adaptive", "worst"] and not compared.apart
+    for change in ({"budget": 99}, {"version": 1}):
+        others = [each for each in b.attacks if each is not at_several]
+        other = replace(b, attacks=(*others, replace(at_several, spec={**at_several.spec, **change})))
+        assert compare(a, other).apart == ("adaptive",)
+
+
 def test_a_numbered_exit_is_paired_only_among_as_many_exits(both):
     a, _ = both
     assert "single:1" in [pair.name for pair in compare(a, a).pairs]

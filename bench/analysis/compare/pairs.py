@@ -28,6 +28,10 @@ AttackVariant = tuple[str, str, int | None]
 _OF_THE_NETWORK = ("policy", "costs", "exit", "target")
 """Fields of a spec that depend on the network; the exit is in the attack's name."""
 
+_AT_ONE_EXIT = {("AdaptiveAtOneExit", 2): {"type": "PolicyAttack", "version": 5}}
+"""The adaptive attack on a network with one exit, by type and version, and that on several exits which it is paired with: the
+same attack on the deployed prediction, with the same budget."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -143,7 +147,7 @@ def _form(spec: Any) -> str:
 
 def _leaves(spec: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(spec, Mapping):
-        for key, value in spec.items():
+        for key, value in {**spec, **_AT_ONE_EXIT.get((spec.get("type"), spec.get("version")), {})}.items():
             if key not in _OF_THE_NETWORK:
                 yield from _leaves(value, key)
     elif isinstance(spec, (list, tuple)):
