@@ -28,7 +28,7 @@ AttackVariant = tuple[str, str, int | None]
 _OF_THE_NETWORK = ("policy", "costs", "exit", "target")
 """Fields of a spec that depend on the network; the exit is in the attack's name."""
 
-_AT_ONE_EXIT = {("AdaptiveAtOneExit", 2): {"type": "PolicyAttack", "version": 5}}
+_AT_ONE_EXIT: Mapping[tuple[str, str], Mapping[str, Any]] = {("AdaptiveAtOneExit", "2"): {"type": "PolicyAttack", "version": 5}}
 """The adaptive attack on a network with one exit, by type and version, and that on several exits which it is paired with: the
 same attack on the deployed prediction, with the same budget."""
 
@@ -147,7 +147,8 @@ def _form(spec: Any) -> str:
 
 def _leaves(spec: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(spec, Mapping):
-        for key, value in {**spec, **_AT_ONE_EXIT.get((spec.get("type"), spec.get("version")), {})}.items():
+        paired_as = _AT_ONE_EXIT.get((str(spec.get("type")), str(spec.get("version"))), {})
+        for key, value in {**spec, **paired_as}.items():
             if key not in _OF_THE_NETWORK:
                 yield from _leaves(value, key)
     elif isinstance(spec, (list, tuple)):
