@@ -93,7 +93,7 @@ def _under(network: Network, dataset: str, weights: Path | None, policy: str, da
     from exitbench.models.cost import measure_costs
     from exitbench.models.policy_text import policy_text
     from exitbench.models.rules.fit import check_decisions
-    from exitbench.runner.prepare import deployed_policy
+    from exitbench.runner.exit_rule import deployed_policy
     from exitbench.target.calibrate import all_logits
 
     shape = network.input_shape(dataset)

@@ -12,25 +12,23 @@ import torch
 
 from exitbench.attacks.regions import Norm, ThreatModel
 from exitbench.attacks.settings import KNOBS, AttackSettings, settings_for
-from exitbench.data.cards import dataset_card, dataset_names, find_dataset
+from exitbench.data.cards import dataset_card, dataset_names
 from exitbench.data.download import DataUnavailable
 from exitbench.data.load import load_split
 from exitbench.data.references import FORMS, dataset_given, is_dataset_reference
 from exitbench.data.split import Samples, Split
 from exitbench.errors import UserError, as_user_errors
-from exitbench.models.calibration import kind_named
 from exitbench.models.cost import measure_costs
 from exitbench.models.exits_agree import check_exits
-from exitbench.models.policies import FixedExit, Policy
-from exitbench.models.policy_text import check_rule_name, parse_policy
-from exitbench.models.rules.fit import check_decisions, check_rule
-from exitbench.models.rules.own import is_policy_reference, load_policy
+from exitbench.models.policies import Policy
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.rules.fit import check_decisions
 from exitbench.models.weights import WeightsError, find_weights
+from exitbench.runner.exit_rule import check_rule_text, deployed_policy, is_handed_over, last_exit_alone
 from exitbench.runner.meant import check_clean, check_length, check_thresholds
 from exitbench.runner.off_grid import off_grid_note
 from exitbench.store.cell import SLICE
-from exitbench.target.calibrate import Method, calibrated_policy
-from exitbench.target.networks import Loaded, Network, Shape, named_network
+from exitbench.target.networks import Loaded, Network, named_network
 from exitbench.target.normalised import normalised
 from exitbench.target.target import Target, check_model
 
@@ -130,7 +128,7 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     """
     with as_user_errors():
         network = normalised(network or named_network(request.model), request.mean, request.std)
-        _check_rule(request.policy)
+        check_rule_text(request.policy)
         device = _device(request.device)
         dataset, split, note = _dataset(request, network)
         settings = _settings(request, dataset)
@@ -168,41 +166,19 @@ def prepare(request: Request, network: Network | None = None) -> Prepared:
     return Prepared(target, split, n, settings, note, _asked(request, loaded, policy), request.precision)
 
 
-def _check_rule(text: str | None) -> None:
-    """Check the name of an exit rule, and what sets it, before data and weights are asked for."""
-    if text is None or is_policy_reference(text):
-        return
-    kind, at, method = text.partition("@")
-    if at:
-        kind_named(kind)
-        Method.parsed(method)
-    else:
-        check_rule_name(text)
-
-
 def _weights_for(network: Network, dataset: str) -> str:
     """Return the dataset whose weights are meant: the user's images are attacked with those for the network's own dataset."""
-    return network.dataset if _is_handed_over(dataset) and network.dataset is not None else dataset
-
-
-def _is_handed_over(dataset: str) -> bool:
-    """Return whether the images are the user's, of which nothing is known."""
-    return not find_dataset(dataset).listed
+    return network.dataset if is_handed_over(dataset) and network.dataset is not None else dataset
 
 
 def _assumed(request: Request, dataset: str, loaded: Loaded, eps: float) -> str | None:
     """Return what was assumed about the user's images."""
-    if not _is_handed_over(dataset):
+    if not is_handed_over(dataset):
         return None
     found = [f"no eps was given: {eps:.4g} is assumed"] if request.eps is None else []
-    if _last_exit_alone(request.policy, loaded, dataset) and loaded.model.n_exits > 1:
+    if last_exit_alone(request.policy, loaded, dataset) and loaded.model.n_exits > 1:
         found.append("no exit rule and no calibration images were given: the last exit alone is evaluated")
     return "; ".join(found) or None
-
-
-def _last_exit_alone(text: str | None, loaded: Loaded, dataset: str) -> bool:
-    """Return whether nothing says which exits are to be taken."""
-    return text is None and loaded.policy is None and _is_handed_over(dataset) and not find_dataset(dataset).calibrated
 
 
 def _other_norm(network: Network, norm: Norm) -> str | None:
@@ -277,34 +253,3 @@ def _n(request: Request, split: Split, device: torch.device) -> int:
             f"n = {n} is outside 1..{len(split)}: {split.dataset} {split.name} ({split.source}) has {len(split)} samples"
         )
     return n
-
-
-def deployed_policy(
-    text: str | None, loaded: Loaded, dataset: str, shape: Shape, data: Path, known_as: str | None = None
-) -> Policy:
-    """The exit rule that ``text`` asks for; None for the weights' own, or without one, equal shares by entropy.
-
-    Raises:
-        InputError: If the rule is not of the form, for another number of exits, or needs gate heads that the network does not
-            have, or a cost is out of reach.
-    """
-    policy = _policy_asked_for(text, loaded, dataset, shape, data, known_as)
-    check_rule(policy, loaded.model)
-    return policy
-
-
-def _policy_asked_for(text: str | None, loaded: Loaded, dataset: str, shape: Shape, data: Path, known_as: str | None) -> Policy:
-    model = loaded.model
-    if text is None and loaded.policy is not None:
-        return parse_policy(loaded.policy[0], model.n_exits, loaded.policy[1])
-    if text is not None and is_policy_reference(text):
-        return load_policy(text)
-    if text is not None and "@" not in text:
-        return parse_policy(text, model.n_exits, known_as)
-    if _last_exit_alone(text, loaded, dataset):
-        return FixedExit(model.n_exits)
-    kind, _, method = (text or "entropy@equal").partition("@")
-    with as_user_errors():
-        kind_named(kind)
-    calibration = load_split(dataset, "calibration", shape, data)
-    return calibrated_policy(model, calibration, kind, method)
