@@ -115,6 +115,11 @@ def test_the_findings_on_mnist_are_the_boards():
     assert wanted + f"SmallCNN {clean} and {worst} % at {mmacs}." in text
     under_adaptive = float(BOARDS["rdi_smallcnn", "max_average_fast", "mnist"]["adaptive"]["mmacs"])
     assert f"`adaptive` makes it {under_adaptive:.1f}." in text
+    clean, worst, _ = figures("branchynet_lenet", "max_average_fast")
+    rows = BOARDS["branchynet_lenet", "max_average_fast", "mnist"]
+    before, after = (float(rows[name]["mmacs"]) for name in ("none", "adaptive"))
+    assert f"is {clean} % clean and {worst} % in the worst case at {before:.2f} mmacs under `vote`, " in text
+    assert f"and `adaptive` makes it {after:.2f}." in text
 
 
 @pytest.fixture(scope="module")
