@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 
 from exitbench.analysis.compare.pairs import compare
+from exitbench.attacks.deployment import Deployment
+from exitbench.attacks.presets import expand
 from exitbench.errors import UserError
 from exitbench.models.policies import EntropyPolicy, FixedExit
+from exitbench.models.spec import describe
 from exitbench.report.charts.lite import Series
 from exitbench.report.charts.looks import marker
 from exitbench.report.compare.plot import difference_rows, draw_comparison, share_rows
 from exitbench.report.compare.terminal import name_of
 from exitbench.report.palette import COLOURS
 from exitbench.stats.paired import mcnemar, newcombe
-from tests.bench.evaluated import evaluate, only_evaluation, prepared
+from tests.bench.evaluated import SETTINGS, evaluate, only_evaluation, prepared
 from tests.bench.records import changed
 
 
@@ -82,21 +85,28 @@ def test_attacks_run_otherwise_are_not_the_same_attack(both):
         compare(a, longer)
 
 
-def test_the_adaptive_attack_is_paired_whatever_the_number_of_exits(tmp_path):
-    """At one exit it is of another class. Left out, networks with exits would be compared without what breaks them."""
-    found = []
-    for policy in (FixedExit(3), EntropyPolicy((1.5, 1.5))):
-        _, store = evaluate(tmp_path / type(policy).__name__, ["average", "adaptive"], prepared(policy, n=40))
-        found.append(only_evaluation(store))
-    a, b = found
-    (at_one,), (at_several,) = ([attack for attack in each.attacks if attack.name == "adaptive"] for each in found)
-    assert {at_one.spec["type"], at_several.spec["type"]} == {"AdaptiveAtOneExit", "PolicyAttack"}
+def under(evaluation, name, policy, n_exits):
+    """The evaluation as if its only attack were the one of this name on a network of so many exits."""
+    attacks, _ = expand([name], Deployment(n_exits, policy, (1.0, 2.0, 3.0)[:n_exits]), SETTINGS)
+    ((name, attack),) = attacks.items()
+    return under_spec(evaluation, name, describe(attack))
+
+
+def under_spec(evaluation, name, spec):
+    return replace(evaluation, attacks=(replace(evaluation.attacks[0], name=name, spec=spec),))
+
+
+@pytest.mark.parametrize("name", ["adaptive", "worst"])
+def test_attacks_of_another_form_at_one_exit_are_paired_with_that_at_several(both, name):
+    """Left out, networks with exits would be compared without what breaks them, or not at all."""
+    a, b = under(both[0], name, FixedExit(1), 1), under(both[1], name, EntropyPolicy((1.5, 1.5)), 3)
+    (at_one,), (at_several,) = a.attacks, b.attacks
+    assert at_one.spec != at_several.spec
     compared = compare(a, b)
-    assert [pair.name for pair in compared.pairs] == ["none", "average", "adaptive", "worst"] and not compared.apart
-    for change in ({"budget": 99}, {"version": 1}):
-        others = [each for each in b.attacks if each is not at_several]
-        other = replace(b, attacks=(*others, replace(at_several, spec={**at_several.spec, **change})))
-        assert compare(a, other).apart == ("adaptive",)
+    assert [pair.name for pair in compared.pairs] == ["none", at_several.name, "worst"] and not compared.apart
+    for change in ({"version": 1}, {"budget": 99} if name == "adaptive" else {"attacks": at_several.spec["attacks"][:1]}):
+        with pytest.raises(UserError, match="no attack in common"):
+            compare(a, under_spec(b, at_several.name, {**at_several.spec, **change}))
 
 
 def test_a_numbered_exit_is_paired_only_among_as_many_exits(both):

@@ -32,6 +32,9 @@ _AT_ONE_EXIT: Mapping[tuple[str, str], Mapping[str, Any]] = {("AdaptiveAtOneExit
 """The adaptive attack on a network with one exit, by type and version, and that on several exits which it is paired with: the
 same attack on the deployed prediction, with the same budget."""
 
+_OVER_EXITS = frozenset(("type", name) for name in ("Mean", "Max", "BestOf"))
+"""Fields of attacks on several exits at once. At one exit they are all the attack on that exit, which is all a worst case has."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -148,7 +151,7 @@ def _form(spec: Any) -> str:
 def _leaves(spec: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(spec, Mapping):
         paired_as = _AT_ONE_EXIT.get((str(spec.get("type")), str(spec.get("version"))), {})
-        for key, value in {**spec, **paired_as}.items():
+        for key, value in {**_in_every_network(spec), **paired_as}.items():
             if key not in _OF_THE_NETWORK:
                 yield from _leaves(value, key)
     elif isinstance(spec, (list, tuple)):
@@ -156,6 +159,14 @@ def _leaves(spec: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, name)
     else:
         yield name, spec
+
+
+def _in_every_network(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a worst case with those of its attacks that any number of exits has, and any other attack as it is."""
+    attacks = spec.get("attacks")
+    if spec.get("type") != "Cascade" or not isinstance(attacks, (list, tuple)):
+        return spec
+    return {**spec, "attacks": [each for each in attacks if not _OVER_EXITS & set(_leaves(each, ""))]}
 
 
 def _names(attacks: Mapping[AttackVariant, Result]) -> str:
