@@ -5,9 +5,15 @@ import json
 import re
 import runpy
 
+import pytest
+import torch
+
+import exitbench
 from exitbench.attacks.pairs import POLISH, ROUND
 from exitbench.attacks.settings import BUDGET
+from exitbench.models.cost import measure_costs
 from exitbench.models.weights import shipped_weights
+from tests.bench.trained import TRAINED_ON, digits, trained
 from tests.toys import ROOT
 
 DOCS = ROOT / "docs"
@@ -138,6 +144,20 @@ def test_a_rule_is_chosen_by_what_the_attack_leaves_of_it(capsys):
     assert list(found["rule"]) == ["vote"]
     assert 0 <= float(found["adaptive"].iloc[0]) <= float(found["clean"].iloc[0]) and 1 < float(found["mmacs"].iloc[0]) < 11
     assert capsys.readouterr().out.count("adaptive") == 1
+
+
+def test_thresholds_are_chosen_by_what_certify_proves():
+    example = runpy.run_path(str(DOCS / "examples" / "choose_certified_rule.py"))
+    (net, _), batch, rule = trained(), digits().batch(TRAINED_ON, TRAINED_ON + 32), "margin:0.9,0.9"
+    logits, bounds = example["bounded"](net, batch.x, batch.y, 0.02, (1, 8, 8))
+    costs = torch.tensor(measure_costs(net, (1, 8, 8)).mmacs, dtype=torch.float64)
+    found = example["figures"](rule, logits, batch.y, bounds, costs)
+    proven = exitbench.certify(net, dataset=(batch.x, batch.y), policy=rule, eps=0.02, methods="ibp", name="net")
+    assert found["certified"] == proven.accuracy() > 0
+    assert found["certified mmacs"] == pytest.approx(proven.cost()) and found["mmacs"] < proven.cost()
+    levels = {"margin": (0.5, 0.9), "confidence": (0.9,)}
+    table = example["chosen"]("rdi_smallcnn", "average", 7, 20, dataset="digits", n=16, levels=levels)
+    assert list(table["rule"][:3]) == ["exit:1", "exit:2", "exit:3"] and (table["mmacs"][3:5] <= 7).all() and len(table) == 6
 
 
 def test_what_the_adaptive_attack_gains_pair_by_pair_is_on_file():

@@ -14,7 +14,7 @@ from exitbench.data.load import load_split
 from exitbench.data.split import Split
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy, deployed_logits
-from exitbench.models.policy_text import policy_text
+from exitbench.models.policy_text import parse_policy, policy_text
 from exitbench.models.weights import WEIGHTS_CARD, WeightsCard, find_weights, load_weights
 from exitbench.models.whole_file import write_whole
 from exitbench.target.calibrate import calibrated_policy
@@ -27,7 +27,7 @@ MEASURED = 1000
 
 
 def deployed(model: MultiExitNet, calibration: Split, recipe: Recipe) -> tuple[Policy, dict[str, float | int]]:
-    """Return the recipe's rule, set on the calibration split, and its accuracy there.
+    """Return the recipe's rule, set on the calibration split where it has no thresholds, and its accuracy there.
 
     The accuracies, clean and under PGD-20 on the mean loss of the exits, are a sanity figure, not a robustness claim.
 
@@ -36,8 +36,8 @@ def deployed(model: MultiExitNet, calibration: Split, recipe: Recipe) -> tuple[P
         calibration: Held-out training images.
         recipe: The recipe that the network was trained by.
     """
-    kind, _, method = recipe.rule.partition("@")
-    policy = calibrated_policy(model, calibration, kind, method)
+    kind, at, method = recipe.rule.partition("@")
+    policy = calibrated_policy(model, calibration, kind, method) if at else parse_policy(recipe.rule, model.n_exits)
     return policy, _measure(model, policy, calibration, recipe)
 
 

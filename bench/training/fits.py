@@ -10,6 +10,7 @@ from exitbench.models.calibration import equal_share, target_cost
 from exitbench.models.cost import measure_costs
 from exitbench.models.errors import InputError, UnknownName
 from exitbench.models.multi_exit import MultiExitNet
+from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import ModelCard, model_card
 from exitbench.models.rules.fit import check_rule
 from exitbench.target.calibrate import Method
@@ -50,8 +51,10 @@ def check_fit(recipe: Recipe) -> ModelCard:
 
 def _check_rule(recipe: Recipe, model: MultiExitNet, card: ModelCard) -> None:
     """Check the rule for the card, which is set when the weights are trained, as far as it can be set on random logits."""
-    kind, _, text = recipe.rule.partition("@")
+    kind, at, text = recipe.rule.partition("@")
     try:
+        if not at:
+            return check_rule(parse_policy(recipe.rule, model.n_exits), model)
         method = Method.parsed(text)
         logits = torch.randn(model.n_exits, 16, 2, generator=torch.Generator().manual_seed(0))
         check_rule(equal_share(logits, kind), model)
@@ -59,6 +62,7 @@ def _check_rule(recipe: Recipe, model: MultiExitNet, card: ModelCard) -> None:
             target_cost(logits, measure_costs(model, card.input_shape).mmacs, method.target, kind)
     except InputError as error:
         raise UserError(f"recipe {recipe.name}: the rule {recipe.rule!r} cannot be set: {error}") from error
+    return None
 
 
 def _check_pruning(recipe: Recipe, pruning: Pruning, model: MultiExitNet) -> None:

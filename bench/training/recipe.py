@@ -180,7 +180,8 @@ class Recipe:
             stable at higher rates.
         trained: ``all`` parameters, or those of the ``gates`` alone, which learn to tell where their exits are right; the rest of
             the network then stays as it is, with its running statistics.
-        rule: The exit rule for the card, as ``--policy`` takes it: a name, ``@``, and how it is set on held-out images.
+        rule: The exit rule for the card, as ``--policy`` takes it: a name, ``@``, and how it is set on held-out images; or its
+            name, a colon, and its thresholds.
     """
 
     model: str
@@ -211,8 +212,8 @@ class Recipe:
             raise InvalidValue("a recipe needs at least one phase")
         if self.exit_weights not in get_args(ExitWeights):
             raise InvalidValue(f"exit_weights is one of {', '.join(get_args(ExitWeights))}, got {self.exit_weights!r}")
-        if not all(self.rule.partition("@")):
-            raise InvalidValue(f"rule is a name and how it is set, such as entropy@equal, got {self.rule!r}")
+        if not all(self.rule.partition("@" if "@" in self.rule else ":")):
+            raise InvalidValue(f"rule is a name and how it is set, such as entropy@equal or margin:0.9,0.2, got {self.rule!r}")
         if self.trained not in get_args(Trained):
             raise InvalidValue(f"trained is one of {', '.join(get_args(Trained))}, got {self.trained!r}")
         if self.trained == "gates" and not all(phase.trains_gates for phase in self.phases):

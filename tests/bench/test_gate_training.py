@@ -96,7 +96,8 @@ def test_what_has_no_gates_cannot_have_them_trained():
         check_fit(replace(GATES, model="rdi_smallcnn"))
     with pytest.raises(InvalidValue, match="a loss of their own"):
         replace(GATES, phases=(Phase(1, agreement=1.0),))
-    with pytest.raises(InvalidValue, match="rule is a name and how it is set"):
-        replace(GATES, rule="gate")
+    for rule in ("gate", "gate@", "gate:", ":0.5"):
+        with pytest.raises(InvalidValue, match="rule is a name and how it is set"):
+            replace(GATES, rule=rule)
     with pytest.raises(InvalidValue, match="trained is one of all, gates"):
         replace(GATES, trained="heads")

@@ -104,6 +104,8 @@ def test_another_rule_leaves_the_weights_as_they_are(tmp_path, monkeypatch):
     assert (after.policy, after.calibration, after.source) == (made.policy, made.calibration, "the command")
     assert {**after.details, "trained_with": ""} == {**made.details, "trained_with": ""}
     assert after.policy.startswith("vote:") and "measured" not in after.details
+    given, _ = deploy_again(replace(short, rule="margin:0.9,0.2"), tmp_path, tmp_path / "given")
+    assert (given.policy, given.calibration, given.details["recipe"]["rule"]) == ("margin:0.9,0.2", None, "margin:0.9,0.2")
 
 
 @pytest.mark.parametrize("compiled", [None, False, True])

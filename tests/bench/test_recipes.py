@@ -94,6 +94,8 @@ MISFITS = {
     "rule without gates": (replace(SMALL, rule="gate@equal"), "'gate@equal' cannot be set: .* no gate heads"),
     "unknown rule": (replace(SMALL, rule="entrpy@equal"), "'entrpy@equal' cannot be set: rule 'entrpy' cannot be calibrated"),
     "unknown way to set it": (replace(SMALL, rule="entropy@half"), "cannot be set: unknown calibration 'half'"),
+    "too few thresholds": (replace(SMALL, rule="margin:0.9"), "'margin:0.9' cannot be set: policy 'margin:0.9': "),
+    "unknown rule with thresholds": (replace(SMALL, rule="margn:0.9,0.2"), "unknown .*'margn'"),
     "cost of the rule": (replace(SMALL, rule="vote@mmacs=900"), "a mean cost of 900 is out of reach"),
 }
 
