@@ -7,15 +7,25 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-from exitbench.cli.progress_lines import AttackLines, ReminderLines, is_live, working
+from exitbench.cli.progress_lines import ENOUGH, AttackLines, ReminderLines, is_live, working
 from exitbench.models.printable import one_line
 
 if TYPE_CHECKING:
     from exitbench.runner.cell_writer import Outcome
     from exitbench.runner.plan import Plan, PlannedCell
     from exitbench.runner.prepare import Prepared
+
+
+class TimeLeft(TimeRemainingColumn):
+    """Shows the time left once enough of the work is done to tell."""
+
+    def render(self, task: Task) -> Text:
+        if task.completed < ENOUGH * (task.total or 0):
+            return Text("-:--:--", style="progress.remaining")
+        return super().render(task)
 
 
 class TerminalDisplay:
@@ -76,7 +86,7 @@ class TerminalDisplay:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeLeft(),
         )
         with Progress(*columns, console=self.console) as self._progress:
             self._task = self._progress.add_task("starting", total=work)

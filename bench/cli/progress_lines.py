@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EVERY = 30.0
 """Seconds without a line after which one is printed."""
 
+ENOUGH = 0.01
+"""Share of the work from which on the time left is told: the first cells, of clean images, say nothing of an attack's time."""
+
 Clock = Callable[[], float]
 
 
@@ -109,7 +112,7 @@ class AttackLines:
         elapsed = self._lines.clock() - self._begun
         left = (
             f"about {duration(elapsed * max(0.0, self._work - self._done) / self._done)} left"
-            if self._done
+            if self._done >= ENOUGH * self._work and self._done
             else "time left not known yet"
         )
         share = 100 * self._done / self._work if self._work else 100.0

@@ -13,8 +13,10 @@ from typing import cast
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from exitbench.cli import progress_lines
+from exitbench.cli.display import TimeLeft
 from exitbench.cli.encoding import print_whatever_can_be_printed
 from exitbench.cli.main import main
 from exitbench.cli.progress_lines import AttackLines, ReminderLines, is_live, working
@@ -174,6 +176,23 @@ def test_a_line_per_finished_attack_with_the_time_left(paper):
     clock.now += 6
     _finish(attacks, CELLS[2])
     assert _lines(paper)[1] == "single:1: 1 of 2 cells ended in errors; 2 of 2 attacks, 100 %, 12.0 s so far, about 0.0 s left"
+
+
+@pytest.mark.parametrize(("work", "told"), [(9, False), (10, True)])
+def test_no_time_left_is_told_before_a_hundredth_of_the_work_is_done(paper, work, told):
+    clock = Clock()
+    cells = [Cell("clean", "clean on 0-31", work), Cell("cascade", "cascade on 0-31", 1000 - work)]
+    attacks = AttackLines(ReminderLines(paper, clock), cast(list[PlannedCell], cells))
+    clock.now += 6
+    _finish(attacks, cells[0])
+    (line,) = _lines(paper)
+    assert line.endswith("about 9.9 min left" if told else "time left not known yet")
+    bar = Progress(console=paper, get_time=clock)
+    task = bar.add_task("", total=1000)
+    for seconds, done in ((0, 0), (6, work)):
+        clock.now += seconds
+        bar.advance(task, done)
+    assert TimeLeft().render(bar.tasks[task]).plain == ("0:09:54" if told else "-:--:--")
 
 
 def test_at_least_a_line_every_half_minute(paper):
