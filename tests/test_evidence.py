@@ -6,7 +6,6 @@ import re
 import runpy
 
 import pytest
-import torch
 
 import exitbench
 from exitbench.attacks.pairs import POLISH, ROUND
@@ -17,6 +16,8 @@ from tests.bench.trained import TRAINED_ON, digits, trained
 from tests.toys import ROOT
 
 DOCS = ROOT / "docs"
+PAGES = ("training.md", "findings.md", "certification.md")
+"""Pages that say what is certified."""
 
 
 def rows_of(name):
@@ -150,14 +151,45 @@ def test_thresholds_are_chosen_by_what_certify_proves():
     example = runpy.run_path(str(DOCS / "examples" / "choose_certified_rule.py"))
     (net, _), batch, rule = trained(), digits().batch(TRAINED_ON, TRAINED_ON + 32), "margin:0.9,0.9"
     logits, bounds = example["bounded"](net, batch.x, batch.y, 0.02, (1, 8, 8))
-    costs = torch.tensor(measure_costs(net, (1, 8, 8)).mmacs, dtype=torch.float64)
-    found = example["figures"](rule, logits, batch.y, bounds, costs)
+    found = example["figures"](rule, logits, batch.y, bounds, measure_costs(net, (1, 8, 8)))
     proven = exitbench.certify(net, dataset=(batch.x, batch.y), policy=rule, eps=0.02, methods="ibp", name="net")
     assert found["certified"] == proven.accuracy() > 0
-    assert found["certified mmacs"] == pytest.approx(proven.cost()) and found["mmacs"] < proven.cost()
+    assert found["certified_mmacs"] == pytest.approx(proven.cost()) and found["mmacs"] < proven.cost()
     levels = {"margin": (0.5, 0.9), "confidence": (0.9,)}
     table = example["chosen"]("rdi_smallcnn", "average", 7, 20, dataset="digits", n=16, levels=levels)
     assert list(table["rule"][:3]) == ["exit:1", "exit:2", "exit:3"] and (table["mmacs"][3:5] <= 7).all() and len(table) == 6
+
+
+def test_the_choice_of_the_certified_rule_is_on_file():
+    rows = rows_of("certified-rule-chosen.csv")
+    told = table("training.md", "Training on bounds")
+    assert len(told) == len(rows) - 1 > 3
+    for (rule, clean, certified, *costs), row in zip(told, rows, strict=False):
+        assert rule == row["rule"]
+        assert [clean, certified] == [f"{100 * float(row[name]):.2f}" for name in ("clean", "certified")]
+        mean, most, dense, most_dense = (
+            f"{float(row[name]):.2f}" for name in ("mmacs", "certified_mmacs", "mmacs_dense", "certified_mmacs_dense")
+        )
+        assert costs == [mean, most, f"{dense}, {most_dense}"]
+    best = max(rows[3:-1], key=lambda row: (float(row["certified"]), -float(row["mmacs"])))
+    (card,) = (card for card, _ in shipped_weights() if card.training == "certified_rule_fast")
+    assert card.policy == best["rule"] and float(best["mmacs"]) <= 7.46 and float(best["certified_mmacs"]) <= 8.96
+
+
+def test_what_attacks_and_bounds_say_of_the_certified_network_is_on_file():
+    rows = {row["attack"]: row for row in rows_of("certified-rdi_smallcnn-mnist.csv")}
+    (card,) = (card for card, _ in shipped_weights() if card.training == "certified_rule_fast")
+    assert all(row["weights"] == f"sha256:{card.sha256[:12]}" and row["policy"] == card.policy for row in rows.values())
+    clean, worst = (percent(rows[name]) for name in ("none", "worst"))
+    certified, most = (float(rows["worst"][name]) for name in ("certified", "certified_mmacs"))
+    mean, dense = (float(rows["none"][name]) for name in ("mmacs", "mmacs_dense"))
+    text, found, bounds = (" ".join((DOCS / page).read_text(encoding="utf-8").split()) for page in PAGES)
+    assert f"`{card.policy}` is {clean} % clean. `average` and `adaptive` leave {worst} %, {100 * certified:.1f} % are" in text
+    assert f"The mean cost is {mean:.2f} mmacs, and at most {most:.2f} under any attack." in text
+    assert f"this network {dense:.2f}, and" in text
+    assert f"{clean} % clean; for {100 * certified:.1f} % of the first 1,000" in found and f"attacks leave {worst} %" in found
+    assert f"costs {mean:.1f} mmacs on clean images and at most {most:.1f} under any attack" in found
+    assert f"{100 * certified:.1f} % of the first 1,000 test images are certified, attacks leave {worst} %" in bounds
 
 
 def test_what_the_adaptive_attack_gains_pair_by_pair_is_on_file():

@@ -2,7 +2,8 @@
 
 python docs/examples/choose_certified_rule.py rdi_smallcnn certified_rule_fast 7.46 8.96
 
-The costs are the mean of the clean images and the mean that no attack can exceed, in millions of multiply-accumulates.
+The costs are the mean of the clean images and the mean that no attack can exceed, in millions of multiply-accumulates without
+those by zero weights. A file behind them gets the table as CSV.
 """
 
 import sys
@@ -20,7 +21,7 @@ from exitbench.bounds.rules import certain
 from exitbench.bounds.trace import traced
 from exitbench.data.cards import dataset_card
 from exitbench.data.load import load_split
-from exitbench.models.cost import measure_costs
+from exitbench.models.cost import ExitCosts, measure_costs
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import deployed_logits
 from exitbench.models.policy_text import kind_of, parse_policy
@@ -65,12 +66,12 @@ def chosen(
     net.eval().requires_grad_(False)
     batch = load_split(weights.dataset, "calibration", card.input_shape, data_folder()).batch(0, n)
     logits, bounds = bounded(net, batch.x, batch.y, dataset_card(weights.dataset).eps["Linf"], card.input_shape)
-    costs = torch.tensor(measure_costs(net, card.input_shape).mmacs, dtype=torch.float64)
+    costs = measure_costs(net, card.input_shape)
     single = [f"exit:{k + 1}" for k in range(net.n_exits)]
     table = pd.DataFrame([figures(rule, logits, batch.y, bounds, costs) for rule in (*single, *rules(net.n_exits, levels))])
     alone = table.iloc[: len(single)]
     tried = table.iloc[len(single) :].sort_values(["certified", "mmacs"], ascending=[False, True])
-    within = tried[(tried["mmacs"] <= mmacs) & (tried["certified mmacs"] <= certified_mmacs)]
+    within = tried[(tried["mmacs"] <= mmacs) & (tried["certified_mmacs"] <= certified_mmacs)]
     best = within.groupby(within["rule"].map(kind_of), sort=False).head(1)
     return pd.concat([alone, best, tried.head(1)])
 
@@ -106,17 +107,23 @@ def rules(n_exits: int, levels: Mapping[str, Sequence[float]]) -> Iterator[str]:
             yield f"{kind}:{','.join(map(str, thresholds))}{behind}"
 
 
-def figures(rule: str, logits: Tensor, y: Tensor, bounds: Sequence[ExitBounds], costs: Tensor) -> dict[str, str | float]:
-    """Return accuracy, certified accuracy and both mean costs of a rule."""
+def figures(rule: str, logits: Tensor, y: Tensor, bounds: Sequence[ExitBounds], costs: ExitCosts) -> dict[str, str | float]:
+    """Return accuracy, certified accuracy and the mean costs of a rule, also with multiplications by zero weights."""
     policy = parse_policy(rule, len(logits))
     clean, exits = deployed_logits(logits, policy)
     sure = certain(policy, bounds)
     right = clean.argmax(-1) == y
     shares = {"clean": float(right.double().mean()), "certified": float((sure.right & right).double().mean())}
-    return {"rule": rule, **shares, "mmacs": float(costs[exits].mean()), "certified mmacs": float(costs[sure.last].mean())}
+    found = {}
+    for name, each in (("mmacs", costs.mmacs), ("mmacs_dense", costs.mmacs_dense)):
+        cost = torch.tensor(each, dtype=torch.float64)
+        found |= {name: float(cost[exits].mean()), f"certified_{name}": float(cost[sure.last].mean())}
+    return {"rule": rule, **shares, **found}
 
 
 if __name__ == "__main__":
-    name, training, *limits = sys.argv[1:]
-    clean_cost, certified_cost = map(float, limits)
-    print(chosen(name, training, clean_cost, certified_cost).to_string(index=False))
+    name, training, clean_cost, certified_cost, *written = sys.argv[1:]
+    found = chosen(name, training, float(clean_cost), float(certified_cost))
+    print(found.to_string(index=False))
+    for path in written:
+        found.to_csv(path, index=False, float_format="%.6f")
