@@ -69,7 +69,8 @@ class TrainingProgress:
         self.done = record.epoch
         self.seconds += record.seconds
         spent, ahead = sum(self.work[self.done_before : self.done]), sum(self.work[self.done :])
-        attacked = "" if record.attacked_accuracy == 0 else f", attacked {record.attacked_accuracy:.1%}"
+        harder = self.recipe.phase(record.epoch - 1).harder
+        attacked = "" if record.attacked_accuracy == 0 else f", {harder} {record.attacked_accuracy:.1%}"
         speed = f"; {record.images_per_second:,.0f} images/s"
         notes = f"; stepped down after {record.collapses} collapse(s)" if record.collapses else ""
         left = f"  [about {self.seconds / spent * ahead / 60:.0f} min left]" if ahead else ""

@@ -86,9 +86,10 @@ def _rounded(record: EpochRecord) -> dict[str, float]:
 def _drawn(recipe: Recipe, history: Sequence[EpochRecord]) -> bytes:
     """Draw a PNG of accuracy by epoch, on training and on held-out images, with the start of each phase and every collapse."""
     epochs = [record.epoch for record in history]
+    harder = " or ".join(dict.fromkeys(phase.harder for phase in recipe.phases))
     curves = (
         ("clean, training", [record.clean_accuracy for record in history], TINTS["clean"], ":"),
-        ("attacked, training", [record.attacked_accuracy for record in history], TINTS["attacked"], ":"),
+        (f"{harder}, training", [record.attacked_accuracy for record in history], TINTS["attacked"], ":"),
         ("clean, held out", [record.held_out_clean for record in history], TINTS["clean"], "-"),
         ("PGD-10, held out", [record.held_out_pgd for record in history], TINTS["attacked"], "-"),
     )

@@ -51,7 +51,8 @@ class EpochRecord:
     Attributes:
         epoch: Number of the epoch, from 1.
         loss: Mean training loss, summed over the exits.
-        clean_accuracy, attacked_accuracy: Accuracy of the last exit on training images, during the epoch, in [0, 1].
+        clean_accuracy, attacked_accuracy: Accuracy of the last exit on training images, during the epoch, in [0, 1]. In training
+            on bounds the second is the share that is right in the whole ball of the radius trained on.
         held_out_clean, held_out_pgd: Accuracy of the last exit on the first held-out images, after the epoch, in [0, 1].
         collapses: Number of times that training was restored and stepped down before this epoch succeeded.
         seconds: Wall-clock time.

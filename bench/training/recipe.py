@@ -109,6 +109,11 @@ class Phase:
         halves = self.crafting is not None and self.attacked_share is None
         return not (joint or halves)
 
+    @property
+    def harder(self) -> str:
+        """What the second share of right training images is of: ``attacked`` ones, or ``certified`` for the radius trained on."""
+        return "certified" if self.certified else "attacked"
+
     def work(self, n_exits: int, side: int) -> float:
         """Return the relative duration of an epoch: an update on every image counts 1, an input gradient 3/4."""
         crafted = 0.0

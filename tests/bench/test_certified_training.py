@@ -1,11 +1,13 @@
 """Training on bounds: the loss is that of its formula, its bounds are sound, and networks that it trains are certified."""
 
 import copy
+import io
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,11 +15,12 @@ from exitbench.attacks.regions import ThreatModel
 from exitbench.bounds.interval import Interval
 from exitbench.bounds.network import interval_bounds, margin_bounds
 from exitbench.bounds.trace import traced
+from exitbench.cli.training_progress import TrainingProgress
 from exitbench.models.errors import InvalidValue
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.training.certified import Certified, bounded_network, bounded_step, certified_loss
 from exitbench.training.descent import Descent, plateau
-from exitbench.training.loop import Trainer
+from exitbench.training.loop import EpochRecord, Trainer
 from exitbench.training.recipe import Crafting, Phase, Recipe
 from exitbench.training.recipe_file import read_recipe
 from tests.bench.trained import TRAINED_ON, digits
@@ -141,6 +144,16 @@ def test_it_trains_networks_that_are_certified(tmp_path):
     by_rule, _ = trained_by(Certified("crown_ibp", nearest=1, gate=1.0), tmp_path)
     assert without < 25 and min(by_intervals, by_rule) > 45
     assert history[-1].clean_accuracy > 0.8 and 0.3 < history[-1].attacked_accuracy < history[-1].clean_accuracy
+
+
+def test_its_progress_speaks_of_certified_images():
+    record = EpochRecord(1, 0.5, 0.9, 0.4, 0.95, 0.5, 0, 1.0, 100.0)
+    for settings, word in ((Certified(), "certified"), (None, "attacked")):
+        console = Console(file=io.StringIO(), width=200)
+        progress = TrainingProgress(console, recipe(settings))
+        progress.work = [1.0] * recipe(settings).epochs
+        progress.epoch(record)
+        assert f"training clean 90.0%, {word} 40.0%" in console.file.getvalue()
 
 
 def test_its_settings_come_back_from_their_file(tmp_path):
