@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from exitbench.data.split import Split
 from exitbench.models.multi_exit import MultiExitNet
 from exitbench.models.policies import Policy, deployed_logits
 from exitbench.models.policy_text import parse_policy, policy_text
-from exitbench.models.weights import WEIGHTS_CARD, WeightsCard, find_weights, load_weights
+from exitbench.models.weights import JOURNAL, WEIGHTS_CARD, WeightsCard, find_weights, load_weights
 from exitbench.models.whole_file import write_whole
 from exitbench.target.calibrate import calibrated_policy
 from exitbench.training.fits import check_fit
@@ -73,8 +74,18 @@ def deploy_again(recipe: Recipe, data: Path, out: Path) -> tuple[WeightsCard, Pa
     if target.resolve() != path.resolve():
         write_whole(target, path.read_bytes())
         copy_companions(card, path, out)
+    set_journal_rule(out / f"{card.stem}{JOURNAL}", rule)
     write_whole(target.with_suffix(".json"), WEIGHTS_CARD.text(written))
     return written, target
+
+
+def set_journal_rule(journal: Path, rule: dict[str, str]) -> None:
+    """Set the rule of the recipe in the journal of a training, if there is one, so that the journal trains what was deployed."""
+    if not journal.is_file():
+        return
+    content = json.loads(journal.read_bytes())
+    content["recipe"] = {name: value for name, value in content["recipe"].items() if name != "rule"} | rule
+    write_whole(journal, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _measure(model: MultiExitNet, policy: Policy, split: Split, recipe: Recipe) -> dict[str, float | int]:

@@ -35,17 +35,19 @@ class Distillation:
         weight: Weight of the term; of neighbour distillation for ``neo_kd``.
         orthogonal: Weight of orthogonal distillation, for ``neo_kd``.
         last: Factor on the weights of the last exit.
+        later: Factor on the weights of the later half of the exits, those behind the first half: 3 to 5 of 5 exits.
     """
 
     kind: Kind
     weight: float = 1.0
     orthogonal: float = 0.0
     last: float = 1.0
+    later: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise InvalidValue(f"no such distillation: {self.kind!r}; known: {', '.join(get_args(Kind))}")
-        if min(self.weight, self.orthogonal, self.last) < 0 or (self.orthogonal and self.kind != "neo_kd"):
+        if min(self.weight, self.orthogonal, self.last, self.later) < 0 or (self.orthogonal and self.kind != "neo_kd"):
             raise InvalidValue(f"weights are at least 0, and only neo_kd has an orthogonal one: {self}")
 
     def loss(self, clean: Tensor, attacked: Tensor, y: Tensor, draws: Draws) -> Tensor:
@@ -69,7 +71,8 @@ class Distillation:
             values = self.weight * compared(attacked, taught[-1:])
         factors = values.new_ones(len(values), 1)
         if self.kind != "skd":
-            factors[-1].fill_(self.last)
+            factors[len(factors) // 2 :].fill_(self.later)
+            factors[-1].mul_(self.last)
         return (factors * values).sum(0).mean()
 
 

@@ -181,8 +181,8 @@ _HALF = 0.5027
 _SHORT = (4, 3, 2)
 """Epochs of MobileNetV2 and MSDNet, whose updates take four times and twice as long as those of ResNet-38 on a CPU."""
 
-_NEO_KD = Distillation("neo_kd", weight=3.0, orthogonal=1.0, last=1.5)
-"""Three times as much weight on neighbours as on orthogonal targets, and one and a half times on the last exit."""
+_NEO_KD = Distillation("neo_kd", weight=3.0, orthogonal=1.0, later=1.5)
+"""Three times as much weight on neighbours as on orthogonal targets, and one and a half times on the later half of the exits."""
 
 _ALL = (
     _digits("rdi_smallcnn", peak_lr=0.02),

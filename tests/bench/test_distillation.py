@@ -55,6 +55,9 @@ def test_neo_kd_is_the_weighted_sum_over_the_exits():
     expected = 3 * near.sum() + own.sum() + 0.5 * (3 * near[-1] + own[-1]).sum()
     found = Distillation("neo_kd", weight=3.0, orthogonal=1.0, last=1.5).loss(clean, attacked, Y, draws())
     torch.testing.assert_close(found, expected)
+    expected = 3 * near.sum() + own.sum() + 0.5 * (3 * near[2:] + own[2:]).sum()
+    found = Distillation("neo_kd", weight=3.0, orthogonal=1.0, later=1.5).loss(clean, attacked, Y, draws())
+    torch.testing.assert_close(found, expected)
 
 
 def test_self_distillation_teaches_from_the_last_exit_on_the_attacked_image_and_ard_from_the_clean_one():

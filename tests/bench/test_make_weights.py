@@ -105,6 +105,8 @@ def test_another_rule_leaves_the_weights_as_they_are(tmp_path, monkeypatch):
     assert {**after.details, "trained_with": ""} == {**made.details, "trained_with": ""}
     assert after.policy.startswith("vote:") and "measured" not in after.details
     given, _ = deploy_again(replace(short, rule="margin:0.9,0.2"), tmp_path, tmp_path / "given")
+    assert read_recipe(tmp_path / "copy" / f"{asked.name}.run.json") == asked, "its journal trains what was deployed"
+    assert "rule" not in json.loads((tmp_path / f"{asked.name}.run.json").read_text())["recipe"]
     assert (given.policy, given.calibration, given.details["recipe"]["rule"]) == ("margin:0.9,0.2", None, "margin:0.9,0.2")
 
 

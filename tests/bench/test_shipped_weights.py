@@ -16,8 +16,9 @@ from exitbench.models.about_weights import about_weights
 from exitbench.models.policies import FixedExit, deployed_logits
 from exitbench.models.policy_text import parse_policy
 from exitbench.models.registry import model_card
-from exitbench.models.weights import SHIPPED, load_weights, shipped_weights
+from exitbench.models.weights import JOURNAL, SHIPPED, load_weights, shipped_weights
 from exitbench.training.about import about
+from exitbench.training.recipe_file import read_recipe
 from exitbench.training.recipes import named_recipe
 
 pytestmark = [pytest.mark.long, pytest.mark.no_cover]  # forward passes and PGD alone, which other tests count as well
@@ -46,6 +47,8 @@ def test_the_file_is_the_cards_and_the_recipe_is_still_there(stem):
     assert (recipe.model, recipe.dataset, recipe.training) == (card.model, card.dataset, card.training)
     assert card.source.startswith(f"python -m bench train {stem} ")
     assert about_weights(card) == about(recipe, net), "readers are told what the recipe does"
+    journal = path.with_name(f"{stem}{JOURNAL}")
+    assert not journal.is_file() or read_recipe(journal).rule == recipe.rule, "any journal is a recipe, with the rule deployed"
     if card.policy:
         parse_policy(card.policy, net.n_exits, card.calibration)
 
