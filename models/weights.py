@@ -103,13 +103,16 @@ WEIGHTS_CARD = Format("a weights card", WeightsCard, {1: _card_1_to_2}, indent=2
 
 
 def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
-    """Every card found with its safetensors path; the user's first, then the shipped; optionally of one model.
+    """Every card found with its safetensors path; optionally of one model.
+
+    The user's come first, then those shipped that faced the whole set of attacks, then the other shipped ones.
 
     Raises:
         WeightsError: for a card that is not readable, naming the file.
     """
     found: dict[str, tuple[WeightsCard, Path]] = {}
-    for card, path in (*_weights_in(weights_folder()), *shipped_weights()):
+    shipped = sorted(shipped_weights(), key=lambda weights: "measured" not in weights[0].details)
+    for card, path in (*_weights_in(weights_folder()), *shipped):
         if model is None or card.model == model:
             found.setdefault(card.stem, (card, path))
     return list(found.values())

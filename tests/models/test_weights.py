@@ -14,6 +14,7 @@ from exitbench.models.weights import (
     load_weights,
     round_to_half,
     save_weights,
+    shipped_weights,
 )
 
 CARD = WeightsCard("rdi_smallcnn", "digits", "test", sha256="", source="a test")
@@ -90,6 +91,13 @@ def test_the_users_own_weights_are_found(saved, tmp_path, monkeypatch):
 def test_weights_that_are_not_there_say_what_is():
     with pytest.raises(WeightsError, match=r"no weights of rdi_smallcnn for cifar10.*digits \(average\)"):
         find_weights("rdi_smallcnn", "cifar10")
+
+
+def test_the_default_weights_faced_every_attack_where_some_did():
+    for model, dataset in {(card.model, card.dataset) for card, _ in shipped_weights()}:
+        measured = ["measured" in card.details for card, _ in known_weights(model) if card.dataset == dataset]
+        assert ("measured" in find_weights(model, dataset)[0].details) == any(measured)
+    assert find_weights("rdi_smallcnn", "mnist")[0].training == "max_average_fast"
 
 
 def test_a_damaged_card_is_named(tmp_path, monkeypatch):
