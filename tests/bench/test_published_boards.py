@@ -8,6 +8,7 @@ import pytest
 
 from exitbench.analysis.compare.pairs import compare, unpaired
 from exitbench.models.weights import IMPORTED, shipped_weights
+from exitbench.report.sweep.table import NOT_ATTACKED
 from exitbench.scoring.load import evaluations
 from exitbench.store.csv_text import digest_text
 from exitbench.store.store import Store
@@ -37,6 +38,7 @@ def boards():
 
 
 BOARDS = boards()
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def test_every_measured_card_has_its_rows():
@@ -139,15 +141,40 @@ def merged(tmp_path_factory):
 @pytest.mark.no_cover  # minutes of reading cells, every line of which the tests of merge and sweep count as well
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_figure_is_derived_from_what_is_kept_of_the_evaluations(folder, bench, merged):
-    """The same leaderboards and sweeps, byte for byte, from files that hold every logit of every attack."""
+    """The same leaderboards and sweeps from files that hold every logit of every attack."""
     networks = [network for network in BOARDS if network[2] == folder.name]
     names = {path.name for path in (folder / "figures").glob("*.tar.xz")}
     assert names == {f"{'-'.join((model, data, how))}.tar.xz" for model, how, data in networks}
     results = merged(folder, bench)
     assert bench("sweep", "--results", results)[0] == 0
     for kind in ("leaderboards", "sweeps"):
-        kept = {path.name: path.read_bytes() for path in (folder / kind).glob("*.csv")}
-        assert kept == {path.name: path.read_bytes() for path in (results / kind).glob("*.csv")} != {}
+        kept, made = ({path.name: path for path in (where / kind).glob("*.csv")} for where in (folder, results))
+        assert kept.keys() == made.keys() != set()
+        for name, path in kept.items():
+            same_table(made[name].read_text(encoding="utf-8"), path.read_text(encoding="utf-8"))
+
+
+def same_table(made, kept):
+    """Byte for byte on one kind of processor. On another, entropies differ in their last bits: one sample at the edge of a gate
+    takes another exit, and thresholds differ in their fourth digit at most: they are no longer those that were attacked."""
+    for ours, theirs in zip(csv.reader(made.splitlines()), csv.reader(kept.splitlines()), strict=True):
+        differing = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
+        for a, b in differing:
+            if {a, b} == {"ok", NOT_ATTACKED}:
+                assert len(differing) > 1, "the thresholds differ as well"
+                continue
+            assert NUMBER.sub("", a) == NUMBER.sub("", b)
+            for x, y in zip(NUMBER.findall(a), NUMBER.findall(b), strict=True):
+                slack = 1 if y.isdigit() else 0.002 * (1 + abs(float(y)))
+                assert abs(float(x) - float(y)) <= slack, (ours[:2], a, b)
+
+
+def test_tables_of_other_numbers_are_not_the_same():
+    same_table("a,212 349 439,0.674221", "a,212 348 440,0.674004")
+    same_table("ok,0.0012985", f"{NOT_ATTACKED},0.0012984")
+    for other in ("a,212 347 441,0.674221", "a,212 349 439,0.679", "b,212 349 439,0.674221"):
+        with pytest.raises(AssertionError):
+            same_table("a,212 349 439,0.674221", other)
 
 
 @pytest.mark.no_cover
