@@ -212,7 +212,7 @@ def test_a_network_that_is_undefended_on_8_bit_images_alone_is_told_what_it_is()
 
     hidden, seen = told(Hidden(x), None), told(Hidden(x), GRID)
     assert [flag.name for flag in hidden.flags if flag.level == "failure"]
-    assert hidden.worst_case.value > 0.25
+    assert hidden.samples["worst"][:8].mean() > 0.5
     assert seen.worst_case.value == 0 and seen.threat_model.endswith("Linf 0.4, grid 255")
     assert not [flag.name for flag in seen.flags if flag.level == "failure"], "on the grid it is an honest network"
 

@@ -203,7 +203,7 @@ def test_images_without_an_answer_do_not_spare_their_slice(tmp_path):
     _, store = evaluate(tmp_path, ["average"], prepared)
     evaluation = only_evaluation(store)
     attack = evaluation.attacks[0]
-    assert 0 < attack.search.undefined < evaluation.n, "some of them, not all"
+    assert 0 < attack.search.undefined < 0.6 * evaluation.n, "some of them, not all"
     assert not evaluation.unfinished and evaluation.worst.sum() < evaluation.clean.correct.sum()
     assert "undefined outputs" in {flag.name for flag in flags_of(evaluation) if flag.level == "failure"}
 
