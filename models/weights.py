@@ -142,13 +142,14 @@ def find_weights(model: str, dataset: str, training: str | None = None) -> tuple
     """The weights of a model for a dataset; the first known when ``training`` is not given.
 
     Raises:
-        WeightsError: none such; says what there is.
+        WeightsError: none such; says what there is, that of this dataset first.
     """
     known = known_weights(model)
     for card, path in known:
         if card.dataset == dataset and training in (None, card.training):
             return card, path
-    have = ", ".join(f"{card.dataset} ({card.training})" for card, _ in known) or "none at all"
+    of_the_dataset_first = sorted(known, key=lambda weights: (weights[0].dataset != dataset, weights[0].stem))
+    have = ", ".join(f"{card.dataset} ({card.training})" for card, _ in of_the_dataset_first) or "none at all"
     wanted = dataset if training is None else f"{dataset} ({training})"
     raise WeightsError(
         f"no weights of {model} for {wanted}; there are: {have}. "

@@ -91,6 +91,10 @@ def test_the_users_own_weights_are_found(saved, tmp_path, monkeypatch):
 def test_weights_that_are_not_there_say_what_is():
     with pytest.raises(WeightsError, match=r"no weights of rdi_smallcnn for cifar10.*digits \(average\)"):
         find_weights("rdi_smallcnn", "cifar10")
+    with pytest.raises(WeightsError, match=r"there are: digits \(average\), mnist \(certified"):
+        find_weights("rdi_smallcnn", "digits", "nothing")
+    with pytest.raises(WeightsError, match=r"there are: mnist \(certified.*digits \(average\)"):
+        find_weights("rdi_smallcnn", "mnist", "nothing")
 
 
 def test_the_default_weights_faced_every_attack_where_some_did():
