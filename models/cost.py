@@ -33,7 +33,7 @@ class ExitCosts:
         mflops_paper: The figure of "Triple Wins" (table 1), for comparison with the paper only: multiply-accumulates / 2^20 of
             the convolutions in the backbone up to that exit and in that exit's head, zero weights included. It is defined for
             the paper's kind of network: a backbone whose products are convolutions, with classifiers behind it; None for others.
-        mmacs_dense: ``mmacs`` with zero weights included; equal to ``mmacs`` in a network that is not pruned.
+        mmacs_dense: ``mmacs`` with zero weights included; equal to ``mmacs`` in a network that is not sparse.
         sparsity: Share of the weights of convolutions and linear layers that are zero, without biases; 0 where it is below
             ``STRAY``.
         note: How the figures were obtained, if a reader must know it; None where they were counted piece by piece.
@@ -122,11 +122,11 @@ def _without_zeros(
     mmacs_dense: Sequence[float],
     zeros: ZeroWeights,
 ) -> ExitCosts:
-    """Return the costs without zero weights if the network is pruned, else with all of its weights."""
-    pruned = zeros.share >= STRAY
-    counted = mmacs if pruned else mmacs_dense
+    """Return the costs without zero weights if the network is sparse, else with all of its weights."""
+    sparse = zeros.share >= STRAY
+    counted = mmacs if sparse else mmacs_dense
     paper = None if mflops_paper is None else tuple(mflops_paper)
-    return ExitCosts(tuple(counted), paper, tuple(mmacs_dense), zeros.share if pruned else 0.0)
+    return ExitCosts(tuple(counted), paper, tuple(mmacs_dense), zeros.share if sparse else 0.0)
 
 
 def _bounded(costs: ExitCosts, uncounted: Sequence[str]) -> ExitCosts:

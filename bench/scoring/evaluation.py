@@ -231,7 +231,7 @@ class Evaluation:
 
     @property
     def sparsity(self) -> float:
-        """Share of the network's weights that are zero; 0 where it is not pruned."""
+        """Share of the network's weights that are zero; 0 where it is not sparse."""
         return self.record.sparsity or 0.0
 
     @property
@@ -240,7 +240,7 @@ class Evaluation:
         return self.record.uncounted
 
     def costs(self, figure: CostFigure = "mmacs") -> tuple[float, ...]:
-        """The cost of each exit; ``mmacs_dense`` are the mmacs where the network is not pruned.
+        """The cost of each exit; ``mmacs_dense`` are the mmacs where the network is not sparse.
 
         Raises:
             ValueError: ``mflops_paper`` of a network that it is not defined for.

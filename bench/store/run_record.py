@@ -68,8 +68,8 @@ class RunRecord(Identity, frozen=True, kw_only=True):
         mmacs: 10^6 multiply-accumulates of each exit.
         mflops_paper: cost of each exit in the paper's figure; None of a network that it is not defined for.
         uncounted: operators that have no formula, so that mmacs is a lower bound.
-        mmacs_dense: mmacs with zero weights counted; None where the network is not pruned.
-        sparsity: share of the weights that are zero; None where it is not pruned.
+        mmacs_dense: mmacs with zero weights counted; None where the network is not sparse.
+        sparsity: share of the weights that are zero; None where it is not sparse.
         dataset_summary: the dataset in a line.
         usual_eps: radius that is usual for the dataset, where only an installed package knows it; None elsewhere.
         seed: of the attacks' noise.

@@ -36,8 +36,8 @@ COLUMNS = {
     "certified": "on the worst row: share of samples that no attack can break (`bench certify`); 'nothing' where none is proven",
     "certified_mmacs": "on the worst row: the highest mean cost that any attack can cause, by `bench certify`",
     "mmacs": "mean cost under the attack: 10^6 multiply-accumulates of all that ran, every head on the way included",
-    "mmacs_dense": "the same with multiply-accumulates of zero weights counted like any other; differs for pruned networks alone",
-    "sparsity": "share of the weights of convolutions and linear layers that are zero; 0 where the network is not pruned",
+    "mmacs_dense": "the same with multiply-accumulates of zero weights counted like any other; differs for sparse networks alone",
+    "sparsity": "share of the weights of convolutions and linear layers that are zero; 0 where the network is not sparse",
     "mflops_paper": "the same in the paper's figure, which leaves out the heads passed; for comparison only",
     "latency_ms": "mean milliseconds of the exits taken, one image at a time, where measured by `bench latency`",
     "latency_on": "the processor that it was measured on, and the number of torch's threads",
@@ -106,7 +106,7 @@ def training_text(record: RunRecord) -> str:
 
 
 def sparsity_text(evaluation: Evaluation) -> str:
-    """Return the meaning of the cost of a pruned network, in one line."""
+    """Return the meaning of the cost of a sparse network, in one line."""
     return (
         f"{evaluation.sparsity:.1%} of the weights are zero and count for nothing in mmacs; scattered zeros "
         "speed up no dense hardware, which needs mmacs_dense"

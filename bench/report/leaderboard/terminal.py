@@ -154,7 +154,7 @@ def _notes(evaluation: Evaluation, shown: list[Result]) -> list[Text]:
     if evaluation.unfinished:
         notes.append("some attacks are unfinished: the worst case may still fall")
     if evaluation.sparsity:
-        notes.append(f"pruned: {sparsity_text(evaluation)}")
+        notes.append(f"sparse: {sparsity_text(evaluation)}")
     notes.append(record.note or f"{evaluation.dataset}: {evaluation.dataset_summary}")
     notes.append(f"policy {_short(record.policy)}, calibration {record.calibration or 'none, thresholds given by hand'}")
     notes.append(f"seeds {_seeds(evaluation)}, weights {record.training} {record.weights[:12]}, data {record.data[:12]}")

@@ -132,6 +132,6 @@ def _detail(evaluation: Evaluation, row: Row, curves: Curves, looks: Looks) -> d
         "partial": _partial(evaluation),
         "unfinished": evaluation.unfinished,
         "sparsity": evaluation.sparsity,
-        "pruned": sparsity_text(evaluation),
+        "sparse": sparsity_text(evaluation),
         "sweep": embedded([evaluation], curves, looks) if network_of(evaluation.record) in curves else None,
     }

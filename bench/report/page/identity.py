@@ -37,7 +37,7 @@ class Identity:
 
     Attributes:
         name: Architecture and training, such as ``RDI-ResNet-38, max-average``.
-        kind: How many exits, under which rule, pruned or not.
+        kind: How many exits, under which rule, sparse or not.
         paper: Of the architecture.
         family: Of architectures.
         about: What the card of the weights says.
@@ -65,7 +65,7 @@ def identities(evaluations: Sequence[Evaluation]) -> list[Identity]:
 def network_text(evaluation: Evaluation) -> str:
     """Return the kind of network, for the filter."""
     kind = "early exits" if evaluation.record.n_exits > 1 else "one exit"
-    return f"{kind}, pruned" if evaluation.sparsity else kind
+    return f"{kind}, sparse" if evaluation.sparsity else kind
 
 
 def _identity(evaluation: Evaluation) -> Identity:
@@ -87,7 +87,7 @@ def _kind(evaluation: Evaluation) -> str:
     rule, _, rest = record.policy.partition(":")
     used = f"always exit {rest}" if rule == "exit" else f"{rule} rule"
     kind = f"{record.n_exits} exits, {used}" if record.n_exits > 1 else "one exit"
-    return f"{kind}, pruned" if evaluation.sparsity else kind
+    return f"{kind}, sparse" if evaluation.sparsity else kind
 
 
 def _training(evaluation: Evaluation) -> str:
