@@ -25,8 +25,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     Returns:
         The words of each counter, int64 in [0, 2^32), ``(4, *S)``. Nothing is copied from the host or waits for the device.
     """
-    shape = torch.broadcast_shapes(*(word.shape for word in counter))  # type: ignore[no-untyped-call]
-    c0, c1, c2, c3 = torch.stack([word.expand(shape) for word in counter])
+    c0, c1, c2, c3 = torch.stack(torch.broadcast_tensors(*counter))  # type: ignore[no-untyped-call]
     first, second = torch.empty_like(c0), torch.empty_like(c0)
     for i in range(ROUNDS):
         # The upper 32 bits of words are whatever was left there; they are cleared before they would count.

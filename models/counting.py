@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from exitbench.models.operator_mode import OperatorMode
 from exitbench.models.operators import is_convolution, macs_of, operator_name
 from exitbench.models.zero_weights import ZeroWeights
 
@@ -34,7 +34,7 @@ def shown_in_pieces() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its hook untyped
+class Counting(OperatorMode):
     """A dispatch mode that counts multiply-accumulates.
 
     Attributes:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from exitbench.models.counting import is_composite, shown_in_pieces
+from exitbench.models.operator_mode import OperatorMode
 from exitbench.models.operators import is_convolution, macs_of, operator_name
 from exitbench.models.zero_weights import ZeroWeights
 
@@ -85,7 +85,7 @@ class _Rows:
     views: dict[int, int] = field(default_factory=dict)
 
 
-class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Following(OperatorMode):
     """Tracks for every piece of memory the set of costly operations that its content depends on; sets are bits of an integer.
 
     Views and in-place operations share memory, so that nothing is missed; memory that is written in part counts as written whole.

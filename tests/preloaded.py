@@ -5,6 +5,7 @@ import pkgutil
 
 import exitbench
 
+importlib.import_module("torch._dynamo")  # every optimiser imports it when it is made
 for module in pkgutil.walk_packages(exitbench.__path__, "exitbench."):
     if ".ray" not in module.name and not module.name.endswith("__main__"):
         importlib.import_module(module.name)

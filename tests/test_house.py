@@ -96,6 +96,21 @@ def test_help_loads_nothing_heavy(arguments):
     assert not loaded & {"torch", "pandas", "matplotlib", "vl_convert", "sklearn", "pyarrow", "torchattacks", "timm"}
 
 
+def test_an_evaluation_loads_no_compiler_and_no_scikit_learn(tmp_path):
+    """Each takes seconds to import, and nothing of them is used."""
+    code = (
+        "import sys; sys.argv = ['exitbench', *{!r}]\n"
+        "from exitbench.cli.main import cli\n"
+        "cli.main(standalone_mode=False)\n"
+        "print(*sys.modules)"
+    )
+    run = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single:1", "--n", "2", "--steps", "1"]
+    code = code.format([*run, "--results", str(tmp_path)])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded and not loaded & {"torch._dynamo", "torch._inductor", "sympy", "sklearn", "ray", "robustbench"}
+
+
 def test_help_lists_every_command_with_its_whole_summary():
     """In groups, one line of at most 80 columns each."""
     from click.testing import CliRunner

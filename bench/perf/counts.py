@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.base import Attack
@@ -17,6 +16,7 @@ from exitbench.attacks.noise import Noise
 from exitbench.attacks.objectives import CE, Mean, Objective
 from exitbench.attacks.pgd import PGD
 from exitbench.attacks.regions import ThreatModel
+from exitbench.models.operator_mode import OperatorMode
 from exitbench.models.policies import deployed_logits
 from exitbench.runner.passes import counted as passes_of
 from exitbench.runner.prepare import Prepared
@@ -118,7 +118,7 @@ def _profiled(work: Callable[[], Any]) -> Counts:
     return Counts(launches, waits)
 
 
-class _Dispatched(TorchDispatchMode):
+class _Dispatched(OperatorMode):
     """A dispatch mode that counts operations."""
 
     def __init__(self) -> None:

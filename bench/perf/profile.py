@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from exitbench.attacks.adaptive import Adaptive
 from exitbench.attacks.noise import Noise
+from exitbench.models.operator_mode import OperatorMode
 from exitbench.runner.prepare import Prepared
 from exitbench.timing.timing import seconds
 
@@ -42,7 +42,7 @@ def profile(prepared: Prepared, x: Tensor, y: Tensor, noise: Noise) -> dict[str,
     return {**shares, BETWEEN: 1 - sum(shares.values())}
 
 
-class _Timed(TorchDispatchMode):
+class _Timed(OperatorMode):
     """A dispatch mode that adds up the seconds of operations by part."""
 
     def __init__(self, device: torch.device) -> None:
