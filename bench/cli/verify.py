@@ -140,7 +140,7 @@ def _found(what: str, results: Path, data: Path, model: str | None, images: Path
     elif Path(what).is_file() and Path(what).suffix != ".json":
         yield from map(_Found, claims_in_file(Path(what), data, model))
     else:
-        yield from map(_Found, claims_in_results(what, results, data, model, images))
+        yield from map(_Found, claims_in_results(what, results, data, model, images, part=True))
 
 
 def _lone(what: str, model: str | None, claims: list[Claims], given: tuple[Path, Path | None, str, Network | None]) -> list[int]:

@@ -25,9 +25,10 @@ from exitbench.scoring.search import Search
 from exitbench.store.cell import Cell
 from exitbench.store.certificate import Certificate, certificate_key
 from exitbench.store.run_record import CLEAN, AttackEntry, RunRecord, evaluation_key
+from exitbench.store.shown import Part, figures_alone, is_shown
 from exitbench.store.store import Store
 from exitbench.store.trust_result import TrustResult
-from exitbench.store.verification import cell_digest, evidence_digest, was_verified
+from exitbench.store.verification import cell_digest, evidence_digest, find_verification
 from exitbench.timing.latency import latencies, latency_of
 
 _log = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     survived = np.ones(record.n, dtype=np.bool_)
     any_wrong = np.zeros(record.n, dtype=np.bool_)
     nearest = Nearest.unknown(record.n)
-    knows_data, lacks_images = True, False
+    knows_data = True
+    parts: list[Part] = []
     digests: dict[str, str] = {}
     for each in records:
         stored = RecordCells(each, store)
@@ -77,7 +79,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
                 continue
             cells = stored.of(attack)
             digests.update((cell.key, cell_digest(cell)) for cell in cells)
-            lacks_images = lacks_images or any(cell.lacks_images for cell in cells)
+            parts.append(Part(name, attack.spec, cells))
             nearest = _nearer(nearest, attack, each, cells, policy)
             if len(cells) == len(attack.keys) and _covers(attack.keys, cells, record.n):
                 results[identity] = result_of(attack, each, cells, policy)
@@ -91,7 +93,9 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
-    verified = not lacks_images or was_verified(store.root, evidence_digest(records, partial(store.read, images=False), digests))
+    alone = figures_alone(parts)
+    seen = find_verification(store.root, evidence_digest(records, partial(store.read, images=False), digests)) if alone else None
+    verified = not alone or seen is not None or is_shown(parts, record, policy)
     checks = (*_probes(records, store), _attacked_settings(records, results, store))
     found = Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
     return replace(
@@ -101,6 +105,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
         knows_data=knows_data,
         nearest=nearest,
         verified=verified,
+        figures_alone=alone if seen is None else seen.figures_alone,
         certificate=_certificate(found, store),
     )
 

@@ -22,10 +22,12 @@ class Verification(Stored, frozen=True, kw_only=True):
     Attributes:
         evidence: digest of the evaluation and of its cells (``evidence_digest``).
         counterexamples: number of images that were looked at.
+        figures_alone: names of attacks whose images were not at hand; what they break, others broke as well.
     """
 
     evidence: str
     counterexamples: int
+    figures_alone: tuple[str, ...] = ()
 
 
 VERIFICATION = Format("a verification", Verification)
@@ -62,13 +64,14 @@ def write_verification(root: Path, verification: Verification) -> None:
     write_inside(root, _path(root, verification.evidence), VERIFICATION.text(verification))
 
 
-def was_verified(root: Path, evidence: str) -> bool:
-    """Return whether the store at ``root`` holds a verification of exactly this evidence."""
+def find_verification(root: Path, evidence: str) -> Verification | None:
+    """Return the verification of exactly this evidence in the store at ``root``, or None if it holds none."""
     path = _path(root, evidence)
     try:
-        return VERIFICATION.read_text(read_inside(root, path), path).evidence == evidence
+        found = VERIFICATION.read_text(read_inside(root, path), path)
     except (OSError, Unreadable):
-        return False
+        return None
+    return found if found.evidence == evidence else None
 
 
 def _path(root: Path, evidence: str) -> Path:

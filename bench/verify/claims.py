@@ -85,6 +85,8 @@ class Claims:
         is_the_dataset: whether the inputs are those of the dataset named; None where it is not at hand.
         records: the run records that they come from; none in an exported file.
         store: the store that they come from; None of an exported file.
+        figures_alone: names of attacks with cells that are left out, since their images are not at hand; what these break, the
+            others break.
     """
 
     subject: ClaimSubject
@@ -106,6 +108,7 @@ class Claims:
     is_the_dataset: bool | None = True
     records: tuple[RunRecord, ...] = ()
     store: Path | None = None
+    figures_alone: tuple[str, ...] = ()
 
     @property
     def unproven(self) -> tuple[Source, ...]:

@@ -16,6 +16,7 @@ from exitbench.models.spec import canonical_json, digest
 from exitbench.store.attack_spec import as_specified, is_bounded
 from exitbench.store.cell import SCHEMA, Cell
 from exitbench.store.run_record import CLEAN, RunRecord
+from exitbench.store.shown import Part, figures_alone, is_shown
 from exitbench.verify.ball import SLACK, distance
 from exitbench.verify.check import deployed
 from exitbench.verify.claims import Bools, Claims, ClaimSubject, Floats, Mismatch, Source, subject_of
@@ -27,15 +28,22 @@ Images = Mapping[str, Mapping[int, Floats]]
 
 
 def gather(
-    store: Path, records: Sequence[RunRecord], split: Split, reported: Mapping[str, int], images: Images | None = None
+    store: Path,
+    records: Sequence[RunRecord],
+    split: Split,
+    reported: Mapping[str, int],
+    images: Images | None = None,
+    *,
+    part: bool = False,
 ) -> Claims | None:
     """Return the claims of the records of one evaluation, or None if its clean pass is not finished.
 
     The finished cells of unfinished attacks count, as in the worst case. Cells that came without their counterexamples take
-    them from ``images``.
+    them from ``images``. With ``part``, those that find none there are left out where the images of other cells break every
+    sample that they break.
 
     Raises:
-        UserError: If a cell cannot be read, or the dataset has fewer samples than were evaluated.
+        UserError: If a cell cannot be read, counterexamples are missing, or the dataset has fewer samples than were evaluated.
         ValueError: If the text of the policy is invalid.
     """
     subject = subject_of(records[0])
@@ -56,11 +64,14 @@ def gather(
     }
     if not np.array_equal(table["indices"], np.arange(n)):
         raise UserError(f"the clean cells of {subject.model} hold samples other than the first {n}; run the evaluation again")
+    alone = _left_out(cells, records[0]) if part else ()
     attacked = [(source, cell) for source, cell in cells if source.attack != CLEAN]
     for record in records:
         flaws += record_mismatches(record)
     for source, cell in attacked:
         flaws += _row_flaws(source, cell, table)
+    if alone:
+        attacked = [(source, cell) for source, cell in attacked if not cell.lacks_images]
     clean_images = split.batch(0, n).x.numpy()
     counted, far = _counted(attacked, clean_images, subject)
     flaws += far
@@ -75,6 +86,7 @@ def gather(
         flaws=tuple(dict.fromkeys(flaws)),
         records=tuple(records),
         store=store,
+        figures_alone=alone,
     )
 
 
@@ -115,6 +127,13 @@ def completed(cell: Cell, images: Images) -> Cell:
     if not samples or not all(sample in own for sample in samples):
         return cell
     return replace(cell, counterexamples=np.stack([own[sample] for sample in samples]))
+
+
+def _left_out(cells: Sequence[tuple[Source, Cell]], record: RunRecord) -> tuple[str, ...]:
+    """Return the names of the attacks that the worst case does not need the missing images of; none where it needs any."""
+    parts = [Part(source.attack, source.spec, [cell]) for source, cell in cells]
+    policy = parse_policy(record.policy, record.n_exits, record.calibration)
+    return figures_alone(parts) if is_shown(parts, record, policy) else ()
 
 
 def _check_rows(source: Source, cell: Cell, n: int) -> None:

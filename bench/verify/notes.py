@@ -11,6 +11,11 @@ from exitbench.verify.evidence import is_registered
 
 def notes(claims: Claims) -> Iterator[str]:
     """Yield what of the claims rests on the word of whoever made them."""
+    if claims.figures_alone:
+        yield (
+            f"figures alone, their images are not at hand: {', '.join(claims.figures_alone)}; what they break, the images of "
+            "other attacks break as well"
+        )
     unproven = Counter(source.attack for source in claims.unproven)
     of = Counter(source.attack for source in claims.sources)
     if whole := [name for name in of if unproven[name] == of[name]]:

@@ -83,7 +83,9 @@ def record_verification(claims: Claims) -> None:
     if claims.store is None:
         return
     evidence = evidence_digest(claims.records, partial(read_cell, claims.store))
-    write_verification(claims.store, Verification(evidence=evidence, counterexamples=len(claims.row)))
+    write_verification(
+        claims.store, Verification(evidence=evidence, counterexamples=len(claims.row), figures_alone=claims.figures_alone)
+    )
 
 
 def trust_results(claims: Claims) -> Iterator[tuple[RunRecord, TrustResult]]:

@@ -33,10 +33,12 @@ def claims_in_file(path: Path, data: Path, model: str | None) -> Iterator[Claims
             yield replace(claims, flaws=tuple(differing or ()), is_the_dataset=None if differing is None else not differing)
 
 
-def claims_in_results(what: str, results: Path, data: Path, model: str | None, images: Path | None = None) -> Iterator[Claims]:
+def claims_in_results(
+    what: str, results: Path, data: Path, model: str | None, images: Path | None = None, *, part: bool = False
+) -> Iterator[Claims]:
     """Yield the claims of recorded runs by evaluation; see ``exitbench.verify.results.find_results``.
 
-    Counterexamples that the store lacks are taken from the exported file ``images``.
+    Counterexamples that the store lacks are taken from the exported file ``images``; for ``part`` see ``gather``.
 
     Raises:
         UserError: If records, cells or data are missing or cannot be read.
@@ -49,7 +51,7 @@ def claims_in_results(what: str, results: Path, data: Path, model: str | None, i
             shape = image_shape(found.store, records) or dataset_card(subject.dataset).input_shape
             split = load_split(subject.dataset, "test", shape, data)
             figures = reported(found.store, subject) if found.whole else {}
-            claims = gather(found.store, records, split, figures, theirs)
+            claims = gather(found.store, records, split, figures, theirs, part=part)
         except DataUnavailable as error:
             raise UserError(
                 f"a results folder holds no clean images, and {subject.dataset} is not at hand: {error}. Name its folder with "

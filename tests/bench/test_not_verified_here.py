@@ -73,6 +73,65 @@ def test_a_verification_is_of_exactly_what_was_verified(made, tmp_path, bench):
     assert not only(results).verified
 
 
+def with_images_of(made, results, names):
+    """The figures of ``made``, with the images of some attacks."""
+    ours, theirs = Store(results / "store"), Store(made / "results" / "store")
+    for record in ours.runs():
+        for attack in record.attacks:
+            for key in attack.keys if attack.name in names else ():
+                ours.write(theirs.read(key))
+
+
+@pytest.fixture(scope="module")
+def two_attacks(tmp_path_factory):
+    """Results of a weak and a strong attack, and their figures without images."""
+    folder = tmp_path_factory.mktemp("two")
+    attacks = ["--attack", "single:1,single:3", "--eps", "0.2", "--steps", "6", "--n", "12"]
+    run_it = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", *attacks, "--policy", "exit:3"]
+    for arguments in (run_it, ["export", "--format", "figures", "--output", folder / "figures.tar.xz"]):
+        done = run(*arguments, "--results", folder / "results", cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+    whole = only(folder / "results")
+    weak, strong = (set(np.flatnonzero(~attack.correct)) for attack in whole.attacks)
+    assert weak < strong, "what the weak one breaks, the strong one breaks as well"
+    return folder
+
+
+def test_the_images_that_the_worst_case_stands_on_are_enough(two_attacks, tmp_path, bench):
+    results = tmp_path / "merged"
+    assert bench("merge", two_attacks / "figures.tar.xz", "--results", results)[0] == 0
+    with_images_of(two_attacks, results, ["single:3"])
+    found = only(results)
+    assert found.verified and place(found) == "1" and found.figures_alone == ("single:1",)
+    (line,) = [each for each in lines(found) if each.label == "figures alone"]
+    assert line.kind == "info" and "single:1" in line.message
+    code, out, err = bench("verify", results)
+    assert code == 0 and "figures alone, their images are not at hand: single:1" in out, out + err
+    for path in (results / "store" / "cells").glob("*/*.npz"):  # as in a store that was merged without any image
+        path.unlink()
+    assert bench("merge", two_attacks / "figures.tar.xz", "--results", results)[0] == 0
+    noted = only(results)
+    assert noted.verified and noted.figures_alone == ("single:1",), "the note says which images were not seen"
+
+
+def test_images_of_an_attack_that_breaks_less_are_not_enough(two_attacks, tmp_path, bench):
+    results = tmp_path / "merged"
+    assert bench("merge", two_attacks / "figures.tar.xz", "--results", results)[0] == 0
+    with_images_of(two_attacks, results, ["single:1"])
+    assert not only(results).verified and place(only(results)) == "-"
+    code, _, err = bench("verify", results)
+    assert code == 2 and "came without their counterexamples" in err
+
+
+def test_what_is_handed_on_has_all_its_images(two_attacks, tmp_path, bench):
+    results = tmp_path / "merged"
+    assert bench("merge", two_attacks / "figures.tar.xz", "--results", results)[0] == 0
+    with_images_of(two_attacks, results, ["single:3"])
+    for command in (["export", "--counterexamples"], ["submit"]):
+        code, _, err = bench(*command, "--output", tmp_path / "file", "--results", results)
+        assert code == 2 and "came without their counterexamples" in err
+
+
 def test_weights_are_not_published_with_figures_that_are_not_verified(made, tmp_path, bench):
     bench("merge", made / "figures.tar.xz", "--results", tmp_path)
     card, path = find_weights("rdi_smallcnn", "digits")

@@ -20,6 +20,11 @@ _HOW_TO_VERIFY = (
     "(--images FILE, made by `exitbench export --counterexamples` on the machine that has them), or run it again"
 )
 
+_FIGURES_ALONE = (
+    "of {} the figures came without images; the images of other attacks break every sample that they break, so the "
+    "worst case stands on images"
+)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -55,6 +60,8 @@ def lines(evaluation: Evaluation) -> Sequence[Line]:
     found = [_line(flag) for flag in evaluation.flags]
     if not evaluation.verified:
         found.insert(0, Line("not checked", NOT_VERIFIED, _HOW_TO_VERIFY))
+    elif evaluation.figures_alone:
+        found.append(Line("info", "figures alone", _FIGURES_ALONE.format(", ".join(evaluation.figures_alone))))
     if not evaluation.checked:
         why = evaluation.probe_error or "it was run by a release without trust checks, or they were interrupted"
         found.append(Line("not checked", "trust not checked", f"{why}; give the run command again"))
