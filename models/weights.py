@@ -99,19 +99,22 @@ def _card_1_to_2(content: Content) -> Content:
     return {**content, "details": {**content["details"], "measured": {**content["details"]["measured"], "accuracy": shares}}}
 
 
+DEFAULT_TRAININGS = ("max_average_fast", "pgd_fast")
+"""Trainings whose weights are used where none are named: adversarial training, on the exits' attacks where there are exits."""
+
 WEIGHTS_CARD = Format("a weights card", WeightsCard, {1: _card_1_to_2}, indent=2, sort=False)
 
 
 def known_weights(model: str | None = None) -> list[tuple[WeightsCard, Path]]:
     """Every card found with its safetensors path; optionally of one model.
 
-    The user's come first, then those shipped that faced the whole set of attacks, then the other shipped ones.
+    The user's come first, then the shipped ones: those of the trainings in ``DEFAULT_TRAININGS`` before others.
 
     Raises:
         WeightsError: for a card that is not readable, naming the file.
     """
     found: dict[str, tuple[WeightsCard, Path]] = {}
-    shipped = sorted(shipped_weights(), key=lambda weights: "measured" not in weights[0].details)
+    shipped = sorted(shipped_weights(), key=lambda weights: weights[0].training not in DEFAULT_TRAININGS)
     for card, path in (*_weights_in(weights_folder()), *shipped):
         if model is None or card.model == model:
             found.setdefault(card.stem, (card, path))

@@ -6,6 +6,7 @@ import torch
 from exitbench.models.about_weights import AboutWeights, about_weights
 from exitbench.models.registry import model_card
 from exitbench.models.weights import (
+    DEFAULT_TRAININGS,
     SHIPPED,
     WeightsCard,
     WeightsError,
@@ -97,10 +98,10 @@ def test_weights_that_are_not_there_say_what_is():
         find_weights("rdi_smallcnn", "mnist", "nothing")
 
 
-def test_the_default_weights_faced_every_attack_where_some_did():
+def test_the_default_weights_are_of_adversarial_training_where_some_are():
     for model, dataset in {(card.model, card.dataset) for card, _ in shipped_weights()}:
-        measured = ["measured" in card.details for card, _ in known_weights(model) if card.dataset == dataset]
-        assert ("measured" in find_weights(model, dataset)[0].details) == any(measured)
+        trainings = {card.training for card, _ in known_weights(model) if card.dataset == dataset}
+        assert (find_weights(model, dataset)[0].training in DEFAULT_TRAININGS) == bool(trainings & {*DEFAULT_TRAININGS})
     assert find_weights("rdi_smallcnn", "mnist")[0].training == "max_average_fast"
 
 
