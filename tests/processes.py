@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from multiprocessing import forkserver
 from pathlib import Path
 
+from tests import checked_once
 from tests.toys import ROOT
 
 _forks = multiprocessing.get_context("forkserver")
@@ -113,6 +114,7 @@ def _work(arguments: list[str], code: str | None, cwd: str, env: dict[str, str],
     sys.path[:0] = ["" if code is not None else cwd, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = ["-c" if code is not None else "bench", *arguments]
     if code is None:
+        checked_once.share()
         runpy.run_module("bench", run_name="__main__", alter_sys=True)
     else:
         exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
