@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import checked_once
 from tests.bench.browser import PATIENCE
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -21,8 +22,11 @@ def bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """The command line in an empty folder: exit code, what was printed and what was complained of, each as one line."""
+    from exitbench.checks import probe as checks
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(checks, "probe", checked_once.remembering(checks.probe))
 
     def run(*arguments: object) -> tuple[int, str, str]:
         from exitbench.cli.main import main

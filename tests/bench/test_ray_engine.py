@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +23,7 @@ from exitbench.runner.ray.job import shard_of, shards
 from exitbench.runner.ray.worker import WorkerMismatchError, work
 from exitbench.store.store import Store
 from tests.bench.clustered import Kills, Raises, Slow, contents, kill_some, locally, named, plan_of, ready
+from tests.processes import Started, environment, run
 from tests.toys import ROOT
 
 pytestmark = pytest.mark.long
@@ -175,23 +174,21 @@ def test_an_interrupt_keeps_what_is_finished_and_the_next_run_goes_on(on_ray, di
 
 
 def test_a_killed_driver_goes_on_where_it_was(cluster, tmp_path):
-    run = [sys.executable, "-m", "bench", "run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single,average"]
-    run += ["--n", "200", "--steps", "6", "--precision", "fp32"]
-    on_cluster = [*run, "--engine", "ray", "--address", cluster, "--ray-cpus", "1.5", "--results", str(tmp_path / "ray")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    options = {"env": environment, "cwd": tmp_path, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(on_cluster, **options) as killed:
-        while killed.poll() is None and len(list(tmp_path.rglob("cells/*/*.npz"))) < 3:
-            time.sleep(0.02)
-        killed.kill()
-        killed.communicate()
+    command = ["run", "--model", "rdi_smallcnn", "--dataset", "digits", "--attack", "single,average"]
+    command += ["--n", "200", "--steps", "6", "--precision", "fp32"]
+    on_cluster = [*command, "--engine", "ray", "--address", cluster, "--ray-cpus", "1.5", "--results", tmp_path / "ray"]
+    killed = Started(*on_cluster, cwd=tmp_path, env=environment(OMP_NUM_THREADS="1"))
+    while killed.poll() is None and len(list(tmp_path.rglob("cells/*/*.npz"))) < 3:
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     done = len(list(tmp_path.rglob("cells/*/*.npz")))
     assert 3 <= done < 35
-    again = subprocess.run(on_cluster, check=False, **options)
+    again = run(*on_cluster, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
     assert again.returncode == 0, again.stderr
     assert f"{done} done before" in again.stderr
-    here = subprocess.run([*run, "--results", str(tmp_path / "local")], check=False, **options)
+    here = run(*command, "--results", tmp_path / "local", cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
     assert here.returncode == 0, here.stderr
     assert contents(Store(tmp_path / "ray" / "store")) == contents(Store(tmp_path / "local" / "store"))
 
