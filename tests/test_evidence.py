@@ -9,6 +9,7 @@ import pytest
 
 import exitbench
 from exitbench.attacks.pairs import POLISH, ROUND
+from exitbench.attacks.presets import matrix_names
 from exitbench.attacks.settings import BUDGET
 from exitbench.models.cost import measure_costs
 from exitbench.models.weights import shipped_weights
@@ -184,12 +185,24 @@ def test_what_attacks_and_bounds_say_of_the_certified_network_is_on_file():
     certified, most = (float(rows["worst"][name]) for name in ("certified", "certified_mmacs"))
     mean, dense = (float(rows["none"][name]) for name in ("mmacs", "mmacs_dense"))
     text, found, bounds = (" ".join((DOCS / page).read_text(encoding="utf-8").split()) for page in PAGES)
-    assert f"`{card.policy}` is {clean} % clean. `average` and `adaptive` leave {worst} %, {100 * certified:.1f} % are" in text
+    adaptive, autoattack = (percent(rows[name]) for name in ("adaptive", "autoattack"))
+    assert f"`{card.policy}` is {clean} % clean. The whole set of attacks leaves {worst} % (`adaptive` alone {adaptive}," in text
+    assert f"AutoAttack alone {autoattack}), {100 * certified:.1f} % are certified" in text
+    assert f"between {100 * certified:.1f} and {worst} %**" in text and rows["worst"]["status"] == "ok"
+    assert matrix_names(3) <= rows.keys(), "the whole set of attacks"
     assert f"The mean cost is {mean:.2f} mmacs, and at most {most:.2f} under any attack." in text
     assert f"this network {dense:.2f}, and" in text
-    assert f"{clean} % clean; for {100 * certified:.1f} % of the first 1,000" in found and f"attacks leave {worst} %" in found
+    assert (
+        f"{clean} % clean; for {100 * certified:.1f} % of the first 1,000" in found
+        and f"all attacks together leave {worst} %" in found
+    )
     assert f"costs {mean:.1f} mmacs on clean images and at most {most:.1f} under any attack" in found
     assert f"{100 * certified:.1f} % of the first 1,000 test images are certified, attacks leave {worst} %" in bounds
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"{100 * certified:.1f} % of the images are proven robust under the exit rule, and all attacks together leave {worst} %"
+        in readme
+    )
 
 
 def test_what_the_adaptive_attack_gains_pair_by_pair_is_on_file():
