@@ -164,8 +164,11 @@ def _of_ascents(stored: TrustResult, found: TrustResult) -> Differences:
     if said is not None and again is not None:
         if (said.keep, said.steps) != (again.keep, again.steps):
             yield "path", (said.keep, said.steps), (again.keep, again.steps)
-        for name in ("on_path", "returned", "late", "rising"):
+        for name in ("on_path", "returned", "rising"):
             yield from _sets(name, getattr(said, name), getattr(again, name), n)
+        # Where the loss no longer rises, all of the last values are equal but for rounding: any of them may be the best.
+        rising = {*said.rising, *again.rising}
+        yield from _sets("late", [k for k in said.late if k in rising], [k for k in again.late if k in rising], n)
         if not _close(said.switches, again.switches):
             yield "switches", said.switches, again.switches
     yield from _sets("soft rule", stored.soft_rule or (), found.soft_rule or (), n)

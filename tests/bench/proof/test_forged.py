@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
-from exitbench.checks.again import trust_mismatches
+from exitbench.checks.again import _differences, trust_mismatches
 from exitbench.checks.probe import ensure_probe
 from exitbench.errors import UserError
 from exitbench.models.errors import InputError
@@ -207,6 +208,17 @@ def test_a_trust_file_that_was_changed_is_damaged_and_one_without_a_digest_is_re
     forger.trust.write_text(json.dumps({name: value for name, value in content.items() if name != "digest"}))
     assert noticed(forger.store.parent) == []
     assert TRUST_RESULT.read_text(forger.trust.read_bytes(), forger.trust).digest is None
+
+
+@pytest.mark.parametrize("rises", [False, True])
+def test_where_the_loss_no_longer_rises_any_late_value_may_be_the_best(honest, rises):
+    """These values are equal but for rounding, which other batches and processors do otherwise."""
+    record = next(Store(honest / "store").runs())
+    result = Store(honest / "store").read_probe(record.trust)
+    rising, some, others = (result.right if rises else ()), result.right[::2], result.right[1::2]
+    paths = (structs.replace(result.path, rising=rising, late=late) for late in (some, others))
+    one, again = (structs.replace(result, path=path) for path in paths)
+    assert [name for name, *_ in _differences(one, again)] == (["late"] if rises else [])
 
 
 def other(draw, value):
