@@ -168,14 +168,18 @@ def _probes(records: Sequence[RunRecord], store: Store) -> tuple[tuple[TrustResu
     """Return the stored trust checks of all records, and the first error of those that failed; older records have none."""
     keys = dict.fromkeys(record.trust for record in records if record.trust is not None)
     found = [probe for key in keys if (probe := store.read_probe(key)) and probe.version in READABLE]
-    newest = {_measured(probe): probe.version for probe in sorted(found, key=lambda probe: probe.version)}
-    found = [probe for probe in found if newest[_measured(probe)] == probe.version]
+    newest = {_measured(probe): probe for probe in sorted(found, key=_extent)}
     errors = [error.error for key in keys if (error := store.read_error(key))]
-    return tuple(found), errors[0] if errors else None
+    return tuple(probe for probe in found if newest[_measured(probe)] is probe), errors[0] if errors else None
+
+
+def _extent(probe: TrustResult) -> tuple[int, int]:
+    """Return the version of a probe, and how far its controls could grow: one of an earlier release may be of fewer samples."""
+    return probe.version, 0 if probe.controls is None else probe.controls.looks
 
 
 def _measured(probe: TrustResult) -> str:
-    """What a probe is of; one of an older version is replaced by a newer one of the same."""
+    """What a probe is of; one of an older version, or that grew less, is replaced by another of the same."""
     return canonical_json([probe.settings, probe.seed, probe.samples])
 
 

@@ -184,8 +184,8 @@ class TestStoredProbes:
             probe_key(ready(n=16), 0),
             probe_key(ready(settings=replace(toys.SETTINGS, keep="last")), 0),
         }
-        assert len(keys) == 5
-        assert probe_key(ready(n=40), 0) == probe_key(ready(n=70), 0), "the first slice is the same"
+        keys |= {probe_key(ready(n=n), 0) for n in (40, 70)}  # the first slice is the same, but comparisons may grow further
+        assert len(keys) == 7
 
     def test_a_damaged_one_is_put_aside_and_measured_again(self, tmp_path, caplog):
         prepared, store = ready(), Store(tmp_path)

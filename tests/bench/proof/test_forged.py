@@ -16,6 +16,8 @@ from exitbench.checks.again import _differences, trust_mismatches
 from exitbench.checks.probe import ensure_probe
 from exitbench.errors import UserError
 from exitbench.models.errors import InputError
+from exitbench.models.policy_text import parse_policy
+from exitbench.models.spec import describe, digest
 from exitbench.report.leaderboard.table import rows_of
 from exitbench.scoring.load import evaluations
 from exitbench.store.run_record import CLEAN
@@ -191,6 +193,28 @@ def test_images_that_are_said_to_be_far_away_still_count(forger, true_numbers):
 def test_a_name_counts_for_nothing(forger, true_numbers):
     renamed(forger, "average", "autoattack")
     assert numbers(forger.store.parent) == true_numbers
+
+
+def test_evaluations_of_other_numbers_of_samples_in_one_store_hold(tmp_path):
+    """Their trust checks may grow to other numbers of samples."""
+    for n in (96, 40):
+        given_n = ready(n=n)
+        _, store = evaluate(tmp_path / "store", ("average",), given_n)
+        assert ensure_probe(given_n, 0, store) is None
+    assert len(list((tmp_path / "store" / "trust").iterdir())) == 2 and noticed(tmp_path) == []
+
+
+def test_a_trust_result_of_an_earlier_release_has_a_key_without_the_number_of_samples(forger):
+    record = next(Store(forger.store).runs())
+    stored = Store(forger.store).read_probe(record.trust)
+    what = {"version": stored.version, "weights": record.weights, "settings": stored.settings, "seed": record.seed}
+    policy = parse_policy(record.policy, record.n_exits, record.calibration)
+    what |= {"inputs": READY.split.batch(0, 32).input_hashes(), "policy": describe(policy)}
+    assert record.trust == digest({**what, "n": record.n})
+    earlier = digest(what)
+    stored = structs.replace(stored, key=earlier)
+    record = structs.replace(record, trust=earlier)
+    assert trust_mismatches(record, stored, READY.target.model, READY.split, None) == []
 
 
 def test_attacks_without_any_counterexample_are_told(forger):
