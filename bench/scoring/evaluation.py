@@ -119,8 +119,8 @@ class Evaluation:
         records: All merged run records.
         latency: Latency of each exit, if measured.
         nearest: How near stored images come to breaking each sample; None if it was not computed.
-        verified: Whether the images that its clean accuracy and its worst case stand on are in the store, or it was verified here
-            when they were at hand.
+        verified: Whether all images behind it are in the store, or `verify` has scored here those that its clean accuracy and its
+            worst case stand on.
         figures_alone: Names of attacks whose images are not among these, or not all of them.
         certificate: What was proven of it; None if nothing was tried.
         knows_data: Whether the samples are those of the dataset named, as far as their digests are known.

@@ -25,7 +25,7 @@ from exitbench.scoring.search import Search
 from exitbench.store.cell import Cell
 from exitbench.store.certificate import Certificate, certificate_key
 from exitbench.store.run_record import CLEAN, AttackEntry, RunRecord, evaluation_key
-from exitbench.store.shown import Part, figures_alone, is_shown
+from exitbench.store.shown import Part, figures_alone
 from exitbench.store.store import Store
 from exitbench.store.trust_result import TrustResult
 from exitbench.store.verification import cell_digest, evidence_digest, find_verification
@@ -68,7 +68,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     any_wrong = np.zeros(record.n, dtype=np.bool_)
     nearest = Nearest.unknown(record.n)
     knows_data = True
-    parts: list[Part] = []
+    alone: dict[str, None] = {}
     digests: dict[str, str] = {}
     for each in records:
         stored = RecordCells(each, store)
@@ -79,7 +79,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
                 continue
             cells = stored.of(attack)
             digests.update((cell.key, cell_digest(cell)) for cell in cells)
-            parts.append(Part(name, attack.spec, cells))
+            alone |= dict.fromkeys(figures_alone([Part(name, attack.spec, cells)]))
             nearest = _nearer(nearest, attack, each, cells, policy)
             if len(cells) == len(attack.keys) and _covers(attack.keys, cells, record.n):
                 results[identity] = result_of(attack, each, cells, policy)
@@ -93,9 +93,8 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
     clean = results.pop(CLEAN, None)
     if clean is None:
         return None
-    alone = figures_alone(parts)
     seen = find_verification(store.root, evidence_digest(records, partial(store.read, images=False), digests)) if alone else None
-    verified = not alone or seen is not None or is_shown(parts, record, policy)
+    verified = not alone or seen is not None
     checks = (*_probes(records, store), _attacked_settings(records, results, store))
     found = Evaluation(record, clean, tuple(results.values()), tuple(unfinished.values()), survived, any_wrong, *checks)
     return replace(
@@ -105,7 +104,7 @@ def _evaluation(records: Sequence[RunRecord], store: Store) -> Evaluation | None
         knows_data=knows_data,
         nearest=nearest,
         verified=verified,
-        figures_alone=alone if seen is None else seen.figures_alone,
+        figures_alone=tuple(alone) if seen is None else seen.figures_alone,
         certificate=_certificate(found, store),
     )
 

@@ -104,7 +104,7 @@ OWN = (
     Column(
         "network",
         "kind",
-        "Whether images may leave early, and whether many weights are zero (sparse).",
+        "Whether images may leave early, and whether zero weights are left out of its cost (sparse).",
         number=False,
         shown=False,
     ),
